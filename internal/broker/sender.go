@@ -1,0 +1,34 @@
+package broker
+
+import (
+	"context"
+	"time"
+)
+
+// Sender delivers to one destination of one event subscription. A destination
+// satisfies it; calls come from several goroutines at once.
+type Sender interface {
+	// Send makes one attempt and returns what came of it. It returns when the
+	// destination answered, when r.Hold is over (TimedOut), or when ctx ends
+	// (Canceled). It retains nothing of r.
+	Send(ctx context.Context, r *Request) Response
+	// Close lets go of idle connections. Attempts in flight end by their ctx.
+	Close()
+}
+
+// Request is the body of one attempt and what its headers say.
+type Request struct {
+	Body        []byte
+	ContentType string
+	Count       int           // earlier attempts: header aeg-delivery-count
+	Single      *SingleEvent  // nil for a batch
+	Hold        time.Duration // how long the connection may live while waiting for an answer
+	Replay      string        // id of the replayed dead letter: header carillon-replay; "" for a first delivery
+}
+
+// SingleEvent holds what the headers say of the event of an unbatched request.
+type SingleEvent struct {
+	OutputID        string // internal id, stable across attempts: header aeg-output-event-id
+	DataVersion     string // header aeg-data-version; not sent with CloudEvents
+	MetadataVersion string // header aeg-metadata-version
+}
