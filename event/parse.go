@@ -1,0 +1,84 @@
+package event
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Parse fills e from a stored event in one pass. It keeps raw and allocates
+// nothing unless an attribute was written with escapes; e may be used again and
+// again. The error tells of an object that no decoder of this package has made.
+func (e *Event) Parse(raw []byte, s Schema) error {
+	*e = Event{Schema: s, Raw: raw}
+	c := Walk(raw)
+	for c.Next() {
+		var at *[]byte
+		switch s {
+		case EventGridSchema, CustomEventSchema:
+			at = e.gridAttribute(c.Key)
+		case CloudEventSchemaV1_0:
+			at = e.cloudAttribute(c.Key)
+		default:
+			return fmt.Errorf("parse a stored event: %s is not known", s)
+		}
+		switch {
+		case at == nil:
+		case at == &e.Data:
+			e.Data = c.Value
+		case c.Kind == String:
+			*at = text(c.Value, c.ValueEscaped)
+		default:
+			return fmt.Errorf("parse a stored event: property '%s' is %s, not String", c.Key, c.Kind)
+		}
+	}
+	if err := c.Err(); err != nil {
+		return fmt.Errorf("parse a stored event: %w", err)
+	}
+	if raw[0] != '{' {
+		return fmt.Errorf("parse a stored event: it is %s, not StartObject", KindOf(raw))
+	}
+	if s == CloudEventSchemaV1_0 {
+		e.DataVersion = bytes.TrimPrefix(e.DataVersion, []byte{'#'})
+	}
+	return nil
+}
+
+func (e *Event) gridAttribute(name []byte) *[]byte {
+	switch string(name) {
+	case "id":
+		return &e.ID
+	case "topic":
+		return &e.Source
+	case "eventType":
+		return &e.Type
+	case "subject":
+		return &e.Subject
+	case "eventTime":
+		return &e.Time
+	case "dataVersion":
+		return &e.DataVersion
+	case "data":
+		return &e.Data
+	}
+	return nil
+}
+
+func (e *Event) cloudAttribute(name []byte) *[]byte {
+	switch string(name) {
+	case "id":
+		return &e.ID
+	case "source":
+		return &e.Source
+	case "type":
+		return &e.Type
+	case "subject":
+		return &e.Subject
+	case "time":
+		return &e.Time
+	case "dataschema":
+		return &e.DataVersion
+	case "data":
+		return &e.Data
+	}
+	return nil
+}
