@@ -1,0 +1,60 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Client returns an HTTP client whose every connection the guard dials. It uses
+// no proxy, follows no redirect (the 3xx is the answer) and reads at most 64 KiB
+// of answer headers. timeout bounds a whole exchange, body included. Each call
+// makes a client with connections of its own. Errors of net/http show the whole
+// URL: a caller that logs them passes them through secret.Redact.
+func (g *Guard) Client(timeout time.Duration) *http.Client {
+	transport := func(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+		return &http.Transport{
+			DialContext:            dial,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: g.roots},
+			TLSHandshakeTimeout:    DialTimeout,
+			MaxResponseHeaderBytes: 64 << 10,
+			MaxIdleConnsPerHost:    4,
+			IdleConnTimeout:        30 * time.Second,
+			ForceAttemptHTTP2:      true,
+		}
+	}
+	return &http.Client{
+		Transport:     &guarded{check: g.CheckURL, secure: transport(g.DialContext), clear: transport(g.DialClear)},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Timeout:       timeout,
+	}
+}
+
+// guarded sends each request over the transport that fits its scheme.
+type guarded struct {
+	check         func(*url.URL) error
+	secure, clear *http.Transport
+}
+
+// RoundTrip sends one request when its URL may be a destination.
+func (t *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := t.check(r.URL); err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // RoundTrip must close it, also on an error
+		}
+		return nil, err
+	}
+	if r.URL.Scheme == "http" {
+		return t.clear.RoundTrip(r)
+	}
+	return t.secure.RoundTrip(r)
+}
+
+// CloseIdleConnections closes connections that nobody uses.
+func (t *guarded) CloseIdleConnections() {
+	t.secure.CloseIdleConnections()
+	t.clear.CloseIdleConnections()
+}
