@@ -1,0 +1,82 @@
+package filter
+
+import (
+	"unicode"
+	"unicode/utf8"
+)
+
+// Folding is upper-casing each character by itself. The filter's side is folded
+// once, by appendFolded; the event's side is folded on the way.
+// Source: spec/filtering.md section 5, rule 5.
+
+// appendFolded appends the folded text.
+func appendFolded[T string | []byte](dst []byte, text T) []byte {
+	for _, r := range string(text) { // no copy: the conversion does not outlive the loop
+		if r < utf8.RuneSelf {
+			if 'a' <= r && r <= 'z' {
+				r -= 'a' - 'A'
+			}
+			dst = append(dst, byte(r))
+			continue
+		}
+		dst = utf8.AppendRune(dst, unicode.ToUpper(r))
+	}
+	return dst
+}
+
+// fold returns the folded text, never nil.
+func fold(text string) []byte { return appendFolded(make([]byte, 0, len(text)), text) }
+
+// equalFold reports whether text folds to folded.
+func equalFold(text, folded []byte) bool {
+	rest, ok := cutFold(text, folded)
+	return ok && len(rest) == 0
+}
+
+// prefixFold reports whether the beginning of text folds to folded.
+func prefixFold(text, folded []byte) bool {
+	_, ok := cutFold(text, folded)
+	return ok
+}
+
+// cutFold returns what follows the beginning of text that folds to folded.
+func cutFold(text, folded []byte) (rest []byte, ok bool) {
+	for len(folded) > 0 {
+		if len(text) == 0 {
+			return nil, false
+		}
+		if c := text[0]; c < utf8.RuneSelf {
+			if 'a' <= c && c <= 'z' {
+				c -= 'a' - 'A'
+			}
+			if c != folded[0] {
+				return nil, false
+			}
+			text, folded = text[1:], folded[1:]
+			continue
+		}
+		r, n := utf8.DecodeRune(text)
+		f, m := utf8.DecodeRune(folded)
+		if unicode.ToUpper(r) != f {
+			return nil, false
+		}
+		text, folded = text[n:], folded[m:]
+	}
+	return text, true
+}
+
+// suffixFold reports whether the end of text folds to folded.
+func suffixFold(text, folded []byte) bool {
+	for len(folded) > 0 {
+		if len(text) == 0 {
+			return false
+		}
+		r, n := utf8.DecodeLastRune(text)
+		f, m := utf8.DecodeLastRune(folded)
+		if unicode.ToUpper(r) != f {
+			return false
+		}
+		text, folded = text[:len(text)-n], folded[:len(folded)-m]
+	}
+	return true
+}
