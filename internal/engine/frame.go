@@ -184,6 +184,14 @@ func decodeFrame(seq uint64, b []byte) (*Frame, error) {
 	if binary.BigEndian.Uint32(b[4:]) != crc32.Checksum(b[8:], castagnoli) {
 		return nil, corrupt("checksum does not match")
 	}
+	return parseFrame(seq, b)
+}
+
+// parseFrame reads a frame whose header and checksum are known to be good.
+func parseFrame(seq uint64, b []byte) (*Frame, error) {
+	corrupt := func(what string) error {
+		return fmt.Errorf("%w: frame %d of %d bytes: %s", ErrCorrupt, seq, len(b), what)
+	}
 	count := int(binary.BigEndian.Uint32(b[32:]))
 	rest := b[frameHeader:]
 	if count > maxRecords || count*13 > len(rest) {
@@ -221,10 +229,12 @@ func decodeFrame(seq uint64, b []byte) (*Frame, error) {
 	return f, nil
 }
 
-// cutBytes takes a uvarint length and that many bytes off the front of b.
+// cutBytes takes a uvarint length and that many bytes off the front of b. A
+// length written with more bytes than it needs is refused, so that a frame has
+// one encoding only.
 func cutBytes(b []byte) (field, rest []byte, ok bool) {
 	n, w := binary.Uvarint(b)
-	if w <= 0 || n > uint64(len(b)-w) {
+	if w <= 0 || n > uint64(len(b)-w) || (w > 1 && b[w-1] == 0) {
 		return nil, nil, false
 	}
 	end := w + int(n)

@@ -1,0 +1,161 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// formatVersion is the layout of a data directory: streams, frames, journal
+// messages and facts as this package writes them. It grows when an older program
+// could not read what a newer one wrote.
+const formatVersion = 1
+
+// directory is a locked data directory.
+//
+//	LOCK       held by the process that uses the directory
+//	FORMAT     its format version
+//	CLEAN      there only between a graceful stop and the next start
+//	jetstream  the store
+type directory struct {
+	path  string
+	lock  *os.File
+	fresh bool // nothing was there before
+	clean bool // the last stop was graceful
+}
+
+// openDirectory makes the directory if needed, locks it, and checks its format.
+func openDirectory(path string) (*directory, error) {
+	if path == "" {
+		return nil, errors.New("open engine: no data directory given")
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	if err := os.Chmod(path, 0o700); err != nil { //nolint:gosec // a directory needs its x bit
+		return nil, fmt.Errorf("make data directory private: %w", err)
+	}
+	lock, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &directory{path: path, lock: lock}
+	if err := d.checkFormat(); err != nil {
+		d.unlock()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *directory) checkFormat() error {
+	path := filepath.Join(d.path, "FORMAT")
+	raw, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.fresh = true
+		return writeSynced(path, strconv.Itoa(formatVersion)+"\n")
+	case err != nil:
+		return fmt.Errorf("read format of data directory: %w", err)
+	}
+	version, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		return fmt.Errorf("data directory %s has no valid format version: %s holds %q", d.path, path, raw)
+	}
+	if version > formatVersion {
+		return fmt.Errorf("data directory %s has format %d, this program knows formats up to %d: use the newer program that wrote it, or restore a backup", d.path, version, formatVersion)
+	}
+	return nil
+}
+
+// takeCleanMark reads and removes the mark of a graceful stop; from here on a
+// stop counts as unclean until leaveCleanMark.
+func (d *directory) takeCleanMark() error {
+	err := os.Remove(filepath.Join(d.path, "CLEAN"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove mark of the last stop: %w", err)
+	}
+	d.clean = true
+	return syncPath(d.path)
+}
+
+// leaveCleanMark says that everything was written. It syncs the projection's
+// files first: their stream is not synced with each write, and the next start
+// trusts them when it sees the mark.
+func (d *directory) leaveCleanMark() error {
+	root := filepath.Join(d.path, "jetstream")
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.Contains(path, projectionStream) {
+			return err
+		}
+		return syncPath(path)
+	})
+	if err != nil {
+		return fmt.Errorf("sync projection: %w", err)
+	}
+	return writeSynced(filepath.Join(d.path, "CLEAN"), "")
+}
+
+func (d *directory) unlock() { _ = d.lock.Close() } // closing drops the lock
+
+func writeSynced(path, text string) error {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return err
+	}
+	if err := syncPath(path); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(path))
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
+}
+
+// storeLimit sets the default of the log's quota and returns what the store may
+// hold in all. It is a last fence: the store refuses to write over it and deletes
+// nothing. It leaves a reserve of the disk, for a disk that is truly full would
+// stop purging too.
+func (e *Engine) storeLimit() (int64, error) {
+	total, free, err := diskSpace(e.dir.path)
+	if err != nil {
+		return 0, err
+	}
+	var used int64
+	err = filepath.WalkDir(filepath.Join(e.dir.path, "jetstream"), func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		used += info.Size()
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("measure store: %w", err)
+	}
+	if e.opts.LogQuota == 0 {
+		e.opts.LogQuota = min(maxLogQuota, (free+used)/5)
+	}
+	reserve := min(1<<30, total/50)
+	return max(free+used-reserve, 64<<20), nil
+}

@@ -1,0 +1,48 @@
+package engine
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are the engine's counters; handles are bound once.
+type metrics struct {
+	frames, records, bytes prometheus.Counter
+	commit                 prometheus.Histogram
+	refused                prometheus.Counter
+}
+
+// newMetrics registers the engine's metrics; sizes are read from e at scrape.
+func newMetrics(r prometheus.Registerer, e *Engine) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "engine", Name: name, Help: help})
+	}
+	m := &metrics{
+		frames:  counter("frames_total", "Frames stored in the event log."),
+		records: counter("records_total", "Records stored in the event log."),
+		bytes:   counter("frame_bytes_total", "Bytes of the frames stored in the event log."),
+		refused: counter("refused_total", "Appends refused because the log is over its quota."),
+		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "carillon", Subsystem: "engine", Name: "commit_seconds",
+			Help:    "Time from sending a frame until it is stored at the configured durability.",
+			Buckets: prometheus.ExponentialBuckets(0.000125, 2, 16),
+		}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	gauge := func(name, help string, read func() int64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "engine", Name: name, Help: help},
+			func() float64 { return float64(read()) })
+	}
+	p := e.partition
+	for _, c := range []prometheus.Collector{
+		m.frames, m.records, m.bytes, m.refused, m.commit,
+		gauge("log_bytes", "Bytes the event log holds.", func() int64 { return p.Usage().Bytes }),
+		gauge("log_above_floor_bytes", "Bytes of the event log that someone still needs.", func() int64 { return p.Usage().AboveFloor }),
+		gauge("log_quota_bytes", "Bytes the event log may hold above its floor.", func() int64 { return p.Usage().Quota }),
+		gauge("journal_bytes", "Bytes the delivery journal holds.", func() int64 { return p.journal.Bytes() }),
+	} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

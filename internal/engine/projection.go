@@ -1,0 +1,439 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Fact is the newest state of one object.
+type Fact struct {
+	Key        string
+	Position   Position  // of the record that holds the state
+	Generation uint64    // of the owner that wrote it
+	Time       time.Time // ingest time of its frame
+	Data       []byte    // the state; must not be changed
+}
+
+// ETag is the object's entity tag: the sequencer of its last fact.
+func (f Fact) ETag() string { return Sequencer(f.Generation, f.Position) }
+
+const (
+	factRoot      = projectionRoot + "f."
+	appliedMark   = projectionRoot + "applied"
+	factVersion   = 1
+	factHeader    = 25 // version 1, position 8, generation 8, time 8
+	projectBatch  = 256
+	backlogFacts  = 32 << 10
+	backlogBytes  = 32 << 20
+	markInterval  = 2 * time.Second
+	settleTime    = 10 * time.Second // five sync intervals
+	settleGrain   = time.Second
+	projectionTry = 500 * time.Millisecond
+)
+
+// projection keeps the newest fact of each key in a stream of its own, written
+// behind the log and without a sync per write. The log stays the truth: what is
+// not written yet is served from memory, and what a crash takes is replayed.
+//
+// Two positions are stored beside the facts. Applied: every fact up to there is
+// written. Safe: it was written at least ten seconds ago, so the store's periodic
+// sync has it on disk. After a graceful stop a start replays from applied, after
+// any other from safe; the log is purged up to safe only.
+type projection struct {
+	facts *stream
+	acks  *publisher
+	log   *slog.Logger
+	wake  chan struct{}
+
+	mu      sync.Mutex
+	pending map[string]Fact // newest state of each key in queue
+	queue   []Fact          // not yet written, in log order
+	bytes   int             // of queue
+	full    chan struct{}   // not nil while the backlog is full; closed when there is room
+	seen    uint64          // last frame handed over
+	young   []settling      // written, not yet safe, oldest first
+	closed  bool
+
+	written projected // last stored mark; only the writer's goroutine
+	marked  time.Time
+}
+
+// settling is the first frame of those whose facts were written at a time.
+type settling struct {
+	seq uint64
+	at  time.Time
+}
+
+// projected is what the mark holds.
+type projected struct{ applied, safe uint64 }
+
+func newProjection(n *node, facts *stream, log *slog.Logger) (*projection, error) {
+	acks, err := newPublisher(n, projectBatch)
+	if err != nil {
+		return nil, err
+	}
+	return &projection{facts: facts, acks: acks, log: log, wake: make(chan struct{}, 1), pending: map[string]Fact{}}, nil
+}
+
+// add takes the facts of a stored frame. They can be read when it returns.
+func (j *projection) add(f *Frame) {
+	j.mu.Lock()
+	for i := range f.Records {
+		r := &f.Records[i]
+		if r.Kind != KindFact {
+			continue
+		}
+		fact := Fact{Key: r.Key, Position: f.Position(i), Generation: f.Generation, Time: f.Time, Data: r.Data}
+		j.pending[r.Key] = fact
+		j.queue = append(j.queue, fact)
+		j.bytes += len(r.Data)
+	}
+	j.seen = f.Seq
+	if j.full == nil && (len(j.queue) > backlogFacts || j.bytes > backlogBytes) {
+		j.full = make(chan struct{})
+	}
+	j.mu.Unlock()
+	j.signal()
+}
+
+func (j *projection) signal() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// room waits while the projection is far behind the log.
+func (j *projection) room(ctx context.Context) error {
+	j.mu.Lock()
+	full := j.full
+	j.mu.Unlock()
+	if full == nil {
+		return nil
+	}
+	select {
+	case <-full:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// fact reads the newest state of a key.
+func (j *projection) fact(ctx context.Context, key string) (Fact, bool, error) {
+	j.mu.Lock()
+	f, ok := j.pending[key]
+	j.mu.Unlock()
+	if ok {
+		return f, len(f.Data) > 0, nil
+	}
+	tokens, err := escapeKey(key)
+	if err != nil {
+		return Fact{}, false, err
+	}
+	m, err := j.facts.newest(ctx, factRoot+tokens)
+	if errors.Is(err, errAbsent) {
+		return Fact{}, false, nil
+	}
+	if err != nil {
+		return Fact{}, false, fmt.Errorf("read fact %s: %w", key, err)
+	}
+	f, err = decodeFact(key, m.data)
+	return f, err == nil, err
+}
+
+// keys lists the keys of live objects below a prefix, sorted.
+func (j *projection) keys(ctx context.Context, prefix string) ([]string, error) {
+	pending := map[string]bool{} // false: gone
+	j.mu.Lock()
+	for k, f := range j.pending {
+		if strings.HasPrefix(k, prefix) {
+			pending[k] = len(f.Data) > 0
+		}
+	}
+	j.mu.Unlock()
+	keys, err := j.facts.keys(ctx, factRoot, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("list facts: %w", err)
+	}
+	keys = slices.DeleteFunc(keys, func(k string) bool { _, ok := pending[k]; return ok })
+	for k, live := range pending {
+		if live {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// keys lists the keys stored below root, sorted.
+func (s *stream) keys(ctx context.Context, root, prefix string) ([]string, error) {
+	st, err := s.state(ctx, prefixFilter(root, prefix))
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]string, 0, len(st.subjects))
+	for subject := range st.subjects {
+		key, err := unescapeKey(strings.TrimPrefix(subject, root))
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// safe is the last frame such that every fact up to it is safely projected.
+func (j *projection) safe() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.positions().safe
+}
+
+// positions needs j.mu.
+func (j *projection) positions() projected {
+	p := projected{applied: j.seen, safe: j.seen}
+	if len(j.queue) > 0 {
+		p.applied = j.queue[0].Position.Seq() - 1
+		p.safe = p.applied
+	}
+	now := time.Now()
+	for len(j.young) > 0 && now.Sub(j.young[0].at) > settleTime+settleGrain {
+		j.young = j.young[1:]
+	}
+	if len(j.young) > 0 {
+		p.safe = min(p.safe, j.young[0].seq-1)
+	}
+	return p
+}
+
+// run writes facts and marks until close, then what is left, and returns. When
+// ctx ends it gives up on the store.
+func (j *projection) run(ctx context.Context) {
+	for {
+		j.drain(ctx)
+		j.mu.Lock()
+		at, closed := j.positions(), j.closed
+		j.mu.Unlock()
+		if closed || ctx.Err() != nil {
+			j.mark(ctx, at)
+			return
+		}
+		if at == j.written {
+			select {
+			case <-j.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		rest := markInterval - time.Since(j.marked)
+		if rest <= 0 {
+			j.mark(ctx, at)
+			continue
+		}
+		due := time.NewTimer(rest)
+		select {
+		case <-j.wake:
+		case <-due.C:
+		case <-ctx.Done():
+		}
+		due.Stop()
+	}
+}
+
+// drain writes everything that waits.
+func (j *projection) drain(ctx context.Context) {
+	warned := false
+	for ctx.Err() == nil {
+		j.mu.Lock()
+		batch := j.queue[:min(len(j.queue), projectBatch)]
+		j.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		if err := j.write(ctx, batch); err != nil {
+			if !warned && ctx.Err() == nil {
+				j.log.Error("projection cannot be written; it is tried again", "error", err)
+				warned = true
+			}
+			select {
+			case <-time.After(projectionTry):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		j.done(batch)
+	}
+}
+
+// done takes written facts off the queue.
+func (j *projection) done(batch []Fact) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := time.Now()
+	if n := len(j.young); n == 0 || now.Sub(j.young[n-1].at) > settleGrain {
+		j.young = append(j.young, settling{batch[0].Position.Seq(), now})
+	}
+	for i := range batch {
+		if j.pending[batch[i].Key].Position == batch[i].Position {
+			delete(j.pending, batch[i].Key)
+		}
+		j.bytes -= len(batch[i].Data)
+	}
+	rest := j.queue[len(batch):]
+	clear(batch)
+	j.queue = rest
+	if len(rest) == 0 {
+		j.queue = nil
+	}
+	if j.full != nil && len(j.queue) < backlogFacts/2 && j.bytes < backlogBytes/2 {
+		close(j.full)
+		j.full = nil
+	}
+}
+
+// write stores the newest state of each key of a batch; repeating it is harmless.
+func (j *projection) write(ctx context.Context, batch []Fact) error {
+	newest := make(map[string]int, len(batch))
+	for i := range batch {
+		newest[batch[i].Key] = i
+	}
+	from, sent := j.acks.token+1, 0
+	var gone []string
+	for i := range batch {
+		if newest[batch[i].Key] != i {
+			continue
+		}
+		tokens, err := escapeKey(batch[i].Key)
+		if err != nil {
+			j.log.Error("fact with a key that cannot be stored is left out", "position", batch[i].Position, "error", err)
+			continue
+		}
+		if len(batch[i].Data) == 0 {
+			gone = append(gone, factRoot+tokens)
+			continue
+		}
+		if err := j.acks.send(j.acks.next(), factRoot+tokens, nil, encodeFact(batch[i])); err != nil {
+			return err
+		}
+		sent++
+	}
+	limit := time.NewTimer(ackLimit)
+	defer limit.Stop()
+	for range sent {
+		_, a, err := j.acks.wait(ctx, from, limit)
+		if err != nil {
+			return err
+		}
+		if a.Error != nil {
+			return a.Error
+		}
+	}
+	for _, subject := range gone {
+		if err := j.facts.remove(ctx, subject); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mark stores the positions behind the facts they speak of.
+func (j *projection) mark(ctx context.Context, at projected) {
+	j.marked = time.Now()
+	if at == j.written {
+		return
+	}
+	b := []byte{factVersion}
+	b = binary.BigEndian.AppendUint64(b, at.applied)
+	b = binary.BigEndian.AppendUint64(b, at.safe)
+	if _, err := j.facts.store(ctx, appliedMark, b); err != nil {
+		j.log.Warn("position of the projection cannot be written; a start replays more", "error", err)
+		return
+	}
+	j.written = at
+}
+
+// replay brings the projection up to the end of the log and returns how many
+// facts it took. Nothing else uses the projection yet.
+func (j *projection) replay(ctx context.Context, p *Partition, clean bool) (facts int, err error) {
+	m, err := j.facts.newest(ctx, appliedMark)
+	switch {
+	case errors.Is(err, errAbsent):
+	case err != nil:
+		return 0, fmt.Errorf("read position of the projection: %w", err)
+	case len(m.data) != 17 || m.data[0] != factVersion:
+		return 0, fmt.Errorf("position of the projection: %w: %d bytes", ErrCorrupt, len(m.data))
+	default:
+		j.written = projected{binary.BigEndian.Uint64(m.data[1:]), binary.BigEndian.Uint64(m.data[9:])}
+	}
+	_, last := p.Bounds()
+	if j.written.applied > last {
+		j.log.Error("the log ends before the projection: the log lost its newest frames", "last_frame", last, "projected", j.written.applied)
+	}
+	from := j.written.safe
+	if clean {
+		from = j.written.applied
+	}
+	j.seen = min(from, last)
+	for f, err := range p.Frames(ctx, from+1) {
+		if errors.Is(err, ErrCorrupt) {
+			j.log.Error("frame left out of the projection", "error", err)
+			continue
+		}
+		if err != nil {
+			return facts, err
+		}
+		before := len(j.queue)
+		j.add(f)
+		facts += len(j.queue) - before
+		if len(j.queue) >= projectBatch {
+			j.drain(ctx)
+		}
+	}
+	j.drain(ctx)
+	j.seen = last
+	if ctx.Err() != nil {
+		return facts, context.Cause(ctx)
+	}
+	return facts, nil
+}
+
+// close makes run end when everything is written.
+func (j *projection) close() {
+	j.mu.Lock()
+	j.closed = true
+	j.mu.Unlock()
+	j.signal()
+}
+
+func encodeFact(f Fact) []byte {
+	b := make([]byte, 0, factHeader+len(f.Data))
+	b = append(b, factVersion)
+	b = binary.BigEndian.AppendUint64(b, uint64(f.Position))
+	b = binary.BigEndian.AppendUint64(b, f.Generation)
+	b = binary.BigEndian.AppendUint64(b, uint64(f.Time.UnixNano()))
+	return append(b, f.Data...)
+}
+
+func decodeFact(key string, b []byte) (Fact, error) {
+	if len(b) <= factHeader || b[0] != factVersion {
+		return Fact{}, fmt.Errorf("fact %s of %d bytes: %w", key, len(b), ErrCorrupt)
+	}
+	return Fact{
+		Key:        key,
+		Position:   Position(binary.BigEndian.Uint64(b[1:])),
+		Generation: binary.BigEndian.Uint64(b[9:]),
+		Time:       time.Unix(0, int64(binary.BigEndian.Uint64(b[17:]))).UTC(),
+		Data:       b[factHeader:],
+	}, nil
+}

@@ -1,0 +1,320 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// errAbsent says that a message is not in the stream.
+var errAbsent = errors.New("message is not there")
+
+// requestLimit bounds a look-up or purge whose caller set no deadline.
+const requestLimit = 30 * time.Second
+
+// stream is one stream of the store, by plain requests.
+type stream struct {
+	node *node
+	name string
+}
+
+// message is a stored message.
+type message struct {
+	seq     uint64
+	subject string
+	time    time.Time
+	data    []byte
+}
+
+// streamState is what a stream holds.
+type streamState struct {
+	first, last uint64
+	messages    int
+	bytes       int64
+	subjects    map[string]uint64
+}
+
+// apiError is the error part of the server's answers.
+type apiError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string { return fmt.Sprintf("store: %s (%d)", e.Description, e.ErrCode) }
+
+// ask sends a request to the server's API and reads its JSON answer.
+func (s *stream) ask(ctx context.Context, verb string, request, answer any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	m, err := s.node.bulk.RequestWithContext(ctx, "$JS.API.STREAM."+verb+"."+s.name, body)
+	if err != nil {
+		return fmt.Errorf("%s of stream %s: %w", strings.ToLower(verb), s.name, err)
+	}
+	var failed struct {
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &failed); err != nil {
+		return fmt.Errorf("%s of stream %s: %w", strings.ToLower(verb), s.name, err)
+	}
+	if failed.Error != nil {
+		return fmt.Errorf("%s of stream %s: %w", strings.ToLower(verb), s.name, failed.Error)
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.Unmarshal(m.Data, answer)
+}
+
+// state reads what the stream holds; with a filter also the subjects it matches.
+func (s *stream) state(ctx context.Context, filter string) (streamState, error) {
+	var st streamState
+	for {
+		var answer struct {
+			Total int `json:"total"`
+			State struct {
+				Messages int               `json:"messages"`
+				Bytes    int64             `json:"bytes"`
+				First    uint64            `json:"first_seq"`
+				Last     uint64            `json:"last_seq"`
+				Subjects map[string]uint64 `json:"subjects"`
+			} `json:"state"`
+		}
+		request := struct {
+			Filter string `json:"subjects_filter,omitempty"`
+			Offset int    `json:"offset,omitempty"`
+		}{filter, len(st.subjects)}
+		if err := s.ask(ctx, "INFO", request, &answer); err != nil {
+			return st, err
+		}
+		st.first, st.last = answer.State.First, answer.State.Last
+		st.messages, st.bytes = answer.State.Messages, answer.State.Bytes
+		if st.subjects == nil {
+			st.subjects = answer.State.Subjects
+		} else {
+			for k, v := range answer.State.Subjects {
+				st.subjects[k] = v
+			}
+		}
+		if len(answer.State.Subjects) == 0 || len(st.subjects) >= answer.Total {
+			return st, nil
+		}
+	}
+}
+
+// purge removes everything below a sequence.
+func (s *stream) purge(ctx context.Context, below uint64) error {
+	return s.ask(ctx, "PURGE", map[string]any{"seq": below}, nil)
+}
+
+// remove removes what is stored under one subject.
+func (s *stream) remove(ctx context.Context, subject string) error {
+	return s.ask(ctx, "PURGE", map[string]any{"filter": subject}, nil)
+}
+
+// get reads one message by its sequence. Direct reads are answered by this node,
+// which is exact while it is the only one; in a cluster they may lag.
+func (s *stream) get(ctx context.Context, seq uint64) (message, error) {
+	return s.direct(ctx, fmt.Sprintf(`{"seq":%d}`, seq))
+}
+
+// newest reads the last message of a subject.
+func (s *stream) newest(ctx context.Context, subject string) (message, error) {
+	request, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return message{}, err
+	}
+	return s.direct(ctx, string(request))
+}
+
+func (s *stream) direct(ctx context.Context, request string) (message, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	m, err := s.node.bulk.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+s.name, []byte(request))
+	if err != nil {
+		return message{}, fmt.Errorf("read stream %s: %w", s.name, err)
+	}
+	return stored(m)
+}
+
+// stored reads the answer to a direct read.
+func stored(m *nats.Msg) (message, error) {
+	if status := m.Header.Get("Status"); status != "" {
+		if status == "404" {
+			return message{}, errAbsent
+		}
+		return message{}, fmt.Errorf("store answered %s %s", status, m.Header.Get("Description"))
+	}
+	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	if err != nil {
+		return message{}, fmt.Errorf("store answered without a sequence: %w", err)
+	}
+	at, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
+	if err != nil {
+		return message{}, fmt.Errorf("store answered without a time: %w", err)
+	}
+	return message{seq: seq, subject: m.Header.Get("Nats-Subject"), time: at, data: m.Data}, nil
+}
+
+const (
+	batchBytes    = 4 << 20 // bytes in flight to one bulk reader, plus at most one message
+	batchMessages = 4096
+)
+
+// messages reads the messages from..through in order, in batches that bound what
+// is in flight. Sequences that are not stored are passed over.
+func (s *stream) messages(ctx context.Context, from, through uint64) iter.Seq2[message, error] {
+	return func(yield func(message, error) bool) {
+		if from == 0 {
+			from = 1
+		}
+		if from > through {
+			return
+		}
+		inbox := s.node.bulk.NewInbox()
+		sub, err := s.node.bulk.SubscribeSync(inbox)
+		if err != nil {
+			yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
+			return
+		}
+		defer func() { _ = sub.Unsubscribe() }()
+		if err := sub.SetPendingLimits(2*batchMessages, 4*maxPayload); err != nil {
+			yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
+			return
+		}
+		for from <= through {
+			request := fmt.Sprintf(`{"seq":%d,"batch":%d,"max_bytes":%d}`, from, min(batchMessages, through-from+1), batchBytes)
+			if err := s.node.bulk.PublishRequest("$JS.API.DIRECT.GET."+s.name, inbox, []byte(request)); err != nil {
+				yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
+				return
+			}
+			for more := true; more; {
+				m, err := nextMessage(ctx, sub)
+				if err != nil {
+					yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
+					return
+				}
+				switch m.Header.Get("Status") {
+				case "204": // the batch is complete
+					more = false
+					continue
+				case "404": // nothing at or above from
+					return
+				}
+				got, err := stored(m)
+				if err != nil {
+					yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
+					return
+				}
+				if got.seq > through {
+					return
+				}
+				from = got.seq + 1
+				if !yield(got, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func nextMessage(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
+}
+
+// ack is the server's answer to a publish.
+type ack struct {
+	Seq   uint64    `json:"seq"`
+	Error *apiError `json:"error"`
+}
+
+// store publishes one message and waits until it is stored. For streams where a
+// repeat does no harm.
+func (s *stream) store(ctx context.Context, subject string, data []byte) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	m, err := s.node.write.RequestWithContext(ctx, subject, data)
+	if err != nil {
+		return 0, fmt.Errorf("store in stream %s: %w", s.name, err)
+	}
+	var a ack
+	if err := json.Unmarshal(m.Data, &a); err != nil {
+		return 0, fmt.Errorf("store in stream %s: %w", s.name, err)
+	}
+	if a.Error != nil {
+		return 0, fmt.Errorf("store in stream %s: %w", s.name, a.Error)
+	}
+	return a.Seq, nil
+}
+
+// publisher publishes over the write connection and gets the acks on an inbox of
+// its own, without a subscription or goroutine per message. Not for concurrent
+// use.
+type publisher struct {
+	conn  *nats.Conn
+	inbox string
+	acks  chan *nats.Msg
+	token uint64
+}
+
+func newPublisher(n *node, window int) (*publisher, error) {
+	p := &publisher{conn: n.write, inbox: n.write.NewInbox() + ".", acks: make(chan *nats.Msg, 4*window)}
+	if _, err := n.write.ChanSubscribe(p.inbox+"*", p.acks); err != nil {
+		return nil, fmt.Errorf("subscribe to acks: %w", err)
+	}
+	return p, nil
+}
+
+// next begins a message; all its sends share one token, so a late ack of an
+// earlier message is told apart.
+func (p *publisher) next() uint64 { p.token++; return p.token }
+
+func (p *publisher) send(token uint64, subject string, header nats.Header, data []byte) error {
+	return p.conn.PublishMsg(&nats.Msg{
+		Subject: subject, Reply: p.inbox + strconv.FormatUint(token, 10), Header: header, Data: data,
+	})
+}
+
+// errNoAck says that no ack came in time: the message may be stored or not.
+var errNoAck = errors.New("no ack in time")
+
+// wait returns the next ack of a token that lies at or above from.
+func (p *publisher) wait(ctx context.Context, from uint64, limit *time.Timer) (uint64, ack, error) {
+	for {
+		select {
+		case m := <-p.acks:
+			token, err := strconv.ParseUint(m.Subject[len(p.inbox):], 10, 64)
+			if err != nil || token < from {
+				continue
+			}
+			var a ack
+			switch {
+			case m.Header.Get("Status") != "": // nobody serves the stream
+				a.Error = &apiError{Description: "no store answers for " + m.Subject}
+				return token, a, nats.ErrNoResponders
+			default:
+				if err := json.Unmarshal(m.Data, &a); err != nil {
+					return token, a, fmt.Errorf("read ack: %w", err)
+				}
+			}
+			return token, a, nil
+		case <-limit.C:
+			return 0, ack{}, errNoAck
+		case <-ctx.Done():
+			return 0, ack{}, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Table holds one value per key; a newer value replaces the older one. Each Put
+// is as durable as an Append. It is written one value at a time, so it is for
+// what is rare: dead letters, not events.
+type Table struct {
+	stream *stream
+	root   string
+}
+
+func openTable(ctx context.Context, n *node, name, root string) (*Table, error) {
+	s, err := n.ensure(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{root + ">"}, MaxMsgsPerSubject: 1})
+	if err != nil {
+		return nil, err
+	}
+	return &Table{stream: s, root: root}, nil
+}
+
+// Put stores a value; repeating it is harmless.
+func (t *Table) Put(ctx context.Context, key string, value []byte) error {
+	tokens, err := escapeKey(key)
+	if err != nil {
+		return err
+	}
+	if _, err := t.stream.store(ctx, t.root+tokens, value); err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return nil
+}
+
+// Get reads a value, false for none.
+func (t *Table) Get(ctx context.Context, key string) ([]byte, bool, error) {
+	tokens, err := escapeKey(key)
+	if err != nil {
+		return nil, false, err
+	}
+	m, err := t.stream.newest(ctx, t.root+tokens)
+	if errors.Is(err, errAbsent) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("get %s: %w", key, err)
+	}
+	return m.data, true, nil
+}
+
+// Delete removes a value; a key that is not there is no error.
+func (t *Table) Delete(ctx context.Context, key string) error {
+	tokens, err := escapeKey(key)
+	if err != nil {
+		return err
+	}
+	if err := t.stream.remove(ctx, t.root+tokens); err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	return nil
+}
+
+// Keys lists the keys that begin with prefix, sorted.
+func (t *Table) Keys(ctx context.Context, prefix string) ([]string, error) {
+	return t.stream.keys(ctx, t.root, prefix)
+}
+
+// Bytes is what the table holds; 0 when the store does not answer.
+func (t *Table) Bytes() int64 { return t.now().bytes }
+
+// Len is the number of keys; 0 when the store does not answer.
+func (t *Table) Len() int { return t.now().messages }
+
+func (t *Table) now() streamState {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	st, err := t.stream.state(ctx, "")
+	if err != nil {
+		return streamState{}
+	}
+	return st
+}
