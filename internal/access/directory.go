@@ -1,0 +1,126 @@
+package access
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// Directory is who exists and what they were granted: principals and role
+// assignments, kept in a [resource.Store]. It is safe for concurrent use.
+type Directory struct {
+	roles       *Roles
+	principals  *resource.Collection[Principal]
+	assignments *resource.Collection[Assignment]
+	origin      *resource.Collection[origin]
+
+	changes sync.Mutex // held while a change is checked and stored, so that no two changes together break a rule
+
+	mu        sync.RWMutex
+	byApp     map[string]string                // client id → object id
+	groups    map[string]map[string]bool       // object id → groups that name it as a member
+	members   map[string]Principal             // what byApp and groups hold of each principal
+	grants    map[string]map[string]Assignment // principal → assignments by key
+	grantedTo map[string]string                // assignment key → principal
+	changed   []func()
+}
+
+// NewDirectory adds the directory's collections to a store. Call it before the
+// store is loaded.
+func NewDirectory(store *resource.Store, roles *Roles) *Directory {
+	d := &Directory{
+		roles:       roles,
+		principals:  resource.NewCollection[Principal](store, "principal"),
+		assignments: resource.NewCollection[Assignment](store, "roleAssignment"),
+		origin:      resource.NewCollection[origin](store, "directory"),
+		byApp:       map[string]string{},
+		groups:      map[string]map[string]bool{},
+		members:     map[string]Principal{},
+		grants:      map[string]map[string]Assignment{},
+		grantedTo:   map[string]string{},
+	}
+	d.principals.OnChange(d.indexPrincipal)
+	d.assignments.OnChange(d.indexAssignment)
+	return d
+}
+
+// Roles returns the role definitions that can be assigned.
+func (d *Directory) Roles() *Roles { return d.roles }
+
+// onPrincipalChange registers f, called after each change of a principal.
+func (d *Directory) onPrincipalChange(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changed = append(d.changed, f)
+}
+
+// indexPrincipal brings the indexes in step with the principal of a key. It reads
+// the record under the lock, so the last of two calls sees the last change.
+func (d *Directory) indexPrincipal(key string) {
+	d.mu.Lock()
+	if old, ok := d.members[key]; ok {
+		delete(d.byApp, old.AppID)
+		for _, m := range old.Members {
+			delete(d.groups[m], key)
+		}
+		delete(d.members, key)
+	}
+	if item, ok := d.principals.Get(key); ok {
+		p := item.Value
+		d.members[key] = p
+		if p.AppID != "" {
+			d.byApp[p.AppID] = key
+		}
+		for _, m := range p.Members {
+			if d.groups[m] == nil {
+				d.groups[m] = map[string]bool{}
+			}
+			d.groups[m][key] = true
+		}
+	}
+	changed := d.changed
+	d.mu.Unlock()
+	for _, f := range changed {
+		f()
+	}
+}
+
+// indexAssignment does the same for a role assignment.
+func (d *Directory) indexAssignment(key string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if old, ok := d.grantedTo[key]; ok {
+		delete(d.grants[old], key)
+		delete(d.grantedTo, key)
+	}
+	item, ok := d.assignments.Get(key)
+	if !ok {
+		return
+	}
+	to := strings.ToLower(item.Value.PrincipalID)
+	if d.grants[to] == nil {
+		d.grants[to] = map[string]Assignment{}
+	}
+	d.grants[to][key] = item.Value
+	d.grantedTo[key] = to
+}
+
+// granted reports whether any role assignment of any of the principals, at a scope
+// that holds target, grants the action, given in lower case.
+// Source: spec/access.md section 7.
+func (d *Directory) granted(principals []string, p plane, action string, target resource.ID) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, id := range principals {
+		for _, a := range d.grants[id] {
+			if a.Condition != "" || !a.Scope.Contains(target) {
+				continue
+			}
+			if role := d.roles.byID[a.RoleID]; role != nil && role.allows(p, action) {
+				return true
+			}
+		}
+	}
+	return false
+}
