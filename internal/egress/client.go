@@ -3,11 +3,33 @@ package egress
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
 	"time"
 )
+
+// TLS returns the settings of every outbound TLS connection: version 1.2 at
+// least, and the operator's roots. The caller may change what it gets.
+// Source: spec/delivery.md section 9.1.
+func (g *Guard) TLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: g.roots}
+}
+
+// Roots returns the system's trusted roots and those in extra, PEM blocks of
+// certificates.
+func Roots(extra []byte) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil { // no store of the system: the extra roots alone
+		pool = x509.NewCertPool()
+	}
+	if len(extra) > 0 && !pool.AppendCertsFromPEM(extra) {
+		return nil, errors.New("the extra root certificates hold no PEM block of a certificate")
+	}
+	return pool, nil
+}
 
 // Client returns an HTTP client whose every connection the guard dials. It uses
 // no proxy, follows no redirect (the 3xx is the answer) and reads at most 64 KiB
@@ -18,7 +40,7 @@ func (g *Guard) Client(timeout time.Duration) *http.Client {
 	transport := func(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
 		return &http.Transport{
 			DialContext:            dial,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: g.roots},
+			TLSClientConfig:        g.TLS(),
 			TLSHandshakeTimeout:    DialTimeout,
 			MaxResponseHeaderBytes: 64 << 10,
 			MaxIdleConnsPerHost:    4,

@@ -37,7 +37,7 @@ type Options struct {
 	Allow         []netip.Prefix          // networks the operator allowed, also without TLS
 	AllowHosts    []string                // host names the operator allowed, with everything below them, whatever they resolve to
 	Own           func() []netip.AddrPort // addresses we listen on, never a destination; nil for none
-	RootCAs       *x509.CertPool          // trusted by Client; nil for the system's
+	RootCAs       *x509.CertPool          // trusted for TLS; nil for the system's, see Roots
 }
 
 // Guard dials out. It is safe for concurrent use.
@@ -119,6 +119,8 @@ func (g *Guard) CheckURL(u *url.URL) error {
 		return fmt.Errorf("the URL must start with https:// (http:// only for loopback and networks that the operator allowed)")
 	case host == "":
 		return fmt.Errorf("the URL has no host")
+	case strings.ContainsFunc(host, func(r rune) bool { return r > '~' }):
+		return fmt.Errorf("the host of the URL must be written in ASCII (xn--…)")
 	case u.User != nil:
 		return fmt.Errorf("the URL must not hold user information before the host")
 	case u.Fragment != "" || u.RawFragment != "":

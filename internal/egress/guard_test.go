@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
@@ -108,6 +109,7 @@ func TestCheckURL(t *testing.T) {
 		{"no host", strict, "https:///in", "no host"},
 		{"user information", strict, "https://me:s3cret@hooks.example.org/", "user information"},
 		{"fragment", strict, "https://hooks.example.org/#s3cret", "fragment"},
+		{"host beyond ASCII", strict, "https://bücher.example/", "ASCII"},
 		{"port 0", strict, "https://hooks.example.org:0/", "between 1 and 65535"},
 		{"port too large", strict, "https://hooks.example.org:65536/", "between 1 and 65535"},
 		{"loopback", strict, "https://127.0.0.1/", "--allow-destination 127.0.0.0/8"},
@@ -345,7 +347,10 @@ func TestClient(t *testing.T) {
 func TestClientTLS(t *testing.T) {
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }))
 	defer srv.Close()
-	roots := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	roots, err := Roots(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
+	if err != nil {
+		t.Fatal(err)
+	}
 	client := New(Options{AllowLoopback: true, RootCAs: roots}).Client(5 * time.Second)
 	defer client.CloseIdleConnections()
 	resp, err := client.Get(srv.URL)
@@ -355,6 +360,9 @@ func TestClientTLS(t *testing.T) {
 	_ = resp.Body.Close()
 	if _, err := New(Options{AllowLoopback: true}).Client(5 * time.Second).Get(srv.URL); err == nil {
 		t.Error("an unknown CA is trusted")
+	}
+	if _, err := Roots([]byte("no certificate")); err == nil {
+		t.Error("roots that hold no certificate are no error")
 	}
 }
 
