@@ -34,8 +34,8 @@ func (e *Event) Parse(raw []byte, s Schema) error {
 	if err := c.Err(); err != nil {
 		return fmt.Errorf("parse a stored event: %w", err)
 	}
-	if raw[0] != '{' {
-		return fmt.Errorf("parse a stored event: it is %s, not StartObject", KindOf(raw))
+	if kind := KindOf(raw[skipSpace(raw, 0):]); kind != Object {
+		return fmt.Errorf("parse a stored event: it is %s, not StartObject", kind)
 	}
 	if s == CloudEventSchemaV1_0 {
 		e.DataVersion = bytes.TrimPrefix(e.DataVersion, []byte{'#'})
