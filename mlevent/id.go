@@ -1,0 +1,72 @@
+package mlevent
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"strconv"
+	"strings"
+)
+
+// Event ids are version 5 UUIDs: made of a namespace per workspace and a name per
+// happening, so an event that is raised again after a crash, or noticed by two
+// observers, has the same id. topic is the ARM id of the workspace.
+// Source: spec/workspace.md section 5.5.
+
+// RunStatusChangedID is the id of the event that a run came to a status.
+// generation counts how often a run of that id was made, visit how often it came
+// to the status, both from 1.
+func RunStatusChangedID(topic, runID string, generation int64, status RunStatus, visit int) string {
+	name := []string{"run-status/1", runID, strconv.FormatInt(generation, 10), string(status)}
+	if visit > 1 {
+		name = append(name, strconv.Itoa(visit))
+	}
+	return eventID(topic, name...)
+}
+
+// RunCompletedID is the id of the event that a run completed.
+func RunCompletedID(topic, runID string, generation int64) string {
+	return eventID(topic, "run-completed/1", runID, strconv.FormatInt(generation, 10))
+}
+
+// ModelRegisteredID is the id of the event that a model version was registered.
+// created tells a version from one of the same number that was deleted: a
+// creation timestamp or a count.
+func ModelRegisteredID(topic, model, version string, created int64) string {
+	return eventID(topic, "model-version/1", model, version, strconv.FormatInt(created, 10))
+}
+
+// ModelDeployedID is the id of the event that a revision of an online endpoint
+// became healthy with the models of modelIDs.
+func ModelDeployedID(topic, service string, revision int64, modelIDs string) string {
+	return eventID(topic, "service/1", service, strconv.FormatInt(revision, 10), modelIDs)
+}
+
+// DatasetDriftDetectedID is the id of the event that a monitor run found drift in
+// the window from start to end.
+func DatasetDriftDetectedID(topic, dataDriftID, runID, start, end string) string {
+	return eventID(topic, "drift/1", dataDriftID, runID, start, end)
+}
+
+// urlNamespace is the name space ID of URLs. Source: RFC 9562 section 6.6.
+var urlNamespace = [16]byte{0x6b, 0xa7, 0xb8, 0x11, 0x9d, 0xad, 0x11, 0xd1, 0x80, 0xb4, 0x00, 0xc0, 0x4f, 0xd4, 0x30, 0xc8}
+
+func eventID(topic string, name ...string) string {
+	id := uuid5(uuid5(urlNamespace, topic), strings.Join(name, "\n"))
+	var text [36]byte
+	hex.Encode(text[:], id[:4])
+	hex.Encode(text[9:], id[4:6])
+	hex.Encode(text[14:], id[6:8])
+	hex.Encode(text[19:], id[8:10])
+	hex.Encode(text[24:], id[10:])
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	return string(text[:])
+}
+
+// uuid5 makes a name-based UUID. Source: RFC 9562 section 5.5.
+func uuid5(namespace [16]byte, name string) (id [16]byte) {
+	sum := sha1.Sum(append(namespace[:], name...))
+	copy(id[:], sum[:])
+	id[6] = id[6]&0x0f | 0x50
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}

@@ -1,0 +1,169 @@
+package mlevent
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/carillon-events/carillon/event"
+)
+
+// The readers accept data in every published spelling: names in any case (an
+// exact one wins), modelVersion as string or number, null for anything. They
+// ignore members they do not know and never leave a map nil.
+// Source: spec/events.md section 4.3, "Accept every spelling on input".
+
+// ParseModelRegistered reads the data of a ModelRegistered event.
+func ParseModelRegistered(data []byte) (ModelRegistered, error) {
+	var p ModelRegistered
+	err := parse(data, ModelRegisteredType, []property{
+		{"modelName", &p.ModelName}, {"modelVersion", &p.ModelVersion}, {"modelTags", &p.ModelTags},
+		{"modelProperties", &p.ModelProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+	})
+	return p, err
+}
+
+// ParseModelDeployed reads the data of a ModelDeployed event.
+func ParseModelDeployed(data []byte) (ModelDeployed, error) {
+	var p ModelDeployed
+	err := parse(data, ModelDeployedType, []property{
+		{"serviceName", &p.ServiceName}, {"serviceComputeType", &p.ServiceComputeType}, {"modelIds", &p.ModelIDs},
+		{"serviceTags", &p.ServiceTags}, {"serviceProperties", &p.ServiceProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+	})
+	return p, err
+}
+
+// ParseRunCompleted reads the data of a RunCompleted event.
+func ParseRunCompleted(data []byte) (RunCompleted, error) {
+	var p RunCompleted
+	err := parse(data, RunCompletedType, p.properties())
+	return p, err
+}
+
+// ParseRunStatusChanged reads the data of a RunStatusChanged event. The status is
+// given in the spelling of this package if it is one of RunStatuses.
+func ParseRunStatusChanged(data []byte) (RunStatusChanged, error) {
+	var p RunStatusChanged
+	var status string
+	err := parse(data, RunStatusChangedType, append(p.properties(), property{"runStatus", &status}))
+	known := false
+	if p.RunStatus, known = ParseRunStatus(status); !known {
+		p.RunStatus = RunStatus(status)
+	}
+	return p, err
+}
+
+// ParseDatasetDriftDetected reads the data of a DatasetDriftDetected event.
+func ParseDatasetDriftDetected(data []byte) (DatasetDriftDetected, error) {
+	var p DatasetDriftDetected
+	err := parse(data, DatasetDriftDetectedType, []property{
+		{"dataDriftId", &p.DataDriftID}, {"dataDriftName", &p.DataDriftName}, {"runId", &p.RunID},
+		{"baseDatasetId", &p.BaseDatasetID}, {"targetDatasetId", &p.TargetDatasetID}, {"driftCoefficient", &p.DriftCoefficient},
+		{"startTime", &p.StartTime}, {"endTime", &p.EndTime}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+	})
+	return p, err
+}
+
+func (p *RunCompleted) properties() []property {
+	return []property{
+		{"experimentId", &p.ExperimentID}, {"experimentName", &p.ExperimentName}, {"runId", &p.RunID}, {"runType", &p.RunType},
+		{"runTags", &p.RunTags}, {"runProperties", &p.RunProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+	}
+}
+
+// property is a member to read and the place for it: *string, *float64 or
+// *map[string]string.
+type property struct {
+	name string
+	into any
+}
+
+func parse(data []byte, eventType string, properties []property) error {
+	for _, p := range properties {
+		if m, ok := p.into.(*map[string]string); ok {
+			*m = map[string]string{}
+		}
+	}
+	exact := make([]bool, len(properties))
+	c := event.Walk(data)
+	for c.Next() {
+		name := c.Key
+		if c.KeyEscaped {
+			name = event.AppendUnquoted(nil, name)
+		}
+		for i, p := range properties {
+			same := string(name) == p.name
+			if exact[i] && !same || !same && !equalFoldASCII(name, p.name) {
+				continue
+			}
+			exact[i] = exact[i] || same
+			if err := read(p.into, &c); err != nil {
+				return fmt.Errorf("data of %s: property %s: %w", eventType, p.name, err)
+			}
+		}
+	}
+	if err := c.Err(); err != nil {
+		return fmt.Errorf("data of %s: %w", eventType, err)
+	}
+	return nil
+}
+
+func equalFoldASCII(name []byte, canonical string) bool {
+	if len(name) != len(canonical) {
+		return false
+	}
+	for i, c := range name {
+		if c != canonical[i] && (c|0x20 != canonical[i]|0x20 || c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// read puts the value at the cursor into its place.
+func read(into any, c *event.Cursor) error {
+	if c.Kind == event.Null {
+		return nil
+	}
+	switch into := into.(type) {
+	case *string:
+		text, ok := scalar(c)
+		if !ok {
+			return fmt.Errorf("expected String, received %s", c.Kind)
+		}
+		*into = text
+	case *float64:
+		text, _ := scalar(c)
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Errorf("expected Number, received %s", c.Kind)
+		}
+		*into = v
+	case *map[string]string:
+		if c.Kind != event.Object {
+			return fmt.Errorf("expected StartObject, received %s", c.Kind)
+		}
+		inner := event.Walk(c.Value)
+		for inner.Next() {
+			text, ok := scalar(&inner)
+			if !ok {
+				text = string(inner.Value) // not foreseen, yet not worth losing the event for
+			}
+			(*into)[string(event.AppendUnquoted(nil, inner.Key))] = text
+		}
+	}
+	return nil
+}
+
+// scalar returns the text of a string, a number or a boolean; null is "".
+func scalar(c *event.Cursor) (string, bool) {
+	switch c.Kind {
+	case event.String:
+		return string(event.AppendUnquoted(nil, c.Value[1:len(c.Value)-1])), true
+	case event.Number, event.True, event.False:
+		return string(c.Value), true
+	case event.Null:
+		return "", true
+	default:
+		return "", false
+	}
+}
