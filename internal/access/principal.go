@@ -161,7 +161,7 @@ func (d *Directory) DeletePrincipal(ctx context.Context, objectID string) (Princ
 		return Principal{}, err
 	}
 	for _, a := range d.Assignments(resource.Root, AssignmentFilter{PrincipalID: p.ObjectID}) {
-		if err := d.assignments.Delete(ctx, a.ID().Key(), 0); err != nil && !fault.Is(err, fault.NotFound) {
+		if err := d.assignments.Delete(ctx, a.ID().Key(), 0); err != nil {
 			return Principal{}, err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
 const (
@@ -348,7 +349,11 @@ func (t *Tokens) Authenticate(r *http.Request) (Caller, error) {
 	if !ok {
 		return Caller{}, t.refuse("AuthenticationFailed", "Authentication failed. The 'Authorization' header is not of the scheme 'Bearer'.", nil)
 	}
-	return t.Validate(r.Context(), raw, t.management)
+	caller, err := t.Validate(r.Context(), raw, t.management)
+	if err == nil {
+		telemetry.RecordOf(r.Context()).SetPrincipal(caller.ObjectID)
+	}
+	return caller, err
 }
 
 // bearer returns the token of a header value of the scheme Bearer.

@@ -1,0 +1,178 @@
+package issuer
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+// Handler answers the identity endpoints.
+type Handler struct {
+	tokens    *access.Tokens
+	directory *access.Directory
+	audiences access.Audiences
+	failures  failures
+}
+
+// New returns a handler that issues the tokens of the directory's principals.
+func New(tokens *access.Tokens, directory *access.Directory) *Handler {
+	// The placeholder lets Terraform fetch the Graph token that it reads at its
+	// start; neither the management nor the data plane accepts it.
+	// Source: spec/access.md section 2.3.
+	known := []string{access.AudienceManagement, access.AudienceManagementLegacy, access.AudiencePublish}
+	for _, origin := range tokens.Origins() {
+		known = append(known, origin, origin+"/graph")
+	}
+	return &Handler{tokens: tokens, directory: directory, audiences: access.NewAudiences(known...)}
+}
+
+// endpoint is what an identity path leads to.
+type endpoint int
+
+const (
+	none endpoint = iota
+	discovery
+	keys
+	token
+)
+
+// route is a parsed identity path.
+type route struct {
+	endpoint endpoint
+	face     access.Face
+	tenant   string // as in the path
+}
+
+// parse reads a path. Words compare without case.
+// Source: spec/access.md section 3.
+func parse(path string) route {
+	tenant, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	r := route{tenant: tenant}
+	if tenant == "" {
+		return r
+	}
+	switch strings.ToLower(rest) {
+	case "v2.0/.well-known/openid-configuration":
+		r.endpoint, r.face = discovery, access.FaceV2
+	case ".well-known/openid-configuration":
+		r.endpoint, r.face = discovery, access.FaceV1
+	case "discovery/v2.0/keys", "discovery/keys":
+		r.endpoint = keys
+	case "oauth2/v2.0/token":
+		r.endpoint, r.face = token, access.FaceV2
+	case "oauth2/token":
+		r.endpoint, r.face = token, access.FaceV1
+	}
+	if strings.EqualFold(tenant, "adfs") {
+		r.face = access.FaceADFS
+	}
+	return r
+}
+
+// Serves reports whether a request path is one of the identity endpoints.
+func Serves(path string) bool { return parse(path).endpoint != none }
+
+// ServeHTTP answers an identity request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	at := parse(r.URL.Path)
+	switch {
+	case at.endpoint == none:
+		fault.Write(w, r, fault.New(fault.NotFound, "NotFound", "There is no identity endpoint at this path."))
+	case at.endpoint == token && r.Method != http.MethodPost:
+		notAllowed(w, r, http.MethodPost)
+	case at.endpoint != token && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		notAllowed(w, r, "GET, HEAD")
+	case !h.isTenant(at.tenant):
+		refuse(w, r, &refusal{status: http.StatusBadRequest, code: "invalid_request", number: 90002,
+			text: "Tenant '" + clip(at.tenant) + "' not found. This server has the one tenant '" + h.tokens.TenantID() + "'."})
+	case at.endpoint == discovery:
+		h.discovery(w, r, at.face)
+	case at.endpoint == keys:
+		w.Header().Set("Cache-Control", "public, max-age=300")
+		answer(w, http.StatusOK, h.tokens.KeySet())
+	default:
+		h.token(w, r, at.face)
+	}
+}
+
+func notAllowed(w http.ResponseWriter, r *http.Request, allow string) {
+	f := fault.New(fault.MethodNotAllowed, "MethodNotAllowed", "The method %s is not allowed here; use %s.", r.Method, allow)
+	f.Allow = allow
+	fault.Write(w, r, f)
+}
+
+// isTenant reports whether a path's first word stands for this server's tenant.
+func (h *Handler) isTenant(word string) bool {
+	return slices.Contains([]string{h.tokens.TenantID(), "common", "organizations", "adfs"}, strings.ToLower(word))
+}
+
+// document is the discovery document. Endpoints that are not served are left out,
+// but for authorization_endpoint, without which MSAL reads nothing.
+// Source: spec/access.md section 3.1.
+type document struct {
+	Issuer                string   `json:"issuer"`
+	AuthorizationEndpoint string   `json:"authorization_endpoint"`
+	TokenEndpoint         string   `json:"token_endpoint"`
+	JWKSURI               string   `json:"jwks_uri"`
+	ResponseTypes         []string `json:"response_types_supported"`
+	ResponseModes         []string `json:"response_modes_supported"`
+	GrantTypes            []string `json:"grant_types_supported"`
+	SubjectTypes          []string `json:"subject_types_supported"`
+	SigningAlgorithms     []string `json:"id_token_signing_alg_values_supported"`
+	AuthMethods           []string `json:"token_endpoint_auth_methods_supported"`
+	Scopes                []string `json:"scopes_supported"`
+	Claims                []string `json:"claims_supported"`
+	CloudInstanceName     string   `json:"cloud_instance_name"`
+}
+
+func (h *Handler) discovery(w http.ResponseWriter, r *http.Request, face access.Face) {
+	origin := h.origin(r)
+	base, version := origin+"/"+h.tokens.TenantID(), "/"
+	switch face {
+	case access.FaceV2:
+		version = "/v2.0/"
+	case access.FaceADFS:
+		base = origin + "/adfs"
+	}
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	answer(w, http.StatusOK, document{
+		Issuer:                h.tokens.Issuer(origin, face),
+		AuthorizationEndpoint: base + "/oauth2" + version + "authorize",
+		TokenEndpoint:         base + "/oauth2" + version + "token",
+		JWKSURI:               base + "/discovery" + version + "keys",
+		ResponseTypes:         []string{"code", "id_token", "code id_token"},
+		ResponseModes:         []string{"query", "fragment", "form_post"},
+		GrantTypes:            []string{grantClientCredentials},
+		SubjectTypes:          []string{"pairwise"},
+		SigningAlgorithms:     []string{"RS256"},
+		AuthMethods:           []string{"client_secret_post", "client_secret_basic"},
+		Scopes:                []string{"openid", "profile", "email", "offline_access"},
+		Claims:                []string{"aud", "iss", "iat", "nbf", "exp", "sub", "oid", "tid", "appid", "azp", "idtyp", "name", "ver"},
+		CloudInstanceName:     strings.TrimPrefix(strings.TrimPrefix(origin, "https://"), "http://"),
+	})
+}
+
+// origin returns the origin that the request was sent to when it is one of ours,
+// and the public one otherwise: MSAL wants issuer and authority to agree.
+// Source: spec/access.md sections 3.1 and 14.6.
+func (h *Handler) origin(r *http.Request) string {
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	origins := h.tokens.Origins()
+	if asked := scheme + strings.ToLower(r.Host); slices.Contains(origins, asked) {
+		return asked
+	}
+	return origins[0]
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client has gone if this fails
+}
