@@ -183,6 +183,10 @@ func (k *key) missing(v value) bool {
 // object ends at no value.
 func lookUp(raw []byte, path []segment) value {
 	v := value{kind: event.KindOf(raw), raw: raw}
+	if v.kind == event.String {
+		v.raw = raw[1 : len(raw)-1]
+		v.escaped = bytes.IndexByte(v.raw, '\\') >= 0
+	}
 	for i := range path {
 		if v.kind != event.Object {
 			return value{}

@@ -342,7 +342,7 @@ func (p *parser) pair(raw []byte, path string, op Operator) (pair [2]Number) {
 	})
 	switch {
 	case n != len(pair):
-		p.refuse(path, "has %d members: %s takes %s.", n, op, op.Operand())
+		p.refuse(path, "is a list of %d: %s takes %s.", n, op, op.Operand())
 	case len(p.problems) > before:
 	case readDecimal([]byte(pair[0])).compare(readDecimal([]byte(pair[1]))) > 0:
 		p.refuse(path, "has its low end %s above its high end %s: swap them.", shorten(string(pair[0])), shorten(string(pair[1])))

@@ -1,0 +1,52 @@
+package filter
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/carillon-events/carillon/event"
+)
+
+func TestIndex(t *testing.T) {
+	matcher := func(raw string) *Matcher { return Compile(mustParse(t, raw)) }
+	runs := parseEvent(t, `{"eventType":"Contoso.Run","subject":"runs/1"}`)
+	models := parseEvent(t, `{"eventType":"CONTOSO.MODEL","subject":"models/1"}`)
+	untyped := parseEvent(t, `{"subject":"runs/2"}`)
+	check := func(x *Index, name string, wantRuns, wantModels, wantUntyped []uint64) {
+		t.Helper()
+		for i, want := range [][]uint64{wantRuns, wantModels, wantUntyped} {
+			got := x.Match([]*event.Event{runs, models, untyped}[i], []uint64{99})
+			if got[0] != 99 {
+				t.Fatalf("%s: Match overwrote dst: %v", name, got)
+			}
+			got = got[1:]
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: event %d matches %v, want %v", name, i, got, want)
+			}
+		}
+	}
+
+	empty := NewIndex(nil)
+	check(empty, "empty", nil, nil, nil)
+	x := NewIndex([]Entry{
+		{ID: 3, Matcher: matcher(`{}`)},
+		{ID: 1, Matcher: matcher(`{"includedEventTypes":["contoso.run","Contoso.Model","CONTOSO.RUN"]}`)},
+		{ID: 2, Matcher: matcher(`{"subjectBeginsWith":"runs/"}`)},
+		{ID: 4, Matcher: matcher(`{"includedEventTypes":["Contoso.Model"],"subjectEndsWith":"/2"}`)},
+	})
+	check(x, "four", []uint64{1, 2, 3}, []uint64{1, 3}, []uint64{2, 3})
+
+	next := x.With(Entry{ID: 5, Matcher: matcher(`{"includedEventTypes":["Contoso.Model"]}`)})
+	check(next, "with 5", []uint64{1, 2, 3}, []uint64{1, 3, 5}, []uint64{2, 3})
+	replaced := next.With(Entry{ID: 1, Matcher: matcher(`{"includedEventTypes":["Contoso.Run"]}`)})
+	check(replaced, "1 replaced", []uint64{1, 2, 3}, []uint64{3, 5}, []uint64{2, 3})
+	check(replaced.Without(3).Without(1), "without 3 and 1", []uint64{2}, []uint64{5}, []uint64{2})
+	check(x, "the first snapshot afterwards", []uint64{1, 2, 3}, []uint64{1, 3}, []uint64{2, 3})
+	if x.Without(77) != x || x.Len() != 4 || replaced.Len() != 5 || empty.With(Entry{ID: 1, Matcher: matcher(`{}`)}).Without(1).Len() != 0 {
+		t.Error("lengths are wrong")
+	}
+
+	twice := NewIndex([]Entry{{ID: 1, Matcher: matcher(`{"subjectBeginsWith":"runs"}`)}, {ID: 1, Matcher: matcher(`{"subjectBeginsWith":"models"}`)}})
+	check(twice, "the last of two with one id", nil, []uint64{1}, nil)
+}
