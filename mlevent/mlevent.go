@@ -33,7 +33,9 @@ func RunSubject(experimentID, runID string) string {
 // DriftSubject is the subject of events about a run of a drift monitor. A page of
 // the documentation shows datadrifts/…/runs/…; captured events have this form.
 // Source: spec/events.md section 4.2.
-func DriftSubject(dataDriftID, runID string) string { return "datadrift/" + dataDriftID + "/run/" + runID }
+func DriftSubject(dataDriftID, runID string) string {
+	return "datadrift/" + dataDriftID + "/run/" + runID
+}
 
 // RunStatus is the status of a run. Consumers compare it ignoring case.
 // Source: spec/workspace.md section 1.2.

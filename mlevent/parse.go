@@ -1,8 +1,10 @@
 package mlevent
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/carillon-events/carillon/event"
 )
@@ -83,6 +85,9 @@ func parse(data []byte, eventType string, properties []property) error {
 			*m = map[string]string{}
 		}
 	}
+	if kind := event.KindOf(bytes.TrimLeft(data, " \t\r\n")); kind != event.Object {
+		return fmt.Errorf("data of %s: expected StartObject, received %s", eventType, kind)
+	}
 	exact := make([]bool, len(properties))
 	c := event.Walk(data)
 	for c.Next() {
@@ -92,7 +97,7 @@ func parse(data []byte, eventType string, properties []property) error {
 		}
 		for i, p := range properties {
 			same := string(name) == p.name
-			if exact[i] && !same || !same && !equalFoldASCII(name, p.name) {
+			if exact[i] && !same || !same && !strings.EqualFold(string(name), p.name) {
 				continue
 			}
 			exact[i] = exact[i] || same
@@ -105,18 +110,6 @@ func parse(data []byte, eventType string, properties []property) error {
 		return fmt.Errorf("data of %s: %w", eventType, err)
 	}
 	return nil
-}
-
-func equalFoldASCII(name []byte, canonical string) bool {
-	if len(name) != len(canonical) {
-		return false
-	}
-	for i, c := range name {
-		if c != canonical[i] && (c|0x20 != canonical[i]|0x20 || c|0x20 < 'a' || c|0x20 > 'z') {
-			return false
-		}
-	}
-	return true
 }
 
 // read puts the value at the cursor into its place.
