@@ -32,6 +32,7 @@ type Options struct {
 	Logger       *slog.Logger          // default: none
 	Registerer   prometheus.Registerer // default: none
 	Name         string                // of this node, in take-over records; default "carillon"
+	SyncInterval time.Duration         // how often what is not synced with each write is synced; default 2 s, tests in fake time set a minute to make a day cheap
 }
 
 const (
@@ -60,6 +61,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SyncInterval <= 0 {
+		o.SyncInterval = 2 * time.Second
 	}
 	if o.Name == "" {
 		o.Name = "carillon"
@@ -102,6 +106,9 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		if e.node != nil {
 			e.node.stop()
+		}
+		if e.metrics != nil {
+			e.metrics.unregister()
 		}
 		dir.unlock()
 		return nil, fmt.Errorf("open engine in %s: %w", o.Dir, err)
@@ -174,6 +181,7 @@ func (e *Engine) Close() error {
 		e.projector.Wait()
 		e.stop(errors.New("engine is closed"))
 		e.node.stop()
+		e.metrics.unregister()
 		if _, last := p.Bounds(); p.projection.written.applied != last {
 			e.closeErr = errors.New("close engine: not everything was projected; the next start replays it")
 		} else {

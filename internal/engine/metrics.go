@@ -1,12 +1,19 @@
 package engine
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are the engine's counters; handles are bound once.
 type metrics struct {
 	frames, records, bytes prometheus.Counter
 	commit                 prometheus.Histogram
 	refused                prometheus.Counter
+
+	registerer prometheus.Registerer // nil for none
+	registered []prometheus.Collector
 }
 
 // newMetrics registers the engine's metrics; sizes are read from e at scrape.
@@ -25,6 +32,7 @@ func newMetrics(r prometheus.Registerer, e *Engine) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.000125, 2, 16),
 		}),
 	}
+	m.registerer = r
 	if r == nil {
 		return m, nil
 	}
@@ -41,8 +49,17 @@ func newMetrics(r prometheus.Registerer, e *Engine) (*metrics, error) {
 		gauge("journal_bytes", "Bytes the delivery journal holds.", func() int64 { return p.journal.Bytes() }),
 	} {
 		if err := r.Register(c); err != nil {
-			return nil, err
+			m.unregister()
+			return nil, fmt.Errorf("register metrics: %w", err)
 		}
+		m.registered = append(m.registered, c)
 	}
 	return m, nil
+}
+
+// unregister makes room for the next engine of the same process.
+func (m *metrics) unregister() {
+	for _, c := range m.registered {
+		m.registerer.Unregister(c)
+	}
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -15,8 +14,8 @@ import (
 const (
 	maxPayload     = 8 << 20
 	maxControlLine = 64 << 10
-	syncInterval   = 2 * time.Second
-	startLimit     = 5 * time.Minute // recovery of a large store reads it whole when its index is lost
+	flusherRest    = 20 * time.Millisecond // the server's flushers may sleep for 8 ms before they see that their stream is closed
+	startLimit     = 5 * time.Minute       // recovery of a large store reads it whole when its index is lost
 )
 
 // node is the embedded server and the two connections to it: a slow reader on
@@ -38,7 +37,7 @@ func startNode(o Options, maxStore int64) (*node, error) {
 		DisableJetStreamBanner: true,
 		StoreDir:               o.Dir, // the server adds "jetstream"
 		SyncAlways:             o.Durability == DurabilityDisk,
-		SyncInterval:           syncInterval,
+		SyncInterval:           o.SyncInterval,
 		JetStreamMaxStore:      maxStore,
 		JetStreamMaxMemory:     64 << 20,
 		MaxPayload:             maxPayload,
@@ -99,6 +98,7 @@ func (n *node) stop() {
 	}
 	n.server.Shutdown()
 	n.server.WaitForShutdown()
+	time.Sleep(flusherRest)
 }
 
 // serverLog hands the server's own log lines on: notices are of no interest to
@@ -115,8 +115,3 @@ func (l serverLog) Fatalf(format string, v ...any) {
 }
 func (l serverLog) Debugf(string, ...any) {}
 func (l serverLog) Tracef(string, ...any) {}
-
-// isNoServer reports whether err says that nobody answered.
-func isNoServer(err error) bool {
-	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrTimeout)
-}

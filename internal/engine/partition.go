@@ -93,7 +93,7 @@ func openPartition(ctx context.Context, e *Engine) (*Partition, error) {
 	if p.journal, err = openJournal(p, journal); err != nil {
 		return nil, err
 	}
-	if p.projection, err = newProjection(e.node, facts, e.opts.Logger); err != nil {
+	if p.projection, err = newProjection(e.node, facts, e.opts); err != nil {
 		return nil, err
 	}
 	return p, p.takeOver(ctx)
@@ -316,7 +316,8 @@ func (p *Partition) recount(ctx context.Context, seq uint64) error {
 }
 
 // SetFloor sets the lowest frame that someone still needs. What lies at or above
-// it counts against the quota; what lies below is history.
+// it counts against the quota; what lies below is history. Until it is set, all
+// of the log counts.
 func (p *Partition) SetFloor(seq uint64) {
 	p.mu.Lock()
 	p.floor = seq

@@ -33,7 +33,7 @@ const (
 	backlogFacts  = 32 << 10
 	backlogBytes  = 32 << 20
 	markInterval  = 2 * time.Second
-	settleTime    = 10 * time.Second // five sync intervals
+	settleSyncs   = 5 // sync intervals until what was written counts as safely on disk
 	settleGrain   = time.Second
 	projectionTry = 500 * time.Millisecond
 )
@@ -43,13 +43,14 @@ const (
 // not written yet is served from memory, and what a crash takes is replayed.
 //
 // Two positions are stored beside the facts. Applied: every fact up to there is
-// written. Safe: it was written at least ten seconds ago, so the store's periodic
-// sync has it on disk. After a graceful stop a start replays from applied, after
+// written. Safe: that was five sync intervals ago (ten seconds), so the store's
+// periodic sync has it on disk. After a graceful stop a start replays from applied, after
 // any other from safe; the log is purged up to safe only.
 type projection struct {
 	facts *stream
 	acks  *publisher
 	log   *slog.Logger
+	rest  time.Duration // until what was written counts as safe
 	wake  chan struct{}
 
 	mu      sync.Mutex
@@ -74,12 +75,15 @@ type settling struct {
 // projected is what the mark holds.
 type projected struct{ applied, safe uint64 }
 
-func newProjection(n *node, facts *stream, log *slog.Logger) (*projection, error) {
+func newProjection(n *node, facts *stream, o Options) (*projection, error) {
 	acks, err := newPublisher(n, projectBatch)
 	if err != nil {
 		return nil, err
 	}
-	return &projection{facts: facts, acks: acks, log: log, wake: make(chan struct{}, 1), pending: map[string]Fact{}}, nil
+	return &projection{
+		facts: facts, acks: acks, log: o.Logger, rest: settleSyncs*o.SyncInterval + settleGrain,
+		wake: make(chan struct{}, 1), pending: map[string]Fact{},
+	}, nil
 }
 
 // add takes the facts of a stored frame. They can be read when it returns.
@@ -208,7 +212,7 @@ func (j *projection) positions() projected {
 		p.safe = p.applied
 	}
 	now := time.Now()
-	for len(j.young) > 0 && now.Sub(j.young[0].at) > settleTime+settleGrain {
+	for len(j.young) > 0 && now.Sub(j.young[0].at) > j.rest {
 		j.young = j.young[1:]
 	}
 	if len(j.young) > 0 {
