@@ -1,0 +1,268 @@
+package workspace
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// ModelVersion is one registered version of a model. Its Name is the version.
+type ModelVersion struct {
+	Head
+	Model      string            `json:"model"` // name as spelled by the model's first version
+	Tags       map[string]string `json:"tags"`
+	Properties map[string]string `json:"properties"`
+	ModelURI   string            `json:"modelUri"`
+	RunID      string            `json:"runId"`
+
+	Registered int64 `json:"registered"` // Unix milliseconds; never the same for two versions of one name
+}
+
+// Model is what the versions of one name share. It outlives them, so a number is
+// never given twice.
+type Model struct {
+	Head
+	Highest int64 `json:"highest"` // highest number that a version had, 0 for none
+}
+
+// ModelChange is what a request says of a model version. Nil means that it says
+// nothing.
+type ModelChange struct {
+	Tags       Labels
+	Properties Labels
+	ModelURI   *string
+	RunID      *string
+}
+
+// Problems returns what is wrong with the change by itself, in field order.
+func (c ModelChange) Problems() []*fault.Error {
+	problems := labelProblems(c.Tags, c.Properties)
+	if c.ModelURI != nil {
+		problems = append(problems, textProblem("properties.modelUri", *c.ModelURI))
+	}
+	if c.RunID != nil && *c.RunID != "" {
+		problems = append(problems, runIDProblem("properties.runId", *c.RunID))
+	}
+	return problems
+}
+
+func (c ModelChange) apply(m *ModelVersion, replace bool) {
+	m.Tags = c.Tags.apply(m.Tags, replace)
+	m.Properties = c.Properties.apply(m.Properties, replace)
+	set(&m.ModelURI, c.ModelURI, replace, "")
+	set(&m.RunID, c.RunID, replace, "")
+}
+
+func modelKey(ws resource.UID, model string) string { return key(kindModel, ws, model) }
+
+func versionKey(ws resource.UID, model, version string) string {
+	return key(kindVersion, ws, model, version)
+}
+
+func versionWords(model, version string) string {
+	return fmt.Sprintf("The model version \"%s:%s\"", model, version)
+}
+
+func modelProblem(name string) *fault.Error { return nameProblem("modelName", "model name", name) }
+
+// RegisterModel makes the next version of a model: one more than the highest
+// number that a version of the name ever had, 1 for the first.
+func (s *Service) RegisterModel(ctx context.Context, ws resource.Workspace, model string, c ModelChange, t Terms) (ModelVersion, error) {
+	if err := fault.Join(append([]*fault.Error{modelProblem(model)}, c.Problems()...)...); err != nil {
+		return ModelVersion{}, err
+	}
+	m, _, err := s.putVersion(ctx, ws, model, "", c, t)
+	return m, err
+}
+
+// PutModelVersion makes a version with a name of the caller's choice, or replaces
+// what one that exists says. A number that is higher than all before it is what
+// RegisterModel goes on from.
+func (s *Service) PutModelVersion(ctx context.Context, ws resource.Workspace, model, version string, c ModelChange, t Terms) (m ModelVersion, created bool, err error) {
+	if err := fault.Join(append([]*fault.Error{modelProblem(model), nameProblem("version", "model version", version)}, c.Problems()...)...); err != nil {
+		return m, false, err
+	}
+	return s.putVersion(ctx, ws, model, version, c, t)
+}
+
+// putVersion makes or replaces a version; "" is the next number.
+func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, version string, c ModelChange, t Terms) (m ModelVersion, created bool, err error) {
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return m, false, err
+	}
+	defer leave()
+	defer s.locks.lock(modelKey(ws.UID, name))()
+	now := time.Now()
+	var model Model
+	known, err := s.read(ctx, modelKey(ws.UID, name), &model)
+	if err != nil {
+		return m, false, err
+	}
+	if !known {
+		model = Model{Head: Head{Name: name}}
+	}
+	if version == "" {
+		if model.Highest == math.MaxInt64 {
+			return m, false, fault.New(fault.Conflict, "Conflict", "The model %q has no next version number: version %d exists. Name the version yourself.", model.Name, model.Highest)
+		}
+		version = strconv.FormatInt(model.Highest+1, 10)
+	}
+	k := versionKey(ws.UID, name, version)
+	defer s.locks.lock(k)()
+	var old ModelVersion
+	found, err := s.read(ctx, k, &old)
+	if err != nil {
+		return m, false, err
+	}
+	if err := t.hold(versionWords(name, version), found, old.ETag); err != nil {
+		return m, false, err
+	}
+	if found {
+		m = old
+		c.apply(&m, true)
+		m, err = s.storeVersion(ctx, ws, old, m, t.By, now)
+		return m, false, err
+	}
+
+	m = ModelVersion{Head: Head{Name: version}, Model: model.Name}
+	c.apply(&m, true)
+	if err := labelsFit(m.Tags, m.Properties); err != nil {
+		return m, false, err
+	}
+	first, err := s.firstNumber(ctx, ws.UID, k)
+	if err != nil {
+		return m, false, err
+	}
+	m.Registered = max(first, now.UnixMilli())
+	m.stamp(t.By, now, true)
+	var w write
+	number, _ := strconv.ParseInt(version, 10, 64) // 0 for a name that is no number
+	if !known || number > model.Highest {
+		model.Highest = max(number, model.Highest)
+		model.stamp(t.By, now, !known)
+		w.fact(modelKey(ws.UID, name), &model)
+	}
+	w.modelRegistered(ws, &m, now, w.fact(k, &m))
+	if _, err := s.record(ctx, &w); err != nil {
+		return m, false, err
+	}
+	s.noteVersion(ctx, ws, m, w.raised)
+	return m, true, nil
+}
+
+// PatchModelVersion changes what the request gives, tags and properties key by
+// key. It raises nothing.
+func (s *Service) PatchModelVersion(ctx context.Context, ws resource.Workspace, model, version string, c ModelChange, t Terms) (m ModelVersion, err error) {
+	if err := fault.Join(c.Problems()...); err != nil {
+		return m, err
+	}
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return m, err
+	}
+	defer leave()
+	k := versionKey(ws.UID, model, version)
+	defer s.locks.lock(k)()
+	var old ModelVersion
+	if err := s.mustRead(ctx, k, versionWords(model, version), &old); err != nil {
+		return m, err
+	}
+	if err := t.hold(versionWords(model, version), true, old.ETag); err != nil {
+		return m, err
+	}
+	m = old
+	c.apply(&m, false)
+	return s.storeVersion(ctx, ws, old, m, t.By, time.Now())
+}
+
+// storeVersion stores a version that exists in its new state.
+func (s *Service) storeVersion(ctx context.Context, ws resource.Workspace, old, m ModelVersion, by resource.Stamp, now time.Time) (ModelVersion, error) {
+	if same(&old, &m) {
+		return old, nil
+	}
+	if err := labelsFit(m.Tags, m.Properties); err != nil {
+		return m, err
+	}
+	m.stamp(by, now, false)
+	var w write
+	w.fact(versionKey(ws.UID, m.Model, m.Name), &m)
+	if _, err := s.record(ctx, &w); err != nil {
+		return m, err
+	}
+	s.noteVersion(ctx, ws, m, 0)
+	return m, nil
+}
+
+func (s *Service) noteVersion(ctx context.Context, ws resource.Workspace, m ModelVersion, events int) {
+	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Workspace, ws.ID.String()),
+		slog.String(telemetry.Model, m.Model+":"+m.Name), slog.Int(telemetry.Events, events))
+}
+
+// GetModelVersion reads a model version.
+func (s *Service) GetModelVersion(ctx context.Context, ws resource.Workspace, model, version string) (m ModelVersion, err error) {
+	return m, s.mustRead(ctx, versionKey(ws.UID, model, version), versionWords(model, version), &m)
+}
+
+// ListModelVersions reads a page of a model's versions: numbers in their order,
+// then the others.
+func (s *Service) ListModelVersions(ctx context.Context, ws resource.Workspace, model string, page Page) ([]ModelVersion, string, error) {
+	if err := s.mustRead(ctx, modelKey(ws.UID, model), fmt.Sprintf("The model %q", model), &Model{}); err != nil {
+		return nil, "", err
+	}
+	return list[ModelVersion](ctx, s, key(kindVersion, ws.UID, model), page, compareVersions)
+}
+
+// ListModels reads a page of the workspace's models.
+func (s *Service) ListModels(ctx context.Context, ws resource.Workspace, page Page) ([]Model, string, error) {
+	return list[Model](ctx, s, key(kindModel, ws.UID), page, strings.Compare)
+}
+
+// compareVersions puts numbers before other names and orders them as numbers.
+func compareVersions(a, b string) int {
+	x, errX := strconv.ParseInt(a, 10, 64)
+	y, errY := strconv.ParseInt(b, 10, 64)
+	switch {
+	case errX == nil && errY == nil:
+		return cmp.Or(cmp.Compare(x, y), strings.Compare(a, b))
+	case errX == nil:
+		return -1
+	case errY == nil:
+		return 1
+	}
+	return strings.Compare(a, b)
+}
+
+// DeleteModelVersion forgets a version and raises nothing; its number is not
+// given again. One that is not there is no error.
+func (s *Service) DeleteModelVersion(ctx context.Context, ws resource.Workspace, model, version string, t Terms) error {
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	k := versionKey(ws.UID, model, version)
+	defer s.locks.lock(k)()
+	var m ModelVersion
+	found, err := s.read(ctx, k, &m)
+	if err != nil {
+		return err
+	}
+	if err := t.hold(versionWords(model, version), found, m.ETag); err != nil || !found {
+		return err
+	}
+	var w write
+	w.gone(k)
+	w.fact(traceKey(ws.UID, k), &trace{Next: m.Registered + 1})
+	_, err = s.record(ctx, &w)
+	return err
+}

@@ -1,0 +1,207 @@
+package workspace
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// Head is what every object has.
+type Head struct {
+	Name     string         `json:"name"` // as spelled at creation
+	Created  resource.Stamp `json:"created"`
+	Modified resource.Stamp `json:"modified"`
+	ETag     string         `json:"-"` // of the newest fact, without quotes
+}
+
+func (h *Head) head() *Head { return h }
+
+// stamp sets who changed the object, and made it if it is new.
+func (h *Head) stamp(by resource.Stamp, now time.Time, isNew bool) {
+	by.At = now
+	if h.Modified = by; isNew {
+		h.Created = by
+	}
+}
+
+// object is one of the stored types.
+type object interface{ head() *Head }
+
+// stored is the form of a fact, version 1.
+type stored struct {
+	Version int    `json:"v"`
+	State   object `json:"state"`
+}
+
+const storedVersion = 1
+
+// read reads the newest state of an object into it, false for none.
+func (s *Service) read(ctx context.Context, key string, into object) (bool, error) {
+	fact, found, err := s.facts.Fact(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("read fact %s: %w", key, err)
+	}
+	if !found || len(fact.Data) == 0 {
+		return false, nil
+	}
+	envelope := stored{State: into}
+	if err := json.Unmarshal(fact.Data, &envelope); err != nil {
+		return false, fmt.Errorf("decode fact %s: %w", key, err)
+	}
+	if envelope.Version != storedVersion {
+		return false, fmt.Errorf("fact %s has version %d, and this version of Carillon knows %d", key, envelope.Version, storedVersion)
+	}
+	into.head().ETag = fact.ETag()
+	return true, nil
+}
+
+// mustRead is read for an object that the caller named: none is NotFound.
+func (s *Service) mustRead(ctx context.Context, key, what string, into object) error {
+	found, err := s.read(ctx, key, into)
+	if err == nil && !found {
+		err = missing(what)
+	}
+	return err
+}
+
+func missing(what string) error {
+	return fault.New(fault.NotFound, "ResourceNotFound", "%s was not found.", what)
+}
+
+// same reports whether two states differ in nothing but who changed them last.
+func same(a, b object) bool {
+	x, errX := json.Marshal(a)
+	kept := *b.head()
+	b.head().Modified = a.head().Modified
+	y, errY := json.Marshal(b)
+	*b.head() = kept
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// write is one frame in the making. Its methods are called before record, which
+// reports the first thing that went wrong.
+type write struct {
+	records []engine.Record
+	objects []object // by record; nil for events and for what is gone
+	raised  int      // events
+	err     error
+}
+
+// fact adds the full new state of an object and returns its place in the frame.
+func (w *write) fact(key string, state object) int {
+	raw, err := json.Marshal(stored{Version: storedVersion, State: state})
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("encode fact %s: %w", key, err)
+	}
+	return w.add(engine.Record{Kind: engine.KindFact, Key: key, Data: raw}, state)
+}
+
+// gone adds that an object does not exist any more.
+func (w *write) gone(key string) {
+	w.add(engine.Record{Kind: engine.KindFact, Key: key}, nil)
+}
+
+func (w *write) add(r engine.Record, o object) int {
+	w.records = append(w.records, r)
+	w.objects = append(w.objects, o)
+	return len(w.records) - 1
+}
+
+// record stores the frame and gives its objects their etags. It does not end with
+// ctx: a write that its caller no longer waits for may still happen, and until
+// that is known nobody else may change the object.
+func (s *Service) record(ctx context.Context, w *write) (engine.Receipt, error) {
+	if w.err != nil {
+		return engine.Receipt{}, w.err
+	}
+	receipt, err := s.recorder.Record(context.WithoutCancel(ctx), w.records)
+	if err != nil {
+		return engine.Receipt{}, fmt.Errorf("record %s: %w", w.records[0].Key, err)
+	}
+	for i, o := range w.objects {
+		if o != nil {
+			o.head().ETag = receipt.Sequencer(i)
+		}
+	}
+	return receipt, nil
+}
+
+// trace is what a deleted object leaves behind, so that one made again under its
+// name does not repeat its event ids.
+type trace struct {
+	Head
+	Next int64 `json:"next"` // the least number that was not used
+}
+
+// traceKey is the key of the trace of the object with a key.
+func traceKey(ws resource.UID, objectKey string) string {
+	kind, rest, _ := strings.Cut(objectKey, "/")
+	_, names, _ := strings.Cut(rest, "/")
+	return key(kindTrace, ws, kind, names)
+}
+
+// firstNumber returns the least number that no earlier object under the key used.
+func (s *Service) firstNumber(ctx context.Context, ws resource.UID, objectKey string) (int64, error) {
+	var t trace
+	_, err := s.read(ctx, traceKey(ws, objectKey), &t)
+	return t.Next, err
+}
+
+// Page asks for a part of a list.
+type Page struct {
+	After string // name after which to go on, "" for the beginning
+	Limit int    // most objects to return, 0 for 100
+}
+
+const defaultPage = 100
+
+// list reads one page of the objects below a prefix, in the order of their names,
+// and the name to go on after, "" at the end.
+func list[T any, P interface {
+	*T
+	object
+}](ctx context.Context, s *Service, prefix string, page Page, compare func(a, b string) int) (objects []T, next string, err error) {
+	prefix += "/"
+	keys, err := s.facts.FactKeys(ctx, prefix)
+	if err != nil {
+		return nil, "", fmt.Errorf("list facts of %s: %w", prefix, err)
+	}
+	names := make([]string, 0, len(keys))
+	for _, k := range keys {
+		if name := strings.TrimPrefix(k, prefix); !strings.Contains(name, "/") {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, compare)
+	limit := page.Limit
+	if limit <= 0 {
+		limit = defaultPage
+	}
+	last := ""
+	for _, name := range names {
+		if page.After != "" && compare(name, strings.ToLower(page.After)) <= 0 {
+			continue
+		}
+		if len(objects) == limit {
+			return objects, last, nil
+		}
+		var o T
+		found, err := s.read(ctx, prefix+name, P(&o))
+		if err != nil {
+			return nil, "", err
+		}
+		if found { // deleted since the keys were read otherwise
+			objects = append(objects, o)
+			last = name
+		}
+	}
+	return objects, "", nil
+}
