@@ -1,0 +1,242 @@
+package resource
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+// KV is the key-value store under a Store. engine.KV satisfies it.
+type KV interface {
+	Create(ctx context.Context, key string, value []byte) (revision uint64, err error)
+	Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
+	Delete(ctx context.Context, key string, revision uint64) error
+	Watch(ctx context.Context, f func(engine.Change)) error
+}
+
+// Store is the control plane's memory: every record of every collection, kept in
+// step with the key-value store. Reads never leave the process.
+type Store struct {
+	kv          KV
+	collections map[string]interface{ apply(engine.Change) error }
+
+	ResourceGroups     *Collection[ResourceGroup]
+	Topics             *Collection[Topic]
+	SystemTopics       *Collection[SystemTopic]
+	Workspaces         *Collection[Workspace]
+	EventSubscriptions *Collection[EventSubscription]
+}
+
+// NewStore makes a store with its own collections; other packages may add theirs
+// with NewCollection before Load.
+func NewStore(kv KV) *Store {
+	s := &Store{kv: kv, collections: map[string]interface{ apply(engine.Change) error }{}}
+	s.ResourceGroups = NewCollection[ResourceGroup](s, "resourceGroup")
+	s.Topics = NewCollection[Topic](s, "topic")
+	s.SystemTopics = NewCollection[SystemTopic](s, "systemTopic")
+	s.Workspaces = NewCollection[Workspace](s, "workspace")
+	s.EventSubscriptions = NewCollection[EventSubscription](s, "eventSubscription")
+	return s
+}
+
+// Load reads everything and returns when the store is complete. It goes on
+// following changes made elsewhere until ctx ends.
+func (s *Store) Load(ctx context.Context) error {
+	var first error
+	var mu sync.Mutex
+	err := s.kv.Watch(ctx, func(c engine.Change) {
+		kind, _, _ := strings.Cut(c.Key, "/")
+		into, ok := s.collections[kind]
+		if !ok {
+			return // a record of a newer version
+		}
+		if err := into.apply(c); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			if first == nil {
+				first = err
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("load the control plane: %w", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return first
+}
+
+// Collection holds the records of one type by key, in memory and in the store.
+// Keys compare as given but for one leading slash, which is left off: callers pass
+// ID.Key or another lower-case text.
+type Collection[T any] struct {
+	kind string
+	kv   KV
+
+	mu      sync.RWMutex
+	items   map[string]Item[T]
+	deleted map[string]uint64 // revision of what was deleted here, until the store's own word of it arrives
+	changed []func(key string)
+}
+
+// Item is one record and its revision.
+type Item[T any] struct {
+	Key      string
+	Value    T
+	Revision uint64
+}
+
+// ETag returns the revision as an entity tag, without quotes.
+func (i Item[T]) ETag() string { return fmt.Sprintf("%016x", i.Revision) }
+
+// NewCollection adds a collection to a store. The kind is part of every stored
+// key and holds no slash; using one twice panics.
+func NewCollection[T any](s *Store, kind string) *Collection[T] {
+	if _, dup := s.collections[kind]; dup {
+		panic("resource: collection " + kind + " is there already")
+	}
+	c := &Collection[T]{kind: kind, kv: s.kv, items: map[string]Item[T]{}, deleted: map[string]uint64{}}
+	s.collections[kind] = c
+	return c
+}
+
+// OnChange registers f, called after each change of a record with its key, from
+// the goroutine that made or saw the change.
+func (c *Collection[T]) OnChange(f func(key string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed = append(c.changed, f)
+}
+
+// Get returns the record of a key. The value shares memory with the store: change
+// a copy.
+func (c *Collection[T]) Get(key string) (Item[T], bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	it, ok := c.items[bare(key)]
+	return it, ok
+}
+
+// bare is a key without its leading slash.
+func bare(key string) string { return strings.TrimPrefix(key, "/") }
+
+// List returns the records whose key begins with prefix, in key order.
+func (c *Collection[T]) List(prefix string) []Item[T] {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	prefix = bare(prefix)
+	var out []Item[T]
+	for key, it := range c.items {
+		if strings.HasPrefix(key, prefix) {
+			out = append(out, it)
+		}
+	}
+	slices.SortFunc(out, func(a, b Item[T]) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
+// Create stores a new record; one that exists is a Conflict.
+func (c *Collection[T]) Create(ctx context.Context, key string, v T) (Item[T], error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return Item[T]{}, fmt.Errorf("encode %s %s: %w", c.kind, key, err)
+	}
+	revision, err := c.kv.Create(ctx, c.kind+"/"+bare(key), raw)
+	if err != nil {
+		return Item[T]{}, c.wrap("create", key, err)
+	}
+	return c.install(Item[T]{Key: bare(key), Value: v, Revision: revision}), nil
+}
+
+// Update replaces the record at the revision that was read; another revision is
+// PreconditionFailed.
+func (c *Collection[T]) Update(ctx context.Context, key string, v T, revision uint64) (Item[T], error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return Item[T]{}, fmt.Errorf("encode %s %s: %w", c.kind, key, err)
+	}
+	next, err := c.kv.Update(ctx, c.kind+"/"+bare(key), raw, revision)
+	if err != nil {
+		return Item[T]{}, c.wrap("update", key, err)
+	}
+	return c.install(Item[T]{Key: bare(key), Value: v, Revision: next}), nil
+}
+
+// Delete removes the record at the revision that was read; 0 means whichever.
+func (c *Collection[T]) Delete(ctx context.Context, key string, revision uint64) error {
+	if err := c.kv.Delete(ctx, c.kind+"/"+bare(key), revision); err != nil {
+		return c.wrap("delete", key, err)
+	}
+	c.remove(bare(key), revision, true)
+	return nil
+}
+
+func (c *Collection[T]) wrap(doing, key string, err error) error {
+	if fault.KindOf(err) != fault.Internal {
+		return err
+	}
+	return fmt.Errorf("%s %s %s: %w", doing, c.kind, key, err)
+}
+
+// install keeps the newer of what is there and it, and returns it.
+func (c *Collection[T]) install(it Item[T]) Item[T] {
+	c.mu.Lock()
+	old, ok := c.items[it.Key]
+	fresh := (!ok || old.Revision < it.Revision) && it.Revision > c.deleted[it.Key]
+	if fresh {
+		c.items[it.Key] = it
+	}
+	notify := c.changed
+	c.mu.Unlock()
+	if fresh {
+		for _, f := range notify {
+			f(it.Key)
+		}
+	}
+	return it
+}
+
+// remove drops the record unless a newer one than revision is there. A removal
+// made here is remembered until the store's word of it arrives, so that the word
+// of the record's creation, still on its way, does not bring it back.
+func (c *Collection[T]) remove(key string, revision uint64, here bool) {
+	c.mu.Lock()
+	old, ok := c.items[key]
+	gone := ok && (revision == 0 || old.Revision <= revision)
+	if gone {
+		delete(c.items, key)
+	}
+	switch {
+	case !here:
+		delete(c.deleted, key)
+	case gone:
+		c.deleted[key] = old.Revision
+	}
+	notify := c.changed
+	c.mu.Unlock()
+	if gone {
+		for _, f := range notify {
+			f(key)
+		}
+	}
+}
+
+func (c *Collection[T]) apply(change engine.Change) error {
+	_, key, _ := strings.Cut(change.Key, "/")
+	if change.Deleted {
+		c.remove(key, change.Revision, false)
+		return nil
+	}
+	var v T
+	if err := json.Unmarshal(change.Value, &v); err != nil {
+		return fmt.Errorf("decode %s %s: %w", c.kind, key, err)
+	}
+	c.install(Item[T]{Key: key, Value: v, Revision: change.Revision})
+	return nil
+}

@@ -1,0 +1,188 @@
+package resource
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/mlevent"
+)
+
+// Resource types as Azure spells them.
+const (
+	TypeTopic             = "Microsoft.EventGrid/topics"
+	TypeSystemTopic       = "Microsoft.EventGrid/systemTopics"
+	TypeEventSubscription = "Microsoft.EventGrid/eventSubscriptions"
+	TypeWorkspace         = "Microsoft.MachineLearningServices/workspaces"
+	TypeResourceGroup     = "Microsoft.Resources/resourceGroups"
+)
+
+// Topic types, as the catalogue spells them. Source: spec/management.md section 9.
+const (
+	TopicTypeWorkspace = mlevent.TopicType
+	TopicTypeCustom    = "Microsoft.EventGrid.Topics"
+)
+
+// Stamp says who did something and when.
+type Stamp struct {
+	By   string    `json:"by,omitempty"`   // display name of the principal
+	Kind string    `json:"kind,omitempty"` // User, Application, ManagedIdentity
+	At   time.Time `json:"at"`
+}
+
+// Meta is what every tracked resource has.
+type Meta struct {
+	ID       ID                `json:"id"`
+	Location string            `json:"location,omitempty"`
+	Tags     map[string]string `json:"tags,omitempty"`
+	Created  Stamp             `json:"created"`
+	Modified Stamp             `json:"modified"`
+}
+
+// ResourceGroup holds resources; deleting it deletes them.
+type ResourceGroup struct {
+	Meta
+}
+
+// Topic is a custom topic: publishers post to it with one of its two keys.
+type Topic struct {
+	Meta
+	UID         UID             `json:"uid"`
+	Partition   int             `json:"partition"` // its home in the log
+	InputSchema event.Schema    `json:"inputSchema"`
+	SealedKeys  [2]string       `json:"sealedKeys"`      // base64 access keys, sealed with KeyOwner as associated data
+	Extra       json.RawMessage `json:"extra,omitempty"` // members only previews know (sku, kind, …), echoed as they came
+}
+
+// KeyOwner is the associated data that the topic's keys are sealed with.
+func (t *Topic) KeyOwner() string { return t.ID.String() }
+
+// SystemTopic makes the topic of a source visible as a resource of its own. The
+// events belong to the source's topic uid; the resource is a name for it.
+type SystemTopic struct {
+	Meta
+	Source    ID     `json:"source"`
+	TopicType string `json:"topicType"`
+	Automatic bool   `json:"automatic,omitempty"` // made with its source; an explicit one for the same source replaces it
+}
+
+// Workspace is a source of lifecycle events. Its TopicUID is the topic that its
+// events are published to; nobody but the workspace publishes there.
+type Workspace struct {
+	Meta
+	UID           UID             `json:"uid"`
+	TopicUID      UID             `json:"topicUid"`
+	Partition     int             `json:"partition"`
+	StatusEvents  []string        `json:"statusEvents"`  // run statuses that raise RunStatusChanged
+	PayloadCasing string          `json:"payloadCasing"` // PayloadCamelCase or PayloadDocumented
+	DriftRaiseOn  string          `json:"driftRaiseOn"`  // DriftOnCompleted or DriftOnDrift
+	Extra         json.RawMessage `json:"extra,omitempty"`
+}
+
+// Values of Workspace.PayloadCasing and Workspace.DriftRaiseOn.
+const (
+	PayloadCamelCase  = "camelCase"
+	PayloadDocumented = "documented"
+	DriftOnCompleted  = "completed"
+	DriftOnDrift      = "drift"
+)
+
+// ProvisioningState is where a resource stands. Topics and workspaces are always
+// Succeeded: their changes finish inside the request.
+type ProvisioningState string
+
+// The states of an event subscription. Creating and Updating last while the
+// handshake runs; AwaitingManualAction until somebody opens the validation link
+// (Succeeded) or ten minutes pass (Failed). Source: spec/delivery.md section 1.5.
+const (
+	Creating             ProvisioningState = "Creating"
+	Updating             ProvisioningState = "Updating"
+	Deleting             ProvisioningState = "Deleting"
+	Succeeded            ProvisioningState = "Succeeded"
+	Canceled             ProvisioningState = "Canceled"
+	Failed               ProvisioningState = "Failed"
+	AwaitingManualAction ProvisioningState = "AwaitingManualAction"
+)
+
+// EventSubscription sends the events of one topic that pass its filter to one
+// destination.
+type EventSubscription struct {
+	UID      UID    `json:"uid"`
+	Scope    ID     `json:"scope"` // the source: a topic, a workspace, a system topic
+	Name     string `json:"name"`
+	TopicUID UID    `json:"topicUid"`
+
+	Destination      Destination   `json:"destination"`
+	Filter           filter.Filter `json:"filter"`
+	FilterGeneration uint64        `json:"filterGeneration"` // 1 at creation, grows with each change of Filter
+	Labels           []string      `json:"labels,omitempty"`
+	DeliverySchema   event.Schema  `json:"deliverySchema"`
+	RetryPolicy      RetryPolicy   `json:"retryPolicy"`
+	Expiration       time.Time     `json:"expiration,omitzero"` // zero = never; an event matches iff its ingest time is before it
+
+	State      ProvisioningState `json:"state"`
+	Active     bool              `json:"active,omitempty"`     // events are matched and delivered by it: true from the first consent on, also while a change waits or after it failed
+	Pending    *Settings         `json:"pending,omitempty"`    // a change of an active one that waits for consent; the fields above stay in force
+	Validation *Validation       `json:"validation,omitempty"` // the last manual handshake
+	Failure    string            `json:"failure,omitempty"`    // why the state is Failed, for people
+	Created    Stamp             `json:"created"`
+	Modified   Stamp             `json:"modified"`
+}
+
+// RetryPolicy ends delivery at whichever limit comes first.
+type RetryPolicy struct {
+	MaxDeliveryAttempts int `json:"maxDeliveryAttempts"`      // 1 to 30, default 30, the first attempt included
+	EventTimeToLive     int `json:"eventTimeToLiveInMinutes"` // 1 to 1440, default 1440, from ingest
+}
+
+// Defaults of RetryPolicy. Source: spec/delivery.md section 4.2.
+const (
+	DefaultMaxDeliveryAttempts = 30
+	DefaultEventTimeToLive     = 1440
+)
+
+// Destination is where deliveries go. Exactly one of the pointers is set, the one
+// that Type names.
+type Destination struct {
+	Type    string   `json:"type"` // WebHook
+	WebHook *WebHook `json:"webHook,omitempty"`
+}
+
+// DestinationWebHook is the endpointType of webhooks.
+const DestinationWebHook = "WebHook"
+
+// WebHook is an HTTP endpoint that proved by a handshake that it wants events.
+type WebHook struct {
+	SealedURL                     string          `json:"sealedUrl"`                               // the full URL, sealed with the event subscription's UID as associated data
+	BaseURL                       string          `json:"baseUrl"`                                 // without query and fragment, for showing
+	MaxEventsPerBatch             int             `json:"maxEventsPerBatch,omitempty"`             // 1 to 5000; above 1 turns output batching on
+	PreferredBatchSizeInKilobytes int             `json:"preferredBatchSizeInKilobytes,omitempty"` // 1 to 1024; a size that batches aim at
+	Extra                         json.RawMessage `json:"extra,omitempty"`
+}
+
+// Validation is a handshake that waits for somebody to open the link, or did: the
+// link may be opened again until it expires and says the same.
+type Validation struct {
+	TokenHash string    `json:"tokenHash"` // SHA-256 of the link's token, hex; the token itself is not kept
+	Expires   time.Time `json:"expires"`
+	Accepted  bool      `json:"accepted,omitempty"`
+	Message   string    `json:"message,omitempty"` // for people: what the endpoint did and what is expected
+}
+
+// EventSubscriptionKey is the store key of an event subscription: one object,
+// whichever of its two paths it is reached by.
+func EventSubscriptionKey(scope ID, name string) string {
+	return scope.Extension("Microsoft.EventGrid", "eventSubscriptions", name).Key()
+}
+
+// URLOwner is the associated data that the event subscription's URLs are sealed with.
+func (es *EventSubscription) URLOwner() string { return es.UID.String() }
+
+// Key returns the event subscription's store key.
+func (es *EventSubscription) Key() string { return EventSubscriptionKey(es.Scope, es.Name) }
+
+// ID returns the scope-form resource id.
+func (es *EventSubscription) ID() ID {
+	return es.Scope.Extension("Microsoft.EventGrid", "eventSubscriptions", es.Name)
+}
