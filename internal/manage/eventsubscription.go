@@ -1,0 +1,461 @@
+package manage
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// EventSubscription is an event subscription as one caller sees it: it can be
+// reached under two ids, and answers with the one that was asked for.
+type EventSubscription struct {
+	resource.Item[resource.EventSubscription]
+	ID    resource.ID // in the form the caller used
+	Topic string      // id of what raises the events, its provider in lower case
+}
+
+// source is what an event subscription hangs on.
+type source struct {
+	id        resource.ID // canonical spelling of the parent: a topic, a workspace, a system topic
+	raises    resource.ID // what raises the events: the topic or the workspace
+	topicUID  resource.UID
+	schema    event.Schema
+	location  string
+	topicType string
+}
+
+// parents are the kinds of resources that event subscriptions hang on.
+var parents = []string{resource.TypeTopic, resource.TypeSystemTopic, resource.TypeWorkspace}
+
+// findSource looks up the parent of an event subscription.
+func (p *Plane) findSource(parent resource.ID) (source, error) {
+	switch {
+	case parent.IsType(resource.TypeTopic):
+		t, err := p.topic(parent)
+		return source{t.Value.ID, t.Value.ID, t.Value.UID, t.Value.InputSchema, t.Value.Location, resource.TopicTypeCustom}, err
+	case parent.IsType(resource.TypeWorkspace):
+		w, err := p.workspace(parent)
+		return workspaceSource(w.Value.ID, &w.Value), err
+	case parent.IsType(resource.TypeSystemTopic):
+		t, err := p.systemTopic(parent)
+		if err != nil {
+			return source{}, err
+		}
+		w, err := p.workspace(t.Value.Source)
+		return workspaceSource(t.Value.ID, &w.Value), err
+	}
+	return source{}, notFound("ResourceNotFound", "The resource '%s' raises no events here. Event subscriptions hang on %s.", parent, strings.Join(parents, ", "))
+}
+
+func workspaceSource(id resource.ID, w *resource.Workspace) source {
+	return source{id, w.ID, w.TopicUID, event.EventGridSchema, w.Location, resource.TopicTypeWorkspace}
+}
+
+// action returns the action for an event subscription id: the nested form has
+// actions of its own. Source: spec/access.md section 9.
+func action(id resource.ID, verb string) string {
+	for _, parent := range parents {
+		if nested := parent + "/eventSubscriptions"; id.IsType(nested) {
+			return nested + "/" + verb
+		}
+	}
+	return resource.TypeEventSubscription + "/" + verb
+}
+
+// authorizeWrite checks a change of an event subscription. Where the parent is a
+// system topic, the workspace behind it counts as well.
+func (p *Plane) authorizeWrite(ctx context.Context, caller access.Caller, id resource.ID, verb string) error {
+	act := action(id, verb)
+	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Action, act), slog.String(telemetry.Resource, id.String()))
+	raises := id.Parent()
+	if raises.IsType(resource.TypeSystemTopic) {
+		if t, ok := p.Store.SystemTopics.Get(raises.Key()); ok {
+			raises = t.Value.Source
+		}
+	}
+	return p.Access.CheckEventSubscriptionWrite(caller, act, id, raises)
+}
+
+// view shapes an event subscription for whoever asked under an id.
+func (s source) view(item resource.Item[resource.EventSubscription], nested bool) EventSubscription {
+	v := EventSubscription{Item: item, Topic: lowerProvider(s.raises)}
+	if nested {
+		v.ID, v.Topic = s.id.Child("eventSubscriptions", item.Value.Name), s.raises.String()
+	} else {
+		v.ID = item.Value.ID()
+	}
+	return v
+}
+
+// isNested tells the nested form of an id from the scope form.
+func isNested(id resource.ID) bool { return !id.IsType(resource.TypeEventSubscription) }
+
+func (p *Plane) find(id resource.ID) (source, resource.Item[resource.EventSubscription], error) {
+	s, err := p.findSource(id.Parent())
+	if err != nil {
+		return s, resource.Item[resource.EventSubscription]{}, err
+	}
+	item, ok := p.Store.EventSubscriptions.Get(resource.EventSubscriptionKey(s.id, id.Name()))
+	if !ok {
+		return s, item, resourceNotFound(id)
+	}
+	return s, item, nil
+}
+
+// EventSubscription returns an event subscription.
+func (p *Plane) EventSubscription(ctx context.Context, caller access.Caller, id resource.ID) (EventSubscription, error) {
+	if err := p.authorize(ctx, caller, action(id, "read"), id); err != nil {
+		return EventSubscription{}, err
+	}
+	s, item, err := p.find(id)
+	if err != nil {
+		return EventSubscription{}, err
+	}
+	return s.view(item, isNested(id)), nil
+}
+
+// FullURL returns the whole endpoint URL of a webhook, secrets included.
+func (p *Plane) FullURL(ctx context.Context, caller access.Caller, id resource.ID) (string, error) {
+	if err := p.authorize(ctx, caller, action(id, "getFullUrl/action"), id); err != nil {
+		return "", err
+	}
+	_, item, err := p.find(id)
+	if err != nil {
+		return "", err
+	}
+	d := item.Value.Wanted().Destination
+	if d.WebHook == nil {
+		return "", fault.New(fault.Invalid, "InvalidRequest", "The destination type %s does not support a full URL; only WebHook does.", d.Type)
+	}
+	p.secretRead(ctx, caller, id, "endpoint URL")
+	return p.openURL(&item.Value, d)
+}
+
+func (p *Plane) openURL(es *resource.EventSubscription, d resource.Destination) (string, error) {
+	if d.WebHook == nil {
+		return "", nil
+	}
+	plain, err := p.Sealer.Open(d.WebHook.SealedURL, es.URLOwner())
+	if err != nil {
+		return "", fmt.Errorf("open the endpoint URL of %s: %w", es.ID(), err)
+	}
+	return string(plain), nil
+}
+
+// DeliveryAttributes returns the delivery attributes of an event subscription,
+// secret ones included. No destination of this server has any.
+func (p *Plane) DeliveryAttributes(ctx context.Context, caller access.Caller, id resource.ID) error {
+	if err := p.authorize(ctx, caller, action(id, "getDeliveryAttributes/action"), id); err != nil {
+		return err
+	}
+	_, _, err := p.find(id)
+	return err
+}
+
+// PutEventSubscription creates an event subscription or replaces it with the
+// request. The endpoint is asked for consent each time.
+func (p *Plane) PutEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition) (EventSubscription, error) {
+	return p.change(ctx, caller, id, c, pre, true)
+}
+
+// PatchEventSubscription changes what the request says and leaves the rest. The
+// endpoint is asked for consent when it or the delivery schema changed, or when it
+// has not consented to what is there.
+func (p *Plane) PatchEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition) (EventSubscription, error) {
+	return p.change(ctx, caller, id, c, pre, false)
+}
+
+func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition, put bool) (EventSubscription, error) {
+	if err := p.authorizeWrite(ctx, caller, id, "write"); err != nil {
+		return EventSubscription{}, err
+	}
+	s, err := p.findSource(id.Parent())
+	if err != nil {
+		return EventSubscription{}, err
+	}
+	old, exists := p.Store.EventSubscriptions.Get(resource.EventSubscriptionKey(s.id, id.Name()))
+	if !exists && !put {
+		return EventSubscription{}, resourceNotFound(id)
+	}
+	if err := pre.Check(etagOf(old, exists)); err != nil {
+		return EventSubscription{}, err
+	}
+
+	es := old.Value
+	if !exists {
+		es = resource.EventSubscription{UID: resource.NewUID(), Scope: s.id, Name: id.Name(), TopicUID: s.topicUID, Created: stamp(caller)}
+	}
+	es.Modified, es.Failure = stamp(caller), ""
+	url := ""
+	if exists {
+		if url, err = p.openURL(&es, es.Wanted().Destination); err != nil {
+			return EventSubscription{}, err
+		}
+	}
+	wanted, wantedURL, err := p.settings(&es, s, c, url, exists, put)
+	if err != nil {
+		return EventSubscription{}, err
+	}
+
+	consented := false // to exactly this endpoint and schema, some time before
+	if es.Active && es.State == resource.Succeeded {
+		consented = !put && wantedURL == url && wanted.DeliverySchema == es.DeliverySchema
+	}
+	var waits *resource.Validation
+	if !consented {
+		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL); err != nil {
+			return EventSubscription{}, err
+		}
+	}
+	switch {
+	case waits == nil:
+		es.Apply(wanted)
+		es.Active, es.State, es.Validation = true, resource.Succeeded, nil
+	case es.Active:
+		es.Pending, es.State, es.Validation = &wanted, resource.AwaitingManualAction, waits
+	default:
+		es.Apply(wanted)
+		es.FilterGeneration, es.State, es.Validation = 0, resource.AwaitingManualAction, waits
+	}
+	item, err := p.commit(ctx, s, old, es, exists, pre)
+	if err != nil {
+		return EventSubscription{}, err
+	}
+	verb := "patch"
+	if put {
+		verb = "put"
+	}
+	p.changed(ctx, caller, verb, item.Value.ID(), slog.String("state", string(item.Value.State)))
+	return s.view(item, isNested(id)), nil
+}
+
+// commit stores what a request made of an event subscription, unless its source or
+// itself changed while the handshake ran, and activates it. A link that was opened
+// meanwhile counts at once.
+func (p *Plane) commit(ctx context.Context, s source, old resource.Item[resource.EventSubscription], es resource.EventSubscription, exists bool, pre Precondition) (item resource.Item[resource.EventSubscription], err error) {
+	waits := es.State == resource.AwaitingManualAction
+	if waits {
+		defer p.inFlight.finish(es.UID)
+	}
+	p.structure.RLock()
+	defer p.structure.RUnlock()
+	lock := p.stripe(es.Key())
+	lock.Lock()
+	defer lock.Unlock()
+	if now, err := p.findSource(s.id); err != nil {
+		return item, err
+	} else if now.topicUID != s.topicUID {
+		return item, overtaken(es.Name)
+	}
+	if exists {
+		item, err = p.replace(ctx, old, es)
+	} else {
+		item, err = p.create(ctx, es)
+	}
+	if fault.Is(err, fault.PreconditionFailed) && pre == (Precondition{}) {
+		return item, overtaken(es.Name)
+	}
+	if err == nil && waits && p.inFlight.finish(es.UID) {
+		return p.accept(ctx, item)
+	}
+	return item, err
+}
+
+func overtaken(name string) error {
+	return fault.New(fault.Conflict, "Conflict", "Event subscription '%s' or its source was changed by another request meanwhile. Read it again and repeat the change.", name)
+}
+
+// create stores a new event subscription and activates it. The caller holds the
+// stripe.
+func (p *Plane) create(ctx context.Context, es resource.EventSubscription) (resource.Item[resource.EventSubscription], error) {
+	item, err := p.Store.EventSubscriptions.Create(ctx, es.Key(), es)
+	if fault.Is(err, fault.Conflict) {
+		return item, overtaken(es.Name)
+	}
+	if err != nil || !es.Active {
+		return item, err
+	}
+	if err := p.Activator.Activate(ctx, &item.Value); err != nil {
+		if fault.Is(err, fault.Conflict) { // nothing was taken
+			_ = p.Store.EventSubscriptions.Delete(context.WithoutCancel(ctx), item.Key, item.Revision)
+		}
+		return item, err
+	}
+	return item, nil
+}
+
+// replace stores a changed event subscription and activates it. The caller holds
+// the stripe.
+func (p *Plane) replace(ctx context.Context, old resource.Item[resource.EventSubscription], es resource.EventSubscription) (resource.Item[resource.EventSubscription], error) {
+	item, err := p.Store.EventSubscriptions.Update(ctx, old.Key, es, old.Revision)
+	if err != nil || !es.Active || es.Pending != nil {
+		return item, err
+	}
+	if err := p.Activator.Activate(ctx, &item.Value); err != nil {
+		if fault.Is(err, fault.Conflict) { // nothing was taken
+			_, _ = p.Store.EventSubscriptions.Update(context.WithoutCancel(ctx), item.Key, old.Value, item.Revision)
+		}
+		return item, err
+	}
+	return item, nil
+}
+
+// DeleteEventSubscription removes an event subscription, discards its open
+// deliveries, and reports whether it was there.
+func (p *Plane) DeleteEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (bool, error) {
+	if err := p.authorizeWrite(ctx, caller, id, "delete"); err != nil {
+		return false, err
+	}
+	s, err := p.findSource(id.Parent())
+	if fault.Is(err, fault.NotFound) {
+		return false, c.Check("")
+	}
+	if err != nil {
+		return false, err
+	}
+	key := resource.EventSubscriptionKey(s.id, id.Name())
+	lock := p.stripe(key)
+	lock.Lock()
+	defer lock.Unlock()
+	item, exists := p.Store.EventSubscriptions.Get(key)
+	if err := c.Check(etagOf(item, exists)); err != nil || !exists {
+		return false, err
+	}
+	if err := p.removeEventSubscription(ctx, item); err != nil {
+		return false, err
+	}
+	p.changed(ctx, caller, "delete", item.Value.ID())
+	return true, nil
+}
+
+// removeEventSubscription needs the stripe. The record goes first: what is left in
+// the journal of a uid that no record has is dropped at the next start.
+func (p *Plane) removeEventSubscription(ctx context.Context, item resource.Item[resource.EventSubscription]) error {
+	if err := p.Store.EventSubscriptions.Delete(ctx, item.Key, item.Revision); err != nil {
+		return err
+	}
+	if !item.Value.Active {
+		return nil
+	}
+	return p.Activator.Deactivate(ctx, item.Value.UID)
+}
+
+// removeEventSubscriptions removes those that hang on a parent. It needs structure
+// to be locked for writing, so nobody adds one.
+func (p *Plane) removeEventSubscriptions(ctx context.Context, parent resource.ID) error {
+	for _, item := range p.eventSubscriptionsAt(parent) {
+		lock := p.stripe(item.Key)
+		lock.Lock()
+		now, ok := p.Store.EventSubscriptions.Get(item.Key)
+		var err error
+		if ok {
+			err = p.removeEventSubscription(ctx, now)
+		}
+		lock.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventSubscriptionsAt returns those whose parent is exactly id.
+func (p *Plane) eventSubscriptionsAt(parent resource.ID) []resource.Item[resource.EventSubscription] {
+	return p.Store.EventSubscriptions.List(resource.EventSubscriptionKey(parent, ""))
+}
+
+// EventSubscriptions returns the event subscriptions of one source, in the nested
+// form or in the scope form. A workspace shows also those that hang on its system
+// topic; they keep their own ids.
+func (p *Plane) EventSubscriptions(ctx context.Context, caller access.Caller, parent resource.ID, nested bool) ([]EventSubscription, error) {
+	act := resource.TypeEventSubscription + "/read"
+	if nested {
+		act = parent.Type() + "/eventSubscriptions/read"
+	}
+	if err := p.authorize(ctx, caller, act, parent); err != nil {
+		return nil, err
+	}
+	s, err := p.findSource(parent)
+	if err != nil {
+		return nil, err
+	}
+	var out []EventSubscription
+	for _, item := range p.eventSubscriptionsAt(s.id) {
+		out = append(out, s.view(item, nested))
+	}
+	if parent.IsType(resource.TypeWorkspace) {
+		for _, t := range p.Store.SystemTopics.List("") {
+			if t.Value.Source.Equal(s.id) {
+				under := s
+				under.id = t.Value.ID
+				for _, item := range p.eventSubscriptionsAt(t.Value.ID) {
+					out = append(out, under.view(item, true))
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// Listing says which event subscriptions of a subscription or resource group a
+// list holds.
+type Listing struct {
+	Location  string // "" = those of global sources
+	TopicType string // "" = every type
+}
+
+// ListEventSubscriptions returns the event subscriptions below a subscription or a
+// resource group. Every source here lies in a region, so a list of global sources
+// is empty. Source: spec/management.md section 2.4.
+func (p *Plane) ListEventSubscriptions(ctx context.Context, caller access.Caller, scope resource.ID, l Listing) ([]EventSubscription, error) {
+	act := "Microsoft.EventGrid/"
+	if l.Location != "" {
+		act += "locations/"
+	}
+	if l.TopicType != "" {
+		act += "topictypes/"
+	}
+	if err := p.authorize(ctx, caller, act+"eventSubscriptions/read", scope); err != nil {
+		return nil, err
+	}
+	if l.TopicType != "" && !slices.ContainsFunc(TopicTypes(), func(t TopicType) bool { return strings.EqualFold(t.Name, l.TopicType) }) {
+		return nil, notFound("ResourceNotFound", "The topic type '%s' is not known.", l.TopicType)
+	}
+	items, err := inScope(p, p.Store.EventSubscriptions, scope, func(es *resource.EventSubscription) resource.ID { return es.Scope })
+	if err != nil {
+		return nil, err
+	}
+	var out []EventSubscription
+	for _, item := range items {
+		s, err := p.findSource(item.Value.Scope)
+		if err != nil || l.Location == "" || resource.NormalizeLocation(l.Location) != s.location ||
+			l.TopicType != "" && !strings.EqualFold(l.TopicType, s.topicType) {
+			continue
+		}
+		out = append(out, s.view(item, s.id.IsType(resource.TypeSystemTopic)))
+	}
+	return out, nil
+}
+
+// AllEventSubscriptions returns every event subscription at or below a scope.
+func (p *Plane) AllEventSubscriptions(ctx context.Context, caller access.Caller, scope resource.ID) ([]EventSubscription, error) {
+	if err := p.authorize(ctx, caller, resource.TypeEventSubscription+"/read", scope); err != nil {
+		return nil, err
+	}
+	var out []EventSubscription
+	for _, item := range p.Store.EventSubscriptions.List("") {
+		s, err := p.findSource(item.Value.Scope)
+		if err == nil && (scope.Contains(item.Value.ID()) || scope.Contains(s.raises)) {
+			out = append(out, s.view(item, s.id.IsType(resource.TypeSystemTopic)))
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,156 @@
+package manage
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+)
+
+const (
+	actionAssignments = "Microsoft.Authorization/roleAssignments/"
+	actionRoles       = "Microsoft.Authorization/roleDefinitions/read"
+)
+
+// RoleAssignment returns a role assignment by its id.
+func (p *Plane) RoleAssignment(ctx context.Context, caller access.Caller, id resource.ID) (access.Assignment, error) {
+	if err := p.authorize(ctx, caller, actionAssignments+"read", id); err != nil {
+		return access.Assignment{}, err
+	}
+	a, ok := p.Directory.Assignment(id)
+	if !ok {
+		return a, notFound("RoleAssignmentNotFound", "The role assignment '%s' is not found.", id)
+	}
+	return a, nil
+}
+
+// RoleAssignments returns the role assignments that count at a scope, and those
+// below it unless the filter says otherwise.
+func (p *Plane) RoleAssignments(ctx context.Context, caller access.Caller, scope resource.ID, f access.AssignmentFilter) ([]access.Assignment, error) {
+	if err := p.authorize(ctx, caller, actionAssignments+"read", scope); err != nil {
+		return nil, err
+	}
+	return p.Directory.Assignments(scope, f), nil
+}
+
+// PutRoleAssignment grants a role and reports whether that is new. The right to
+// grant is needed at the very scope.
+func (p *Plane) PutRoleAssignment(ctx context.Context, caller access.Caller, a access.Assignment, problems []*fault.Error) (access.Assignment, bool, error) {
+	if err := p.authorize(ctx, caller, actionAssignments+"write", a.Scope); err != nil {
+		return a, false, err
+	}
+	if err := fault.Join(problems...); err != nil {
+		return a, false, err
+	}
+	a, created, err := p.Directory.Assign(ctx, a, caller)
+	if err == nil {
+		p.changed(ctx, caller, "put", a.ID(), slog.String("assigned_to", a.PrincipalID), slog.String("role", a.RoleID))
+	}
+	return a, created, err
+}
+
+// DeleteRoleAssignment takes a role away and returns what was there.
+func (p *Plane) DeleteRoleAssignment(ctx context.Context, caller access.Caller, id resource.ID) (a access.Assignment, existed bool, err error) {
+	if err := p.authorize(ctx, caller, actionAssignments+"delete", id); err != nil {
+		return a, false, err
+	}
+	a, err = p.Directory.Unassign(ctx, id)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return a, false, nil
+	case err != nil:
+		return a, false, err
+	}
+	p.changed(ctx, caller, "delete", id, slog.String("assigned_to", a.PrincipalID), slog.String("role", a.RoleID))
+	return a, true, nil
+}
+
+// Roles returns the role definitions that can be assigned at a scope.
+func (p *Plane) Roles(ctx context.Context, caller access.Caller, scope resource.ID) ([]access.Role, error) {
+	if err := p.authorize(ctx, caller, actionRoles, scope); err != nil {
+		return nil, err
+	}
+	return p.Directory.Roles().List(), nil
+}
+
+// Role returns one role definition.
+func (p *Plane) Role(ctx context.Context, caller access.Caller, id resource.ID) (access.Role, error) {
+	if err := p.authorize(ctx, caller, actionRoles, id); err != nil {
+		return access.Role{}, err
+	}
+	r, ok := p.Directory.Roles().Role(id.Name())
+	if !ok {
+		return r, notFound("RoleDefinitionDoesNotExist", "The specified role definition with ID '%s' does not exist.", id.Name())
+	}
+	return r, nil
+}
+
+// Principals returns every principal by name.
+func (p *Plane) Principals(ctx context.Context, caller access.Caller) ([]access.Principal, error) {
+	if err := p.authorize(ctx, caller, access.ActionPrincipalRead, resource.Root); err != nil {
+		return nil, err
+	}
+	return p.Directory.Principals(), nil
+}
+
+// Principal returns one principal by its object id.
+func (p *Plane) Principal(ctx context.Context, caller access.Caller, objectID string) (access.Principal, error) {
+	if err := p.authorize(ctx, caller, access.ActionPrincipalRead, resource.Root); err != nil {
+		return access.Principal{}, err
+	}
+	found, ok := p.Directory.Principal(objectID)
+	if !ok {
+		return found, notFound("PrincipalNotFound", "There is no principal with object id '%s'.", objectID)
+	}
+	return found, nil
+}
+
+// CreatePrincipal makes a service principal and returns the only copy of its
+// client secret.
+func (p *Plane) CreatePrincipal(ctx context.Context, caller access.Caller, name string) (access.Principal, secret.String, error) {
+	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
+		return access.Principal{}, "", err
+	}
+	made, plain, err := p.Directory.CreatePrincipal(ctx, name, caller)
+	if err == nil {
+		p.principalChanged(ctx, caller, "create", made)
+	}
+	return made, plain, err
+}
+
+// ResetPrincipal gives a service principal a new client secret, the only copy of
+// which it returns, and ends its tokens.
+func (p *Plane) ResetPrincipal(ctx context.Context, caller access.Caller, objectID string) (access.Principal, secret.String, error) {
+	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
+		return access.Principal{}, "", err
+	}
+	reset, plain, err := p.Directory.ResetSecret(ctx, objectID)
+	if err == nil {
+		p.principalChanged(ctx, caller, "reset secret", reset)
+	}
+	return reset, plain, err
+}
+
+// DeletePrincipal removes a principal with the roles assigned to it, and reports
+// whether it was there.
+func (p *Plane) DeletePrincipal(ctx context.Context, caller access.Caller, objectID string) (bool, error) {
+	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
+		return false, err
+	}
+	gone, err := p.Directory.DeletePrincipal(ctx, objectID)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	p.principalChanged(ctx, caller, "delete", gone)
+	return true, nil
+}
+
+func (p *Plane) principalChanged(ctx context.Context, caller access.Caller, verb string, of access.Principal) {
+	p.changed(ctx, caller, verb, resource.Root.Extension("Carillon.Identity", "principals", of.ObjectID), slog.String("name", of.Name))
+}

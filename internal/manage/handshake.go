@@ -1,0 +1,263 @@
+package manage
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// Handshaker proves that a webhook wants events. Package destination satisfies it.
+type Handshaker interface {
+	// Validate runs the handshake that the delivery schema asks for. The error is an
+	// Invalid fault with code [URLValidation] when the endpoint refused, could not
+	// be reached or gave no consent, fit to be shown: it holds no query.
+	Validate(ctx context.Context, r ValidationRequest) (ValidationResult, error)
+}
+
+// URLValidation is the code of a handshake that failed. It is two words.
+// Source: spec/management.md section 4.1.
+const URLValidation = "Url validation"
+
+// ValidationRequest is what a handshake needs to know.
+type ValidationRequest struct {
+	URL           string       // the full endpoint URL; it may hold a secret
+	Name          string       // of the event subscription
+	TopicID       string       // full resource id of the source, its provider in lower case
+	Schema        event.Schema // the delivery schema; decides which handshake runs
+	Code          string       // what the endpoint has to send back
+	ValidationURL string       // where consent may be given later
+	Origin        string       // who asks, for the CloudEvents handshake
+	Rate          int          // requests per minute that are asked for, for the CloudEvents handshake
+}
+
+// ValidationResult is how a handshake ended that did not fail.
+type ValidationResult struct {
+	Validated bool   // the endpoint consented; if not, it may still open the link within ManualWindow
+	Message   string // for people, when it did not: what it did and what is expected
+}
+
+// HandshakerFunc is a function as a Handshaker.
+type HandshakerFunc func(context.Context, ValidationRequest) (ValidationResult, error)
+
+// Validate calls f.
+func (f HandshakerFunc) Validate(ctx context.Context, r ValidationRequest) (ValidationResult, error) {
+	return f(ctx, r)
+}
+
+// ManualWindow is how long a validation link can be opened.
+// Source: spec/delivery.md section 1.3.
+const ManualWindow = 10 * time.Minute
+
+// What the CloudEvents handshake asks for. Source: spec/delivery.md section 1.4.
+const (
+	handshakeOrigin = "eventgrid.azure.net"
+	handshakeRate   = 120
+)
+
+// handshakes are those that run now: an endpoint may open the link before it
+// answers.
+type handshakes struct {
+	mu      sync.Mutex
+	running map[resource.UID]*handshake
+}
+
+type handshake struct {
+	tokenHash string
+	granted   bool // the link was opened; guarded by handshakes.mu
+}
+
+// shake runs the handshake of an endpoint. It returns nil when the endpoint
+// consented, and otherwise the Validation that waits for the link. The link can be
+// opened from the beginning on, also while the endpoint has not answered yet;
+// whoever called shake calls finish once the Validation is stored or given up.
+func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string) (*resource.Validation, error) {
+	var raw [32]byte
+	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
+	token := base64.RawURLEncoding.EncodeToString(raw[:])
+	hash := hashToken(token)
+	if !p.inFlight.begin(es.UID, hash) {
+		return nil, fault.New(fault.Conflict, "Conflict", "Another request is changing event subscription '%s': its handshake runs. Send this one again when that is answered.", es.Name)
+	}
+	result, err := p.Handshaker.Validate(ctx, ValidationRequest{
+		URL: url, Name: es.Name, TopicID: lowerProvider(topic), Schema: schema,
+		Code:          strings.ToUpper(uuid.NewString()),
+		ValidationURL: fmt.Sprintf("%s/eventsubscriptions/%s/validate?token=%s", p.PublicURL, es.UID, token),
+		Origin:        handshakeOrigin, Rate: handshakeRate,
+	})
+	if err == nil && !result.Validated {
+		return &resource.Validation{TokenHash: hash, Expires: time.Now().UTC().Add(ManualWindow).Truncate(time.Millisecond), Message: result.Message}, nil
+	}
+	p.inFlight.finish(es.UID)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, err
+}
+
+// begin notes a handshake, false when one of the same event subscription runs.
+func (h *handshakes) begin(uid resource.UID, tokenHash string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.running == nil {
+		h.running = map[resource.UID]*handshake{}
+	}
+	if h.running[uid] != nil {
+		return false
+	}
+	h.running[uid] = &handshake{tokenHash: tokenHash}
+	return true
+}
+
+// grant notes that the link of a running handshake was opened, false when there is
+// none.
+func (h *handshakes) grant(uid resource.UID, tokenHash string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	running := h.running[uid]
+	if running == nil || !sameHash(running.tokenHash, tokenHash) {
+		return false
+	}
+	running.granted = true
+	return true
+}
+
+// finish forgets a handshake and reports whether its link was opened meanwhile.
+func (h *handshakes) finish(uid resource.UID) (granted bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	running := h.running[uid]
+	delete(h.running, uid)
+	return running != nil && running.granted
+}
+
+// hashToken is what is kept of a link's token: 256 random bits need no salt.
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+func sameHash(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+// lowerProvider spells the provider of an id in lower case, as Event Grid does in
+// the topic of an event subscription. Source: spec/management.md section 5.5.
+func lowerProvider(id resource.ID) string {
+	segments := strings.Split(id.String(), "/")
+	for i := 1; i+1 < len(segments); i += 2 {
+		if strings.EqualFold(segments[i], "providers") {
+			segments[i+1] = strings.ToLower(segments[i+1])
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+func errLink() error {
+	return fault.New(fault.Invalid, "InvalidRequest", "The validation link is not valid or has expired. Create the event subscription again to get a new one.")
+}
+
+// Consent takes the token of a validation link: what waited for it becomes live.
+// The same link may be opened again and says the same until it expires. Nobody
+// is authenticated here; the token is the proof.
+// Source: spec/delivery.md section 1.3.
+func (p *Plane) Consent(ctx context.Context, uid resource.UID, token string) error {
+	hash := hashToken(token)
+	if p.inFlight.grant(uid, hash) {
+		return nil
+	}
+	key, ok := p.waiting.key(uid)
+	if !ok {
+		return errLink()
+	}
+	p.structure.RLock()
+	defer p.structure.RUnlock()
+	lock := p.stripe(key)
+	lock.Lock()
+	defer lock.Unlock()
+	item, ok := p.Store.EventSubscriptions.Get(key)
+	if !ok || item.Value.UID != uid {
+		return errLink()
+	}
+	v := item.Value.Validation
+	if v == nil || !sameHash(v.TokenHash, hash) || !time.Now().Before(v.Expires) {
+		return errLink()
+	}
+	if v.Accepted {
+		return nil
+	}
+	_, err := p.accept(ctx, item)
+	return err
+}
+
+// accept makes live what waited for consent. The caller holds the stripe.
+func (p *Plane) accept(ctx context.Context, item resource.Item[resource.EventSubscription]) (resource.Item[resource.EventSubscription], error) {
+	es := item.Value
+	es.Validation = &resource.Validation{TokenHash: es.Validation.TokenHash, Expires: es.Validation.Expires, Accepted: true}
+	es.Apply(es.Wanted())
+	es.Active, es.State = true, resource.Succeeded
+	item, err := p.replace(ctx, item, es)
+	if err != nil {
+		return item, err
+	}
+	p.Log.LogAttrs(ctx, slog.LevelInfo, "event subscription validated",
+		slog.String(telemetry.EventSubscription, es.ID().String()), slog.String("handshake", "manual"))
+	return item, nil
+}
+
+// waitingIndex finds the event subscription of a link without a search.
+type waitingIndex struct {
+	mu    sync.Mutex
+	byUID map[resource.UID]string
+	byKey map[string]resource.UID
+}
+
+func (w *waitingIndex) key(uid resource.UID) (string, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key, ok := w.byUID[uid]
+	return key, ok
+}
+
+// note says which uid waits for a link under a key, 0 for none.
+func (w *waitingIndex) note(key string, uid resource.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if old, ok := w.byKey[key]; ok {
+		delete(w.byUID, old)
+		delete(w.byKey, key)
+	}
+	if uid == 0 {
+		return
+	}
+	if w.byUID == nil {
+		w.byUID, w.byKey = map[resource.UID]string{}, map[string]resource.UID{}
+	}
+	w.byUID[uid], w.byKey[key] = key, uid
+}
+
+// eventSubscriptionChanged keeps the index of links, and has the sweep look at
+// new deadlines.
+func (p *Plane) eventSubscriptionChanged(key string) {
+	var waits resource.UID
+	if item, ok := p.Store.EventSubscriptions.Get(key); ok && item.Value.Validation != nil {
+		waits = item.Value.UID
+	}
+	p.waiting.note(key, waits)
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,179 @@
+package manage
+
+import (
+	"context"
+	"hash/maphash"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// Activator is how a stored event subscription becomes live. The broker
+// satisfies it.
+type Activator interface {
+	// Activate takes a new event subscription or a change of one. A changed filter
+	// holds from the next position of the log on, everything else from the next
+	// attempt on. It returns once that is journaled. A fault of kind Conflict says
+	// that nothing was taken.
+	Activate(ctx context.Context, es *resource.EventSubscription) error
+	// Deactivate forgets an event subscription; its open deliveries are discarded.
+	Deactivate(ctx context.Context, uid resource.UID) error
+	// Open returns how many deliveries of an event subscription are not settled.
+	// One that lags in the log has at least one.
+	Open(uid resource.UID) int
+}
+
+// Facts forgets what was recorded in a workspace that is gone. *workspace.Service
+// satisfies it.
+type Facts interface {
+	DeleteAll(ctx context.Context, workspace resource.UID) error
+}
+
+// Config is what a Plane works with. Fields are needed unless they say otherwise.
+type Config struct {
+	Store          *resource.Store
+	Access         *access.Authorizer
+	Directory      *access.Directory // principals and role assignments
+	Sealer         *secret.Sealer
+	Handshaker     Handshaker
+	Activator      Activator
+	Facts          Facts                // optional
+	CheckURL       func(*url.URL) error // what the operator lets destinations be; its error is shown to the caller
+	PublicURL      string               // scheme, host and port under which the server is reached: begins validation links
+	SubscriptionID string               // the one subscription, a GUID; "" for FirstSubscription
+	Location       string               // of what the first start makes; "" for FirstLocation
+	Partition      func() int           // home of a new topic in the log; nil for partition 0
+	Log            *slog.Logger
+}
+
+// Plane is the management plane. It is safe for concurrent use.
+type Plane struct {
+	Config
+	subscription resource.ID
+
+	// structure is held for writing while something that others hang on is made or
+	// removed, and for reading while something is hung on it.
+	structure sync.RWMutex
+	// stripes keep store and activation of one event subscription in step. They are
+	// picked by key.
+	stripes [64]sync.Mutex
+	seed    maphash.Seed
+
+	inFlight handshakes
+	waiting  waitingIndex
+	poke     chan struct{} // something changed that the sweep may have to look at
+}
+
+// New makes a Plane. It starts nothing; see Run.
+func New(c Config) *Plane {
+	if c.SubscriptionID == "" {
+		c.SubscriptionID = FirstSubscription
+	}
+	if c.Location == "" {
+		c.Location = FirstLocation
+	}
+	p := &Plane{
+		Config:       c,
+		subscription: resource.MustID("/subscriptions/" + c.SubscriptionID),
+		seed:         maphash.MakeSeed(),
+		poke:         make(chan struct{}, 1),
+	}
+	if p.Partition == nil {
+		p.Partition = func() int { return 0 }
+	}
+	p.Store.EventSubscriptions.OnChange(p.eventSubscriptionChanged)
+	return p
+}
+
+func (p *Plane) stripe(key string) *sync.Mutex {
+	return &p.stripes[maphash.String(p.seed, key)%uint64(len(p.stripes))]
+}
+
+// authorize checks one action and notes it for the request's record.
+func (p *Plane) authorize(ctx context.Context, caller access.Caller, action string, target resource.ID) error {
+	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Action, action), slog.String(telemetry.Resource, target.String()))
+	return p.Access.Check(caller, action, target)
+}
+
+// changed logs a change. It is the one record of it beside the request's own.
+func (p *Plane) changed(ctx context.Context, caller access.Caller, verb string, id resource.ID, more ...slog.Attr) {
+	attrs := append([]slog.Attr{
+		slog.String("change", verb),
+		slog.String(telemetry.Resource, id.String()),
+		slog.String(telemetry.Principal, caller.ObjectID),
+	}, more...)
+	p.Log.LogAttrs(ctx, slog.LevelInfo, "resource changed", attrs...)
+}
+
+func stamp(caller access.Caller) resource.Stamp {
+	return caller.Stamp(time.Now().UTC().Truncate(time.Microsecond))
+}
+
+// checkSubscription refuses ids of a subscription that is not this server's.
+func (p *Plane) checkSubscription(id resource.ID) error {
+	if p.subscription.Contains(id) {
+		return nil
+	}
+	if id.Subscription() == "" {
+		return notFound("ResourceNotFound", "The resource '%s' was not found.", id)
+	}
+	return notFound("SubscriptionNotFound", "The subscription '%s' could not be found.", id.Subscription())
+}
+
+// group returns the resource group that id lies in.
+func (p *Plane) group(id resource.ID) (resource.Item[resource.ResourceGroup], error) {
+	if err := p.checkSubscription(id); err != nil {
+		return resource.Item[resource.ResourceGroup]{}, err
+	}
+	key := p.subscription.Child("resourceGroups", id.ResourceGroup()).Key()
+	g, ok := p.Store.ResourceGroups.Get(key)
+	if !ok {
+		return g, notFound("ResourceGroupNotFound", "Resource group '%s' could not be found.", id.ResourceGroup())
+	}
+	return g, nil
+}
+
+// settle returns the id that a new resource is stored under: the spelling of its
+// group, the type as Azure spells it, and the name as the caller spells it.
+func settle(group resource.ID, resourceType, name string) resource.ID {
+	namespace, kind, _ := strings.Cut(resourceType, "/")
+	return group.Extension(namespace, kind, name)
+}
+
+func notFound(code, format string, args ...any) *fault.Error {
+	return fault.New(fault.NotFound, code, format, args...)
+}
+
+func resourceNotFound(id resource.ID) *fault.Error {
+	if g := id.ResourceGroup(); g != "" {
+		return notFound("ResourceNotFound", "The resource '%s/%s' under resource group '%s' was not found.", id.Type(), id.Name(), g)
+	}
+	return notFound("ResourceNotFound", "The resource '%s' was not found.", id)
+}
+
+// inScope returns the records below a scope that may be a subscription or a
+// group, checking that it exists.
+func inScope[T any](p *Plane, c *resource.Collection[T], scope resource.ID, id func(*T) resource.ID) ([]resource.Item[T], error) {
+	if scope.ResourceGroup() != "" {
+		if _, err := p.group(scope); err != nil {
+			return nil, err
+		}
+	} else if err := p.checkSubscription(scope); err != nil {
+		return nil, err
+	}
+	var out []resource.Item[T]
+	for _, item := range c.List("") {
+		if scope.Contains(id(&item.Value)) {
+			out = append(out, item)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,276 @@
+package manage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/mlevent"
+)
+
+// EventSubscriptionChange is what a request says of an event subscription. Nil
+// means that it says nothing: the default on PUT, unchanged on PATCH.
+type EventSubscriptionChange struct {
+	Destination    *DestinationChange
+	Filter         json.RawMessage // in the management API's form
+	Labels         *[]string
+	DeliverySchema *string
+	RetryPolicy    *RetryPolicyChange
+	Expiration     *string        // RFC 3339; "" = never
+	Problems       []*fault.Error // what the wire form got wrong already
+	Target         string         // put before the targets of problems, "properties." on PUT
+}
+
+// DestinationChange is a destination as a request gives it.
+type DestinationChange struct {
+	Type        string
+	EndpointURL *string         // nil keeps the URL of a destination of the same type
+	Extra       json.RawMessage // members that are shown as they came
+}
+
+// RetryPolicyChange is a retry policy as a request gives it.
+type RetryPolicyChange struct {
+	MaxDeliveryAttempts *int
+	EventTimeToLive     *int
+}
+
+// maxURL bounds an endpoint URL. Event Grid documents no limit.
+const maxURL = 8 << 10
+
+// settings returns what the request asks for on top of what is there, with the
+// plain endpoint URL, or every problem it has. oldURL is the endpoint that is
+// there, "" for none.
+func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscriptionChange, oldURL string, exists, put bool) (resource.Settings, string, error) {
+	base := es.Wanted()
+	want := base
+	if put {
+		want = resource.Settings{
+			DeliverySchema: defaultDelivery(s.schema),
+			RetryPolicy:    resource.RetryPolicy{MaxDeliveryAttempts: resource.DefaultMaxDeliveryAttempts, EventTimeToLive: resource.DefaultEventTimeToLive},
+		}
+	}
+	v := checker{target: c.Target, problems: slices.Clone(c.Problems)}
+	if !exists {
+		v.add(resource.EventSubscriptionName.Check(es.Name))
+	}
+	endpoint := oldURL
+	switch {
+	case c.Destination != nil:
+		endpoint = v.destination(c.Destination, base.Destination.Type, oldURL, p.CheckURL)
+	case put:
+		v.field("destination", "An event subscription needs a destination: send one with endpointType WebHook and properties.endpointUrl.")
+	}
+	if c.Filter != nil || put {
+		want.Filter = v.filter(c.Filter, s)
+	}
+	if c.Labels != nil {
+		for _, problem := range resource.CheckLabels(c.Target+"labels", *c.Labels) {
+			v.add(problem)
+		}
+		want.Labels = slices.Clone(*c.Labels)
+	}
+	if c.DeliverySchema != nil && *c.DeliverySchema != "" {
+		want.DeliverySchema = v.deliverySchema(*c.DeliverySchema, s.schema)
+	}
+	if c.RetryPolicy != nil {
+		want.RetryPolicy = v.retryPolicy(*c.RetryPolicy)
+	}
+	if c.Expiration != nil {
+		want.Expiration = v.expiration(*c.Expiration)
+	}
+	if err := v.err(); err != nil {
+		return want, "", err
+	}
+	if c.Destination != nil || put {
+		sealed, err := p.Sealer.Seal([]byte(endpoint), es.URLOwner())
+		if err != nil {
+			return want, "", fmt.Errorf("seal the endpoint URL of %s: %w", es.ID(), err)
+		}
+		want.Destination = resource.Destination{Type: resource.DestinationWebHook, WebHook: &resource.WebHook{
+			SealedURL: sealed, BaseURL: secret.MaskURL(endpoint), Extra: c.Destination.Extra,
+		}}
+	}
+	return want, endpoint, nil
+}
+
+// defaultDelivery is the delivery schema where the request names none. Event Grid
+// documents EventGridSchema; a CloudEvents topic can deliver CloudEvents only.
+// Source: spec/delivery.md section 2.3.
+func defaultDelivery(input event.Schema) event.Schema {
+	if input == event.CloudEventSchemaV1_0 {
+		return event.CloudEventSchemaV1_0
+	}
+	return event.EventGridSchema
+}
+
+// checker collects the problems of an event subscription.
+type checker struct {
+	target   string
+	problems []*fault.Error
+}
+
+func (v *checker) add(problem *fault.Error) {
+	if problem != nil {
+		v.problems = append(v.problems, problem)
+	}
+}
+
+func (v *checker) field(name, format string, args ...any) {
+	v.add(fault.Field(v.target+name, format, args...))
+}
+
+// members are those of an event subscription in the order of the documentation:
+// problems are reported in it.
+var members = []string{"name", "destination", "filter", "labels", "eventDeliverySchema", "retryPolicy", "expirationTimeUtc", "deadLetterDestination"}
+
+// err joins the problems in field order.
+func (v *checker) err() error {
+	place := func(f *fault.Error) int {
+		member, _, _ := strings.Cut(strings.TrimPrefix(f.Target, v.target), ".")
+		member, _, _ = strings.Cut(member, "[")
+		if i := slices.Index(members, member); i >= 0 {
+			return i
+		}
+		return len(members)
+	}
+	slices.SortStableFunc(v.problems, func(a, b *fault.Error) int { return place(a) - place(b) })
+	return fault.Join(v.problems...)
+}
+
+// destinationTypes are those that this server delivers to.
+var destinationTypes = []string{resource.DestinationWebHook}
+
+func (v *checker) destination(d *DestinationChange, oldType, oldURL string, allowed func(*url.URL) error) string {
+	const target = "destination.properties.endpointUrl"
+	if _, ok := oneOf(d.Type, destinationTypes...); !ok {
+		if d.Type == "" {
+			v.field("destination.endpointType", "A destination needs an endpointType. This server delivers to: %s.", strings.Join(destinationTypes, ", "))
+		} else {
+			v.field("destination.endpointType", "The endpoint type '%s' is not one that this server delivers to. It delivers to: %s.", d.Type, strings.Join(destinationTypes, ", "))
+		}
+		return ""
+	}
+	if d.EndpointURL == nil || *d.EndpointURL == "" {
+		if oldURL == "" || oldType != resource.DestinationWebHook {
+			v.field(target, "A WebHook destination needs an endpointUrl, for example https://hooks.example/events.")
+		}
+		return oldURL
+	}
+	raw := *d.EndpointURL
+	u, err := url.Parse(raw)
+	switch {
+	case len(raw) > maxURL:
+		v.field(target, "The endpointUrl has %d bytes; at most %d are allowed.", len(raw), maxURL)
+	case err != nil || u.Host == "" || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		v.field(target, "The endpointUrl is not an absolute URL: write one like https://hooks.example/events, with special characters percent-encoded.")
+	default:
+		if err := allowed(u); err != nil {
+			v.field(target, "The endpointUrl cannot be used: %v.", err)
+		}
+	}
+	return raw
+}
+
+func (v *checker) filter(raw json.RawMessage, s source) filter.Filter {
+	o := filter.ParseOptions{Target: v.target + "filter"}
+	if s.topicType == resource.TopicTypeWorkspace {
+		o.EventTypes = mlevent.Types()
+	}
+	f, err := filter.Parse(raw, o)
+	if err != nil {
+		bad, ok := errors.AsType[*fault.Error](err)
+		if !ok {
+			bad = fault.Field(o.Target, "The filter cannot be read: %v.", err)
+		}
+		if len(bad.Details) > 0 {
+			v.problems = append(v.problems, bad.Details...)
+		} else {
+			v.add(bad)
+		}
+		return f
+	}
+	// A system source shows the types it raises; Source: spec/management.md 5.5.
+	if everyType(f.IncludedEventTypes) {
+		f.IncludedEventTypes = o.EventTypes
+	}
+	return f
+}
+
+func everyType(types []string) bool {
+	return len(types) == 0 || slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, "All") })
+}
+
+// deliverySchema reads the delivery schema and checks that the topic's events can
+// be written in it. Source: spec/delivery.md section 2.3.
+func (v *checker) deliverySchema(name string, input event.Schema) event.Schema {
+	const target = "eventDeliverySchema"
+	known, ok := oneOf(name, event.EventGridSchema.String(), event.CloudEventSchemaV1_0.String(), "CustomInputSchema")
+	switch {
+	case !ok:
+		v.field(target, "The delivery schema '%s' is not known: use EventGridSchema or CloudEventSchemaV1_0.", name)
+	case known == "CustomInputSchema":
+		v.field(target, "The delivery schema CustomInputSchema is for topics whose input schema is CustomEventSchema; this one's is %s. Use %s.", input, usable(input))
+	case known == event.EventGridSchema.String() && input == event.CloudEventSchemaV1_0:
+		v.field(target, "The topic takes CloudEventSchemaV1_0 and delivers nothing else: use %s.", usable(input))
+	case known == event.EventGridSchema.String():
+		return event.EventGridSchema
+	default:
+		return event.CloudEventSchemaV1_0
+	}
+	return 0
+}
+
+func usable(input event.Schema) string {
+	if input == event.CloudEventSchemaV1_0 {
+		return "CloudEventSchemaV1_0"
+	}
+	return "EventGridSchema or CloudEventSchemaV1_0"
+}
+
+// Ranges of a retry policy. Source: spec/delivery.md section 4.2.
+const (
+	maxAttempts   = 30
+	maxTimeToLive = 1440
+)
+
+func (v *checker) retryPolicy(c RetryPolicyChange) resource.RetryPolicy {
+	r := resource.RetryPolicy{MaxDeliveryAttempts: resource.DefaultMaxDeliveryAttempts, EventTimeToLive: resource.DefaultEventTimeToLive}
+	if c.MaxDeliveryAttempts != nil {
+		if r.MaxDeliveryAttempts = *c.MaxDeliveryAttempts; r.MaxDeliveryAttempts < 1 || r.MaxDeliveryAttempts > maxAttempts {
+			v.field("retryPolicy.maxDeliveryAttempts", "The value %d of maxDeliveryAttempts is out of range: use 1 to %d.", r.MaxDeliveryAttempts, maxAttempts)
+		}
+	}
+	if c.EventTimeToLive != nil {
+		if r.EventTimeToLive = *c.EventTimeToLive; r.EventTimeToLive < 1 || r.EventTimeToLive > maxTimeToLive {
+			v.field("retryPolicy.eventTimeToLiveInMinutes", "The value %d of eventTimeToLiveInMinutes is out of range: use 1 to %d.", r.EventTimeToLive, maxTimeToLive)
+		}
+	}
+	return r
+}
+
+// expiration reads an expiration time. One without a zone is in UTC.
+func (v *checker) expiration(text string) time.Time {
+	if text == "" {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		at, err = time.ParseInLocation("2006-01-02T15:04:05.999999999", text, time.UTC)
+	}
+	switch {
+	case err != nil:
+		v.field("expirationTimeUtc", "The expirationTimeUtc '%s' is not a time: write it like 2030-01-31T12:00:00Z.", text)
+	case !at.After(time.Now()):
+		v.field("expirationTimeUtc", "Invalid expiration time: '%s' is not in the future.", text)
+	}
+	return at.UTC()
+}

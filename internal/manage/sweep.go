@@ -1,0 +1,104 @@
+package manage
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// How often the sweep looks without being poked: at what it could not finish, and
+// at clocks that jumped.
+const (
+	sweepRest  = time.Minute
+	sweepAgain = 5 * time.Second // while an expired event subscription has open deliveries
+)
+
+// Run ends what has an end: handshakes that nobody completed, and event
+// subscriptions past their expiration time once their open deliveries are gone.
+// It returns when ctx ends. Call it after the store is loaded.
+func (p *Plane) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-p.poke:
+		}
+		timer.Reset(p.sweep(ctx, time.Now()))
+	}
+}
+
+// sweep does what is due and returns how long nothing else is.
+func (p *Plane) sweep(ctx context.Context, now time.Time) time.Duration {
+	rest := sweepRest
+	due := func(at time.Time) bool {
+		if at.After(now) {
+			rest = min(rest, at.Sub(now))
+			return false
+		}
+		return true
+	}
+	for _, item := range p.Store.EventSubscriptions.List("") {
+		es := item.Value
+		if v := es.Validation; v != nil && !v.Accepted && due(v.Expires) {
+			p.lapse(ctx, item.Key, now)
+		}
+		if !es.Expiration.IsZero() && due(es.Expiration) && !p.retire(ctx, item.Key, now) {
+			rest = min(rest, sweepAgain)
+		}
+	}
+	return rest
+}
+
+// lapse ends a manual handshake whose time is over: what waited for it is given
+// up, and an event subscription that was live goes on as it was.
+func (p *Plane) lapse(ctx context.Context, key string, now time.Time) {
+	lock := p.stripe(key)
+	lock.Lock()
+	defer lock.Unlock()
+	item, ok := p.Store.EventSubscriptions.Get(key)
+	if !ok || item.Value.Validation == nil || item.Value.Validation.Accepted || item.Value.Validation.Expires.After(now) {
+		return
+	}
+	es := item.Value
+	es.State, es.Pending, es.Validation = resource.Failed, nil, nil
+	es.Failure = "Nobody opened the validation link within " + ManualWindow.String() + "."
+	if _, err := p.Store.EventSubscriptions.Update(ctx, key, es, item.Revision); err != nil {
+		p.Log.LogAttrs(ctx, slog.LevelError, "manual handshake cannot be ended",
+			slog.String(telemetry.EventSubscription, es.ID().String()), slog.String(telemetry.Error, err.Error()))
+		return
+	}
+	p.Log.LogAttrs(ctx, slog.LevelInfo, "event subscription not validated",
+		slog.String(telemetry.EventSubscription, es.ID().String()), slog.Bool("active", es.Active))
+}
+
+// retire removes an event subscription that expired. It reports false when open
+// deliveries hold it; by its expiration time nothing new matches it.
+func (p *Plane) retire(ctx context.Context, key string, now time.Time) bool {
+	lock := p.stripe(key)
+	lock.Lock()
+	defer lock.Unlock()
+	item, ok := p.Store.EventSubscriptions.Get(key)
+	if !ok || item.Value.Expiration.IsZero() || item.Value.Expiration.After(now) {
+		return true
+	}
+	es := &item.Value
+	if es.Active && p.Activator.Open(es.UID) > 0 {
+		return false
+	}
+	if err := p.removeEventSubscription(ctx, item); err != nil {
+		if !fault.Is(err, fault.PreconditionFailed) {
+			p.Log.LogAttrs(ctx, slog.LevelError, "expired event subscription cannot be removed",
+				slog.String(telemetry.EventSubscription, es.ID().String()), slog.String(telemetry.Error, err.Error()))
+		}
+		return false
+	}
+	p.Log.LogAttrs(ctx, slog.LevelInfo, "event subscription expired", slog.String(telemetry.EventSubscription, es.ID().String()))
+	return true
+}

@@ -1,0 +1,307 @@
+package manage
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+const actionTopics = "Microsoft.EventGrid/topics/"
+
+// TopicChange is what a request sets on a topic.
+type TopicChange struct {
+	Tracked
+	InputSchema string          // "" = EventGridSchema on creation, unchanged after it
+	Extra       json.RawMessage // members that are kept and shown as they came; nil = unchanged on PATCH
+}
+
+// maxExtra bounds what is kept of members that only previews know.
+const maxExtra = 64 << 10
+
+// Topic returns a topic.
+func (p *Plane) Topic(ctx context.Context, caller access.Caller, id resource.ID) (resource.Item[resource.Topic], error) {
+	if err := p.authorize(ctx, caller, actionTopics+"read", id); err != nil {
+		return resource.Item[resource.Topic]{}, err
+	}
+	return p.topic(id)
+}
+
+func (p *Plane) topic(id resource.ID) (resource.Item[resource.Topic], error) {
+	if _, err := p.group(id); err != nil {
+		return resource.Item[resource.Topic]{}, err
+	}
+	item, ok := p.Store.Topics.Get(id.Key())
+	if !ok {
+		return item, resourceNotFound(id)
+	}
+	return item, nil
+}
+
+// Topics returns the topics of a subscription or a resource group.
+func (p *Plane) Topics(ctx context.Context, caller access.Caller, scope resource.ID) ([]resource.Item[resource.Topic], error) {
+	if err := p.authorize(ctx, caller, actionTopics+"read", scope); err != nil {
+		return nil, err
+	}
+	return inScope(p, p.Store.Topics, scope, func(t *resource.Topic) resource.ID { return t.ID })
+}
+
+// PutTopic creates a topic or replaces it. Its keys, its input schema and its
+// endpoint stay.
+func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, c Precondition) (item resource.Item[resource.Topic], err error) {
+	if err := p.authorize(ctx, caller, actionTopics+"write", id); err != nil {
+		return item, err
+	}
+	group, err := p.group(id)
+	if err != nil {
+		return item, err
+	}
+	schema, problem := inputSchema(t.InputSchema)
+	problems := append(t.check(resource.TopicName, id), problem, checkExtra(t.Extra))
+	if err := fault.Join(problems...); err != nil {
+		return item, err
+	}
+	p.structure.Lock()
+	defer p.structure.Unlock()
+	key := id.Key()
+	old, exists := p.Store.Topics.Get(key)
+	if err := c.Check(etagOf(old, exists)); err != nil {
+		return item, err
+	}
+	if exists {
+		if err := t.moved(old.Value.Meta); err != nil {
+			return item, err
+		}
+		if t.InputSchema != "" && schema != old.Value.InputSchema {
+			return item, fault.Field("properties.inputSchema", "The input schema of topic '%s' is %s and cannot be changed to %s. Make another topic, or delete this one first.",
+				old.Value.ID.Name(), old.Value.InputSchema, schema)
+		}
+		v := old.Value
+		v.Tags, v.Extra, v.Modified = t.Tags, t.Extra, stamp(caller)
+		item, err = p.Store.Topics.Update(ctx, key, v, old.Revision)
+	} else {
+		if _, err := p.group(id); err != nil { // it may have gone meanwhile
+			return item, err
+		}
+		if err := p.topicNameFree(id.Name()); err != nil {
+			return item, err
+		}
+		v := resource.Topic{
+			Meta: t.meta(settle(group.Value.ID, resource.TypeTopic, id.Name()), caller),
+			UID:  resource.NewUID(), Partition: p.Partition(), InputSchema: schema, Extra: t.Extra,
+		}
+		for i := range v.SealedKeys {
+			if v.SealedKeys[i], err = p.newTopicKey(&v); err != nil {
+				return item, err
+			}
+		}
+		item, err = p.Store.Topics.Create(ctx, key, v)
+	}
+	if err == nil {
+		p.changed(ctx, caller, "put", item.Value.ID)
+	}
+	return item, err
+}
+
+// topicNameFree reports a Conflict for a name that another topic has: the name is
+// the topic's place in the path that publishers post to.
+func (p *Plane) topicNameFree(name string) error {
+	for _, other := range p.Store.Topics.List("") {
+		if strings.EqualFold(other.Value.ID.Name(), name) {
+			return fault.New(fault.Conflict, "Conflict", "The topic name '%s' is taken by '%s'. Topic names are unique on a server, for publishers post to /topics/{name}; choose another one.",
+				name, other.Value.ID)
+		}
+	}
+	return nil
+}
+
+func inputSchema(name string) (event.Schema, *fault.Error) {
+	if name == "" {
+		return event.EventGridSchema, nil
+	}
+	schema, err := event.ParseSchema(name)
+	switch {
+	case err != nil:
+		return 0, fault.Field("properties.inputSchema", "The input schema '%s' is not known: use EventGridSchema or CloudEventSchemaV1_0.", name)
+	case schema == event.CustomEventSchema:
+		return 0, fault.Field("properties.inputSchema", "This server does not take the input schema CustomEventSchema: use EventGridSchema or CloudEventSchemaV1_0.")
+	}
+	return schema, nil
+}
+
+func checkExtra(extra json.RawMessage) *fault.Error {
+	if len(extra) > maxExtra {
+		return fault.New(fault.Invalid, "InvalidRequest", "The members of the body that are kept as they come take %d bytes, more than %d. Leave some out.", len(extra), maxExtra)
+	}
+	return nil
+}
+
+// PatchTopic changes tags and settings of a topic.
+func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, c Precondition) (item resource.Item[resource.Topic], err error) {
+	if err := p.authorize(ctx, caller, actionTopics+"write", id); err != nil {
+		return item, err
+	}
+	problems := append(t.Problems, resource.CheckTags(t.Tags)...)
+	if err := fault.Join(append(problems, checkExtra(t.Extra))...); err != nil {
+		return item, err
+	}
+	p.structure.Lock()
+	defer p.structure.Unlock()
+	old, err := p.topic(id)
+	if err != nil {
+		return item, err
+	}
+	if err := c.Check(old.ETag()); err != nil {
+		return item, err
+	}
+	v := old.Value
+	if t.Tags != nil {
+		v.Tags = t.Tags
+	}
+	if v.Extra, err = mergeExtra(v.Extra, t.Extra); err != nil {
+		return item, err
+	}
+	v.Modified = stamp(caller)
+	item, err = p.Store.Topics.Update(ctx, id.Key(), v, old.Revision)
+	if err == nil {
+		p.changed(ctx, caller, "patch", v.ID)
+	}
+	return item, err
+}
+
+// mergeExtra lays the members of change over those of old, objects within objects.
+func mergeExtra(old, change json.RawMessage) (json.RawMessage, error) {
+	if len(change) == 0 {
+		return old, nil
+	}
+	if !isObject(old) || !isObject(change) {
+		return change, nil
+	}
+	var into, from map[string]json.RawMessage
+	if err := json.Unmarshal(old, &into); err != nil {
+		return nil, fmt.Errorf("decode kept members: %w", err)
+	}
+	if err := json.Unmarshal(change, &from); err != nil {
+		return nil, fmt.Errorf("decode changed members: %w", err)
+	}
+	for name, value := range from {
+		merged, err := mergeExtra(into[name], value)
+		if err != nil {
+			return nil, err
+		}
+		into[name] = merged
+	}
+	return json.Marshal(into)
+}
+
+func isObject(raw json.RawMessage) bool { return bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) }
+
+// DeleteTopic removes a topic with its event subscriptions and reports whether it
+// was there.
+func (p *Plane) DeleteTopic(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (bool, error) {
+	if err := p.authorize(ctx, caller, actionTopics+"delete", id); err != nil {
+		return false, err
+	}
+	p.structure.Lock()
+	defer p.structure.Unlock()
+	t, exists := p.Store.Topics.Get(id.Key())
+	if err := c.Check(etagOf(t, exists)); err != nil || !exists {
+		return false, err
+	}
+	if err := p.removeTopic(ctx, t); err != nil {
+		return false, err
+	}
+	p.changed(ctx, caller, "delete", t.Value.ID)
+	return true, nil
+}
+
+// removeTopic needs structure to be locked for writing.
+func (p *Plane) removeTopic(ctx context.Context, t resource.Item[resource.Topic]) error {
+	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
+		return err
+	}
+	return p.Store.Topics.Delete(ctx, t.Key, t.Revision)
+}
+
+// TopicKeys returns the two access keys of a topic.
+func (p *Plane) TopicKeys(ctx context.Context, caller access.Caller, id resource.ID) ([2]string, error) {
+	if err := p.authorize(ctx, caller, actionTopics+"listKeys/action", id); err != nil {
+		return [2]string{}, err
+	}
+	item, err := p.topic(id)
+	if err != nil {
+		return [2]string{}, err
+	}
+	p.secretRead(ctx, caller, item.Value.ID, "access keys")
+	return p.openKeys(&item.Value)
+}
+
+// RegenerateTopicKey replaces one access key, "key1" or "key2", and returns both.
+func (p *Plane) RegenerateTopicKey(ctx context.Context, caller access.Caller, id resource.ID, name string) ([2]string, error) {
+	if err := p.authorize(ctx, caller, actionTopics+"regenerateKey/action", id); err != nil {
+		return [2]string{}, err
+	}
+	which := -1
+	switch strings.ToLower(name) {
+	case "key1":
+		which = 0
+	case "key2":
+		which = 1
+	default:
+		return [2]string{}, fault.Field("keyName", "The key name '%s' is not valid: use key1 or key2.", name)
+	}
+	p.structure.Lock()
+	defer p.structure.Unlock()
+	old, err := p.topic(id)
+	if err != nil {
+		return [2]string{}, err
+	}
+	v := old.Value
+	if v.SealedKeys[which], err = p.newTopicKey(&v); err != nil {
+		return [2]string{}, err
+	}
+	v.Modified = stamp(caller)
+	if _, err := p.Store.Topics.Update(ctx, id.Key(), v, old.Revision); err != nil {
+		return [2]string{}, err
+	}
+	p.changed(ctx, caller, "regenerate "+strings.ToLower(name), v.ID)
+	return p.openKeys(&v)
+}
+
+// newTopicKey makes an access key of 32 random bytes in base64 and seals it.
+// Source: spec/management.md section 5.3.
+func (p *Plane) newTopicKey(t *resource.Topic) (string, error) {
+	var raw [32]byte
+	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
+	sealed, err := p.Sealer.Seal([]byte(base64.StdEncoding.EncodeToString(raw[:])), t.KeyOwner())
+	if err != nil {
+		return "", fmt.Errorf("seal a key of topic %s: %w", t.ID, err)
+	}
+	return sealed, nil
+}
+
+func (p *Plane) openKeys(t *resource.Topic) (keys [2]string, err error) {
+	for i, sealed := range t.SealedKeys {
+		plain, err := p.Sealer.Open(sealed, t.KeyOwner())
+		if err != nil {
+			return [2]string{}, fmt.Errorf("open a key of topic %s: %w", t.ID, err)
+		}
+		keys[i] = string(plain)
+	}
+	return keys, nil
+}
+
+// secretRead logs that a secret was shown. Source: spec/access.md section 9.
+func (p *Plane) secretRead(ctx context.Context, caller access.Caller, id resource.ID, what string) {
+	p.Log.LogAttrs(ctx, slog.LevelInfo, "secret read", slog.String("secret", what),
+		slog.String("resource", id.String()), slog.String("principal", caller.ObjectID))
+}
