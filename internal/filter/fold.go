@@ -10,22 +10,25 @@ import (
 // Source: spec/filtering.md section 5, rule 5.
 
 // appendFolded appends the folded text.
-func appendFolded[T string | []byte](dst []byte, text T) []byte {
-	for _, r := range string(text) { // no copy: the conversion does not outlive the loop
-		if r < utf8.RuneSelf {
-			if 'a' <= r && r <= 'z' {
-				r -= 'a' - 'A'
+func appendFolded(dst, text []byte) []byte {
+	for len(text) > 0 {
+		if c := text[0]; c < utf8.RuneSelf {
+			if 'a' <= c && c <= 'z' {
+				c -= 'a' - 'A'
 			}
-			dst = append(dst, byte(r))
+			dst = append(dst, c)
+			text = text[1:]
 			continue
 		}
+		r, n := utf8.DecodeRune(text)
 		dst = utf8.AppendRune(dst, unicode.ToUpper(r))
+		text = text[n:]
 	}
 	return dst
 }
 
 // fold returns the folded text, never nil.
-func fold(text string) []byte { return appendFolded(make([]byte, 0, len(text)), text) }
+func fold(text string) []byte { return appendFolded(make([]byte, 0, len(text)), []byte(text)) }
 
 // equalFold reports whether text folds to folded.
 func equalFold(text, folded []byte) bool {

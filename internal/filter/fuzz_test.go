@@ -63,9 +63,9 @@ func FuzzMatch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, choices []byte) {
 		g := &generator{choices: choices}
-		filter, schema, raw := g.filter(), g.schema(), ""
-		raw = g.event(schema)
-		compareWithReference(t, filter, raw, schema)
+		schema := g.schema()
+		raw := g.event(schema)
+		compareWithReference(t, g.filter(raw), raw, schema)
 	})
 }
 
@@ -146,7 +146,27 @@ func compareWithReference(t *testing.T, filter, raw string, schema event.Schema)
 }
 
 // generator turns bytes into choices; after the last byte it always chooses 0.
-type generator struct{ choices []byte }
+type generator struct {
+	choices []byte
+	found   []refFound // what the event has, for conditions that ask for it
+}
+
+// refFound is a value of the event under its path.
+type refFound struct {
+	key   string
+	value any
+}
+
+// remember collects every value of the event under a path that may lead to it.
+func (g *generator) remember(path string, v any) {
+	if path != "" {
+		g.found = append(g.found, refFound{path, v})
+	}
+	object, _ := v.(refObject)
+	for _, m := range object {
+		g.remember(strings.TrimPrefix(path+"."+m.name, "."), m.value)
+	}
+}
 
 func (g *generator) choose(n int) int {
 	if len(g.choices) == 0 {
@@ -162,7 +182,7 @@ func (g *generator) of(options ...string) string { return options[g.choose(len(o
 func (g *generator) schema() event.Schema { return event.EventGridSchema + event.Schema(g.choose(3)) }
 
 func (g *generator) name() string {
-	return g.of("k", "K", "data", "Data", "key", "KEY", "Key", "ключ", "КЛЮЧ", "straße", "STRASSE", "", "id", "subject", "a b", "ı", "I", "topic", `\u006b`, "ς", "Σ")
+	return g.of("k", "K", "data", "Data", "key", "KEY", "Key", "ключ", "КЛЮЧ", "straße", "STRASSE", "", "id", "subject", "a b", "ı", "I", "topic", "ς", "Σ")
 }
 
 func (g *generator) key() string {
@@ -171,7 +191,7 @@ func (g *generator) key() string {
 			"DataVersion", "eventTypeVersion", "dataschema", "specversion", "ext", "EXT", "data", "Data", "metadataVersion")
 	}
 	key := g.of("data.", "data.", "data.", "DATA.", "") + g.name()
-	for g.choose(3) == 0 {
+	for range g.choose(3) {
 		key += "." + g.name()
 	}
 	return key
@@ -223,7 +243,7 @@ func (g *generator) value(depth int) string {
 func (g *generator) object(depth int) string {
 	var members []string
 	for range 1 + g.choose(4) {
-		members = append(members, `"`+g.name()+`"`+g.of(":", " : ")+g.value(depth))
+		members = append(members, `"`+g.of(g.name(), g.name(), `\u006b`)+`"`+g.of(":", " : ")+g.value(depth))
 	}
 	return "{" + strings.Join(members, ",") + "}"
 }
@@ -258,10 +278,11 @@ func (g *generator) event(schema event.Schema) string {
 	return "{" + strings.Join(members, ",") + "}"
 }
 
-func (g *generator) filter() string {
+func (g *generator) filter(raw string) string {
+	g.remember("", refDecode([]byte(raw)))
 	f := `{"enableAdvancedFilteringOnArrays":` + g.of("true", "false")
 	if g.choose(4) == 0 {
-		f += `,"includedEventTypes":[` + g.text() + `,` + g.text() + `]`
+		f += `,"includedEventTypes":["x` + strings.TrimPrefix(g.text(), `"`) + `,"#` + strings.TrimPrefix(g.text(), `"`) + `]`
 	}
 	if g.choose(4) == 0 {
 		f += `,"subjectBeginsWith":` + g.text() + `,"isSubjectCaseSensitive":` + g.of("true", "false")
@@ -271,25 +292,59 @@ func (g *generator) filter() string {
 	}
 	var conditions []string
 	for range g.choose(3) + 1 {
-		op := NumberIn + Operator(g.choose(int(IsNotNull)))
-		one := `{"operatorType":"` + op.String() + `","key":"` + g.key() + `"`
-		switch op.Operand() {
-		case NumberValue:
-			one += `,"value":` + g.number()
-		case BoolValue:
-			one += `,"value":` + g.of("true", "false")
-		case NumberValues:
-			one += `,"values":[` + g.number() + `,` + g.number() + `]`
-		case RangeValues:
-			low, high := g.number(), g.number()
-			if refRat(low).Cmp(refRat(high)) > 0 {
-				low, high = high, low
-			}
-			one += `,"values":[[` + low + `,` + high + `]]`
-		case StringValues:
-			one += `,"values":[` + g.text() + `,` + g.text() + `]`
-		}
-		conditions = append(conditions, one+"}")
+		conditions = append(conditions, g.condition())
 	}
 	return f + `,"advancedFilters":[` + strings.Join(conditions, ",") + `]}`
+}
+
+// condition mostly asks for something that the event has, with an operator and
+// an operand that may fit.
+func (g *generator) condition() string {
+	op := NumberIn + Operator(g.choose(int(IsNotNull)))
+	key, numbers, texts := g.key(), []string{g.number(), g.number()}, []string{g.text(), g.text()}
+	if len(g.found) > 0 && g.choose(5) > 0 {
+		found := g.found[g.choose(len(g.found))]
+		key = found.key
+		if g.choose(3) == 0 {
+			key = refUpper(key)
+		}
+		v := found.value
+		if list, ok := v.([]any); ok && len(list) > 0 {
+			v = list[g.choose(len(list))]
+		}
+		switch v := v.(type) {
+		case json.Number:
+			numbers[g.choose(2)] = string(v)
+			texts[0] = `"` + string(v) + `"`
+			op = []Operator{NumberIn, NumberNotIn, NumberLessThan, NumberGreaterThan, NumberLessThanOrEquals,
+				NumberGreaterThanOrEquals, NumberInRange, NumberNotInRange, StringIn, op}[g.choose(10)]
+		case bool:
+			op = []Operator{BoolEquals, BoolEquals, op}[g.choose(3)]
+		case string:
+			part := []rune(v)
+			if len(part) > 0 && g.choose(2) == 0 {
+				part = part[g.choose(len(part)):]
+			}
+			texts[g.choose(2)] = string(event.AppendQuoted(nil, g.of(string(part), refUpper(string(part)))))
+			op = []Operator{StringIn, StringNotIn, StringBeginsWith, StringNotBeginsWith, StringEndsWith, StringNotEndsWith,
+				StringContains, StringNotContains, op}[g.choose(9)]
+		}
+	}
+	one := `{"operatorType":"` + op.String() + `","key":` + string(event.AppendQuoted(nil, key))
+	switch op.Operand() {
+	case NumberValue:
+		one += `,"value":` + numbers[0]
+	case BoolValue:
+		one += `,"value":` + g.of("true", "false")
+	case NumberValues:
+		one += `,"values":[` + numbers[0] + `,` + numbers[1] + `]`
+	case RangeValues:
+		if refRat(numbers[0]).Cmp(refRat(numbers[1])) > 0 {
+			numbers[0], numbers[1] = numbers[1], numbers[0]
+		}
+		one += `,"values":[[` + numbers[0] + `,` + numbers[1] + `]]`
+	case StringValues:
+		one += `,"values":[` + texts[0] + `,` + texts[1] + `]`
+	}
+	return one + "}"
 }

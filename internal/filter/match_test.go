@@ -339,14 +339,15 @@ func TestCloudAttributeTypes(t *testing.T) {
 }
 
 func TestMatchDoesNotAllocate(t *testing.T) {
-	m := Compile(mustParse(t, `{"includedEventTypes":["Contoso.Done"],"subjectBeginsWith":"models/","advancedFilters":[
+	m := Compile(mustParse(t, `{"includedEventTypes":["Microsoft.MachineLearningServices.RunCompleted"],"subjectBeginsWith":"models/","advancedFilters":[
 		{"operatorType":"StringContains","key":"data.a.b","values":["É"]},
+		{"operatorType":"StringContains","key":"data.text","values":["NEEDLE"]},
 		{"operatorType":"StringNotIn","key":"data.escaped","values":["y"]},
 		{"operatorType":"StringBeginsWith","key":"Source","values":["/sub"]},
 		{"operatorType":"NumberInRange","key":"data.n","values":[[1,2.5]]},
 		{"operatorType":"IsNotNull","key":"data.\u006cist"}]}`))
 	x := NewIndex([]Entry{{ID: 7, Matcher: m}})
-	e := parseEvent(t, `{"eventType":"contoso.done","subject":"MODELS/x","topic":"/SUB/1","data":{"a":{"b":"caf\u00e9"},"escaped":"\n","n":2.50,"list":[]}}`)
+	e := parseEvent(t, `{"eventType":"microsoft.machinelearningservices.runcompleted","subject":"MODELS/x","topic":"/SUB/1","data":{"text":"`+strings.Repeat("hay ", 50)+`needle","a":{"b":"caf\u00e9"},"escaped":"\n","n":2.50,"list":[]}}`)
 	dst := make([]uint64, 0, 4)
 	if allocs := testing.AllocsPerRun(100, func() { dst = x.Match(e, dst[:0]) }); allocs != 0 || len(dst) != 1 {
 		t.Errorf("%v allocations, matches %v", allocs, dst)

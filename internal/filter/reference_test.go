@@ -93,7 +93,16 @@ var refAliases = []struct {
 	{[]string{"dataversion", "eventtypeversion"}, "dataVersion", "dataschema"},
 }
 
-func refMember1(top any, name string) any { return refPath(top, []string{name}) }
+// refText returns an attribute of the event, which stored events spell exactly so.
+func refText(top any, name string) (text string, ok bool) {
+	for _, m := range top.(refObject) {
+		if m.name == name {
+			text, ok = m.value.(string)
+			return text, ok
+		}
+	}
+	return "", false
+}
 
 func refResolve(top any, schema event.Schema, key string) any {
 	path := strings.Split(key, ".")
@@ -124,7 +133,7 @@ func refResolve(top any, schema event.Schema, key string) any {
 				if schema == event.CloudEventSchemaV1_0 {
 					own = a.cloud
 				}
-				if text, ok := refMember1(top, own).(string); ok {
+				if text, ok := refText(top, own); ok {
 					if own == "dataschema" {
 						text = strings.TrimPrefix(text, "#")
 					}
@@ -134,7 +143,7 @@ func refResolve(top any, schema event.Schema, key string) any {
 		}
 	}
 	if unset(v) && schema == event.CustomEventSchema {
-		if w := refPath(refMember1(top, "data"), path); w != any(refMissing{}) {
+		if w := refPath(refPath(top, []string{"data"}), path); w != any(refMissing{}) {
 			return w
 		}
 	}
@@ -153,7 +162,7 @@ func refMatch(f *Filter, e *event.Event) bool {
 	if e.Schema == event.CloudEventSchemaV1_0 {
 		name = "type"
 	}
-	eventType, _ := refMember1(top, name).(string)
+	eventType, _ := refText(top, name)
 	wanted := len(f.IncludedEventTypes) == 0
 	for _, t := range f.IncludedEventTypes {
 		wanted = wanted || strings.EqualFold(t, "All") || refUpper(t) == refUpper(eventType)
@@ -161,7 +170,7 @@ func refMatch(f *Filter, e *event.Event) bool {
 	if !wanted {
 		return false
 	}
-	subject, has := refMember1(top, "subject").(string)
+	subject, has := refText(top, "subject")
 	begins, ends := f.SubjectBeginsWith, f.SubjectEndsWith
 	if !has && begins+ends != "" {
 		return false
