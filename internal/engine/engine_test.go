@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server/ats"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/carillon-events/carillon/internal/fault"
@@ -455,4 +456,8 @@ func copyDir(t testing.TB, from string) string {
 		t.Fatal(err)
 	}
 	return to
+}
+
+func streamConfig(name, subject string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{Name: name, Subjects: []string{subject}}
 }

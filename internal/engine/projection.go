@@ -233,7 +233,7 @@ func (j *projection) run(ctx context.Context) {
 			j.mark(ctx, at)
 			return
 		}
-		if at == j.written {
+		if at == j.written && at.safe == at.applied {
 			select {
 			case <-j.wake:
 			case <-ctx.Done():

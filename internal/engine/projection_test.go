@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// wantFacts compares the facts below a prefix, read one by one and as a list.
+func wantFacts(t *testing.T, p *Partition, prefix string, want map[string]string) {
+	t.Helper()
+	keys, err := p.FactKeys(t.Context(), prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for k, v := range want {
+		all = append(all, k)
+		f, ok, err := p.Fact(t.Context(), k)
+		if err != nil || !ok || string(f.Data) != v || f.Key != k || f.Generation == 0 || f.Time.IsZero() {
+			t.Errorf("fact %s: %+v %v %v, want %s", k, f, ok, err, v)
+		}
+	}
+	slices.Sort(all)
+	if fmt.Sprint(keys) != fmt.Sprint(all) {
+		t.Errorf("keys below %q: %v, want %v", prefix, keys, all)
+	}
+}
+
+func TestFacts(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := e.Partition()
+	for i := range 3 {
+		mustAppend(t, p, fact("run/w/a", fmt.Sprint("a", i)), fact("run/w/b.x", fmt.Sprint("b", i)), fact("run/w2/c", "c"), fact("run/w", "w"))
+		wantFacts(t, p, "run/w/", map[string]string{"run/w/a": fmt.Sprint("a", i), "run/w/b.x": fmt.Sprint("b", i)})
+	}
+	mustAppend(t, p, fact("run/w/a", ""))
+	mustAppend(t, p, fact("run/w/d", "1"), fact("run/w/d", "2"))
+	want := map[string]string{"run/w/b.x": "b2", "run/w/d": "2"}
+	check := func(p *Partition) {
+		t.Helper()
+		wantFacts(t, p, "run/w/", want)
+		wantFacts(t, p, "run/w2/", map[string]string{"run/w2/c": "c"})
+		wantFacts(t, p, "", map[string]string{"run/w/b.x": "b2", "run/w/d": "2", "run/w2/c": "c", "run/w": "w"})
+		if _, ok, err := p.Fact(t.Context(), "run/w/a"); ok || err != nil {
+			t.Errorf("deleted fact: %v %v", ok, err)
+		}
+		if _, ok, err := p.Fact(t.Context(), "run/none"); ok || err != nil {
+			t.Errorf("absent fact: %v %v", ok, err)
+		}
+	}
+	check(p)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(open(t, Options{Dir: dir}).Partition())
+}
+
+// TestFactsAfterUncleanStop opens a copy of a directory in use, as a crash would
+// leave it: what was not projected yet comes from the log.
+func TestFactsAfterUncleanStop(t *testing.T) {
+	e := open(t, Options{})
+	p := e.Partition()
+	want := map[string]string{}
+	for i := range 600 {
+		key := fmt.Sprintf("run/w/%d", i%200)
+		want[key] = fmt.Sprint(i)
+		mustAppend(t, p, fact(key, want[key]), eventRecord("e"))
+	}
+	mustAppend(t, p, fact("run/w/7", ""))
+	delete(want, "run/w/7")
+	var log bytes.Buffer
+	crashed := open(t, Options{Dir: copyDir(t, e.opts.Dir), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	wantFacts(t, crashed.Partition(), "run/w/", want)
+	if line := log.String(); !strings.Contains(line, "last_stop=unclean") || !strings.Contains(line, "facts_replayed=601") {
+		t.Errorf("log: %s", line)
+	}
+	wantFacts(t, p, "run/w/", want)
+}
+
+// TestPurgeWaitsForFacts: a fact's frame stays until its projection is safely on
+// disk, five sync intervals later.
+func TestPurgeWaitsForFacts(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e, err := Open(t.Context(), Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := e.Partition()
+		r := mustAppend(t, p, fact("k", "v"))
+		last := mustAppend(t, p, eventRecord("e")).Seq
+		bounds := func(want uint64) {
+			t.Helper()
+			if err := p.Purge(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			if first, _ := p.Bounds(); first != want {
+				t.Errorf("first kept frame %d, want %d", first, want)
+			}
+		}
+		bounds(r.Seq)
+		time.Sleep(9 * time.Second)
+		bounds(r.Seq)
+		time.Sleep(3 * time.Second)
+		bounds(last)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if p.projection.written != (projected{last, last}) {
+			t.Errorf("mark %+v, want %d", p.projection.written, last)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestAppendWaitsForProjection(t *testing.T) {
+	p := open(t, Options{}).Partition()
+	p.projection.mu.Lock()
+	full := make(chan struct{})
+	p.projection.full = full
+	p.projection.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.Append(ctx, []Record{fact("k", "v")}); err == nil {
+		t.Error("a fact was appended though the projection is far behind")
+	}
+	mustAppend(t, p, eventRecord("events do not wait"))
+	done := make(chan error)
+	go func() {
+		_, err := p.Append(context.Background(), []Record{fact("k", "v")})
+		done <- err
+	}()
+	p.projection.mu.Lock()
+	close(full)
+	p.projection.full = nil
+	p.projection.mu.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
