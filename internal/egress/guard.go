@@ -125,6 +125,8 @@ func (g *Guard) CheckURL(u *url.URL) error {
 		return fmt.Errorf("the URL must not hold user information before the host")
 	case u.Fragment != "" || u.RawFragment != "":
 		return fmt.Errorf("the URL must not have a fragment (#)")
+	case strings.ContainsFunc(u.RawQuery, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return fmt.Errorf("the query of the URL must be percent-encoded")
 	}
 	port, err := portOf(u)
 	if err != nil {

@@ -110,6 +110,7 @@ func TestCheckURL(t *testing.T) {
 		{"user information", strict, "https://me:s3cret@hooks.example.org/", "user information"},
 		{"fragment", strict, "https://hooks.example.org/#s3cret", "fragment"},
 		{"host beyond ASCII", strict, "https://bücher.example/", "ASCII"},
+		{"space in the query", strict, "https://hooks.example.org/?s3cret=a b", "percent-encoded"},
 		{"port 0", strict, "https://hooks.example.org:0/", "between 1 and 65535"},
 		{"port too large", strict, "https://hooks.example.org:65536/", "between 1 and 65535"},
 		{"loopback", strict, "https://127.0.0.1/", "--allow-destination 127.0.0.0/8"},
