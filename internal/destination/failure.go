@@ -1,0 +1,130 @@
+package destination
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/egress"
+)
+
+// tlsError is a TLS handshake that failed.
+type tlsError struct{ err error }
+
+func (e *tlsError) Error() string { return "TLS handshake: " + e.err.Error() }
+func (e *tlsError) Unwrap() error { return e.err }
+
+// headError is an answer whose head cannot be read.
+type headError struct{ err error }
+
+func (e *headError) Error() string { return "read answer: " + e.err.Error() }
+func (e *headError) Unwrap() error { return e.err }
+
+func canceled() broker.Response {
+	return broker.Response{Outcome: broker.Canceled, Detail: "the attempt was cut short"}
+}
+
+func timedOut(hold time.Duration) broker.Response {
+	return broker.Response{Outcome: broker.TimedOut, Detail: "no answer within " + hold.String()}
+}
+
+// unconnected tells why there is no connection.
+func unconnected(err error) broker.Response {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		detail := "the host name could not be resolved"
+		if dns.IsNotFound {
+			detail = "the host name does not exist"
+		}
+		return broker.Response{Outcome: broker.ResolutionError, Detail: detail}
+	}
+	return broker.Response{Outcome: broker.SocketError, Detail: short(classOf(err))}
+}
+
+// interrupted tells why an exchange on a connection has no answer.
+func interrupted(ctx context.Context, err error, hold time.Duration) broker.Response {
+	switch {
+	case ctx.Err() != nil:
+		return canceled()
+	case isTimeout(err):
+		return timedOut(hold)
+	}
+	if _, ok := errors.AsType[*headError](err); ok && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !isSocket(err) {
+		return broker.Response{Outcome: broker.GenericError, Detail: "the answer is not HTTP/1.1, or its head is longer than 16 KiB"}
+	}
+	return broker.Response{Outcome: broker.SocketError, Detail: classOf(err)}
+}
+
+// classOf names the class of a connection's failure, for whoever set up the
+// destination. It shows nothing that the other side wrote.
+func classOf(err error) string {
+	if refused, ok := errors.AsType[*egress.RefusedError](err); ok {
+		return refused.Error()
+	}
+	if text := certificateClass(err); text != "" {
+		return text
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "the endpoint does not speak TLS"
+	}
+	if _, ok := errors.AsType[*tlsError](err); ok && !isSocket(err) && !isTimeout(err) {
+		return "the TLS handshake failed"
+	}
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection was refused"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the connection was reset"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "the host cannot be reached"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was closed without an answer"
+	case isTimeout(err), errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, context.DeadlineExceeded):
+		return "the connection could not be opened in time"
+	}
+	return "the connection failed"
+}
+
+// certificateClass tells what is wrong with the certificate, "" when nothing is.
+func certificateClass(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "the certificate is signed by an authority that is not trusted here"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "the certificate is not for this host"
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		if invalid.Reason == x509.Expired {
+			return "the certificate has expired or is not valid yet"
+		}
+		return "the certificate is not valid"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "the certificate cannot be verified"
+	}
+	return ""
+}
+
+func isSocket(err error) bool {
+	_, ok := errors.AsType[syscall.Errno](err)
+	return ok
+}
+
+// isTimeout tells whether one of our own deadlines ended it. A TCP connection
+// that the system gave up is not that.
+func isTimeout(err error) bool {
+	type timeout interface {
+		error
+		Timeout() bool
+	}
+	t, ok := errors.AsType[timeout](err)
+	return ok && t.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
+}
+
+// short cuts a text to what a Response may hold.
+func short(text string) string { return text[:min(len(text), 200)] }
