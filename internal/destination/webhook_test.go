@@ -618,7 +618,6 @@ func TestRequestBytes(t *testing.T) {
 func TestTLSVersions(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	srv.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10} //nolint:gosec // the point of the test
-	srv.Config.ErrorLog = nil
 	srv.StartTLS()
 	defer srv.Close()
 	roots := x509.NewCertPool()
