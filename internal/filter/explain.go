@@ -116,4 +116,12 @@ func quoted(texts []string) []string {
 	return out
 }
 
-func enumerate(items []string) string { return strings.Join(items, ", ") }
+// shownItems is how many items of a list an explanation shows.
+const shownItems = 25
+
+func enumerate(items []string) string {
+	if more := len(items) - shownItems; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(items[:shownItems], ", "), more)
+	}
+	return strings.Join(items, ", ")
+}

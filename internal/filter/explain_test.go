@@ -12,6 +12,8 @@ func TestExplain(t *testing.T) {
 	}{
 		{"wanted", `{}`, grid, ""},
 		{"type", `{"includedEventTypes":["A","B"],"subjectBeginsWith":"nor this"}`, grid, `includedEventTypes: the event type "Contoso.Done" is none of "A", "B"`},
+		{"many types", `{"includedEventTypes":[` + strings.Repeat(`"A",`, 29) + `"B"]}`, grid,
+			`includedEventTypes: the event type "Contoso.Done" is none of ` + strings.Repeat(`"A", `, 24) + `"A" and 5 more`},
 		{"subject begins", `{"subjectBeginsWith":"runs/"}`, grid, `subjectBeginsWith: the subject "models/churn:1" does not begin with "runs/" (ignoring case)`},
 		{"subject ends", `{"subjectEndsWith":"CHURN:1","isSubjectCaseSensitive":true}`, grid, `subjectEndsWith: the subject "models/churn:1" does not end with "CHURN:1" (in exactly these letters)`},
 		{"no subject", `{"subjectEndsWith":"x"}`, `{}`, `subjectEndsWith: the event has no subject, it should end with "x"`},

@@ -82,6 +82,8 @@ func FuzzMatchJSON(f *testing.F) {
 	for i, c := range cases {
 		f.Add([]byte(c.Filter), []byte(c.Event), uint8(i))
 	}
+	// An attribute that is not in its canonical spelling is none.
+	f.Add([]byte(`{"subjectBeginsWith":"m"}`), []byte(`{"suBjeCt":"m"}`), uint8(2))
 	f.Fuzz(func(t *testing.T, filter, raw []byte, schema uint8) {
 		if event.Check(raw) == nil && event.KindOf(raw) == event.Object && storable(raw) {
 			compareWithReference(t, string(filter), string(raw), event.EventGridSchema+event.Schema(schema%3))

@@ -26,8 +26,8 @@ type condition struct {
 	boolean  event.Kind // True or False
 }
 
-// Compile prepares a filter for matching. The filter's numbers must be JSON
-// numbers, as those of Parse are.
+// Compile prepares a filter for matching. The filter must be one that Parse could
+// return: its numbers are JSON numbers, and each operator has its operands.
 func Compile(f *Filter) *Matcher {
 	m := &Matcher{filter: *f, begins: []byte(f.SubjectBeginsWith), ends: []byte(f.SubjectEndsWith)}
 	if !f.IsSubjectCaseSensitive {
@@ -64,7 +64,9 @@ func compileCondition(c *Condition) condition {
 }
 
 // Match reports whether the event subscription wants the event: its type, its
-// subject and every advanced filter agree. Source: spec/filtering.md section 5.
+// subject and every advanced filter agree. It allocates only for long texts: with
+// escapes over 256 bytes, or under StringContains over 512.
+// Source: spec/filtering.md section 5.
 func (m *Matcher) Match(e *event.Event) bool { return m.refusal(e) == nothingRefuses }
 
 // The clauses that can refuse an event, in the order in which they are asked:
