@@ -146,7 +146,10 @@ func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, v
 	m.Registered = max(first, now.UnixMilli())
 	m.stamp(t.By, now, true)
 	var w write
-	number, _ := strconv.ParseInt(version, 10, 64) // 0 for a name that is no number
+	number, err := strconv.ParseInt(version, 10, 64)
+	if err != nil {
+		number = 0 // a name that is no number
+	}
 	if !known || number > model.Highest {
 		model.Highest = max(number, model.Highest)
 		model.stamp(t.By, now, !known)

@@ -26,7 +26,7 @@ func (h *Head) head() *Head { return h }
 
 // stamp sets who changed the object, and made it if it is new.
 func (h *Head) stamp(by resource.Stamp, now time.Time, isNew bool) {
-	by.At = now
+	by.At = now.UTC()
 	if h.Modified = by; isNew {
 		h.Created = by
 	}
@@ -137,9 +137,11 @@ func (s *Service) record(ctx context.Context, w *write) (engine.Receipt, error) 
 // trace is what a deleted object leaves behind, so that one made again under its
 // name does not repeat its event ids.
 type trace struct {
-	Head
+	own  Head  // not stored: nobody asks for a trace's etag
 	Next int64 `json:"next"` // the least number that was not used
 }
+
+func (t *trace) head() *Head { return &t.own }
 
 // traceKey is the key of the trace of the object with a key.
 func traceKey(ws resource.UID, objectKey string) string {
