@@ -307,7 +307,7 @@ func (d *decoder) malformed(index int, syntax *SyntaxError) *InvalidError {
 
 // shorten cuts published text down to what a message should show.
 func shorten[T string | []byte](text T) string {
-	const most = 100
+	const most = 256
 	if len(text) <= most {
 		return string(text)
 	}

@@ -1,0 +1,210 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// Topic is what publishing needs to know of a custom topic.
+type Topic struct {
+	UID     resource.UID
+	ID      string // ARM id, in the spelling of the resource
+	Schema  event.Schema
+	Keys    [2]string // both are valid; an empty one never is
+	Lenient bool      // see event.DecodeOptions
+}
+
+// Topics finds custom topics by name. A name is compared ignoring case; region is
+// empty where the address does not name it.
+type Topics interface {
+	FindTopic(ctx context.Context, name, region string) (topic Topic, found bool, err error)
+}
+
+// Publisher stores the events of one request, all or none, and returns nil once
+// they are durable at the configured level. It may keep the events.
+type Publisher interface {
+	Publish(ctx context.Context, topic resource.UID, events []event.Event) error
+}
+
+// APIVersion is the only version of the publish API.
+const APIVersion = "2018-01-01"
+
+// Handler answers the requests of the data plane.
+type Handler struct {
+	topics    Topics
+	publisher Publisher
+	metrics   *metrics
+}
+
+// New returns a handler for the topics that topics finds. registerer may be nil.
+func New(topics Topics, publisher Publisher, registerer prometheus.Registerer) *Handler {
+	return &Handler{topics: topics, publisher: publisher, metrics: newMetrics(registerer)}
+}
+
+// ServeHTTP answers one request. Source: spec/events.md sections 8.1 to 8.3.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header["Api-Supported-Versions"] = supportedVersions
+	if header["X-Ms-Request-Id"] == nil {
+		header["X-Ms-Request-Id"] = []string{telemetry.NewID()}
+	}
+	if r.TLS != nil {
+		header["Strict-Transport-Security"] = transportSecurity
+	}
+	record := telemetry.RecordOf(r.Context())
+	if err := h.serve(w, r); err != nil {
+		h.metrics.refuse(err)
+		record.SetError(err)
+		fault.WritePublish(w, r, err)
+		return
+	}
+	record.SetLevel(slog.LevelDebug)
+}
+
+var (
+	supportedVersions = []string{APIVersion}
+	transportSecurity = []string{"max-age=31536000; includeSubDomains"}
+)
+
+// serve answers a request that nothing is wrong with, and otherwise returns what is.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+	address, ok := addressOf(r)
+	if !ok {
+		return fault.New(fault.NotFound, "ResourceNotFound", "Nothing is published at '%s' of host '%s': events go to /api/events of a topic.", r.URL.Path, r.Host)
+	}
+	topic, found, err := h.topics.FindTopic(r.Context(), address.topic, address.region)
+	if err != nil {
+		return fmt.Errorf("find topic %s: %w", address.topic, err)
+	}
+	if !found || r.Method == http.MethodHead {
+		return fault.New(fault.NotFound, "ResourceNotFound", "The topic '%s' is not found%s.", address.topic, inRegion(address.region))
+	}
+	switch r.Method {
+	case http.MethodPost:
+		return h.publish(r, &topic)
+	case http.MethodOptions:
+		// The documented way to learn the input schema. It tells nothing secret and
+		// asks for no credential.
+		w.Header()["Allow"] = []string{allowed}
+		w.Header()["Aeg-Input-Event-Schema"] = []string{topic.Schema.InputName()}
+		return nil
+	default:
+		f := fault.New(fault.MethodNotAllowed, "MethodNotAllowed", "Method %s is not allowed here: events are published with POST.", r.Method)
+		f.Allow = allowed
+		return f
+	}
+}
+
+const allowed = "POST,OPTIONS"
+
+func inRegion(region string) string {
+	if region == "" {
+		return ""
+	}
+	return " in region '" + region + "'"
+}
+
+// publish takes the events of one request. An answer without body is written by
+// net/http.
+func (h *Handler) publish(r *http.Request, topic *Topic) error {
+	record := telemetry.RecordOf(r.Context())
+	record.Add(slog.String(telemetry.Topic, topic.ID))
+	if err := authenticate(r, topic); err != nil {
+		return err
+	}
+	if err := checkVersion(r); err != nil {
+		return err
+	}
+	events, err := decode(r, topic)
+	if err != nil {
+		return err
+	}
+	record.Add(slog.Int(telemetry.Events, len(events)))
+	return h.publisher.Publish(r.Context(), topic.UID, events)
+}
+
+// checkVersion accepts a missing api-version, as the service does though its own
+// description requires one. Source: spec/events.md section 8.1.
+func checkVersion(r *http.Request) error {
+	if r.URL.RawQuery == "" || r.URL.RawQuery == "api-version="+APIVersion {
+		return nil // what nearly every request has, without parsing
+	}
+	for name, values := range r.URL.Query() {
+		if !strings.EqualFold(name, "api-version") {
+			continue
+		}
+		for _, version := range values {
+			if version != "" && version != APIVersion {
+				return fault.New(fault.Invalid, "InvalidApiVersion", "The api-version '%s' is not supported: use %s.", version, APIVersion)
+			}
+		}
+	}
+	return nil
+}
+
+// address is where a request is sent to.
+type address struct {
+	topic  string
+	region string
+}
+
+// HostSuffix is how the hosts of topics end.
+const HostSuffix = ".eventgrid.localhost"
+
+const (
+	topicsPath = "/topics/"
+	eventsPath = "/api/events"
+)
+
+// Serves reports whether a request is one for the data plane, so that a server
+// can put its planes behind one port.
+func Serves(r *http.Request) bool {
+	_, _, ok := hostAddress(r.Host)
+	return ok || hasPrefixFold(r.URL.Path, topicsPath)
+}
+
+// addressOf reads the address of a request: a topic's own host, or its path on any
+// host. Paths are taken in any case and with a slash at the end.
+// Source: spec/events.md section 8.1; design.md, "One binary, one port".
+func addressOf(r *http.Request) (address, bool) {
+	path := strings.TrimSuffix(r.URL.Path, "/")
+	topic, region, ok := hostAddress(r.Host)
+	if ok && strings.EqualFold(path, eventsPath) {
+		return address{topic, region}, true
+	}
+	at := len(path) - len(eventsPath)
+	if at <= len(topicsPath) || !hasPrefixFold(path, topicsPath) || !strings.EqualFold(path[at:], eventsPath) {
+		return address{}, false
+	}
+	topic = path[len(topicsPath):at]
+	return address{topic: topic}, !strings.Contains(topic, "/")
+}
+
+// hostAddress takes a host of the form {topic}.{region}-1.eventgrid.localhost
+// apart, with or without a port.
+func hostAddress(host string) (topic, region string, ok bool) {
+	if colon := strings.LastIndexByte(host, ':'); colon >= 0 {
+		host = host[:colon]
+	}
+	at := len(host) - len(HostSuffix)
+	if at <= 0 || !strings.EqualFold(host[at:], HostSuffix) {
+		return "", "", false
+	}
+	topic, region, _ = strings.Cut(host[:at], ".")
+	region, numbered := strings.CutSuffix(region, "-1")
+	return topic, region, numbered && topic != "" && region != "" && !strings.Contains(region, ".")
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}

@@ -1,0 +1,34 @@
+package ingest
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+// metrics count what the broker never sees.
+type metrics struct {
+	refused *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eventgrid_publish_refused_requests_total",
+		Help: "Publish requests answered with an error, by its finer code.",
+	}, []string{"code"})}
+	if r != nil {
+		r.MustRegister(m.refused)
+	}
+	return m
+}
+
+// refuse counts an error by its code; codes are a closed set.
+func (m *metrics) refuse(err error) {
+	code := "InternalServerError"
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Code != "" {
+		code = f.Code
+	}
+	m.refused.WithLabelValues(code).Inc()
+}
