@@ -17,6 +17,7 @@ import (
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
@@ -28,55 +29,20 @@ const (
 	handshakeAttempts = 3                // when there is no answer; every answer is final
 )
 
-// ManualWindow is how long a validation link can be used.
-// Source: spec/delivery.md section 1.3.
-const ManualWindow = 10 * time.Minute
+// endpointField is where a request names the endpoint.
+const endpointField = "properties.destination.properties.endpointUrl"
 
-// ValidationRequest says which endpoint is asked, on whose behalf, and how it may
-// answer.
-type ValidationRequest struct {
-	URL           string       // the full endpoint URL, query included
-	Name          string       // of the event subscription
-	TopicID       string       // full resource id of the topic or source
-	Schema        event.Schema // that deliveries will have; it chooses the handshake
-	Code          string       // that the endpoint sends back (Event Grid form)
-	ValidationURL string       // link that validates later; "" when that is not offered
-	Origin        string       // who asks (CloudEvents form); "" for DefaultOrigin
-	Rate          int          // deliveries per minute to ask for (CloudEvents form); 0 asks for none
-}
-
-// ValidationState is how a handshake ended that did not fail.
-type ValidationState uint8
-
-// The states.
-const (
-	Validated            ValidationState = iota + 1 // the endpoint wants the events
-	AwaitingManualAction                            // it took the request and may follow the link within ManualWindow
-)
-
-// String returns the state's name.
-func (s ValidationState) String() string {
-	switch s {
-	case Validated:
-		return "Validated"
-	case AwaitingManualAction:
-		return "AwaitingManualAction"
-	}
-	return "Unknown"
-}
-
-// ValidationResult is what a handshake that did not fail brought.
-type ValidationResult struct {
-	State   ValidationState
-	Rate    int    // deliveries per minute that the endpoint allows; 0 for no limit told
-	Message string // for the operator, while AwaitingManualAction: what the endpoint did and what is expected
-}
-
-// Handshaker asks endpoints whether they want events.
+// Handshaker asks endpoints whether they want events. It satisfies
+// manage.Handshaker.
 type Handshaker struct {
 	check  func(*url.URL) error
 	client *http.Client
 }
+
+var _ manage.Handshaker = (*Handshaker)(nil)
+
+// asked is the request that a handshake works for.
+type asked manage.ValidationRequest
 
 // NewHandshaker returns a Handshaker that dials through guard.
 func NewHandshaker(guard *egress.Guard) *Handshaker {
@@ -87,13 +53,14 @@ func NewHandshaker(guard *egress.Guard) *Handshaker {
 // refuses, or cannot be reached, is a fault of kind Invalid whose message names
 // the URL without its query. Validate can take more than a minute and a half; it
 // ends with ctx.
-func (h *Handshaker) Validate(ctx context.Context, v ValidationRequest) (ValidationResult, error) {
+func (h *Handshaker) Validate(ctx context.Context, r manage.ValidationRequest) (manage.ValidationResult, error) {
+	v := asked(r)
 	u, err := url.Parse(v.URL)
 	if err != nil {
-		return ValidationResult{}, fault.Field(endpointField, "The endpointUrl is not a URL: use https://host/path.")
+		return manage.ValidationResult{}, fault.Field(endpointField, "The endpointUrl is not a URL: use https://host/path.")
 	}
 	if err := h.check(u); err != nil {
-		return ValidationResult{}, fault.Field(endpointField, "The endpointUrl cannot be a destination: %s.", err)
+		return manage.ValidationResult{}, fault.Field(endpointField, "The endpointUrl cannot be a destination: %s.", err)
 	}
 	ask := h.askEventGrid
 	if v.Schema == event.CloudEventSchemaV1_0 {
@@ -105,13 +72,13 @@ func (h *Handshaker) Validate(ctx context.Context, v ValidationRequest) (Validat
 			return result, nil
 		}
 		if ctx.Err() != nil {
-			return ValidationResult{}, fmt.Errorf("validate endpoint of event subscription %s: %w", v.Name, context.Cause(ctx))
+			return manage.ValidationResult{}, fmt.Errorf("validate endpoint of event subscription %s: %w", v.Name, context.Cause(ctx))
 		}
 		if !errors.Is(err, errNoAnswer) {
-			return ValidationResult{}, v.fault(err)
+			return manage.ValidationResult{}, v.fault(err)
 		}
 		if attempt == handshakeAttempts {
-			return ValidationResult{}, v.fault(fmt.Errorf("%w, %d times", errNoAnswer, handshakeAttempts))
+			return manage.ValidationResult{}, v.fault(fmt.Errorf("%w, %d times", errNoAnswer, handshakeAttempts))
 		}
 		select {
 		case <-ctx.Done():
@@ -120,18 +87,15 @@ func (h *Handshaker) Validate(ctx context.Context, v ValidationRequest) (Validat
 	}
 }
 
-// endpointField is where a request names the endpoint.
-const endpointField = "properties.destination.properties.endpointUrl"
-
 var errNoAnswer = fmt.Errorf("there was no complete answer within %s", handshakeTime)
 
 // askOnce makes one attempt within its time.
-func askOnce(ctx context.Context, v ValidationRequest, ask func(context.Context, ValidationRequest) (ValidationResult, error)) (ValidationResult, error) {
+func askOnce(ctx context.Context, v asked, ask func(context.Context, asked) (manage.ValidationResult, error)) (manage.ValidationResult, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTime, errNoAnswer)
 	defer cancel()
 	result, err := ask(ctx, v)
 	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
-		return ValidationResult{}, errNoAnswer
+		return manage.ValidationResult{}, errNoAnswer
 	}
 	return result, err
 }
@@ -148,7 +112,7 @@ func (r *refusal) Unwrap() error { return r.err }
 
 // fault words a failed handshake as management clients know it.
 // Source: spec/delivery.md section 1.6, spec/management.md section 4.1.
-func (v ValidationRequest) fault(err error) error {
+func (v asked) fault(err error) error {
 	code, reason := "Unknown", err.Error()
 	var cause error
 	if r, ok := errors.AsType[*refusal](err); ok {
@@ -159,24 +123,24 @@ func (v ValidationRequest) fault(err error) error {
 			cause = errors.New(secret.Redact(r.err.Error()))
 		}
 	}
-	f := fault.New(fault.Invalid, "Url validation", "%s Http %s request failed with response code %s: %s. For troubleshooting, visit https://aka.ms/esvalidation.",
+	f := fault.New(fault.Invalid, manage.URLValidation, "%s Http %s request failed with response code %s. For troubleshooting, visit https://aka.ms/esvalidation. Reason: %s.",
 		v.failed(), v.method(), code, reason)
 	f.Target = endpointField
 	return f.Because(cause)
 }
 
 // awaiting words a handshake that goes on by hand.
-func (v ValidationRequest) awaiting(status int, what, hint string) ValidationResult {
+func (v asked) awaiting(status int, what, hint string) manage.ValidationResult {
 	message := fmt.Sprintf("%s Http %s request was answered with %s, but %s. GET is expected on the validation url within %d minutes.%s",
-		v.failed(), v.method(), statusName(status), what, int(ManualWindow.Minutes()), hint)
-	return ValidationResult{State: AwaitingManualAction, Message: message}
+		v.failed(), v.method(), statusName(status), what, int(manage.ManualWindow.Minutes()), hint)
+	return manage.ValidationResult{Message: message}
 }
 
-func (v ValidationRequest) failed() string {
+func (v asked) failed() string {
 	return "Webhook validation handshake failed for " + secret.MaskURL(v.URL) + "."
 }
 
-func (v ValidationRequest) method() string {
+func (v asked) method() string {
 	if v.Schema == event.CloudEventSchemaV1_0 {
 		return http.MethodOptions
 	}
@@ -211,7 +175,7 @@ type validationData struct {
 }
 
 // askEventGrid posts the validation event.
-func (h *Handshaker) askEventGrid(ctx context.Context, v ValidationRequest) (ValidationResult, error) {
+func (h *Handshaker) askEventGrid(ctx context.Context, v asked) (manage.ValidationResult, error) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
 	enc.SetEscapeHTML(false) // the link holds '&'
@@ -224,7 +188,7 @@ func (h *Handshaker) askEventGrid(ctx context.Context, v ValidationRequest) (Val
 		MetadataVersion: "1",
 		DataVersion:     "2",
 	}}); err != nil {
-		return ValidationResult{}, fmt.Errorf("encode validation event: %w", err)
+		return manage.ValidationResult{}, fmt.Errorf("encode validation event: %w", err)
 	}
 	body.Truncate(body.Len() - 1) // the encoder's line end
 	resp, answer, err := h.exchange(ctx, v, &body, http.Header{
@@ -236,7 +200,7 @@ func (h *Handshaker) askEventGrid(ctx context.Context, v ValidationRequest) (Val
 		"aeg-metadata-version":  {"1"},
 	})
 	if err != nil {
-		return ValidationResult{}, err
+		return manage.ValidationResult{}, err
 	}
 	return v.judgeEventGrid(resp.StatusCode, answer)
 }
@@ -244,13 +208,13 @@ func (h *Handshaker) askEventGrid(ctx context.Context, v ValidationRequest) (Val
 // judgeEventGrid reads the answer to the validation event. Only 200 with the
 // exact code validates; 200 to 204 without it leaves the link to be followed.
 // Source: spec/delivery.md section 1.2.
-func (v ValidationRequest) judgeEventGrid(status int, answer []byte) (ValidationResult, error) {
+func (v asked) judgeEventGrid(status int, answer []byte) (manage.ValidationResult, error) {
 	if status < 200 || status > 204 {
-		return ValidationResult{}, refused(status)
+		return manage.ValidationResult{}, refused(status)
 	}
 	code, hint := validationResponse(answer)
 	if status == http.StatusOK && code != "" && code == v.Code {
-		return ValidationResult{State: Validated}, nil
+		return manage.ValidationResult{Validated: true}, nil
 	}
 	what := "without the validation code"
 	switch {
@@ -260,7 +224,7 @@ func (v ValidationRequest) judgeEventGrid(status int, answer []byte) (Validation
 		what = "not with 200 and the validation code"
 	}
 	if v.ValidationURL == "" {
-		return ValidationResult{}, &refusal{status: status, reason: "the endpoint answered " + what + hint}
+		return manage.ValidationResult{}, &refusal{status: status, reason: "the endpoint answered " + what + hint}
 	}
 	return v.awaiting(status, what, hint), nil
 }
@@ -292,7 +256,7 @@ func validationResponse(answer []byte) (code, hint string) {
 
 // askCloudEvents asks for consent by OPTIONS.
 // Source: spec/delivery.md section 1.4.
-func (h *Handshaker) askCloudEvents(ctx context.Context, v ValidationRequest) (ValidationResult, error) {
+func (h *Handshaker) askCloudEvents(ctx context.Context, v asked) (manage.ValidationResult, error) {
 	header := http.Header{"WebHook-Request-Origin": {v.origin()}}
 	if v.ValidationURL != "" {
 		header["WebHook-Request-Callback"] = []string{v.ValidationURL}
@@ -302,12 +266,12 @@ func (h *Handshaker) askCloudEvents(ctx context.Context, v ValidationRequest) (V
 	}
 	resp, _, err := h.exchange(ctx, v, nil, header)
 	if err != nil {
-		return ValidationResult{}, err
+		return manage.ValidationResult{}, err
 	}
 	return v.judgeCloudEvents(resp.StatusCode, resp.Header)
 }
 
-func (v ValidationRequest) origin() string {
+func (v asked) origin() string {
 	if v.Origin == "" {
 		return DefaultOrigin
 	}
@@ -315,39 +279,29 @@ func (v ValidationRequest) origin() string {
 }
 
 // judgeCloudEvents reads the answer to OPTIONS: consent is a 2xx with our origin
-// or "*" allowed. An endpoint that says nothing about origins may still follow
+// or "*" allowed; the rate it may allow is not kept. An endpoint that says nothing about origins may still follow
 // the callback; one that names others has refused.
-func (v ValidationRequest) judgeCloudEvents(status int, header http.Header) (ValidationResult, error) {
+func (v asked) judgeCloudEvents(status int, header http.Header) (manage.ValidationResult, error) {
 	if status < 200 || status > 299 {
-		return ValidationResult{}, refused(status)
+		return manage.ValidationResult{}, refused(status)
 	}
 	told := false
 	for _, value := range header.Values("WebHook-Allowed-Origin") {
 		for origin := range strings.SplitSeq(value, ",") {
 			origin = strings.TrimSpace(origin)
 			if origin == "*" || strings.EqualFold(origin, v.origin()) {
-				return ValidationResult{State: Validated, Rate: AllowedRate(header)}, nil
+				return manage.ValidationResult{Validated: true}, nil
 			}
 			told = told || origin != ""
 		}
 	}
 	switch {
 	case told:
-		return ValidationResult{}, &refusal{status: status, reason: "the endpoint allows other origins than " + v.origin() + " in WebHook-Allowed-Origin"}
+		return manage.ValidationResult{}, &refusal{status: status, reason: "the endpoint allows other origins than " + v.origin() + " in WebHook-Allowed-Origin"}
 	case v.ValidationURL == "":
-		return ValidationResult{}, &refusal{status: status, reason: "the endpoint did not answer with WebHook-Allowed-Origin: " + v.origin()}
+		return manage.ValidationResult{}, &refusal{status: status, reason: "the endpoint did not answer with WebHook-Allowed-Origin: " + v.origin()}
 	}
 	return v.awaiting(status, "without WebHook-Allowed-Origin", ""), nil
-}
-
-// AllowedRate returns the deliveries per minute that a WebHook-Allowed-Rate header
-// grants, 0 for no limit told. A callback may carry the header too.
-func AllowedRate(header http.Header) int {
-	rate, err := strconv.Atoi(strings.TrimSpace(header.Get("WebHook-Allowed-Rate")))
-	if err != nil || rate < 0 {
-		return 0
-	}
-	return rate
 }
 
 func refused(status int) error {
@@ -359,7 +313,7 @@ func refused(status int) error {
 }
 
 // exchange sends one handshake request and reads its answer whole.
-func (h *Handshaker) exchange(ctx context.Context, v ValidationRequest, body io.Reader, header http.Header) (*http.Response, []byte, error) {
+func (h *Handshaker) exchange(ctx context.Context, v asked, body io.Reader, header http.Header) (*http.Response, []byte, error) {
 	r, err := http.NewRequestWithContext(ctx, v.method(), v.URL, body)
 	if err != nil {
 		return nil, nil, &refusal{reason: "the endpoint URL cannot be read"}

@@ -21,6 +21,16 @@ import (
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/manage"
+)
+
+// How a handshake ended.
+type ending int
+
+const (
+	failed ending = iota
+	waits
+	validated
 )
 
 const (
@@ -28,8 +38,8 @@ const (
 	testLink = "https://carillon.example/validate?id=1&token=l1nk"
 )
 
-func validation(schema event.Schema, url string) ValidationRequest {
-	return ValidationRequest{
+func validation(schema event.Schema, url string) manage.ValidationRequest {
+	return manage.ValidationRequest{
 		URL: url + "/ml/events?code=s3cret", Name: "model-registered-to-ci", Schema: schema, Code: testCode, ValidationURL: testLink, Rate: 120,
 		TopicID: "/subscriptions/S/resourceGroups/RG/providers/Microsoft.MachineLearningServices/workspaces/WS",
 	}
@@ -71,31 +81,31 @@ func TestEventGridHandshake(t *testing.T) {
 	tests := []struct {
 		name    string
 		handler http.HandlerFunc
-		state   ValidationState
+		state   ending
 		message []string // of the result or the fault
 	}{
-		{"the code", reply(200, good), Validated, nil},
-		{"the code among others", reply(200, "\n{\"a\":[1],\"validationResponse\":\""+testCode+"\",\"validationresponse\":\"x\"}\n"), Validated, nil},
-		{"nothing", reply(200, ""), AwaitingManualAction, []string{"answered with OK", "without the validation code", "GET is expected on the validation url within 10 minutes."}},
-		{"not JSON", reply(200, "ok s3cret"), AwaitingManualAction, []string{"without the validation code"}},
-		{"another code", reply(200, `{"validationResponse":"s3cret"}`), AwaitingManualAction, []string{"with another validation code"}},
-		{"the code in other case", reply(200, `{"validationResponse":"`+strings.ToLower(testCode)+`"}`), AwaitingManualAction, []string{"with another validation code"}},
-		{"not a string", reply(200, `{"validationResponse":7}`), AwaitingManualAction, []string{"must be a string"}},
-		{"wrong spelling", reply(200, `{"ValidationResponse":"`+testCode+`"}`), AwaitingManualAction, []string{"must be spelled validationResponse"}},
-		{"an array", reply(200, "["+good+"]"), AwaitingManualAction, []string{"not an array"}},
-		{"too long", reply(200, `{"a":"`+strings.Repeat("x", maxBody)+`","validationResponse":"`+testCode+`"}`), AwaitingManualAction, nil},
-		{"201 with the code", reply(201, good), AwaitingManualAction, []string{"answered with Created", "not with 200"}},
-		{"202 with the code", reply(202, good), AwaitingManualAction, []string{"answered with Accepted"}},
-		{"203", reply(203, good), AwaitingManualAction, []string{"answered with NonAuthoritativeInformation"}},
-		{"204", reply(204, ""), AwaitingManualAction, []string{"answered with NoContent"}},
-		{"205", reply(205, ""), 0, []string{"Http POST request failed with response code ResetContent"}},
-		{"302", reply(302, "", "Location", "https://127.0.0.1/?s3cret"), 0, []string{"response code Found", "redirects are not followed"}},
-		{"400", reply(400, "s3cret"), 0, []string{"response code BadRequest", "the endpoint answered 400"}},
-		{"401", reply(401, good), 0, []string{"response code Unauthorized"}},
-		{"404", reply(404, ""), 0, []string{"response code NotFound"}},
-		{"409", reply(409, ""), 0, []string{"response code Conflict"}},
-		{"500", reply(500, good), 0, []string{"response code InternalServerError"}},
-		{"599", reply(599, ""), 0, []string{"response code 599"}},
+		{"the code", reply(200, good), validated, nil},
+		{"the code among others", reply(200, "\n{\"a\":[1],\"validationResponse\":\""+testCode+"\",\"validationresponse\":\"x\"}\n"), validated, nil},
+		{"nothing", reply(200, ""), waits, []string{"answered with OK", "without the validation code", "GET is expected on the validation url within 10 minutes."}},
+		{"not JSON", reply(200, "ok s3cret"), waits, []string{"without the validation code"}},
+		{"another code", reply(200, `{"validationResponse":"s3cret"}`), waits, []string{"with another validation code"}},
+		{"the code in other case", reply(200, `{"validationResponse":"`+strings.ToLower(testCode)+`"}`), waits, []string{"with another validation code"}},
+		{"not a string", reply(200, `{"validationResponse":7}`), waits, []string{"must be a string"}},
+		{"wrong spelling", reply(200, `{"ValidationResponse":"`+testCode+`"}`), waits, []string{"must be spelled validationResponse"}},
+		{"an array", reply(200, "["+good+"]"), waits, []string{"not an array"}},
+		{"too long", reply(200, `{"a":"`+strings.Repeat("x", maxBody)+`","validationResponse":"`+testCode+`"}`), waits, nil},
+		{"201 with the code", reply(201, good), waits, []string{"answered with Created", "not with 200"}},
+		{"202 with the code", reply(202, good), waits, []string{"answered with Accepted"}},
+		{"203", reply(203, good), waits, []string{"answered with NonAuthoritativeInformation"}},
+		{"204", reply(204, ""), waits, []string{"answered with NoContent"}},
+		{"205", reply(205, ""), failed, []string{"Http POST request failed with response code ResetContent"}},
+		{"302", reply(302, "", "Location", "https://127.0.0.1/?s3cret"), failed, []string{"response code Found", "redirects are not followed"}},
+		{"400", reply(400, "s3cret"), failed, []string{"response code BadRequest", "the endpoint answered 400"}},
+		{"401", reply(401, good), failed, []string{"response code Unauthorized"}},
+		{"404", reply(404, ""), failed, []string{"response code NotFound"}},
+		{"409", reply(409, ""), failed, []string{"response code Conflict"}},
+		{"500", reply(500, good), failed, []string{"response code InternalServerError"}},
+		{"599", reply(599, ""), failed, []string{"response code 599"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -114,13 +124,13 @@ func TestEventGridHandshake(t *testing.T) {
 	}
 }
 
-func checkHandshake(t *testing.T, got ValidationResult, err error, state ValidationState, message []string) {
+func checkHandshake(t *testing.T, got manage.ValidationResult, err error, state ending, message []string) {
 	t.Helper()
-	if state == 0 {
+	if state == failed {
 		checkFault(t, err, message...)
 		return
 	}
-	if err != nil || got.State != state {
+	if err != nil || got.Validated != (state == validated) || got.Validated != (got.Message == "") {
 		t.Fatalf("%+v, %v; want %v", got, err, state)
 	}
 	for _, part := range message {
@@ -139,25 +149,24 @@ func TestCloudEventsHandshake(t *testing.T) {
 	tests := []struct {
 		name    string
 		handler http.HandlerFunc
-		state   ValidationState
-		rate    int
+		state   ending
 		message []string
 	}{
-		{"our origin", reply(200, "", allowed, "eventgrid.azure.net"), Validated, 0, nil},
-		{"our origin in other case", reply(200, "", "webhook-allowed-origin", "EventGrid.Azure.Net"), Validated, 0, nil},
-		{"any origin", reply(204, "", allowed, "*"), Validated, 0, nil},
-		{"among others", reply(200, "", allowed, "a.example, eventgrid.azure.net"), Validated, 0, nil},
-		{"in a second header", reply(200, "", allowed, "a.example", allowed, "*"), Validated, 0, nil},
-		{"with a rate", reply(200, "", allowed, "*", rate, "60"), Validated, 60, nil},
-		{"with any rate", reply(200, "", allowed, "*", rate, "*"), Validated, 0, nil},
-		{"with a bad rate", reply(200, "", allowed, "*", rate, "-1"), Validated, 0, nil},
-		{"any 2xx", reply(299, "", allowed, "*"), Validated, 0, nil},
-		{"no origin", reply(200, "", "Allow", "POST"), AwaitingManualAction, 0, []string{"Http OPTIONS request was answered with OK", "without WebHook-Allowed-Origin"}},
-		{"only the request header", reply(200, "", "WebHook-Request-Origin", "*"), AwaitingManualAction, 0, nil},
-		{"another origin", reply(200, "", allowed, "a.example"), 0, 0, []string{"Http OPTIONS request failed with response code OK", "allows other origins"}},
-		{"no success", reply(409, "", allowed, "*"), 0, 0, []string{"response code Conflict"}},
-		{"not found", reply(404, "s3cret"), 0, 0, []string{"response code NotFound"}},
-		{"redirect", reply(307, "", allowed, "*", "Location", "/s3cret"), 0, 0, []string{"redirects are not followed"}},
+		{"our origin", reply(200, "", allowed, "eventgrid.azure.net"), validated, nil},
+		{"our origin in other case", reply(200, "", "webhook-allowed-origin", "EventGrid.Azure.Net"), validated, nil},
+		{"any origin", reply(204, "", allowed, "*"), validated, nil},
+		{"among others", reply(200, "", allowed, "a.example, eventgrid.azure.net"), validated, nil},
+		{"in a second header", reply(200, "", allowed, "a.example", allowed, "*"), validated, nil},
+		{"with a rate", reply(200, "", allowed, "*", rate, "60"), validated, nil},
+		{"with any rate", reply(200, "", allowed, "*", rate, "*"), validated, nil},
+		{"with a bad rate", reply(200, "", allowed, "*", rate, "-1"), validated, nil},
+		{"any 2xx", reply(299, "", allowed, "*"), validated, nil},
+		{"no origin", reply(200, "", "Allow", "POST"), waits, []string{"Http OPTIONS request was answered with OK", "without WebHook-Allowed-Origin"}},
+		{"only the request header", reply(200, "", "WebHook-Request-Origin", "*"), waits, nil},
+		{"another origin", reply(200, "", allowed, "a.example"), failed, []string{"Http OPTIONS request failed with response code OK", "allows other origins"}},
+		{"no success", reply(409, "", allowed, "*"), failed, []string{"response code Conflict"}},
+		{"not found", reply(404, "s3cret"), failed, []string{"response code NotFound"}},
+		{"redirect", reply(307, "", allowed, "*", "Location", "/s3cret"), failed, []string{"redirects are not followed"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -165,9 +174,6 @@ func TestCloudEventsHandshake(t *testing.T) {
 			defer srv.Close()
 			got, err := NewHandshaker(loopback).Validate(t.Context(), validation(event.CloudEventSchemaV1_0, srv.URL))
 			checkHandshake(t, got, err, tt.state, tt.message)
-			if got.Rate != tt.rate {
-				t.Errorf("rate %d, want %d", got.Rate, tt.rate)
-			}
 		})
 	}
 }
@@ -200,10 +206,10 @@ func TestHandshakeWithoutConnection(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
 	}), "/in?code=s3cret")
 	for name, tt := range map[string]struct{ url, reason string }{
-		"refused":           {"http://" + closed, "response code Unknown: the connection was refused"},
+		"refused":           {"http://" + closed, "response code Unknown. For troubleshooting, visit https://aka.ms/esvalidation. Reason: the connection was refused."},
 		"no TLS there":      {"https" + plain.URL[4:], "does not speak TLS"},
 		"unknown authority": {secure.URL, "an authority that is not trusted here"},
-		"broken off":        {cut, "response code OK: the answer broke off"},
+		"broken off":        {cut, "Reason: the answer broke off."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, schema := range []event.Schema{event.EventGridSchema, event.CloudEventSchemaV1_0} {
@@ -222,7 +228,7 @@ func TestHandshakeRefusesDestination(t *testing.T) {
 		"ftp://8.8.8.8/s3cret":             "must start with https://",
 		"https://h\x00/s3cret":             "not a URL",
 	} {
-		_, err := NewHandshaker(egress.New(egress.Options{})).Validate(t.Context(), ValidationRequest{URL: url, Schema: event.EventGridSchema})
+		_, err := NewHandshaker(egress.New(egress.Options{})).Validate(t.Context(), manage.ValidationRequest{URL: url, Schema: event.EventGridSchema})
 		f, ok := errors.AsType[*fault.Error](err)
 		if !ok || f.Kind != fault.Invalid || f.Target != endpointField || !strings.Contains(f.Message, reason) || strings.Contains(f.Error(), "s3cret") {
 			t.Errorf("%s: %v, want %q", url, err, reason)
@@ -264,19 +270,19 @@ func TestHandshakeTimes(t *testing.T) {
 		name  string
 		serve func(n int, c net.Conn)
 		took  time.Duration
-		state ValidationState
+		state ending
 	}{
 		{"answer in time", func(_ int, c net.Conn) {
 			time.Sleep(29 * time.Second) // in the bubble's time
 			_, _ = io.WriteString(c, ok)
-		}, 29 * time.Second, Validated},
+		}, 29 * time.Second, validated},
 		{"answer at the second try", func(n int, c net.Conn) {
 			if n == 1 {
 				hang(c)
 				return
 			}
 			_, _ = io.WriteString(c, ok)
-		}, 35 * time.Second, Validated},
+		}, 35 * time.Second, validated},
 		{"half an answer counts as none", func(n int, c net.Conn) {
 			if n < 3 {
 				_, _ = io.WriteString(c, ok[:len(ok)-5])
@@ -284,8 +290,8 @@ func TestHandshakeTimes(t *testing.T) {
 				return
 			}
 			_, _ = io.WriteString(c, ok)
-		}, 70 * time.Second, Validated},
-		{"never", func(_ int, c net.Conn) { hang(c) }, 100 * time.Second, 0},
+		}, 70 * time.Second, validated},
+		{"never", func(_ int, c net.Conn) { hang(c) }, 100 * time.Second, failed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -296,7 +302,7 @@ func TestHandshakeTimes(t *testing.T) {
 				if took := time.Since(begin); took != tt.took {
 					t.Errorf("took %v, want %v", took, tt.took)
 				}
-				checkHandshake(t, got, err, tt.state, map[bool][]string{true: {"response code Unknown", "no complete answer within 30s, 3 times"}}[tt.state == 0])
+				checkHandshake(t, got, err, tt.state, map[bool][]string{true: {"response code Unknown", "no complete answer within 30s, 3 times"}}[tt.state == failed])
 				synctest.Wait()
 			})
 		})
@@ -342,7 +348,7 @@ func TestHandshakeBytes(t *testing.T) {
 				_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nWebHook-Allowed-Origin: *\r\nContent-Length: 61\r\n\r\n{\"validationResponse\":\"%s\"}", testCode)
 			}), "/in?code=s3cret")
 			result, err := NewHandshaker(loopback).Validate(t.Context(), validation(schema, url))
-			if err != nil || result.State != Validated {
+			if err != nil || !result.Validated {
 				t.Fatalf("%+v, %v", result, err)
 			}
 			raw := strings.ReplaceAll(<-got, strings.TrimPrefix(url, "http://"), "hooks.example.org")

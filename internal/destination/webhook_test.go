@@ -328,12 +328,13 @@ func TestStaleConnection(t *testing.T) {
 }
 
 func TestHold(t *testing.T) {
-	answerNow := make(chan struct{})
+	arrived, answerNow := make(chan struct{}), make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if r.Header.Get("aeg-delivery-count") == "0" {
 			<-r.Context().Done()
 		} else {
+			close(arrived)
 			<-answerNow
 		}
 	}))
@@ -345,8 +346,11 @@ func TestHold(t *testing.T) {
 		t.Errorf("no answer: %+v", got)
 	}
 	r.Count, r.Hold = 1, time.Minute
-	time.AfterFunc(30*time.Millisecond, func() { close(answerNow) })
-	if got := w.Send(t.Context(), r); got.Outcome != broker.Delivered {
+	answered := make(chan broker.Response)
+	go func() { answered <- w.Send(t.Context(), r) }()
+	<-arrived
+	close(answerNow)
+	if got := <-answered; got.Outcome != broker.Delivered {
 		t.Errorf("late answer: %+v", got)
 	}
 }
