@@ -41,9 +41,8 @@ func decode(r *http.Request, topic *Topic) ([]event.Event, error) {
 
 // read reads a body into buf, which grows as needed.
 func read(r *http.Request, buf []byte) ([]byte, error) {
-	tooLarge := faultOf(event.TooLargeRequest(event.MaxRequestBytes))
 	if r.ContentLength > event.MaxRequestBytes {
-		return buf, tooLarge
+		return buf, faultOf(event.TooLargeRequest(event.MaxRequestBytes))
 	}
 	const atLeast = 4096 // for a body of unknown length
 	// One byte more than there should be, so that the end shows without growing.
@@ -58,7 +57,7 @@ func read(r *http.Request, buf []byte) ([]byte, error) {
 		buf = buf[:len(buf)+n]
 		switch {
 		case len(buf) > event.MaxRequestBytes:
-			return buf, tooLarge
+			return buf, faultOf(event.TooLargeRequest(event.MaxRequestBytes))
 		case err == io.EOF:
 			return buf, nil
 		case err != nil:
