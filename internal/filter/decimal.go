@@ -5,12 +5,12 @@ package filter
 // from, so it costs the same whatever the number's length or exponent.
 type decimal struct {
 	sign     int8   // -1, 0, 1
-	exponent int64  // saturates at ±exponentLimit, far outside what a filter may hold
+	exponent int64  // no longer exact beyond ±exponentLimit, far outside what a filter may hold
 	digits   []byte // from the first to the last digit that is not 0; may hold the point
 }
 
-// exponentLimit bounds the exponents of event values. Filters hold none beyond
-// maxExponent, so a saturated one still compares as it should.
+// exponentLimit is where reading the exponent of an event's value stops. Filters
+// hold none beyond maxExponent, so such a value still compares as it should.
 const exponentLimit = 1 << 40
 
 // maxExponent is the largest exponent that a number in a filter may be written
@@ -60,7 +60,6 @@ func cutExponent(text []byte) (mantissa []byte, exponent int64) {
 				exponent = exponent*10 + int64(c-'0')
 			}
 		}
-		exponent = min(exponent, exponentLimit)
 		if negative {
 			exponent = -exponent
 		}

@@ -183,6 +183,8 @@ func TestParseRefuses(t *testing.T) {
 		{"range upside down", condition(`{"operatorType":"NumberInRange","key":"k","values":[[1,2],[5,4.9]]}`), first(".values[1]", "has its low end 5 above its high end 4.9: swap them.")},
 		{"26 values in two filters", condition(`{"operatorType":"StringIn","key":"k","values":` + list(13, `"a"`) + `},{"operatorType":"NumberInRange","key":"k","values":` + list(13, `[1,2]`) + `}`),
 			[]string{"advancedFilters[1].values", "advancedFilters[1].values makes more than 25 values of all advanced filters together: at most 25 are allowed, a range counting as one."}},
+		{"26th value alone", condition(`{"operatorType":"StringIn","key":"k","values":` + list(25, `"a"`) + `},{"operatorType":"BoolEquals","key":"k","value":true},{"operatorType":"BoolEquals","key":"k","value":true}`),
+			[]string{"advancedFilters[1].value", "advancedFilters[1].value makes more than 25 values of all advanced filters together: at most 25 are allowed, a range counting as one."}},
 		{"every problem, in field order", `{"advancedFilters":[{"operatorType":"IsNotNull","key":""},{"operatorType":"StringIn","key":"k","values":[1]}],"subjectBeginsWith":1,"includedEventTypes":[2]}`, []string{
 			"includedEventTypes[0]", "includedEventTypes[0] is the number 2: send a string.",
 			"subjectBeginsWith", "subjectBeginsWith is the number 1: send a string.",
