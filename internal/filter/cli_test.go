@@ -1,0 +1,62 @@
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+func TestParseCLI(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		want string // JSON, or the error's message
+	}{
+		{"strings", []string{"data.color", "stringin", "blue", "red"}, `{"operatorType":"StringIn","key":"data.color","values":["blue","red"]}`},
+		{"the guide's own line", []string{"data.ModelTags.key1", "StringIn", "('value1')"}, `{"operatorType":"StringIn","key":"data.ModelTags.key1","values":["value1"]}`},
+		{"its quotes taken by the shell", []string{"data.ModelTags.key1", "StringIn", "(value1)"}, `{"operatorType":"StringIn","key":"data.ModelTags.key1","values":["value1"]}`},
+		{"its parentheses taken by the shell", []string{"data.ModelTags.key1", "StringIn", `"value1"`}, `{"operatorType":"StringIn","key":"data.ModelTags.key1","values":["value1"]}`},
+		{"quotes keep parentheses", []string{"k", "StringIn", "'(beta)'"}, `{"operatorType":"StringIn","key":"k","values":["(beta)"]}`},
+		{"a quote within stays", []string{"k", "StringIn", "it's", "'"}, `{"operatorType":"StringIn","key":"k","values":["it's","'"]}`},
+		{"text with a comma and escapes", []string{"k", "StringContains", "a,b\"\n"}, `{"operatorType":"StringContains","key":"k","values":["a,b\"\n"]}`},
+		{"comparison", []string{"data.n", "NumberGreaterThan", "0.40"}, `{"operatorType":"NumberGreaterThan","key":"data.n","value":0.40}`},
+		{"numbers as people type them", []string{"k", "NUMBERIN", "+5", ".5", "-.5", "-1e3", " 7 ", "(8)"}, `{"operatorType":"NumberIn","key":"k","values":[5,0.5,-0.5,-1e3,7,8]}`},
+		{"ranges", []string{"data.score", "NumberInRange", "0.1,0.2", ".8, 1"}, `{"operatorType":"NumberInRange","key":"data.score","values":[[0.1,0.2],[0.8,1]]}`},
+		{"false is false", []string{"k", "BoolEquals", "False"}, `{"operatorType":"BoolEquals","key":"k","value":false}`},
+		{"true", []string{"k", "boolequals", "TRUE"}, `{"operatorType":"BoolEquals","key":"k","value":true}`},
+		{"null operator", []string{"k", "isnotnull"}, `{"operatorType":"IsNotNull","key":"k"}`},
+
+		{"nothing", nil, "--advanced-filter needs KEY OPERATOR VALUE…, for example: --advanced-filter data.runStatus StringIn Failed."},
+		{"key alone", []string{"k"}, "--advanced-filter needs KEY OPERATOR VALUE…, for example: --advanced-filter data.runStatus StringIn Failed."},
+		{"empty key", []string{"", "IsNotNull"}, "--advanced-filter: the key is empty; name an attribute or a path such as data.runStatus."},
+		{"unknown operator", []string{"k", "Equals", "x"}, `--advanced-filter k: operator "Equals" is not known: use one of ` + all19 + "."},
+		{"value for a null operator", []string{"k", "IsNotNull", "x"}, "--advanced-filter k IsNotNull: takes no value, 1 given."},
+		{"two values for one", []string{"k", "NumberLessThan", "1", "2"}, "--advanced-filter k NumberLessThan: takes exactly one value, 2 given."},
+		{"no boolean", []string{"k", "BoolEquals"}, "--advanced-filter k BoolEquals: takes exactly one value, 0 given."},
+		{"no strings", []string{"k", "StringIn"}, "--advanced-filter k StringIn: needs at least one value."},
+		{"not a boolean", []string{"k", "BoolEquals", "yes"}, `--advanced-filter k BoolEquals: "yes" is neither true nor false.`},
+		{"not a number", []string{"k", "NumberIn", "0x10"}, `--advanced-filter k NumberIn: "0x10" is not a number; write it like 5, -0.25 or 1e3.`},
+		{"two signs", []string{"k", "NumberIn", "--5"}, `--advanced-filter k NumberIn: "--5" is not a number; write it like 5, -0.25 or 1e3.`},
+		{"range without comma", []string{"k", "NumberInRange", "1-2"}, `--advanced-filter k NumberInRange: "1-2" is not a range; write two numbers as low,high, for example 0.1,0.2.`},
+		{"range of three", []string{"k", "NumberInRange", "1,2,3"}, `--advanced-filter k NumberInRange: "1,2,3" is not a range; write two numbers as low,high, for example 0.1,0.2.`},
+	}
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			raw, err := ParseCLI(c.args)
+			if err != nil {
+				if f, ok := errors.AsType[*fault.Error](err); !ok || f.Kind != fault.Invalid || f.Message != c.want {
+					t.Errorf("error %v, want %s", err, c.want)
+				}
+				return
+			}
+			if string(raw) != c.want {
+				t.Fatalf("got %s, want %s", raw, c.want)
+			}
+			if _, err := Parse([]byte(fmt.Sprintf(`{"advancedFilters":[%s]}`, raw)), ParseOptions{}); err != nil {
+				t.Errorf("the server refuses it: %v", err)
+			}
+		})
+	}
+}
