@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// elevator brings lagging event subscriptions up again: one reader sweeps the log
+// from the lowest place that somebody aboard still needs up to its end and matches
+// each frame against those aboard only. One whose queue fills gets off there and
+// boards again at the next sweep. So a sweep costs the log once, however many lag.
+type elevator struct {
+	b    *Broker
+	ring chan struct{} // somebody wants to board; holds one
+}
+
+// call asks for a sweep.
+func (e *elevator) call() {
+	select {
+	case e.ring <- struct{}{}:
+	default:
+	}
+}
+
+// restateEvery is how many frames pass before the place of everybody aboard is
+// noted, so that those who match nothing do not hold the purge floor.
+const restateEvery = 64
+
+func (e *elevator) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.ring:
+		}
+		if err := e.sweep(ctx); err != nil && ctx.Err() == nil {
+			e.b.log.Error("catch-up read failed", telemetry.Error, err)
+			select { // the log may be purged or restarting: not at once again
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+				e.call()
+			}
+		}
+	}
+}
+
+// board returns those who lag and have room, and the lowest place among them.
+func (e *elevator) board() (aboard []*subscription, from engine.Position) {
+	for _, s := range e.b.all() {
+		s.mu.Lock()
+		if s.lag != 0 && !s.deleted && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
+			s.aboard = true
+			aboard = append(aboard, s)
+			if from == 0 || s.lag < from {
+				from = s.lag
+			}
+		}
+		s.mu.Unlock()
+	}
+	return aboard, from
+}
+
+func (e *elevator) sweep(ctx context.Context) (err error) {
+	aboard, from := e.board()
+	if len(aboard) == 0 {
+		return nil
+	}
+	byUID := make(map[uint64]*subscription, len(aboard))
+	for _, s := range aboard {
+		byUID[s.uid] = s
+	}
+	defer func() {
+		for _, s := range byUID {
+			s.mu.Lock()
+			s.aboard = false
+			s.mu.Unlock()
+		}
+	}()
+	m := newMatching(aboard, from.Seq())
+	began := time.Now()
+	frames := 0
+	next := from.Seq()
+	for f, err := range e.b.frames(ctx, from.Seq()) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			e.b.log.Error("frame of the log cannot be read", telemetry.Error, err)
+			continue
+		}
+		m.advance(f.Seq)
+		for i := range f.Records {
+			if f.Records[i].Kind != engine.KindEvent {
+				continue
+			}
+			uids, err := m.match(&f.Records[i])
+			if err != nil {
+				continue // reported when it was dispatched
+			}
+			for _, uid := range uids {
+				if s := byUID[uid]; s != nil && !s.takeRecord(f, i) {
+					delete(byUID, uid) // off; the next sweep takes it on
+				}
+			}
+		}
+		next = f.Seq + 1
+		if frames++; frames%restateEvery == 0 {
+			e.note(byUID, next)
+			if len(byUID) == 0 {
+				return nil
+			}
+		}
+		if e.b.queue.bytes.Load() > 0 { // live frames wait: half of the time is theirs
+			pause := min(time.Since(began), 10*time.Millisecond)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		began = time.Now()
+	}
+	e.note(byUID, next)
+	for _, s := range byUID {
+		e.b.queue.pushChange(func(uint64) {
+			if err := e.b.dispatcher.rejoin(s); err != nil {
+				e.call() // too far behind by now: another sweep
+			}
+		})
+	}
+	return nil
+}
+
+// frames reads the log in order from a sequence to its end: from the window where
+// it holds the next frame, in bulk from the log where it does not.
+func (b *Broker) frames(ctx context.Context, from uint64) iter.Seq2[*engine.Frame, error] {
+	return func(yield func(*engine.Frame, error) bool) {
+		for more := true; more; {
+			for f := b.window.peek(from); f != nil; f = b.window.peek(from) {
+				if ctx.Err() != nil || !yield(f, nil) {
+					return
+				}
+				from++
+			}
+			more = false
+			for f, err := range b.cfg.Log.Frames(ctx, from) {
+				if !yield(f, err) {
+					return
+				}
+				if err != nil {
+					continue
+				}
+				more, from = true, f.Seq+1
+				if b.window.peek(from) != nil {
+					break
+				}
+			}
+		}
+	}
+}
+
+// note records that those aboard need nothing below next.
+func (e *elevator) note(aboard map[uint64]*subscription, next uint64) {
+	for uid, s := range aboard {
+		s.mu.Lock()
+		if s.deleted {
+			delete(aboard, uid)
+		} else if at := engine.At(next, 0); s.lag != 0 && s.lag < at {
+			s.lag = at
+			e.b.journal.lagged(s)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// takeRecord hands a matched record to a lagging event subscription and reports
+// whether it stays aboard.
+func (s *subscription) takeRecord(f *engine.Frame, i int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.take(f, i)
+}
+
+// takeFrame hands the matching records of a frame to a lagging event subscription
+// and reports whether it took all of them. The caller holds s.mu.
+func (s *subscription) takeFrame(m *matching, f *engine.Frame) bool {
+	m.advance(f.Seq)
+	for i := range f.Records {
+		if f.Records[i].Kind != engine.KindEvent {
+			continue
+		}
+		if uids, err := m.match(&f.Records[i]); err == nil && len(uids) > 0 && !s.take(f, i) {
+			return false
+		}
+	}
+	return true
+}
+
+// take is takeRecord with s.mu held.
+func (s *subscription) take(f *engine.Frame, i int) bool {
+	pos := f.Position(i)
+	if s.deleted {
+		return false
+	}
+	if pos < s.lag {
+		return true // it boarded above
+	}
+	if s.wants(f, pos) {
+		if !s.hasRoom() || s.b.open.Load() >= maxOpenNode {
+			s.lag = pos
+			s.aboard = false
+			s.b.journal.lagged(s)
+			return false
+		}
+		s.b.journal.dirtied(s.add(pos, f.Time))
+		s.pump(time.Now())
+	}
+	s.lag = pos + 1
+	s.b.journal.lagged(s)
+	return true
+}

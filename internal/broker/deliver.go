@@ -1,0 +1,351 @@
+package broker
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// attempt is one request to a destination, with one delivery or a batch.
+type attempt struct {
+	deliveries []*delivery
+	started    time.Time
+	hold       time.Duration
+	late       bool // judged TimedOut; its answer, if one comes, is late
+}
+
+// pump starts workers for what waits. The caller holds s.mu.
+func (s *subscription) pump(now time.Time) {
+	if s.deleted || s.draining || !s.breaker.admits(now) {
+		return
+	}
+	limit, batch := s.limit, s.cfg.Load().maxBatch
+	if s.breaker.open() {
+		limit = s.workers + 1 - s.starting // the probe
+	} else if batch > 1 && s.queue.len() < batch {
+		limit = min(limit, maxBatchers)
+	}
+	for s.workers < limit && s.starting*batch < s.queue.len() {
+		s.workers++
+		s.starting++
+		s.b.workers.Go(s.work)
+	}
+}
+
+// work attempts what waits until nothing does.
+func (s *subscription) work() {
+	s.mu.Lock()
+	s.starting--
+	for {
+		a := s.next(time.Now())
+		if a == nil {
+			s.workers--
+			s.arm(time.Now())
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+
+		r := s.send(a)
+
+		s.mu.Lock()
+		if a.late { // the worker's place was given up when the attempt was judged
+			s.settleLate(a, r)
+			s.mu.Unlock()
+			return
+		}
+		s.settle(a, r, time.Now())
+	}
+}
+
+// next takes what the next attempt sends off the queue, nil when nothing may be
+// sent now. The caller holds s.mu.
+func (s *subscription) next(now time.Time) *attempt {
+	if s.deleted || s.draining || !s.breaker.admits(now) {
+		return nil
+	}
+	cfg := s.cfg.Load()
+	most, size := cfg.maxBatch, 0
+	if s.breaker.open() {
+		most = 1
+	}
+	var a *attempt
+	for s.queue.len() > 0 {
+		d := s.queue.at(0)
+		if d.state != ready {
+			s.queue.pop() // settled while it waited
+			continue
+		}
+		if d.tried && s.expired(d, cfg, now) {
+			s.queue.pop()
+			s.bury(d, ReasonTimeToLive)
+			continue
+		}
+		if a != nil {
+			if d.alone || d.replay || len(a.deliveries) == most {
+				break
+			}
+			// The size is a target: an event that would pass it waits for the next batch.
+			if size += s.b.window.size(d.pos); size > cfg.batchBytes {
+				break
+			}
+		} else {
+			a = &attempt{started: now, hold: answerTime, deliveries: make([]*delivery, 0, min(most, s.queue.len()))}
+			if most > 1 && !d.alone && !d.replay {
+				size = s.b.window.size(d.pos)
+			} else {
+				most = 1
+			}
+		}
+		s.queue.pop()
+		d.state, d.tried = inFlight, true
+		a.deliveries = append(a.deliveries, d)
+		if len(a.deliveries) == most {
+			break
+		}
+	}
+	if a == nil {
+		return nil
+	}
+	if s.held+len(s.flying) < maxHeld {
+		a.hold = holdTime
+		s.wakeBy(now.Add(answerTime))
+	}
+	s.breaker.start()
+	s.flying = append(s.flying, a)
+	s.signalRoom()
+	return a
+}
+
+// expired reports whether an event's time to live is over. One that was never
+// attempted since the process started gets its attempt all the same, unless the
+// destination is known to be down: a clock that jumped, or a long stop, must not
+// drop what was never tried.
+func (s *subscription) expired(d *delivery, cfg *config, now time.Time) bool {
+	return now.UnixNano() >= d.published+int64(cfg.policy.TimeToLive)
+}
+
+var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// send makes the attempt. A panic in it is the attempt's outcome, not the
+// process's end.
+func (s *subscription) send(a *attempt) (r Response) {
+	buf := bodies.Get().(*[]byte)
+	defer func() {
+		if p := recover(); p != nil {
+			s.b.log.Error("delivery attempt panicked", telemetry.EventSubscription, s.cfg.Load().id,
+				telemetry.Error, fmt.Sprint(p), telemetry.Stack, string(debug.Stack()))
+			r = Response{Outcome: Aborted, Detail: "the attempt panicked"}
+			return // the buffer may still be in use: let it go
+		}
+		if cap(*buf) <= 1<<20 {
+			bodies.Put(buf)
+		}
+	}()
+	cfg := s.cfg.Load()
+	req := Request{Hold: a.hold, Count: 1 << 30}
+	var err error
+	if *buf, err = s.encode(cfg, a, &req, (*buf)[:0]); err != nil {
+		s.b.log.Error("event cannot be read for delivery", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
+		return Response{Outcome: Aborted, Detail: "the event could not be read"}
+	}
+	req.Body = *buf
+	return cfg.sender.Send(s.ctx, &req)
+}
+
+// Content types by delivery schema. Source: spec/delivery.md section 2.1.
+const (
+	contentEvents          = "application/json; charset=utf-8"
+	contentCloudEvent      = "application/cloudevents+json; charset=utf-8"
+	contentCloudEventBatch = "application/cloudevents-batch+json; charset=utf-8"
+)
+
+// encode appends the request's body to dst and fills in what its headers say:
+// Event Grid events travel as an array, a CloudEvent as an object unless batching
+// is on. Source: spec/delivery.md section 2.2.
+func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte) ([]byte, error) {
+	cloud := cfg.schema == event.CloudEventSchemaV1_0
+	array := !cloud || cfg.maxBatch > 1
+	if array {
+		dst = append(dst, '[')
+	}
+	for i, d := range a.deliveries {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		var e event.Event
+		sequencer, err := s.b.load(s.ctx, d, &e)
+		if err != nil {
+			return dst, err
+		}
+		if cloud {
+			sequence := ""
+			if cfg.sequenced {
+				sequence = sequencer
+			}
+			dst = e.AppendCloudEvent(dst, sequence)
+		} else {
+			dst = e.AppendEventGrid(dst)
+		}
+		req.Count = min(req.Count, int(d.attempts))
+		if d.replay {
+			req.Replay = d.letterID()
+		}
+		if cfg.maxBatch == 1 {
+			single := &SingleEvent{OutputID: sequencer, MetadataVersion: "1"}
+			if cloud {
+				single.MetadataVersion = "1.0"
+			} else {
+				single.DataVersion = string(e.DataVersion)
+			}
+			req.Single = single
+		}
+	}
+	if array {
+		dst = append(dst, ']')
+	}
+	switch {
+	case !cloud:
+		req.ContentType = contentEvents
+	case array:
+		req.ContentType = contentCloudEventBatch
+	default:
+		req.ContentType = contentCloudEvent
+	}
+	return dst, nil
+}
+
+// load reads the event of a delivery and returns its sequencer.
+func (b *Broker) load(ctx context.Context, d *delivery, e *event.Event) (sequencer string, err error) {
+	if d.replay {
+		letter, err := b.letter(ctx, d.letterID())
+		if err != nil {
+			return "", err
+		}
+		return letter.Sequencer, e.Parse(letter.Event, letter.schema())
+	}
+	f, err := b.window.frame(ctx, d.pos.Seq())
+	if err != nil {
+		return "", err
+	}
+	r := &f.Records[d.pos.Index()]
+	return f.Sequencer(d.pos.Index()), e.Parse(r.Data, event.Schema(r.Schema))
+}
+
+// wake runs when the timer does: it judges attempts that passed the answer time,
+// moves what is due to the queue, and starts workers.
+func (s *subscription) wake() {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeAt = 0
+	if s.deleted {
+		return
+	}
+	for i := 0; i < len(s.flying); {
+		if a := s.flying[i]; a.hold > answerTime && now.Sub(a.started) >= answerTime {
+			a.late = true
+			s.workers--
+			s.held++
+			s.settle(a, Response{Outcome: TimedOut, Detail: "no answer within 30 s"}, now) // takes it out of flying
+			continue
+		}
+		i++
+	}
+	cfg := s.cfg.Load()
+	for len(s.delayed) > 0 && s.delayed[0].due <= now.UnixNano() {
+		d := heap.Pop(&s.delayed).(*delivery)
+		switch resting := s.breaker.open() && !s.breaker.admits(now); {
+		case s.expired(d, cfg, now) && (d.tried || resting):
+			s.bury(d, ReasonTimeToLive)
+		case resting:
+			s.delay(d, laterOf(s.breaker.until, now.Add(time.Second)), cfg)
+		default:
+			d.state = ready
+			s.queue.push(d)
+		}
+	}
+	for s.queue.len() > 0 {
+		d := s.queue.at(0)
+		if d.state == ready && !(s.expired(d, cfg, now) && (d.tried || s.breaker.open())) {
+			break
+		}
+		s.queue.pop()
+		if d.state == ready {
+			s.bury(d, ReasonTimeToLive)
+		}
+	}
+	s.signalRoom()
+	s.pump(now)
+	s.arm(now)
+}
+
+// delay puts d aside until due, or until its time to live is over, whichever is
+// earlier. The caller holds s.mu.
+func (s *subscription) delay(d *delivery, due time.Time, cfg *config) {
+	d.state = delayed
+	d.due = due.UnixNano()
+	if expiry := d.published + int64(cfg.policy.TimeToLive); d.tried && expiry < d.due {
+		d.due = expiry
+	}
+	heap.Push(&s.delayed, d)
+}
+
+// arm sets the timer to the next time something is to be done. The caller holds
+// s.mu.
+func (s *subscription) arm(now time.Time) {
+	if len(s.delayed) > 0 {
+		s.wakeBy(time.Unix(0, s.delayed[0].due))
+	}
+	if s.queue.len() > 0 && s.breaker.open() && !s.breaker.probing {
+		s.wakeBy(s.breaker.until)
+		s.wakeBy(time.Unix(0, s.queue.at(0).published+int64(s.cfg.Load().policy.TimeToLive)))
+	}
+	for _, a := range s.flying {
+		if a.hold > answerTime {
+			s.wakeBy(a.started.Add(answerTime))
+			break // oldest first
+		}
+	}
+}
+
+// wakeBy makes the timer run at the latest at a time. The caller holds s.mu.
+func (s *subscription) wakeBy(at time.Time) {
+	if s.wakeAt != 0 && s.wakeAt <= at.UnixNano() || s.deleted || s.draining {
+		return
+	}
+	s.wakeAt = at.UnixNano()
+	d := max(time.Until(at), 0)
+	if s.timer == nil {
+		s.timer = time.AfterFunc(d, s.wake)
+	} else {
+		s.timer.Reset(d)
+	}
+}
+
+// signalRoom tells a dispatcher that waits that there is a place. The caller holds
+// s.mu.
+func (s *subscription) signalRoom() {
+	if s.waiting && s.hasRoom() {
+		select {
+		case s.room <- struct{}{}:
+		default:
+		}
+	}
+	if s.lag != 0 && !s.aboard && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
+		s.b.elevator.call()
+	}
+}
+
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

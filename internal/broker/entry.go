@@ -1,0 +1,302 @@
+package broker
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/carillon-events/carillon/internal/engine"
+)
+
+// A journal message: version 1, uvarint watermark, uvarint oldest message still
+// needed, then entries. An entry is a tag, a uvarint length and that many bytes;
+// a reader passes over tags it does not know and bytes it does not expect at the
+// end of one. Integers are big-endian where fixed, Go's varints where not.
+const journalVersion = 1
+
+type tag uint8
+
+const (
+	tagOpen       tag = 1 // a delivery at or below the watermark that is not settled
+	tagClosed     tag = 2 // an open delivery that was settled for good
+	tagAttempt    tag = 3 // history: one attempt and what came of it
+	tagLag        tag = 4 // where a lagging event subscription must be read from; 0 = it is live
+	tagBreaker    tag = 5 // a breaker that moved
+	tagGeneration tag = 6 // a filter generation
+	tagGone       tag = 7 // an event subscription was deleted; its open deliveries are discarded
+	tagRestate    tag = 8 // forget what earlier messages said of this event subscription; its whole state follows
+)
+
+// openEntry is the stored form of a delivery that is not settled.
+type openEntry struct {
+	uid       uint64
+	pos       engine.Position
+	replay    bool // the body is in the dead letters, not in the log
+	attempts  int
+	outcome   Outcome
+	status    int
+	published int64 // Unix milliseconds, ingest time
+	due       int64 // Unix milliseconds, 0 = at once
+	last      int64 // Unix milliseconds of the last attempt, 0 = none
+}
+
+// attemptEntry is the stored form of one attempt: the history of an event.
+type attemptEntry struct {
+	uid      uint64
+	pos      engine.Position
+	number   int
+	start    int64 // Unix milliseconds
+	duration int64 // microseconds
+	outcome  Outcome
+	status   int
+	detail   string // of failures only, at most 200 bytes
+}
+
+type breakerEntry struct {
+	uid      uint64
+	failures int
+	rest     int64 // milliseconds
+	until    int64 // Unix milliseconds
+}
+
+type generationEntry struct {
+	uid    uint64
+	number uint64
+	from   uint64 // first log sequence it applies to
+	filter []byte // the filter's JSON
+}
+
+// entryWriter appends entries to a buffer.
+type entryWriter struct {
+	buf   []byte
+	start int
+}
+
+func (w *entryWriter) begin(t tag, uid uint64) {
+	w.buf = append(w.buf, byte(t), 0) // the length is one byte for every entry but a long one; see end
+	w.start = len(w.buf)
+	w.buf = binary.BigEndian.AppendUint64(w.buf, uid)
+}
+
+func (w *entryWriter) end() {
+	n := len(w.buf) - w.start
+	if n < 0x80 {
+		w.buf[w.start-1] = byte(n)
+		return
+	}
+	var l [binary.MaxVarintLen64]byte
+	k := binary.PutUvarint(l[:], uint64(n))
+	w.buf = append(w.buf, l[:k-1]...) // room for the longer length
+	copy(w.buf[w.start+k-1:], w.buf[w.start:w.start+n])
+	copy(w.buf[w.start-1:], l[:k])
+}
+
+func (w *entryWriter) uvarint(n uint64) { w.buf = binary.AppendUvarint(w.buf, n) }
+
+func (w *entryWriter) open(e openEntry) {
+	w.begin(tagOpen, e.uid)
+	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(e.pos))
+	flags := byte(0)
+	if e.replay {
+		flags = 1
+	}
+	w.buf = append(w.buf, flags, byte(e.outcome))
+	w.uvarint(uint64(e.attempts))
+	w.uvarint(uint64(e.status))
+	w.uvarint(uint64(e.published))
+	w.uvarint(uint64(e.due))
+	w.uvarint(uint64(e.last))
+	w.end()
+}
+
+func (w *entryWriter) closed(uid uint64, pos engine.Position) {
+	w.begin(tagClosed, uid)
+	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(pos))
+	w.end()
+}
+
+func (w *entryWriter) attempt(e attemptEntry) {
+	w.begin(tagAttempt, e.uid)
+	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(e.pos))
+	w.buf = append(w.buf, byte(e.outcome))
+	w.uvarint(uint64(e.number))
+	w.uvarint(uint64(e.status))
+	w.uvarint(uint64(e.start))
+	w.uvarint(uint64(e.duration))
+	if e.outcome != Delivered {
+		w.uvarint(uint64(len(e.detail)))
+		w.buf = append(w.buf, e.detail...)
+	}
+	w.end()
+}
+
+func (w *entryWriter) lag(uid uint64, from engine.Position) {
+	w.begin(tagLag, uid)
+	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(from))
+	w.end()
+}
+
+func (w *entryWriter) breaker(e breakerEntry) {
+	w.begin(tagBreaker, e.uid)
+	w.uvarint(uint64(e.failures))
+	w.uvarint(uint64(e.rest))
+	w.uvarint(uint64(e.until))
+	w.end()
+}
+
+func (w *entryWriter) generation(e generationEntry) {
+	w.begin(tagGeneration, e.uid)
+	w.uvarint(e.number)
+	w.uvarint(e.from)
+	w.uvarint(uint64(len(e.filter)))
+	w.buf = append(w.buf, e.filter...)
+	w.end()
+}
+
+func (w *entryWriter) plain(t tag, uid uint64) { w.begin(t, uid); w.end() }
+
+var errEntry = errors.New("journal entry is malformed")
+
+// fields reads an entry's bytes; the first short read makes all later ones fail.
+type fields struct {
+	b   []byte
+	bad bool
+}
+
+func (f *fields) u64() uint64 {
+	if len(f.b) < 8 {
+		f.bad = true
+		return 0
+	}
+	v := binary.BigEndian.Uint64(f.b)
+	f.b = f.b[8:]
+	return v
+}
+
+func (f *fields) u8() byte {
+	if len(f.b) < 1 {
+		f.bad = true
+		return 0
+	}
+	v := f.b[0]
+	f.b = f.b[1:]
+	return v
+}
+
+func (f *fields) uvarint() uint64 {
+	v, n := binary.Uvarint(f.b)
+	if n <= 0 {
+		f.bad = true
+		f.b = nil
+		return 0
+	}
+	f.b = f.b[n:]
+	return v
+}
+
+func (f *fields) bytes() []byte {
+	n := f.uvarint()
+	if n > uint64(len(f.b)) {
+		f.bad = true
+		return nil
+	}
+	v := f.b[:n]
+	f.b = f.b[n:]
+	return v
+}
+
+// journalHeader is the head of a journal message.
+type journalHeader struct {
+	watermark uint64 // W: every frame up to it is matched and handed out
+	oldest    uint64 // the oldest journal message still needed to start
+}
+
+// entryHandler takes the entries of journal messages in order.
+type entryHandler interface {
+	open(openEntry)
+	closed(uid uint64, pos engine.Position)
+	attempt(attemptEntry)
+	lag(uid uint64, from engine.Position)
+	breaker(breakerEntry)
+	generation(generationEntry)
+	gone(uid uint64)
+	restate(uid uint64)
+}
+
+func readHeader(payload []byte) (journalHeader, []byte, error) {
+	f := fields{b: payload}
+	if v := f.u8(); v != journalVersion {
+		return journalHeader{}, nil, fmt.Errorf("journal message has version %d, this binary knows %d", v, journalVersion)
+	}
+	h := journalHeader{watermark: f.uvarint(), oldest: f.uvarint()}
+	if f.bad {
+		return journalHeader{}, nil, fmt.Errorf("journal header: %w", errEntry)
+	}
+	return h, f.b, nil
+}
+
+// readEntries decodes one journal message into h.
+func readEntries(payload []byte, h entryHandler) (journalHeader, error) {
+	head, rest, err := readHeader(payload)
+	if err != nil {
+		return head, err
+	}
+	f := fields{b: rest}
+	for len(f.b) > 0 {
+		t := tag(f.u8())
+		e := fields{b: f.bytes()}
+		if f.bad {
+			return head, fmt.Errorf("journal: %w", errEntry)
+		}
+		uid := e.u64()
+		switch t {
+		case tagOpen:
+			o := openEntry{uid: uid, pos: engine.Position(e.u64()), replay: e.u8()&1 != 0, outcome: Outcome(e.u8())}
+			o.attempts, o.status = int(e.uvarint()), int(e.uvarint())
+			o.published, o.due, o.last = int64(e.uvarint()), int64(e.uvarint()), int64(e.uvarint())
+			if !e.bad {
+				h.open(o)
+			}
+		case tagClosed:
+			if pos := engine.Position(e.u64()); !e.bad {
+				h.closed(uid, pos)
+			}
+		case tagAttempt:
+			a := attemptEntry{uid: uid, pos: engine.Position(e.u64()), outcome: Outcome(e.u8())}
+			a.number, a.status = int(e.uvarint()), int(e.uvarint())
+			a.start, a.duration = int64(e.uvarint()), int64(e.uvarint())
+			if a.outcome != Delivered {
+				a.detail = string(e.bytes())
+			}
+			if !e.bad {
+				h.attempt(a)
+			}
+		case tagLag:
+			if pos := engine.Position(e.u64()); !e.bad {
+				h.lag(uid, pos)
+			}
+		case tagBreaker:
+			b := breakerEntry{uid: uid, failures: int(e.uvarint()), rest: int64(e.uvarint()), until: int64(e.uvarint())}
+			if !e.bad {
+				h.breaker(b)
+			}
+		case tagGeneration:
+			g := generationEntry{uid: uid, number: e.uvarint(), from: e.uvarint(), filter: e.bytes()}
+			if !e.bad {
+				h.generation(g)
+			}
+		case tagGone:
+			if !e.bad {
+				h.gone(uid)
+			}
+		case tagRestate:
+			if !e.bad {
+				h.restate(uid)
+			}
+		}
+		if e.bad {
+			return head, fmt.Errorf("journal entry of kind %d: %w", t, errEntry)
+		}
+	}
+	return head, nil
+}

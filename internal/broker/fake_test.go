@@ -1,0 +1,297 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// store is a durable floor in memory that outlives brokers. Each broker works on
+// it through a handle; a handle can be killed at any of its operations, before or
+// after the operation took effect, and writes nothing from then on: what a kill -9
+// leaves behind.
+type store struct {
+	mu      sync.Mutex
+	frames  []*engine.Frame // seq i+1
+	first   uint64
+	journal []engine.JournalEntry
+	table   map[string][]byte
+	floor   uint64
+}
+
+func newStore() *store { return &store{table: map[string][]byte{}, first: 1} }
+
+var errKilled = errors.New("the process was killed")
+
+// handle is one process's hold on a store.
+type handle struct {
+	*store
+	onCommit func(*engine.Frame)
+	appendMu sync.Mutex // one writer: commits reach the broker in order
+
+	killMu sync.Mutex
+	left   int // operations until the kill; negative = never
+	dead   bool
+	killed chan struct{}
+}
+
+func (s *store) open(left int) *handle {
+	return &handle{store: s, left: left, killed: make(chan struct{})}
+}
+
+// arrow is one step between two verbs: the process may end here.
+func (h *handle) arrow() error {
+	h.killMu.Lock()
+	defer h.killMu.Unlock()
+	if h.dead {
+		return errKilled
+	}
+	if h.left > 0 {
+		if h.left--; h.left == 0 {
+			h.dead = true
+			close(h.killed)
+			return errKilled
+		}
+	}
+	return nil
+}
+
+func (h *handle) isDead() bool {
+	h.killMu.Lock()
+	defer h.killMu.Unlock()
+	return h.dead
+}
+
+// guard runs do between two arrows.
+func (h *handle) guard(do func()) error {
+	if err := h.arrow(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	do()
+	h.mu.Unlock()
+	return h.arrow()
+}
+
+type fakeLog struct{ *handle }
+
+func (l fakeLog) OnCommit(f func(*engine.Frame)) { l.onCommit = f }
+
+func (l fakeLog) Append(_ context.Context, records []engine.Record) (engine.Receipt, error) {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	var f *engine.Frame
+	err := l.guard(func() {
+		f = &engine.Frame{Seq: uint64(len(l.frames) + 1), Generation: 7, Time: time.Now(), Records: slices.Clone(records), Size: 100}
+		l.frames = append(l.frames, f)
+	})
+	if err != nil {
+		return engine.Receipt{}, err
+	}
+	l.onCommit(f)
+	return engine.Receipt{Seq: f.Seq, Generation: 7, Time: f.Time}, l.arrow()
+}
+
+func (l fakeLog) Frame(_ context.Context, seq uint64) (*engine.Frame, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if seq < l.first || seq > uint64(len(l.frames)) {
+		return nil, engine.ErrPurged
+	}
+	return l.frames[seq-1], nil
+}
+
+func (l fakeLog) Frames(_ context.Context, from uint64) iter.Seq2[*engine.Frame, error] {
+	l.mu.Lock()
+	from = max(from, l.first)
+	var frames []*engine.Frame
+	if from <= uint64(len(l.frames)) {
+		frames = slices.Clone(l.frames[from-1:])
+	}
+	l.mu.Unlock()
+	return func(yield func(*engine.Frame, error) bool) {
+		for _, f := range frames {
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (l fakeLog) Bounds() (first, last uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.first, uint64(len(l.frames))
+}
+
+func (l fakeLog) Purge(_ context.Context, below uint64) error {
+	return l.guard(func() { l.first = max(l.first, below) })
+}
+
+func (l fakeLog) SetFloor(seq uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.floor = seq
+}
+
+func (l fakeLog) Usage() engine.Usage { return engine.Usage{} }
+
+type fakeJournal struct{ *handle }
+
+func (j fakeJournal) Append(_ context.Context, payload []byte) (seq uint64, err error) {
+	err = j.guard(func() {
+		seq = uint64(len(j.journal) + 1)
+		j.journal = append(j.journal, engine.JournalEntry{Seq: seq, Payload: slices.Clone(payload)})
+	})
+	return seq, err
+}
+
+func (j fakeJournal) Read(_ context.Context, from uint64) iter.Seq2[engine.JournalEntry, error] {
+	j.mu.Lock()
+	entries := slices.Clone(j.journal[min(max(from, 1)-1, uint64(len(j.journal))):])
+	j.mu.Unlock()
+	return func(yield func(engine.JournalEntry, error) bool) {
+		for _, e := range entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (j fakeJournal) Bounds() (first, last uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return 1, uint64(len(j.journal))
+}
+
+func (j fakeJournal) Purge(context.Context, uint64) error { return nil }
+func (j fakeJournal) Bytes() int64                        { return 0 }
+
+type fakeTable struct{ *handle }
+
+func (t fakeTable) Put(_ context.Context, key string, value []byte) error {
+	return t.guard(func() { t.table[key] = slices.Clone(value) })
+}
+
+func (t fakeTable) Get(_ context.Context, key string) ([]byte, bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, ok := t.table[key]
+	return v, ok, nil
+}
+
+func (t fakeTable) Delete(_ context.Context, key string) error {
+	return t.guard(func() { delete(t.table, key) })
+}
+
+func (t fakeTable) Keys(_ context.Context, prefix string) ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var keys []string
+	for k := range t.table {
+		if strings.HasPrefix(k, prefix) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// senderFunc is a Sender made of a function.
+type senderFunc func(ctx context.Context, r *Request) Response
+
+func (f senderFunc) Send(ctx context.Context, r *Request) Response { return f(ctx, r) }
+func (senderFunc) Close()                                          {}
+
+// process is a running broker of a test.
+type process struct {
+	*Broker
+	h    *handle
+	stop context.CancelFunc
+	done chan error
+}
+
+var testTopic = resource.MustID("/subscriptions/s/resourceGroups/g/providers/Microsoft.EventGrid/topics/t")
+
+const testTopicUID = resource.UID(0x70)
+
+// startProcess starts a broker on a handle with event subscriptions and their senders.
+func startProcess(t *testing.T, h *handle, senders map[string]Sender, subs ...*resource.EventSubscription) *process {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	b, err := New(ctx, Config{
+		Log: fakeLog{h}, Journal: fakeJournal{h}, DeadLetters: fakeTable{h}, Logger: slog.New(slog.DiscardHandler),
+		NewSender: func(es *resource.EventSubscription) (Sender, error) { return senders[es.Name], nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, es := range subs {
+		if err := b.Activate(ctx, es); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &process{Broker: b, h: h, stop: stop, done: make(chan error, 1)}
+	go func() { p.done <- b.Run(ctx) }()
+	ready, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-h.killed:
+			cancel()
+		case <-ready.Done():
+		}
+	}()
+	if err := b.Ready(ready); err != nil && !h.isDead() {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// end stops the process and returns what Run returned.
+func (p *process) end() error {
+	p.stop()
+	return <-p.done
+}
+
+// testSubscription is an event subscription of the test topic.
+func testSubscription(n int, f filter.Filter) *resource.EventSubscription {
+	return &resource.EventSubscription{
+		UID: resource.UID(0x500 + n), Scope: testTopic, Name: fmt.Sprintf("es%d", n), TopicUID: testTopicUID,
+		Filter: f, FilterGeneration: 1, DeliverySchema: event.EventGridSchema,
+		RetryPolicy: resource.RetryPolicy{MaxDeliveryAttempts: 30, EventTimeToLive: 1440},
+		State:       resource.Succeeded,
+	}
+}
+
+// testEvent is a stored event of the test topic.
+func testEvent(id, subject string) event.Event {
+	raw := fmt.Sprintf(`{"id":%q,"topic":%q,"subject":%q,"eventType":"t","eventTime":"2026-01-01T00:00:00Z","data":{},"dataVersion":"1","metadataVersion":"1"}`,
+		id, testTopic, subject)
+	return event.Event{Schema: event.EventGridSchema, Raw: []byte(raw)}
+}
+
+// idsIn returns the ids of the events in a delivered body.
+func idsIn(t *testing.T, body []byte) []string {
+	t.Helper()
+	var ids []string
+	for part := range strings.SplitSeq(string(body), `{"id":"`) {
+		if id, _, ok := strings.Cut(part, `"`); ok && id != "" && part[0] != '[' {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

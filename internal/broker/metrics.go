@@ -1,0 +1,103 @@
+package broker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the documented Event Grid metrics, counted in events. Per event
+// subscription they are fields of its state; see collector.
+// Source: spec/delivery.md section 8.1.
+type metrics struct {
+	published, publishFailed, unmatched, matched, delivered prometheus.Counter
+	publishLatency                                          prometheus.Histogram
+	failed, deadLettered, dropped                           *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	counter := func(name, azure, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help + " Azure metric: " + azure + "."})
+	}
+	vector := func(name, azure, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help + " Azure metric: " + azure + "."}, []string{label})
+	}
+	m := &metrics{
+		published:     counter("eventgrid_publish_success_total", "PublishSuccessCount", "Events accepted and stored."),
+		publishFailed: counter("eventgrid_publish_fail_total", "PublishFailCount", "Valid events that could not be stored."),
+		unmatched:     counter("eventgrid_unmatched_events_total", "UnmatchedEventCount", "Events that no event subscription wanted."),
+		matched:       counter("eventgrid_matched_events_total", "MatchedEventCount", "Events matched, once for each event subscription."),
+		delivered:     counter("eventgrid_delivery_success_total", "DeliverySuccessCount", "Events delivered, once for each event subscription."),
+		publishLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "eventgrid_publish_success_latency_seconds", Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16),
+			Help: "Time from a validated publish request to its events being durable. Azure metric: PublishSuccessLatencyInMs.",
+		}),
+		failed:       vector("eventgrid_delivery_attempt_fail_total", "DeliveryAttemptFailCount", "Events whose delivery attempt failed.", "outcome"),
+		deadLettered: vector("eventgrid_dead_lettered_events_total", "DeadLetteredCount", "Events dead-lettered.", "reason"),
+		dropped:      vector("eventgrid_dropped_events_total", "DroppedEventCount", "Events dropped without a dead letter.", "reason"),
+	}
+	if r != nil {
+		r.MustRegister(m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped)
+	}
+	return m
+}
+
+// maxSeries is how many event subscriptions have series of their own.
+const maxSeries = 1000
+
+// collector shows the figures of up to maxSeries event subscriptions, and what the
+// whole node has open.
+type collector struct {
+	b                                                           *Broker
+	open, matched, delivered, failed, deadLettered, openBy, lag *prometheus.Desc
+	unmatchedBytes                                              *prometheus.Desc
+}
+
+func newCollector(b *Broker) *collector {
+	labels := []string{"event_subscription"}
+	desc := func(name, help string, labels []string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return &collector{
+		b:              b,
+		open:           desc("carillon_open_deliveries", "Deliveries that are not settled.", nil),
+		unmatchedBytes: desc("carillon_dispatch_backlog_bytes", "Bytes of committed frames that are not matched yet.", nil),
+		openBy:         desc("carillon_event_subscription_open_deliveries", "Deliveries that are not settled, by event subscription.", labels),
+		lag:            desc("carillon_event_subscription_lagging", "1 while the event subscription is read for from the log.", labels),
+		matched:        desc("carillon_event_subscription_matched_events_total", "Events matched, by event subscription.", labels),
+		delivered:      desc("carillon_event_subscription_delivered_events_total", "Events delivered, by event subscription.", labels),
+		failed:         desc("carillon_event_subscription_failed_attempts_total", "Events whose attempt failed, by event subscription.", labels),
+		deadLettered:   desc("carillon_event_subscription_dead_lettered_events_total", "Events dead-lettered, by event subscription.", labels),
+	}
+}
+
+// Describe sends the descriptions.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.open, c.unmatchedBytes, c.openBy, c.lag, c.matched, c.delivered, c.failed, c.deadLettered} {
+		ch <- d
+	}
+}
+
+// Collect sends the present figures.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(c.open, float64(c.b.open.Load()))
+	gauge(c.unmatchedBytes, float64(c.b.queue.bytes.Load()))
+	for i, s := range c.b.all() {
+		if i == maxSeries {
+			return
+		}
+		st := s.status()
+		lagging := 0.0
+		if st.Lagging {
+			lagging = 1
+		}
+		gauge(c.openBy, float64(st.Open), st.EventSubscription)
+		gauge(c.lag, lagging, st.EventSubscription)
+		for d, v := range map[*prometheus.Desc]uint64{
+			c.matched: st.Matched, c.delivered: st.Delivered, c.failed: st.FailedAttempts, c.deadLettered: st.DeadLettered,
+		} {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), st.EventSubscription)
+		}
+	}
+}

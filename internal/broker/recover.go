@@ -1,0 +1,199 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/filter"
+)
+
+// retrySpread is over how long a start spreads the retries that came due while
+// nobody was there.
+const retrySpread = 30 * time.Second
+
+// recovered is what the journal says of one event subscription.
+type recovered struct {
+	open        map[engine.Position]openEntry // of the log
+	replays     map[engine.Position]openEntry
+	lag         engine.Position
+	breaker     breakerEntry
+	generations []generationEntry
+	statedAt    uint64
+}
+
+// recovery reads the journal from the oldest message still needed.
+type recovery struct {
+	subs    map[uint64]*recovered
+	w       uint64
+	message uint64 // being read
+	entries int
+	ahead   map[uint64][]engine.Position // delivered already, by uid, though their frames will be matched again
+}
+
+func (r *recovery) of(uid uint64) *recovered {
+	s := r.subs[uid]
+	if s == nil {
+		s = &recovered{open: map[engine.Position]openEntry{}, replays: map[engine.Position]openEntry{}}
+		r.subs[uid] = s
+	}
+	return s
+}
+
+func (r *recovery) open(e openEntry) {
+	r.entries++
+	if e.replay {
+		r.of(e.uid).replays[e.pos] = e
+	} else {
+		r.of(e.uid).open[e.pos] = e
+	}
+}
+
+func (r *recovery) closed(uid uint64, pos engine.Position) {
+	r.entries++
+	delete(r.of(uid).open, pos)
+	delete(r.of(uid).replays, pos)
+}
+
+// attempt keeps a success above the watermark: an event of a frame that was not
+// yet handed out whole when the process ended.
+func (r *recovery) attempt(e attemptEntry) {
+	if e.outcome == Delivered && e.pos.Seq() > r.w {
+		r.ahead[e.uid] = append(r.ahead[e.uid], e.pos)
+	}
+}
+
+func (r *recovery) lag(uid uint64, from engine.Position) { r.of(uid).lag = from }
+
+func (r *recovery) breaker(e breakerEntry) { r.of(e.uid).breaker = e }
+
+func (r *recovery) generation(e generationEntry) {
+	e.filter = slices.Clone(e.filter)
+	s := r.of(e.uid)
+	s.generations = append(slices.DeleteFunc(s.generations, func(g generationEntry) bool { return g.number == e.number }), e)
+}
+
+func (r *recovery) gone(uid uint64) { delete(r.subs, uid) }
+
+func (r *recovery) restate(uid uint64) {
+	delete(r.subs, uid)
+	r.of(uid).statedAt = r.message
+}
+
+// lookBack is how many messages before the last one are searched for the last
+// flush: take-over records may stand behind it.
+const lookBack = 256
+
+// recoverJournal reads what a start needs.
+func recoverJournal(ctx context.Context, j Journal) (*recovery, error) {
+	r := &recovery{subs: map[uint64]*recovered{}, ahead: map[uint64][]engine.Position{}}
+	first, last := j.Bounds()
+	var head *journalHeader
+	for from := max(first, last-min(last, lookBack)); head == nil; {
+		for m, err := range j.Read(ctx, from) {
+			if err != nil {
+				return nil, fmt.Errorf("read the delivery journal: %w", err)
+			}
+			h, _, err := readHeader(m.Payload)
+			if err != nil {
+				return nil, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
+			}
+			head = &h
+		}
+		if from <= first {
+			break
+		}
+		from = first
+	}
+	if head == nil {
+		return r, nil // nothing was ever delivered
+	}
+	for m, err := range j.Read(ctx, max(head.oldest, first)) {
+		if err != nil {
+			return nil, fmt.Errorf("read the delivery journal: %w", err)
+		}
+		h, _, err := readHeader(m.Payload)
+		if err != nil {
+			return nil, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
+		}
+		r.reach(m.Seq, h.watermark)
+		if _, err := readEntries(m.Payload, r); err != nil {
+			return nil, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
+		}
+	}
+	return r, nil
+}
+
+// reach goes on to a message and its watermark.
+func (r *recovery) reach(message, w uint64) {
+	r.message, r.w = message, w
+	for uid, list := range r.ahead {
+		list = slices.DeleteFunc(list, func(p engine.Position) bool { return p.Seq() <= w })
+		if len(list) == 0 {
+			delete(r.ahead, uid)
+			continue
+		}
+		r.ahead[uid] = list
+	}
+}
+
+// adopt gives s the state that the journal has of it. It runs before anything else
+// can see s.
+func (s *subscription) adopt(r *recovered, now time.Time) error {
+	for _, g := range r.generations {
+		var f filter.Filter
+		if err := json.Unmarshal(g.filter, &f); err != nil {
+			return fmt.Errorf("filter generation %d of event subscription %016x: %w", g.number, s.uid, err)
+		}
+		s.generations = append(s.generations, generation{number: g.number, from: g.from, matcher: filter.Compile(&f), raw: g.filter})
+	}
+	slices.SortFunc(s.generations, func(a, b generation) int { return cmp.Compare(a.number, b.number) })
+	s.lag = r.lag
+	s.statedAt = r.statedAt
+	s.breaker = breaker{failures: r.breaker.failures, rest: time.Duration(r.breaker.rest) * time.Millisecond}
+	if s.breaker.rest > 0 {
+		s.breaker.until = time.UnixMilli(r.breaker.until)
+	}
+	entries := make([]openEntry, 0, len(r.open)+len(r.replays))
+	for _, e := range r.open {
+		entries = append(entries, e)
+	}
+	for _, e := range r.replays {
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b openEntry) int { return cmp.Compare(a.pos, b.pos) })
+	cfg := s.cfg.Load()
+	for _, e := range entries {
+		d := &delivery{
+			sub: s, pos: e.pos, replay: e.replay, published: nanos(e.published), last: nanos(e.last),
+			attempts: uint16(e.attempts), outcome: e.outcome, status: uint16(e.status), stated: true,
+		}
+		s.openN++
+		s.b.open.Add(1)
+		if e.replay {
+			s.replays = append(s.replays, d)
+		} else {
+			s.order = append(s.order, d)
+			if at := e.pos.Seq(); at > s.b.startW || s.lag != 0 && e.pos >= s.lag {
+				s.known = append(s.known, e.pos)
+			}
+		}
+		if e.due == 0 {
+			s.queue.push(d)
+			continue
+		}
+		due := time.UnixMilli(e.due)
+		if due.Before(now) {
+			due = now.Add(rand.N(retrySpread))
+		}
+		s.delay(d, due, cfg)
+	}
+	s.known = append(s.known, s.b.recovery.ahead[s.uid]...)
+	slices.Sort(s.known)
+	return nil
+}

@@ -1,0 +1,137 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+const (
+	retainEvery  = time.Second
+	journalQuota = 512 << 20 // bytes of delivery history
+	historyPart  = 0.8       // of the log's quota: beyond it history goes before its time
+	purgeSteps   = 16        // in how many steps history above its part is cut
+)
+
+// retainer keeps the purge floor and lets history go. The floor is the lowest
+// frame that somebody still needs: not yet handed out, open, or to be read by one
+// that lags. Frames below it are history: they stay for the retention time, or
+// until the log passes 80 % of its quota. Frames above it are never purged,
+// whatever their age.
+type retainer struct {
+	b     *Broker
+	first uint64    // a frame whose time is known
+	time  time.Time // its ingest time
+}
+
+func (r *retainer) run(ctx context.Context) error {
+	tick := time.NewTicker(retainEvery)
+	defer tick.Stop()
+	for ; ; r.wait(ctx, tick) {
+		if ctx.Err() != nil {
+			return nil
+		}
+		floor := r.floor()
+		r.b.cfg.Log.SetFloor(floor)
+		if err := r.purge(ctx, floor); err != nil && ctx.Err() == nil {
+			r.b.log.Error("history cannot be purged", telemetry.Error, err)
+		}
+		if err := r.purgeJournal(ctx); err != nil && ctx.Err() == nil {
+			r.b.log.Error("delivery history cannot be purged", telemetry.Error, err)
+		}
+	}
+}
+
+func (r *retainer) wait(ctx context.Context, tick *time.Ticker) {
+	select {
+	case <-ctx.Done():
+	case <-tick.C:
+	}
+}
+
+// floor is the lowest log sequence still needed; it also calls the elevator for
+// those who lag and have room.
+func (r *retainer) floor() uint64 {
+	floor := r.b.journal.watermark() + 1
+	for _, s := range r.b.all() {
+		s.mu.Lock()
+		if seq, ok := s.floor(); ok && seq < floor {
+			floor = seq
+		}
+		s.signalRoom()
+		s.mu.Unlock()
+	}
+	return floor
+}
+
+// purge lets frames below the floor go that are older than the retention time, or
+// that the quota has no room for.
+func (r *retainer) purge(ctx context.Context, floor uint64) error {
+	first, last := r.b.cfg.Log.Bounds()
+	floor = min(floor, last) // the last frame stays: it tells the next start where the log ends
+	if first >= floor {
+		return nil
+	}
+	below, err := r.firstYoungerThan(ctx, first, floor, time.Now().Add(-r.b.cfg.Retention))
+	if err != nil {
+		return err
+	}
+	if usage := r.b.cfg.Log.Usage(); usage.Quota > 0 && float64(usage.Bytes) > historyPart*float64(usage.Quota) {
+		below = max(below, min(floor, first+max((floor-first)/purgeSteps, 1)))
+	}
+	if below <= first {
+		return nil
+	}
+	return r.b.cfg.Log.Purge(ctx, below)
+}
+
+// firstYoungerThan finds the first frame in [first, end) that is younger than a
+// time; ingest times never fall, so it searches by halves.
+func (r *retainer) firstYoungerThan(ctx context.Context, first, end uint64, t time.Time) (uint64, error) {
+	young := func(seq uint64) (bool, error) {
+		f, err := r.b.cfg.Log.Frame(ctx, seq)
+		if err != nil {
+			return false, err
+		}
+		return f.Time.After(t), nil
+	}
+	if r.first != first {
+		f, err := r.b.cfg.Log.Frame(ctx, first)
+		if err != nil {
+			return first, err
+		}
+		r.first, r.time = first, f.Time
+	}
+	if r.time.After(t) {
+		return first, nil
+	}
+	low, high := first+1, end
+	for low < high {
+		mid := low + (high-low)/2
+		y, err := young(mid)
+		if err != nil {
+			return first, err
+		}
+		if y {
+			high = mid
+		} else {
+			low = mid + 1
+		}
+	}
+	return low, nil
+}
+
+// purgeJournal lets the oldest delivery history go when the journal passes its
+// quota, never what a start still needs.
+func (r *retainer) purgeJournal(ctx context.Context) error {
+	if r.b.cfg.Journal.Bytes() <= journalQuota {
+		return nil
+	}
+	first, _ := r.b.cfg.Journal.Bounds()
+	oldest := r.b.journal.oldestNeeded()
+	if oldest <= first {
+		return nil
+	}
+	return r.b.cfg.Journal.Purge(ctx, min(oldest, first+max((oldest-first)/purgeSteps, 1)))
+}

@@ -1,0 +1,170 @@
+package broker
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// settle takes the outcome of an attempt: each of its deliveries is closed, given
+// a new due time, or handed to be dead-lettered. It counts as settled once the
+// journal is flushed; until then a crash repeats the attempt. The caller holds
+// s.mu.
+func (s *subscription) settle(a *attempt, r Response, now time.Time) {
+	for i, f := range s.flying {
+		if f == a {
+			s.flying = append(s.flying[:i], s.flying[i+1:]...)
+			break
+		}
+	}
+	if s.deleted {
+		return // its deliveries are discarded already
+	}
+	cfg := s.cfg.Load()
+	if s.breaker.done(r.Outcome, now) {
+		s.b.journal.breakerMoved(s)
+		s.b.log.Info("breaker moved", telemetry.EventSubscription, cfg.id, telemetry.Outcome, r.Outcome.String(),
+			"open", s.breaker.open(), "rest", s.breaker.rest)
+	}
+	switch r.Outcome {
+	case Canceled: // cut short by this side: it never happened
+		for _, d := range a.deliveries {
+			if d.state == inFlight {
+				d.state = ready
+				s.queue.push(d)
+			}
+		}
+		return
+	case Delivered:
+		s.limit = min(s.limit+1, maxConcurrency)
+		s.settled = now
+	default:
+		s.limit = max(s.limit/2, 1)
+	}
+	blamed := r.Outcome == BadRequest || r.Outcome == PayloadTooLarge
+	for _, d := range a.deliveries {
+		d.attempts++
+		d.last, d.outcome, d.status = now.UnixNano(), r.Outcome, uint16(r.Status)
+		s.b.journal.attempted(s, d, a.started, now, r)
+		if blamed && len(a.deliveries) > 1 {
+			// One bad event must not take its batch down: each gets an attempt of its own.
+			d.alone, d.state = true, ready
+			s.queue.push(d)
+			s.b.journal.dirtied(d)
+			continue
+		}
+		s.apply(d, cfg, r, now)
+	}
+	if r.Outcome != Delivered {
+		s.logFailure(cfg, a, r, now)
+	}
+	s.arm(now)
+}
+
+// apply carries out what the policy decides for one delivery. The caller holds
+// s.mu.
+func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time) {
+	decision := cfg.policy.Next(int(d.attempts), time.Unix(0, d.published), r, now, s.b.jitter())
+	if r.Outcome == Aborted {
+		if d.aborts++; d.aborts >= maxAborts {
+			decision = Decision{Action: DeadLetter, Reason: ReasonAborted}
+		}
+	}
+	switch decision.Action {
+	case Done:
+		s.delivered.Add(1)
+		s.b.metrics.delivered.Inc()
+		if d.replay {
+			s.b.forgetLetter(d.letterID())
+		}
+		s.close(d)
+	case Retry:
+		s.failed.Add(1)
+		s.b.metrics.failed.WithLabelValues(r.Outcome.String()).Inc()
+		s.delay(d, decision.Due, cfg)
+		s.b.journal.dirtied(d)
+	case DeadLetter:
+		s.failed.Add(1)
+		s.b.metrics.failed.WithLabelValues(r.Outcome.String()).Inc()
+		s.bury(d, decision.Reason)
+	}
+}
+
+// settleLate takes the answer to an attempt that was judged TimedOut before: a
+// success takes the event off the retry queue, anything else changes nothing.
+// Source: spec/delivery.md section 3.2. The caller holds s.mu.
+func (s *subscription) settleLate(a *attempt, r Response) {
+	s.held--
+	if r.Outcome != Delivered || s.deleted {
+		return
+	}
+	now := time.Now()
+	s.breaker.done(Delivered, now)
+	for _, d := range a.deliveries {
+		if d.state == delayed || d.state == ready {
+			s.b.journal.attempted(s, d, a.started, now, r)
+			s.apply(d, s.cfg.Load(), r, now)
+		}
+	}
+	s.signalRoom()
+	s.pump(now)
+}
+
+// bury gives d up for a reason: it stays open until its dead letter is stored. The
+// caller holds s.mu.
+func (s *subscription) bury(d *delivery, reason Reason) {
+	d.state = burying
+	s.b.undertaker.take(d, reason)
+}
+
+// buried closes d after its dead letter was stored.
+func (s *subscription) buried(d *delivery, reason Reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.deleted || d.state != burying {
+		return
+	}
+	s.close(d)
+	s.deadLettered.Add(1)
+	s.b.metrics.deadLettered.WithLabelValues(string(reason)).Inc()
+	s.signalRoom()
+}
+
+// failureLogRate is how many failed attempts of one event subscription are logged
+// in a second; the next record counts what was left out.
+const failureLogRate = 10
+
+// failureLog limits the records of one event subscription's failures.
+type failureLog struct {
+	second  int64
+	logged  int
+	leftOut int
+}
+
+// logFailure writes one wide record of a failed attempt. The caller holds s.mu.
+func (s *subscription) logFailure(cfg *config, a *attempt, r Response, now time.Time) {
+	l := &s.failures
+	if second := now.Unix(); second != l.second {
+		l.second, l.logged = second, 0
+	}
+	if l.logged >= failureLogRate {
+		l.leftOut++
+		return
+	}
+	l.logged++
+	d := a.deliveries[0]
+	attrs := []any{
+		telemetry.EventSubscription, cfg.id, telemetry.DeliveryID, d.id(), telemetry.Events, len(a.deliveries),
+		telemetry.Attempt, int(d.attempts), telemetry.Outcome, r.Outcome.String(), telemetry.Status, r.Status,
+		telemetry.Duration, now.Sub(a.started), telemetry.Error, r.Detail,
+	}
+	if d.state == delayed {
+		attrs = append(attrs, telemetry.NextAttempt, time.Unix(0, d.due))
+	}
+	if l.leftOut > 0 {
+		attrs = append(attrs, telemetry.Left, l.leftOut)
+		l.leftOut = 0
+	}
+	s.b.log.Log(s.ctx, slog.LevelInfo, "delivery attempted", attrs...)
+}

@@ -1,0 +1,331 @@
+package broker
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// Bounds of one event subscription.
+const (
+	maxReady       = 1024   // deliveries that wait for a worker
+	maxOpen        = 10_000 // deliveries that are not settled
+	maxConcurrency = 64     // attempts at a time
+	maxHeld        = 64     // attempts that timed out and whose answer may still come
+	maxBatchers    = 4      // attempts at a time while batches are not full
+)
+
+// Answer times. Source: spec/delivery.md section 3.2.
+const (
+	answerTime = 30 * time.Second
+	holdTime   = 3 * time.Minute
+)
+
+type deliveryState uint8
+
+const (
+	ready    deliveryState = iota // waits for a worker
+	delayed                       // waits for its due time
+	inFlight                      // an attempt is under way
+	burying                       // waits for its dead letter to be stored
+	closed                        // settled for good
+)
+
+// delivery is one event for one event subscription. Its fields are guarded by the
+// lock of its event subscription.
+type delivery struct {
+	sub       *subscription
+	pos       engine.Position
+	published int64 // Unix nanoseconds, ingest time
+	due       int64 // Unix nanoseconds, while delayed
+	last      int64 // Unix nanoseconds, end of the last attempt; 0 = none
+	heapIndex int32 // place in sub.delayed
+	attempts  uint16
+	status    uint16 // of the last attempt
+	aborts    uint8
+	outcome   Outcome // of the last attempt
+	state     deliveryState
+	alone     bool // never again in a batch: one with it was refused as bad
+	replay    bool // its body is in the dead letters
+	stated    bool // the journal has it as open
+	dirty     bool // in the journal's list for the next flush
+	tried     bool // attempted since this process started
+}
+
+// config is what an event subscription's record says about delivery, replaced as
+// a whole when the record changes.
+type config struct {
+	id         string // full resource id
+	name       string
+	topicID    string
+	schema     event.Schema
+	policy     Policy
+	expiration time.Time // zero = never
+	maxBatch   int       // events per request, 1 = no batching
+	batchBytes int       // size that a batch aims at
+	sequenced  bool      // its events carry data.sequencer
+	sender     Sender
+}
+
+// generation is a filter and the first log sequence it applies to.
+type generation struct {
+	number  uint64
+	from    uint64
+	matcher *filter.Matcher
+	raw     []byte // the filter's JSON, as the journal states it
+}
+
+// counters are an event subscription's own figures: read by API and metrics,
+// written on the hot path.
+type counters struct {
+	matched, delivered, failed, deadLettered, dropped atomic.Uint64
+}
+
+// subscription is the delivery state of one event subscription.
+type subscription struct {
+	uid   uint64
+	topic uint64
+	b     *Broker
+	cfg   atomic.Pointer[config]
+	counters
+
+	ctx    context.Context // ends with the event subscription or the broker's attempts
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	queue    fifo          // ready
+	delayed  delayHeap     // by due time
+	order    []*delivery   // not settled, by position; settled ones are dropped lazily
+	replays  []*delivery   // not settled, of dead letters; settled ones are dropped lazily
+	openN    int           // not settled
+	flying   []*attempt    // attempts in flight, oldest first
+	workers  int           // goroutines that attempt
+	starting int           // workers that have not yet taken their first delivery
+	limit    int           // of workers; grows while attempts succeed
+	held     int           // attempts past the answer time whose answer may still come
+	breaker  breaker       // of the destination
+	settled  time.Time     // when something was last settled
+	room     chan struct{} // signalled when a place in the queue is free and the dispatcher waits
+	waiting  bool          // the dispatcher waits for room
+	timer    *time.Timer   // wakes for due times, probation, expiry and answer times
+	wakeAt   int64         // Unix nanoseconds the timer is set to, 0 = not set
+	deleted  bool
+	draining bool // no new attempts: the broker stops
+
+	known       []engine.Position // recovered deliveries that matching will meet again, sorted
+	lag         engine.Position   // first position not handed out; 0 = live
+	rejoined    uint64            // log sequence at which it last became live
+	aboard      bool              // the elevator reads for it
+	patienceEnd time.Time         // no patience before
+	penalty     time.Duration     // how long patience is withheld next time
+
+	generations []generation // by from; the dispatcher's, read by the elevator under mu
+	statedAt    uint64       // journal message of the last whole statement
+	failures    failureLog
+}
+
+func newSubscription(b *Broker, uid, topic uint64) *subscription {
+	s := &subscription{uid: uid, topic: topic, b: b, limit: 1, room: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancel(b.attempts)
+	return s
+}
+
+// live reports whether new events of the live log are handed to it.
+func (s *subscription) live() bool { return s.lag == 0 }
+
+// hasRoom reports whether n more deliveries may be handed out.
+func (s *subscription) hasRoom() bool { return s.queue.len() < maxReady && s.openN < maxOpen }
+
+// add takes a new delivery of an event of the log and puts it in the queue. The
+// journal has to be told by the caller. The caller holds s.mu.
+func (s *subscription) add(pos engine.Position, published time.Time) *delivery {
+	d := &delivery{sub: s, pos: pos, published: published.UnixNano()}
+	s.openN++
+	s.b.open.Add(1)
+	s.order = append(s.order, d)
+	s.queue.push(d)
+	s.matched.Add(1)
+	return d
+}
+
+// knows reports whether the journal already told of a delivery at pos when the
+// process started; it forgets positions below. The caller holds s.mu.
+func (s *subscription) knows(pos engine.Position) bool {
+	for len(s.known) > 0 && s.known[0] < pos {
+		s.known = s.known[1:]
+	}
+	return len(s.known) > 0 && s.known[0] == pos
+}
+
+// close settles d for good. The caller holds s.mu.
+func (s *subscription) close(d *delivery) {
+	if d.state == closed {
+		return
+	}
+	if d.state == delayed {
+		heap.Remove(&s.delayed, int(d.heapIndex))
+	}
+	d.state = closed
+	s.openN--
+	s.b.open.Add(-1)
+	s.b.journal.dirtied(d)
+	s.trim()
+}
+
+// trim drops settled deliveries from the lists when they are the front or the
+// better half.
+func (s *subscription) trim() {
+	for len(s.order) > 0 && s.order[0].state == closed {
+		s.order[0] = nil
+		s.order = s.order[1:]
+	}
+	if len(s.order) > 64 && len(s.order) > 2*s.openN {
+		kept := make([]*delivery, 0, s.openN)
+		for _, d := range s.order {
+			if d.state != closed {
+				kept = append(kept, d)
+			}
+		}
+		s.order = kept
+	}
+	if len(s.replays) > 0 {
+		kept := s.replays[:0]
+		for _, d := range s.replays {
+			if d.state != closed {
+				kept = append(kept, d)
+			}
+		}
+		clear(s.replays[len(kept):])
+		s.replays = kept
+	}
+}
+
+// floor is the lowest log sequence this event subscription still needs; ok is
+// false when it needs none. The caller holds s.mu.
+func (s *subscription) floor() (seq uint64, ok bool) {
+	s.trim()
+	if len(s.order) > 0 {
+		seq, ok = s.order[0].pos.Seq(), true
+	}
+	if s.lag != 0 && (!ok || s.lag.Seq() < seq) {
+		seq, ok = s.lag.Seq(), true
+	}
+	return seq, ok
+}
+
+// generationAt returns the generation that applies at a log sequence, nil before
+// the first. The caller holds s.mu or is the dispatcher.
+func (s *subscription) generationAt(seq uint64) *generation {
+	for i := len(s.generations) - 1; i >= 0; i-- {
+		if s.generations[i].from <= seq {
+			return &s.generations[i]
+		}
+	}
+	return nil
+}
+
+// pruneGenerations drops generations that no event can meet any more: those that
+// ended at or below the lowest sequence still to be matched.
+func (s *subscription) pruneGenerations(next uint64) {
+	if s.lag != 0 {
+		next = min(next, s.lag.Seq())
+	}
+	for len(s.generations) > 1 && s.generations[1].from <= next {
+		s.generations = s.generations[1:]
+	}
+}
+
+// nanos is a stored time in milliseconds as nanoseconds, 0 staying 0.
+func nanos(ms int64) int64 { return ms * int64(time.Millisecond) }
+
+// millis is the way back.
+func millis(ns int64) int64 { return ns / int64(time.Millisecond) }
+
+// configOf reads an event subscription's record.
+func configOf(es *resource.EventSubscription, sender Sender) *config {
+	c := &config{
+		id: es.ID().String(), name: es.Name, topicID: es.Scope.String(),
+		schema:     es.DeliverySchema,
+		expiration: es.Expiration,
+		policy: Policy{
+			MaxAttempts: es.RetryPolicy.MaxDeliveryAttempts,
+			TimeToLive:  time.Duration(es.RetryPolicy.EventTimeToLive) * time.Minute,
+		},
+		maxBatch:  1,
+		sequenced: !es.Scope.IsType(resource.TypeTopic),
+		sender:    sender,
+	}
+	if w := es.Destination.WebHook; w != nil && w.MaxEventsPerBatch > 1 {
+		c.maxBatch = w.MaxEventsPerBatch
+		c.batchBytes = max(w.PreferredBatchSizeInKilobytes, 1) << 10
+	}
+	return c
+}
+
+// fifo is a queue of deliveries on a ring.
+type fifo struct {
+	ring []*delivery
+	head int
+	n    int
+}
+
+func (q *fifo) len() int { return q.n }
+
+func (q *fifo) push(d *delivery) {
+	if q.n == len(q.ring) {
+		next := make([]*delivery, max(16, 2*len(q.ring)))
+		for i := range q.n {
+			next[i] = q.at(i)
+		}
+		q.ring, q.head = next, 0
+	}
+	q.ring[(q.head+q.n)%len(q.ring)] = d
+	q.n++
+}
+
+func (q *fifo) at(i int) *delivery { return q.ring[(q.head+i)%len(q.ring)] }
+
+func (q *fifo) pop() *delivery {
+	d := q.ring[q.head]
+	q.ring[q.head] = nil
+	q.head = (q.head + 1) % len(q.ring)
+	q.n--
+	if q.n == 0 && len(q.ring) > 64 {
+		q.ring, q.head = nil, 0 // an idle event subscription keeps no memory
+	}
+	return d
+}
+
+// delayHeap orders delayed deliveries by due time; container/heap keeps it.
+type delayHeap []*delivery
+
+func (h delayHeap) Len() int           { return len(h) }
+func (h delayHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+
+func (h delayHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].heapIndex, h[j].heapIndex = int32(i), int32(j)
+}
+
+// Push takes the delivery that heap.Push hands over.
+func (h *delayHeap) Push(x any) {
+	d := x.(*delivery)
+	d.heapIndex = int32(len(*h))
+	*h = append(*h, d)
+}
+
+// Pop gives the last one back to heap.Pop and heap.Remove.
+func (h *delayHeap) Pop() any {
+	last := len(*h) - 1
+	d := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return d
+}
