@@ -79,5 +79,10 @@ func builtInRoles() []Role {
 }
 
 func builtIn(id, name, description string, p Permission) Role {
+	for _, list := range []*[]string{&p.Actions, &p.NotActions, &p.DataActions, &p.NotDataActions} {
+		if *list == nil {
+			*list = []string{} // written as [], not as null
+		}
+	}
 	return Role{ID: id, Name: name, Type: BuiltInRole, Description: description, AssignableScopes: []string{"/"}, Permissions: []Permission{p}}
 }

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
@@ -95,6 +96,9 @@ func TestBuiltInRoles(t *testing.T) {
 		}
 		if r.Type != BuiltInRole || r.Description == "" || !slices.Equal(r.AssignableScopes, []string{"/"}) || len(r.Permissions) != 1 {
 			t.Errorf("%s is not described like a built-in role: %+v", r.Name, r)
+		}
+		if raw, err := json.Marshal(r); err != nil || strings.Contains(string(raw), "null") {
+			t.Errorf("%s is written as %s, %v", r.Name, raw, err)
 		}
 	}
 }

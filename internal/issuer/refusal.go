@@ -22,10 +22,8 @@ type refusal struct {
 	text       string // holds no secret
 	retryAfter time.Duration
 	challenge  string
-	cause      string // for the log only
+	cause      error // for the log only; holds no secret either
 }
-
-func (e *refusal) Error() string { return e.code + ": " + e.text }
 
 type refusalBody struct {
 	Error         string `json:"error"`
@@ -40,8 +38,8 @@ type refusalBody struct {
 func refuse(w http.ResponseWriter, r *http.Request, e *refusal) {
 	record := telemetry.RecordOf(r.Context())
 	record.Add(slog.String("oauth_error", e.code), slog.Int("oauth_error_number", e.number))
-	if e.cause != "" {
-		record.Add(slog.String(telemetry.Error, e.cause))
+	if e.cause != nil {
+		record.SetError(e.cause)
 	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")

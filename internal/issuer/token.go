@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -125,24 +126,24 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, face access.Face)
 
 // readForm reads the body, and only it: a secret has no place in a URL.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *refusal) {
-	unreadable := func(cause string) *refusal {
+	unreadable := func(cause error) *refusal {
 		return &refusal{status: http.StatusBadRequest, code: "invalid_request", number: 900144, cause: cause,
 			text: "The request body must be a form of the type application/x-www-form-urlencoded of at most 64 KiB."}
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
-		return nil, unreadable("content type")
+		return nil, unreadable(nil)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
 	if err != nil {
-		return nil, unreadable(err.Error())
+		return nil, unreadable(err)
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
-		return nil, unreadable("badly encoded") // the error itself may show a secret
+		return nil, unreadable(errors.New("the form is badly encoded")) // the error itself may show a secret
 	}
 	for _, field := range []string{"grant_type", "client_id", "client_secret", "client_assertion", "scope", "resource"} {
 		if len(form[field]) > 1 {
-			return nil, &refusal{status: http.StatusBadRequest, code: "invalid_request", number: 90014,
+			return nil, &refusal{status: http.StatusBadRequest, code: "invalid_request",
 				text: "The request body holds the parameter '" + field + "' more than once."}
 		}
 	}
@@ -156,7 +157,7 @@ func (req *request) readBasic(r *http.Request) *refusal {
 		return nil
 	}
 	bad := func(text string) *refusal {
-		return &refusal{status: http.StatusBadRequest, code: "invalid_request", number: 90014, text: text}
+		return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: text}
 	}
 	user, password, ok := r.BasicAuth()
 	if !ok {
@@ -250,11 +251,11 @@ func (h *Handler) identify(req request) (access.Principal, *refusal) {
 	case !ok:
 		return access.Principal{}, unknown
 	case !p.Enabled:
-		unknown.cause = "principal " + p.ObjectID + " is disabled"
+		unknown.cause = fmt.Errorf("principal %s is disabled", p.ObjectID)
 		return access.Principal{}, unknown
 	case !p.HasSecret(req.secret):
 		return access.Principal{}, &refusal{status: http.StatusUnauthorized, code: "invalid_client", number: 7000215,
-			text: "Invalid client secret provided.", cause: "principal " + p.ObjectID + ": wrong client secret"}
+			text: "Invalid client secret provided.", cause: fmt.Errorf("principal %s: wrong client secret", p.ObjectID)}
 	}
 	return p, nil
 }
