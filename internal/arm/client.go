@@ -23,6 +23,16 @@ import (
 // principals, and the reading and operating of deliveries.
 const Version = "2026-11-01"
 
+// Paths of what only Carillon has, beside the workspace sub-resources. The last
+// three follow the id of a scope: a source, an event subscription, a resource
+// group, a subscription.
+const (
+	PrincipalsPath     = "/providers/Carillon.Identity/principals"     // POST …/{objectId}/resetSecret
+	DeadLettersPath    = "/providers/Carillon.Delivery/deadLetters"    // POST …/replay
+	LiveEventsPath     = "/providers/Carillon.Delivery/events"         // one JSON object a line, until the reader leaves
+	DeliveryStatusPath = "/providers/Carillon.Delivery/deliveryStatus" // of every event subscription at or below the scope
+)
+
 // Client speaks the management API of a server, with its errors read back into
 // faults. It is safe for concurrent use.
 type Client struct {
@@ -35,14 +45,17 @@ type Client struct {
 // NewClient makes a client that trusts the certificates of roots, or those of
 // the system when roots is nil.
 func NewClient(baseURL, token string, roots *x509.CertPool) *Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	transport.ResponseHeaderTimeout = 3 * time.Minute // a handshake may take three attempts of 30 s
 	return &Client{
 		BaseURL: strings.TrimRight(baseURL, "/"),
 		Token:   token,
 		HTTP: &http.Client{
-			Transport:     transport,
+			Transport: &http.Transport{
+				Proxy:                 http.ProxyFromEnvironment,
+				TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+				TLSHandshakeTimeout:   10 * time.Second,
+				ResponseHeaderTimeout: 3 * time.Minute, // a handshake may take three attempts of 30 s
+				IdleConnTimeout:       30 * time.Second,
+			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}

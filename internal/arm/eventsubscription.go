@@ -1,0 +1,280 @@
+package arm
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// eventSubscriptionBody is an event subscription on the wire.
+// Source: spec/management.md section 5.5.
+type eventSubscriptionBody struct {
+	ID         string                      `json:"id"`
+	Name       string                      `json:"name"`
+	Type       string                      `json:"type"`
+	ETag       string                      `json:"etag"`
+	SystemData systemData                  `json:"systemData"`
+	Properties eventSubscriptionProperties `json:"properties"`
+}
+
+type eventSubscriptionProperties struct {
+	Topic                 string          `json:"topic"`
+	ProvisioningState     string          `json:"provisioningState"`
+	Destination           destinationBody `json:"destination"`
+	Filter                filter.Filter   `json:"filter"`
+	Labels                []string        `json:"labels"`
+	EventDeliverySchema   string          `json:"eventDeliverySchema"`
+	RetryPolicy           retryPolicyBody `json:"retryPolicy"`
+	DeadLetterDestination any             `json:"deadLetterDestination"`
+	ExpirationTimeUTC     *string         `json:"expirationTimeUtc"`
+	Validation            *validationBody `json:"validation,omitempty"` // ours: how a handshake that is not done stands
+}
+
+type destinationBody struct {
+	EndpointType string      `json:"endpointType"`
+	Properties   webHookBody `json:"properties"`
+}
+
+// webHookBody is a webhook on the wire. Its URL may hold a key and is never shown.
+type webHookBody struct {
+	EndpointURL                            any    `json:"endpointUrl"`
+	EndpointBaseURL                        string `json:"endpointBaseUrl"`
+	MaxEventsPerBatch                      int    `json:"maxEventsPerBatch"`
+	PreferredBatchSizeInKilobytes          int    `json:"preferredBatchSizeInKilobytes"`
+	AzureActiveDirectoryTenantID           any    `json:"azureActiveDirectoryTenantId"`
+	AzureActiveDirectoryApplicationIDOrURI any    `json:"azureActiveDirectoryApplicationIdOrUri"`
+	DeliveryAttributeMappings              any    `json:"deliveryAttributeMappings"`
+	MinimumTLSVersionAllowed               any    `json:"minimumTlsVersionAllowed,omitempty"`
+}
+
+type retryPolicyBody struct {
+	MaxDeliveryAttempts int `json:"maxDeliveryAttempts"`
+	EventTimeToLive     int `json:"eventTimeToLiveInMinutes"`
+}
+
+type validationBody struct {
+	Message string `json:"message"`
+	Until   string `json:"until,omitempty"`
+	// Delivering says that the settings before the change go on being delivered by.
+	Delivering bool `json:"deliveringByFormerSettings"`
+}
+
+// Batch settings without batching. Source: spec/management.md section 5.5.
+const (
+	defaultBatchEvents    = 1
+	defaultBatchKilobytes = 64
+)
+
+func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
+	es := &v.Value
+	s := es.Wanted()
+	b := eventSubscriptionBody{
+		ID: v.ID.String(), Name: es.Name, Type: v.ID.Type(), ETag: v.ETag(), SystemData: systemDataOf(es.Created, es.Modified),
+		Properties: eventSubscriptionProperties{
+			Topic: v.Topic, ProvisioningState: string(es.State),
+			Destination: destinationBody{EndpointType: s.Destination.Type},
+			Filter:      s.Filter, Labels: s.Labels, EventDeliverySchema: deliverySchemaName(s.DeliverySchema),
+			RetryPolicy: retryPolicyBody{s.RetryPolicy.MaxDeliveryAttempts, s.RetryPolicy.EventTimeToLive},
+		},
+	}
+	if hook := s.Destination.WebHook; hook != nil {
+		b.Properties.Destination.Properties = webHookBody{
+			EndpointBaseURL: hook.BaseURL, MaxEventsPerBatch: defaultBatchEvents, PreferredBatchSizeInKilobytes: defaultBatchKilobytes,
+			MinimumTLSVersionAllowed: keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
+		}
+	}
+	if !s.Expiration.IsZero() {
+		at := armTime(s.Expiration)
+		b.Properties.ExpirationTimeUTC = &at
+	}
+	switch {
+	case es.State == resource.AwaitingManualAction && es.Validation != nil:
+		b.Properties.Validation = &validationBody{Message: es.Validation.Message, Until: armTime(es.Validation.Expires), Delivering: es.Active}
+	case es.State == resource.Failed:
+		b.Properties.Validation = &validationBody{Message: es.Failure, Delivering: es.Active}
+	}
+	return b
+}
+
+// deliverySchemaName spells a delivery schema; that of custom input has a name of
+// its own. Source: spec/delivery.md section 2.3.
+func deliverySchemaName(s event.Schema) string {
+	if s == event.CustomEventSchema {
+		return "CustomInputSchema"
+	}
+	return s.String()
+}
+
+// eventSubscriptionChange reads an event subscription from the body of a request.
+// PUT has its members below properties; PATCH has them at the top, and may have
+// them below properties as well. Source: spec/management.md section 5.5.
+func (r *request) eventSubscriptionChange() manage.EventSubscriptionChange {
+	f, err := r.readBody()
+	p := f
+	if _, enveloped := f.member("properties"); enveloped || r.http.Method == http.MethodPut {
+		r.sameResource(f)
+		p = f.sub("properties")
+	}
+	c := manage.EventSubscriptionChange{Unread: err, Filter: p.raw("filter"), DeliverySchema: p.text("eventDeliverySchema"), Expiration: p.text("expirationTimeUtc")}
+	if p.path != "" {
+		c.Target = p.path + "."
+	}
+	if d, given := p.object("destination"); given {
+		c.Destination = destinationChange(d)
+	}
+	if list := p.texts("labels"); list != nil {
+		c.Labels = &list
+	}
+	if policy, given := p.object("retryPolicy"); given {
+		c.RetryPolicy = &manage.RetryPolicyChange{MaxDeliveryAttempts: policy.integer("maxDeliveryAttempts"), EventTimeToLive: policy.integer("eventTimeToLiveInMinutes")}
+	}
+	for _, name := range []string{"deadLetterDestination", "deadLetterWithResourceIdentity"} {
+		if _, given := p.member(name); given {
+			p.refuse(name, "This server writes dead letters to no storage account: it keeps them itself. Leave %s out and read them at …%s.", name, DeadLettersPath)
+		}
+	}
+	if _, given := p.member("deliveryWithResourceIdentity"); given {
+		p.refuse("deliveryWithResourceIdentity", "This server gives resources no identities to deliver with: leave deliveryWithResourceIdentity out and use destination.")
+	}
+	c.Problems = *f.problems
+	return c
+}
+
+func destinationChange(d fields) *manage.DestinationChange {
+	c := &manage.DestinationChange{Type: d.str("endpointType")}
+	if !strings.EqualFold(c.Type, resource.DestinationWebHook) {
+		return c
+	}
+	p := d.sub("properties")
+	c.EndpointURL = p.text("endpointUrl")
+	onlyDefault(p, "maxEventsPerBatch", defaultBatchEvents)
+	onlyDefault(p, "preferredBatchSizeInKilobytes", defaultBatchKilobytes)
+	for _, name := range []string{"azureActiveDirectoryTenantId", "azureActiveDirectoryApplicationIdOrUri"} {
+		if v := p.str(name); v != "" {
+			p.refuse(name, "This server signs deliveries with no Microsoft Entra token: leave %s out.", name)
+		}
+	}
+	if raw, given := p.member("deliveryAttributeMappings"); given && !emptyArray(raw) {
+		p.refuse("deliveryAttributeMappings", "This server adds no delivery attributes to requests: leave deliveryAttributeMappings out.")
+	}
+	extra := kept{}
+	if tls := tlsVersion(p); tls != "" {
+		extra["minimumTlsVersionAllowed"] = quoted(tls)
+	}
+	c.Extra = extra.raw()
+	return c
+}
+
+// onlyDefault refuses a number that would turn batching on.
+func onlyDefault(p fields, name string, only int) {
+	if n := p.integer(name); n != nil && *n != only {
+		p.refuse(name, "The value %d of %s is not supported: this server sends one event per request. Leave it out or use %d.", *n, name, only)
+	}
+}
+
+func getEventSubscription(a *api, r *request) (answer, error) {
+	v, err := a.Plane.EventSubscription(r.ctx, r.caller, r.id)
+	return eventSubscriptionAnswer(http.StatusOK, v, err)
+}
+
+// putEventSubscription answers 201 also on replace, patchEventSubscription always:
+// the Go SDK takes nothing else. Source: spec/management.md sections 2.2 and 2.3.
+func putEventSubscription(a *api, r *request) (answer, error) {
+	v, err := a.Plane.PutEventSubscription(r.ctx, r.caller, r.id, r.eventSubscriptionChange(), r.precondition())
+	return eventSubscriptionAnswer(http.StatusCreated, v, err)
+}
+
+func patchEventSubscription(a *api, r *request) (answer, error) {
+	v, err := a.Plane.PatchEventSubscription(r.ctx, r.caller, r.id, r.eventSubscriptionChange(), r.precondition())
+	return eventSubscriptionAnswer(http.StatusCreated, v, err)
+}
+
+func eventSubscriptionAnswer(status int, v manage.EventSubscription, err error) (answer, error) {
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: status, etag: v.ETag(), body: eventSubscriptionOf(v)}, nil
+}
+
+func deleteEventSubscription(a *api, r *request) (answer, error) {
+	return deleted(a.Plane.DeleteEventSubscription(r.ctx, r.caller, r.id, r.precondition()))
+}
+
+func getFullURL(a *api, r *request) (answer, error) {
+	url, err := a.Plane.FullURL(r.ctx, r.caller, r.id)
+	if err != nil {
+		return answer{}, err
+	}
+	return ok(map[string]string{"endpointUrl": url}), nil
+}
+
+func getDeliveryAttributes(a *api, r *request) (answer, error) {
+	if err := a.Plane.DeliveryAttributes(r.ctx, r.caller, r.id); err != nil {
+		return answer{}, err
+	}
+	return whole([]json.RawMessage{}), nil
+}
+
+// listNestedEventSubscriptions lists those of a topic or system topic, under the
+// ids they have below it.
+func listNestedEventSubscriptions(a *api, r *request) (answer, error) {
+	views, err := a.Plane.EventSubscriptions(r.ctx, r.caller, r.id, true)
+	return a.listEventSubscriptions(r, views, err)
+}
+
+// listEventSubscriptionsOfSource lists those of one source.
+func listEventSubscriptionsOfSource(a *api, r *request) (answer, error) {
+	views, err := a.Plane.EventSubscriptions(r.ctx, r.caller, r.scope, false)
+	return a.listEventSubscriptions(r, views, err)
+}
+
+// listEventSubscriptions lists those below a subscription or a resource group: of
+// a region, of a topic type, of both, or of global sources.
+func listEventSubscriptions(a *api, r *request) (answer, error) {
+	var l manage.Listing
+	for i := 0; i+1 < len(r.rest); i += 2 {
+		switch strings.ToLower(r.rest[i]) {
+		case "locations":
+			l.Location = r.rest[i+1]
+		case "topictypes":
+			l.TopicType = r.rest[i+1]
+		}
+	}
+	views, err := a.Plane.ListEventSubscriptions(r.ctx, r.caller, r.scope, l)
+	return a.listEventSubscriptions(r, views, err)
+}
+
+func (a *api) listEventSubscriptions(r *request, views []manage.EventSubscription, err error) (answer, error) {
+	if err != nil {
+		return answer{}, err
+	}
+	var entries []entry
+	for _, v := range views {
+		entries = append(entries, entry{v.ID.Key(), v.Value.Name, eventSubscriptionOf(v)})
+	}
+	return a.list(r, entries)
+}
+
+// validationLink takes the link that a webhook was given in its handshake. The
+// token is in the query and stays out of every log.
+// Source: spec/delivery.md section 1.3.
+func validationLink(a *api, r *request) (answer, error) {
+	uid, err := strconv.ParseUint(r.rest[1], 16, 64)
+	if err != nil || uid == 0 {
+		return answer{}, fault.New(fault.Invalid, "InvalidRequest", "The validation link is not valid.")
+	}
+	if err := a.Plane.Consent(r.ctx, resource.UID(uid), r.query.Get("token")); err != nil {
+		return answer{}, err
+	}
+	return answer{stream: func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte("Webhook successfully validated as a subscription endpoint.\n")) // the client has gone if this fails
+	}}, nil
+}

@@ -1,0 +1,214 @@
+package arm
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// topicBody is a topic on the wire. Source: spec/management.md section 5.2.
+type topicBody struct {
+	trackedBody
+	Kind             any             `json:"kind"`
+	SKU              any             `json:"sku"`
+	ExtendedLocation any             `json:"extendedLocation,omitempty"`
+	Identity         identityBody    `json:"identity"`
+	Properties       topicProperties `json:"properties"`
+}
+
+type topicProperties struct {
+	ProvisioningState          string `json:"provisioningState"`
+	Endpoint                   string `json:"endpoint"`
+	InputSchema                string `json:"inputSchema"`
+	InputSchemaMapping         any    `json:"inputSchemaMapping"`
+	MetricResourceID           string `json:"metricResourceId"`
+	PublicNetworkAccess        string `json:"publicNetworkAccess"`
+	InboundIPRules             any    `json:"inboundIpRules"`
+	DisableLocalAuth           bool   `json:"disableLocalAuth"`
+	DataResidencyBoundary      any    `json:"dataResidencyBoundary"`
+	MinimumTLSVersionAllowed   any    `json:"minimumTlsVersionAllowed,omitempty"`
+	EventTypeInfo              any    `json:"eventTypeInfo,omitempty"`
+	PrivateEndpointConnections []any  `json:"privateEndpointConnections"`
+}
+
+// identityBody says that a resource has no identity of its own.
+type identityBody struct {
+	Type                   string `json:"type"`
+	PrincipalID            any    `json:"principalId"`
+	TenantID               any    `json:"tenantId"`
+	UserAssignedIdentities any    `json:"userAssignedIdentities"`
+}
+
+func (a *api) topicBody(t resource.Item[resource.Topic]) topicBody {
+	extra := keptOf(t.Value.Extra)
+	properties := keptOf(extra["properties"])
+	return topicBody{
+		trackedBody:      trackedOf(t.Value.Meta, resource.TypeTopic, t.ETag()),
+		Kind:             extra.or("kind", "Azure"),
+		SKU:              extra.or("sku", map[string]string{"name": "Basic"}),
+		ExtendedLocation: extra.or("extendedLocation", nil),
+		Identity:         identityBody{Type: "None"},
+		Properties: topicProperties{
+			ProvisioningState:          string(resource.Succeeded),
+			Endpoint:                   a.PublicURL + "/topics/" + t.Value.ID.Name() + "/api/events",
+			InputSchema:                t.Value.InputSchema.String(),
+			MetricResourceID:           guid(t.Value.UID),
+			PublicNetworkAccess:        "Enabled",
+			DataResidencyBoundary:      properties.or("dataResidencyBoundary", "WithinGeopair"),
+			MinimumTLSVersionAllowed:   properties.or("minimumTlsVersionAllowed", nil),
+			EventTypeInfo:              properties.or("eventTypeInfo", nil),
+			PrivateEndpointConnections: []any{},
+		},
+	}
+}
+
+// topicChange reads a topic from the body of a request.
+func (r *request) topicChange() manage.TopicChange {
+	f, t := r.tracked()
+	c := manage.TopicChange{Tracked: t}
+	extra, inner := kept{}, kept{}
+	extra.keep(f, "sku", "kind", "extendedLocation")
+	noIdentity(f)
+	p := f.sub("properties")
+	c.InputSchema = p.str("inputSchema")
+	if raw, ok := p.member("inputSchemaMapping"); ok && !emptyObject(raw) {
+		p.refuse("inputSchemaMapping", "This server maps no custom input schemas: leave inputSchemaMapping out.")
+	}
+	if access := p.str("publicNetworkAccess"); access != "" && !strings.EqualFold(access, "Enabled") {
+		p.refuse("publicNetworkAccess", "The value '%.40s' of publicNetworkAccess is not supported: this server limits no topic to a network. Leave it out or use Enabled.", access)
+	}
+	if raw, ok := p.member("inboundIpRules"); ok && !emptyArray(raw) {
+		p.refuse("inboundIpRules", "This server filters no addresses per topic: leave inboundIpRules out.")
+	}
+	if off := value[bool](p, "disableLocalAuth", "true or false"); off != nil && *off {
+		p.refuse("disableLocalAuth", "Topics take their access keys on this server: leave disableLocalAuth out or use false.")
+	}
+	if boundary := p.text("dataResidencyBoundary"); boundary != nil {
+		word, known := canonical(*boundary, "WithinGeopair", "WithinRegion")
+		if !known {
+			p.refuse("dataResidencyBoundary", "The value '%.40s' of dataResidencyBoundary is not known: use WithinGeopair or WithinRegion.", *boundary)
+		}
+		inner["dataResidencyBoundary"] = quoted(word)
+	}
+	if tls := tlsVersion(p); tls != "" {
+		inner["minimumTlsVersionAllowed"] = quoted(tls)
+	}
+	if _, given := p.object("eventTypeInfo"); given {
+		inner["eventTypeInfo"] = p.raw("eventTypeInfo")
+	}
+	if raw := inner.raw(); raw != nil {
+		extra["properties"] = raw
+	}
+	c.Extra, c.Problems = extra.raw(), *f.problems
+	return c
+}
+
+// noIdentity refuses identities: no resource of this server has one.
+func noIdentity(f fields) {
+	if kind := f.sub("identity").str("type"); kind != "" && !strings.EqualFold(kind, "None") {
+		f.refuse("identity.type", "The identity type '%.40s' is not supported: this server gives resources no identities. Leave identity out or use None.", kind)
+	}
+}
+
+// tlsVersion reads minimumTlsVersionAllowed. This server speaks TLS 1.2 and newer,
+// so every documented minimum holds.
+func tlsVersion(p fields) string {
+	v := p.str("minimumTlsVersionAllowed")
+	if _, known := canonical(v, "1.0", "1.1", "1.2"); v != "" && !known {
+		p.refuse("minimumTlsVersionAllowed", "The value '%.40s' of minimumTlsVersionAllowed is not known: use 1.0, 1.1 or 1.2.", v)
+	}
+	return v
+}
+
+// canonical gives a word its documented spelling.
+func canonical(word string, known ...string) (string, bool) {
+	for _, k := range known {
+		if strings.EqualFold(word, k) {
+			return k, true
+		}
+	}
+	return word, false
+}
+
+func quoted(text string) json.RawMessage {
+	raw, _ := json.Marshal(text) // a string has a JSON form
+	return raw
+}
+
+func emptyArray(raw json.RawMessage) bool {
+	var list []json.RawMessage
+	return json.Unmarshal(raw, &list) == nil && len(list) == 0
+}
+
+func emptyObject(raw json.RawMessage) bool {
+	var members map[string]json.RawMessage
+	return json.Unmarshal(raw, &members) == nil && len(members) == 0
+}
+
+func getTopic(a *api, r *request) (answer, error) {
+	t, err := a.Plane.Topic(r.ctx, r.caller, r.id)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: 200, etag: t.ETag(), body: a.topicBody(t)}, nil
+}
+
+// putTopic answers 201 also on replace: the Go SDK takes nothing else.
+// Source: spec/management.md section 2.1.
+func putTopic(a *api, r *request) (answer, error) {
+	t, err := a.Plane.PutTopic(r.ctx, r.caller, r.id, r.topicChange(), r.precondition())
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: 201, etag: t.ETag(), body: a.topicBody(t)}, nil
+}
+
+func patchTopic(a *api, r *request) (answer, error) {
+	t, err := a.Plane.PatchTopic(r.ctx, r.caller, r.id, r.topicChange(), r.precondition())
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: 201, etag: t.ETag(), body: a.topicBody(t)}, nil
+}
+
+func deleteTopic(a *api, r *request) (answer, error) {
+	return deleted(a.Plane.DeleteTopic(r.ctx, r.caller, r.id, r.precondition()))
+}
+
+func listTopics(a *api, r *request) (answer, error) {
+	topics, err := a.Plane.Topics(r.ctx, r.caller, r.scope)
+	if err != nil {
+		return answer{}, err
+	}
+	var entries []entry
+	for _, t := range topics {
+		entries = append(entries, entry{t.Key, t.Value.ID.Name(), a.topicBody(t)})
+	}
+	return a.list(r, entries)
+}
+
+// keysBody are the access keys of a topic. Source: spec/management.md section 5.3.
+type keysBody struct {
+	Key1 string `json:"key1"`
+	Key2 string `json:"key2"`
+}
+
+func listKeys(a *api, r *request) (answer, error) {
+	keys, err := a.Plane.TopicKeys(r.ctx, r.caller, r.id)
+	if err != nil {
+		return answer{}, err
+	}
+	return ok(keysBody{keys[0], keys[1]}), nil
+}
+
+func regenerateKey(a *api, r *request) (answer, error) {
+	f, unread := r.readBody()
+	name := f.str("keyName")
+	keys, err := a.Plane.RegenerateTopicKey(r.ctx, r.caller, r.id, name, unread)
+	if err != nil {
+		return answer{}, err
+	}
+	return ok(keysBody{keys[0], keys[1]}), nil
+}
