@@ -444,18 +444,3 @@ func (p *Plane) ListEventSubscriptions(ctx context.Context, caller access.Caller
 	}
 	return out, nil
 }
-
-// AllEventSubscriptions returns every event subscription at or below a scope.
-func (p *Plane) AllEventSubscriptions(ctx context.Context, caller access.Caller, scope resource.ID) ([]EventSubscription, error) {
-	if err := p.authorize(ctx, caller, resource.TypeEventSubscription+"/read", scope); err != nil {
-		return nil, err
-	}
-	var out []EventSubscription
-	for _, item := range p.Store.EventSubscriptions.List("") {
-		s, err := p.findSource(item.Value.Scope)
-		if err == nil && (scope.Contains(item.Value.ID()) || scope.Contains(s.raises)) {
-			out = append(out, s.view(item, s.id.IsType(resource.TypeSystemTopic)))
-		}
-	}
-	return out, nil
-}

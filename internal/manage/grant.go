@@ -37,13 +37,14 @@ func (p *Plane) RoleAssignments(ctx context.Context, caller access.Caller, scope
 }
 
 // PutRoleAssignment grants a role and reports whether that is new. The right to
-// grant is needed at the very scope.
-func (p *Plane) PutRoleAssignment(ctx context.Context, caller access.Caller, a access.Assignment, problems []*fault.Error) (access.Assignment, bool, error) {
+// grant is needed at the very scope. unread says why the request could not be
+// read, nil when it could.
+func (p *Plane) PutRoleAssignment(ctx context.Context, caller access.Caller, a access.Assignment, unread error) (access.Assignment, bool, error) {
 	if err := p.authorize(ctx, caller, actionAssignments+"write", a.Scope); err != nil {
 		return a, false, err
 	}
-	if err := fault.Join(problems...); err != nil {
-		return a, false, err
+	if unread != nil {
+		return a, false, unread
 	}
 	a, created, err := p.Directory.Assign(ctx, a, caller)
 	if err == nil {
@@ -109,10 +110,13 @@ func (p *Plane) Principal(ctx context.Context, caller access.Caller, objectID st
 }
 
 // CreatePrincipal makes a service principal and returns the only copy of its
-// client secret.
-func (p *Plane) CreatePrincipal(ctx context.Context, caller access.Caller, name string) (access.Principal, secret.String, error) {
+// client secret. unread says why the request could not be read, nil when it could.
+func (p *Plane) CreatePrincipal(ctx context.Context, caller access.Caller, name string, unread error) (access.Principal, secret.String, error) {
 	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
 		return access.Principal{}, "", err
+	}
+	if unread != nil {
+		return access.Principal{}, "", unread
 	}
 	made, plain, err := p.Directory.CreatePrincipal(ctx, name, caller)
 	if err == nil {

@@ -2,6 +2,8 @@ package manage
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -15,6 +17,16 @@ type Tracked struct {
 	Location string            // "" is a problem on creation, and "unchanged" after it
 	Tags     map[string]string // nil = none on PUT, unchanged on PATCH
 	Problems []*fault.Error    // what the wire form got wrong already, in field order
+	Unread   error             // why the body could not be read at all
+}
+
+// verdict joins what is wrong with a request. A body that could not be read
+// has no other problem.
+func (t Tracked) verdict(problems []*fault.Error) error {
+	if t.Unread != nil {
+		return t.Unread
+	}
+	return fault.Join(problems...)
 }
 
 func (t Tracked) check(name resource.NameRule, id resource.ID) []*fault.Error {
@@ -75,7 +87,7 @@ func (p *Plane) PutGroup(ctx context.Context, caller access.Caller, id resource.
 	if err := p.checkSubscription(id); err != nil {
 		return item, false, err
 	}
-	if err := fault.Join(t.check(resource.ResourceGroupName, id)...); err != nil {
+	if err := t.verdict(t.check(resource.ResourceGroupName, id)); err != nil {
 		return item, false, err
 	}
 	p.structure.Lock()
@@ -107,7 +119,7 @@ func (p *Plane) PatchGroup(ctx context.Context, caller access.Caller, id resourc
 	if err := p.authorize(ctx, caller, actionGroups+"write", id); err != nil {
 		return item, err
 	}
-	if err := fault.Join(append(t.Problems, resource.CheckTags(t.Tags)...)...); err != nil {
+	if err := t.verdict(append(t.Problems, resource.CheckTags(t.Tags)...)); err != nil {
 		return item, err
 	}
 	p.structure.Lock()
@@ -179,4 +191,31 @@ func etagOf[T any](item resource.Item[T], exists bool) string {
 		return ""
 	}
 	return item.ETag()
+}
+
+// Subscription returns the one subscription, false when the caller has no role at,
+// above or below it. Source: spec/access.md section 7.
+func (p *Plane) Subscription(caller access.Caller) (resource.ID, bool) {
+	f := access.AssignmentFilter{AssignedTo: caller.ObjectID}
+	return p.subscription, caller.ObjectID != "" && len(p.Directory.Assignments(p.subscription, f)) > 0
+}
+
+// GetSubscription returns the subscription of an id.
+func (p *Plane) GetSubscription(ctx context.Context, caller access.Caller, id resource.ID) (resource.ID, error) {
+	if _, visible := p.Subscription(caller); !visible || !id.Equal(p.subscription) {
+		if err := p.authorize(ctx, caller, "Microsoft.Resources/subscriptions/read", id); err != nil {
+			return resource.ID{}, err
+		}
+	}
+	return p.subscription, p.checkSubscription(id)
+}
+
+// Locations returns the regions that something lies in, and the one that the first
+// start named.
+func (p *Plane) Locations() []string {
+	seen := map[string]bool{p.Location: true}
+	for _, g := range p.Store.ResourceGroups.List("") {
+		seen[g.Value.Location] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
 }

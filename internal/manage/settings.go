@@ -27,6 +27,7 @@ type EventSubscriptionChange struct {
 	RetryPolicy    *RetryPolicyChange
 	Expiration     *string        // RFC 3339; "" = never
 	Problems       []*fault.Error // what the wire form got wrong already
+	Unread         error          // why the body could not be read at all
 	Target         string         // put before the targets of problems, "properties." on PUT
 }
 
@@ -52,6 +53,9 @@ const maxURL = 8 << 10
 func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscriptionChange, oldURL string, exists, put bool) (resource.Settings, string, error) {
 	base := es.Wanted()
 	want := base
+	if c.Unread != nil {
+		return want, "", c.Unread
+	}
 	if put {
 		want = resource.Settings{
 			DeliverySchema: defaultDelivery(s.schema),

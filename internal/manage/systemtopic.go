@@ -84,7 +84,7 @@ func (p *Plane) PutSystemTopic(ctx context.Context, caller access.Caller, id res
 	if err != nil {
 		return item, err
 	}
-	if err := fault.Join(append(t.check(resource.SystemTopicName, id), problems...)...); err != nil {
+	if err := t.verdict(append(t.check(resource.SystemTopicName, id), problems...)); err != nil {
 		return item, err
 	}
 	p.structure.Lock()
@@ -179,7 +179,7 @@ func (p *Plane) PatchSystemTopic(ctx context.Context, caller access.Caller, id r
 	if err := p.authorize(ctx, caller, actionSystemTopics+"write", id); err != nil {
 		return item, err
 	}
-	if err := fault.Join(append(t.Problems, resource.CheckTags(t.Tags)...)...); err != nil {
+	if err := t.verdict(append(t.Problems, resource.CheckTags(t.Tags)...)); err != nil {
 		return item, err
 	}
 	p.structure.Lock()

@@ -67,7 +67,7 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 	}
 	schema, problem := inputSchema(t.InputSchema)
 	problems := append(t.check(resource.TopicName, id), problem, checkExtra(t.Extra))
-	if err := fault.Join(problems...); err != nil {
+	if err := t.verdict(problems); err != nil {
 		return item, err
 	}
 	p.structure.Lock()
@@ -151,7 +151,7 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 		return item, err
 	}
 	problems := append(t.Problems, resource.CheckTags(t.Tags)...)
-	if err := fault.Join(append(problems, checkExtra(t.Extra))...); err != nil {
+	if err := t.verdict(append(problems, checkExtra(t.Extra))); err != nil {
 		return item, err
 	}
 	p.structure.Lock()
@@ -246,9 +246,13 @@ func (p *Plane) TopicKeys(ctx context.Context, caller access.Caller, id resource
 }
 
 // RegenerateTopicKey replaces one access key, "key1" or "key2", and returns both.
-func (p *Plane) RegenerateTopicKey(ctx context.Context, caller access.Caller, id resource.ID, name string) ([2]string, error) {
+// unread says why the request could not be read, nil when it could.
+func (p *Plane) RegenerateTopicKey(ctx context.Context, caller access.Caller, id resource.ID, name string, unread error) ([2]string, error) {
 	if err := p.authorize(ctx, caller, actionTopics+"regenerateKey/action", id); err != nil {
 		return [2]string{}, err
+	}
+	if unread != nil {
+		return [2]string{}, unread
 	}
 	which := -1
 	switch strings.ToLower(name) {

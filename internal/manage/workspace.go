@@ -71,7 +71,7 @@ func (p *Plane) PutWorkspace(ctx context.Context, caller access.Caller, id resou
 	if err != nil {
 		return item, err
 	}
-	if err := fault.Join(append(t.check(resource.WorkspaceName, id), t.problems()...)...); err != nil {
+	if err := t.verdict(append(t.check(resource.WorkspaceName, id), t.problems()...)); err != nil {
 		return item, err
 	}
 	p.structure.Lock()
@@ -120,7 +120,7 @@ func (p *Plane) PatchWorkspace(ctx context.Context, caller access.Caller, id res
 		return item, err
 	}
 	problems := append(t.Problems, resource.CheckTags(t.Tags)...)
-	if err := fault.Join(append(problems, t.problems()...)...); err != nil {
+	if err := t.verdict(append(problems, t.problems()...)); err != nil {
 		return item, err
 	}
 	p.structure.Lock()
