@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
@@ -161,6 +163,30 @@ func TestTheLastOwnerStays(t *testing.T) {
 	}
 	_, err = w.directory.DeletePrincipal(t.Context(), second.ObjectID)
 	wantFault(t, err, fault.Conflict, "LastOwner")
+}
+
+// Two owners who remove each other at the same moment leave one.
+func TestOwnersRemoveEachOther(t *testing.T) {
+	w := newWorld(t)
+	second := w.grant(t, w.principal(t, "second"), "Owner", "/")
+	first := w.directory.Assignments(resource.Root, AssignmentFilter{PrincipalID: w.owner.ObjectID})[0]
+	var wg sync.WaitGroup
+	var refused atomic.Int32
+	for _, a := range []Assignment{first, second} {
+		wg.Go(func() {
+			if _, err := w.directory.Unassign(t.Context(), a.ID()); err != nil {
+				refused.Add(1)
+			}
+		})
+		wg.Go(func() {
+			w.strict.Allowed(Caller{ObjectID: a.PrincipalID}, "x/y", resource.Root)
+			w.directory.Assignments(resource.Root, AssignmentFilter{AssignedTo: a.PrincipalID})
+		})
+	}
+	wg.Wait()
+	if left := w.directory.Assignments(resource.Root, AssignmentFilter{}); len(left) != 1 || refused.Load() != 1 {
+		t.Errorf("%d refused, left %v", refused.Load(), left)
+	}
 }
 
 func TestUnassignMissing(t *testing.T) {

@@ -57,11 +57,10 @@ func NewRoles(custom ...Role) (*Roles, error) {
 		if r.byID[role.ID] != nil {
 			return nil, fmt.Errorf("role %q: id %s is taken", role.Name, role.ID)
 		}
-		if name := strings.ToLower(role.Name); names[name] {
+		if names[strings.ToLower(role.Name)] {
 			return nil, fmt.Errorf("role name %q is taken", role.Name)
-		} else {
-			names[name] = true
 		}
+		names[strings.ToLower(role.Name)] = true
 		r.list = append(r.list, role)
 		r.byID[role.ID] = compile(role)
 	}
