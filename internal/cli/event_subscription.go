@@ -1,0 +1,265 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+const eventSubscriptions = "/providers/Microsoft.EventGrid/eventSubscriptions"
+
+var eventSubscriptionView = view{
+	plural: "event subscriptions",
+	columns: []column{{"Name", "name"}, {"State", "properties.provisioningState"},
+		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId"},
+		{"Event types", "properties.filter.includedEventTypes"}},
+	detail: []column{
+		{"Source", "properties.topic"},
+		{"Destination", "properties.destination.endpointType"},
+		{"Subject begins with", "properties.filter.subjectBeginsWith"},
+		{"Subject ends with", "properties.filter.subjectEndsWith"},
+		{"Advanced filters", "properties.filter.advancedFilters"},
+		{"Labels", "properties.labels"},
+		{"Delivery schema", "properties.eventDeliverySchema"},
+		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
+		{"Time-to-live, minutes", "properties.retryPolicy.eventTimeToLiveInMinutes"},
+		{"Expires", "properties.expirationTimeUtc"},
+		{"Id", "id"},
+	},
+}
+
+// source is where the event subscriptions of a group of commands hang: flags adds
+// what names it to a command; the returned function gives the path under which
+// they lie.
+type source func(cmd *cobra.Command) func() (string, error)
+
+// bySourceID is the scope form: any source, the current workspace by default.
+func (a *app) bySourceID(cmd *cobra.Command) func() (string, error) {
+	id := cmd.Flags().String("source-resource-id", "", "Full id of the source; the current workspace by default.")
+	return func() (string, error) {
+		source := strings.TrimRight(firstOf(*id, a.workspaceID()), "/")
+		if !strings.HasPrefix(source, "/") {
+			return "", usagef(cmd, "--source-resource-id %q is not a full id: it begins with /subscriptions/.", *id)
+		}
+		return source + eventSubscriptions, nil
+	}
+}
+
+func (a *app) eventSubscriptionCommand() *cobra.Command {
+	cmd := a.eventSubscriptionGroup(a.bySourceID, func() string { return a.workspaceID() + eventSubscriptions })
+	cmd.AddCommand(a.eventSubscriptionList())
+	return cmd
+}
+
+// nestedEventSubscriptions is the form below a topic or system topic.
+func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string, names func() string) *cobra.Command {
+	from := func(cmd *cobra.Command) func() (string, error) {
+		name := cmd.Flags().String(flag, "", "Name of the "+what+".")
+		_ = cmd.RegisterFlagCompletionFunc(flag, a.completeNames(names))
+		return func() (string, error) {
+			if err := required(cmd, flag); err != nil {
+				return "", err
+			}
+			return id(*name) + "/eventSubscriptions", nil
+		}
+	}
+	group := a.eventSubscriptionGroup(from, nil)
+	list := &cobra.Command{Example: "  carillon event-subscription list"}
+	path := from(list)
+	group.AddCommand(a.listCommand(kind{view: eventSubscriptionView}, list, func(*cobra.Command) (string, error) { return path() }))
+	here := "carillon " + strings.ReplaceAll(what, " ", "-") + " event-subscription "
+	for _, cmd := range append(group.Commands(), group) {
+		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete)")
+		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
+	}
+	return group
+}
+
+func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Command {
+	k := kind{
+		what: "event subscription",
+		view: eventSubscriptionView,
+		locate: func(cmd *cobra.Command) func([]string) (string, error) {
+			name := nameFlag(cmd, "event subscription")
+			list := from(cmd)
+			return func(args []string) (string, error) {
+				n, err := name(args)
+				if err != nil {
+					return "", err
+				}
+				base, err := list()
+				return base + "/" + n, err
+			}
+		},
+		names: names,
+	}
+	cmd := group("event-subscription", "Event subscriptions: which events go where",
+		`  carillon event-subscription create --name failed-runs --endpoint http://127.0.0.1:9000/ --included-event-types Microsoft.MachineLearningServices.RunStatusChanged
+  carillon event-subscription list`,
+		a.eventSubscriptionCreate(k),
+		a.eventSubscriptionShow(k),
+		a.eventSubscriptionUpdate(k),
+		a.deleteCommand(k, `  carillon event-subscription delete --name failed-runs`),
+	)
+	cmd.Aliases = []string{"es"}
+	return cmd
+}
+
+func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "create", Short: "Create an event subscription, or replace it",
+		Example: `  carillon event-subscription create --name failed-runs --endpoint http://127.0.0.1:9000/ \
+      --included-event-types Microsoft.MachineLearningServices.RunStatusChanged \
+      --advanced-filter data.runStatus StringIn Failed
+  carillon event-subscription create --name deploy --endpoint https://ci.example/hooks --subject-begins-with models/churn \
+      --advanced-filter data.modelTags.stage StringIn production staging --labels team-growth`}
+	fill := deliveryFlags(cmd)
+	filters := filterFlags(cmd)
+	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *server, _ string) (any, http.Header, error) {
+		if err := required(cmd, "endpoint"); err != nil {
+			return nil, nil, err
+		}
+		properties := map[string]any{}
+		if err := fill(properties); err != nil {
+			return nil, nil, err
+		}
+		filter := map[string]any{}
+		if err := filters(filter); err != nil {
+			return nil, nil, err
+		}
+		if len(filter) > 0 {
+			properties["filter"] = filter
+		}
+		return enveloped(properties), nil, nil
+	})
+}
+
+// eventSubscriptionUpdate sends what changes. A filter is replaced as a whole by a
+// PATCH, so the present one is read first and only the flags given are changed in
+// it. Source: spec/management.md section 5.5.
+func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "update", Short: "Change an event subscription",
+		Example: `  carillon event-subscription update --name failed-runs --subject-begins-with experiments/
+  carillon event-subscription update --name failed-runs --endpoint https://ci.example/hooks
+  carillon event-subscription update --name failed-runs --max-delivery-attempts 5 --event-ttl 30`}
+	fill := deliveryFlags(cmd)
+	filters := filterFlags(cmd)
+	return a.changeHandshake(k, cmd, http.MethodPatch, func(cmd *cobra.Command, s *server, path string) (any, http.Header, error) {
+		body, changes := map[string]any{}, map[string]any{}
+		if err := fill(body); err != nil {
+			return nil, nil, err
+		}
+		if err := filters(changes); err != nil {
+			return nil, nil, err
+		}
+		policy, _ := body["retryPolicy"].(map[string]any)
+		if len(body) == 0 && len(changes) == 0 {
+			return nil, nil, usagef(cmd, "Nothing to change. Give at least one of the flags that --help lists.")
+		}
+		if len(changes) == 0 && policy == nil {
+			return body, nil, nil
+		}
+		present, err := s.get(cmd.Context(), path)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(changes) > 0 {
+			body["filter"] = over(decoded(present, "properties.filter"), changes)
+		}
+		if policy != nil {
+			body["retryPolicy"] = over(decoded(present, "properties.retryPolicy"), policy)
+		}
+		return body, nil, nil
+	})
+}
+
+// over lays changes over what is there.
+func over(present, changes map[string]any) map[string]any {
+	if present == nil {
+		return changes
+	}
+	for k, v := range changes {
+		present[k] = v
+	}
+	return present
+}
+
+// changeHandshake is changeCommand for a change during which the server asks the
+// endpoint whether it wants the events.
+func (a *app) changeHandshake(k kind, cmd *cobra.Command, method string,
+	body func(cmd *cobra.Command, s *server, path string) (any, http.Header, error),
+) *cobra.Command {
+	a.changeCommand(k, cmd, method, body)
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		done := a.waiting("Waiting for the endpoint to answer the validation handshake")
+		defer done()
+		return run(cmd, args)
+	}
+	return cmd
+}
+
+func (a *app) eventSubscriptionShow(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "show", Short: "Show one event subscription", Example: `  carillon event-subscription show --name failed-runs
+  carillon event-subscription show --name failed-runs --include-full-endpoint-url true -o json`}
+	full := cmd.Flags().Bool("include-full-endpoint-url", false, "Show the webhook's URL with its query, which may hold a secret.")
+	return a.showWith(k, cmd, func(ctx context.Context, s *server, path string) (json.RawMessage, error) {
+		if *full {
+			return s.withFullURL(ctx, path)
+		}
+		return s.get(ctx, path)
+	})
+}
+
+// withFullURL reads an event subscription and puts the URL in that a GET leaves
+// out. Source: spec/management.md section 3.
+func (s *server) withFullURL(ctx context.Context, path string) (json.RawMessage, error) {
+	resource, err := s.get(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.ask(ctx, http.MethodPost, path+"/getFullUrl", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	whole := decoded(resource, "")
+	properties, _ := whole["properties"].(map[string]any)
+	destination, _ := properties["destination"].(map[string]any)
+	if webhook, ok := destination["properties"].(map[string]any); ok {
+		webhook["endpointUrl"] = text(answer, "endpointUrl")
+	}
+	return encodeJSON(whole)
+}
+
+// eventSubscriptionList lists by source, or by location as az does.
+// Source: spec/management.md sections 2.4 and 3.
+func (a *app) eventSubscriptionList() *cobra.Command {
+	cmd := &cobra.Command{Example: `  carillon event-subscription list
+  carillon event-subscription list --source-resource-id /subscriptions/…/providers/Microsoft.EventGrid/topics/orders
+  carillon event-subscription list --location local -g local`}
+	path := a.bySourceID(cmd)
+	location := cmd.Flags().StringP("location", "l", "", "List those of all sources in this location instead.")
+	topicType := cmd.Flags().String("topic-type-name", "", "With --location: only sources of this topic type.")
+	return a.listCommand(kind{view: eventSubscriptionView}, cmd, func(cmd *cobra.Command) (string, error) {
+		if *location == "" {
+			if *topicType != "" {
+				return "", usagef(cmd, "--topic-type-name needs --location.")
+			}
+			return path()
+		}
+		if cmd.Flag("source-resource-id").Changed {
+			return "", usagef(cmd, "--source-resource-id and --location exclude each other.")
+		}
+		p := "/providers/Microsoft.EventGrid"
+		if !strings.EqualFold(*location, "global") {
+			p += "/locations/" + *location
+		}
+		if *topicType != "" {
+			p += "/topicTypes/" + *topicType
+		}
+		return a.inScope(cmd, p+"/eventSubscriptions"), nil
+	})
+}

@@ -1,0 +1,271 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// maxDelivery is the largest request that listen reads: a full batch of 1 MiB
+// events would not fit, but no destination of a person's terminal wants one.
+const maxDelivery = 16 << 20
+
+func (a *app) listenCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "listen", Short: "Be a handler: answer handshakes and print what arrives", Args: noArguments,
+		Example: `  carillon listen --subscribe to-my-terminal
+  carillon listen --port 9000 --path /hooks -o json
+  carillon listen --status 503 --delay 2s     # a handler in trouble`}
+	listen := cmd.Flags().String("listen", "127.0.0.1:0", "Address to listen on; port 0 takes a free one.")
+	port := cmd.Flags().Int("port", 0, "Port to listen on, at 127.0.0.1.")
+	path := cmd.Flags().String("path", "", "Take deliveries at this path only; every path by default.")
+	status := cmd.Flags().Int("status", http.StatusOK, "Status to answer deliveries with; handshakes are always answered.")
+	delay := cmd.Flags().Duration("delay", 0, "How long to wait before a delivery is answered.")
+	subscribe := cmd.Flags().String("subscribe", "", "Create the event subscription of this name for it; it stays when listen ends.")
+	from := a.bySourceID(cmd)
+	filters := filterFlags(cmd)
+	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe: EventGridSchema or CloudEventSchemaV1_0.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		address := *listen
+		if cmd.Flag("port").Changed {
+			address = "127.0.0.1:" + strconv.Itoa(*port)
+		}
+		if *status < 200 || *status > 599 {
+			return usagef(cmd, "--status %d is not an answer to a delivery: it is 200 to 599.", *status)
+		}
+		subscription := map[string]any{}
+		if *subscribe != "" {
+			word, err := oneOf(cmd, "event-delivery-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomInputSchema")
+			if err != nil {
+				return err
+			}
+			filter := map[string]any{}
+			if err := filters(filter); err != nil {
+				return err
+			}
+			subscription = map[string]any{"filter": filter, "eventDeliverySchema": word}
+			if err := segment(cmd, "event subscription", *subscribe); err != nil {
+				return err
+			}
+		}
+		r := &receiver{out: a.stdout, paint: a.painter(), json: a.output == "json", path: *path, status: *status, delay: *delay}
+		return r.run(cmd.Context(), address, func(ctx context.Context, url string) error {
+			if *subscribe == "" {
+				return nil
+			}
+			base, err := from()
+			if err != nil {
+				return err
+			}
+			s, err := a.connect()
+			if err != nil {
+				return err
+			}
+			subscription["destination"] = map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}}
+			made, err := s.ask(ctx, http.MethodPut, base+"/"+*subscribe, enveloped(subscription), nil)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stderr, "event subscription %s: %s\n", *subscribe, text(made, "properties.provisioningState"))
+			return nil
+		})
+	}
+	return cmd
+}
+
+// receiver is a handler: it answers both validation handshakes and prints every
+// event that it gets. Source: spec/delivery.md sections 1 and 2.
+type receiver struct {
+	mu     sync.Mutex // one event at a time is printed
+	out    io.Writer
+	paint  paint
+	json   bool
+	path   string // "" = every path
+	status int
+	delay  time.Duration
+}
+
+// run serves until ctx ends. ready is called with the URL once requests are taken.
+func (r *receiver) run(ctx context.Context, address string, ready func(ctx context.Context, url string) error) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for deliveries: %w", err)
+	}
+	url := handlerURL(listener.Addr(), r.path)
+	r.announce(url)
+	srv := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(listener) }()
+	if err := ready(ctx, url); err != nil {
+		_ = srv.Close()
+		<-failed
+		return err
+	}
+	select {
+	case err := <-failed:
+		return fmt.Errorf("take deliveries: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("stop taking deliveries: %w", err)
+	}
+	return nil
+}
+
+// handlerURL is where a handler on an address is reached from this machine.
+func handlerURL(at net.Addr, path string) string {
+	host, port, _ := net.SplitHostPort(at.String())
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port) + "/" + strings.TrimLeft(path, "/")
+}
+
+func (r *receiver) announce(url string) {
+	if r.json {
+		r.line(map[string]any{"listening": url})
+		return
+	}
+	r.printf("listening on %s\n", r.paint.bold(url))
+}
+
+// ServeHTTP answers one request of the event service.
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if r.path != "" && strings.Trim(req.URL.Path, "/") != strings.Trim(r.path, "/") {
+		http.NotFound(w, req)
+		return
+	}
+	switch req.Method {
+	case http.MethodOptions:
+		r.consent(w, req)
+	case http.MethodPost:
+		r.take(w, req)
+	case http.MethodGet, http.MethodHead:
+		fmt.Fprintln(w, "carillon listen: deliveries are posted here")
+	default:
+		w.Header().Set("Allow", "GET, OPTIONS, POST")
+		http.Error(w, "only GET, OPTIONS and POST are known here", http.StatusMethodNotAllowed)
+	}
+}
+
+// consent is the handshake of CloudEvents: the origin that asks may send, at any
+// rate. Source: spec/delivery.md section 1.4.
+func (r *receiver) consent(w http.ResponseWriter, req *http.Request) {
+	w.Header().Set("Allow", "GET, OPTIONS, POST")
+	origin := req.Header.Get("WebHook-Request-Origin")
+	if origin == "" {
+		return
+	}
+	w.Header().Set("WebHook-Allowed-Origin", origin)
+	w.Header().Set("WebHook-Allowed-Rate", "*")
+	r.handshake("CloudEvents OPTIONS", "origin "+origin)
+}
+
+// take is a POST: the handshake of the Event Grid schema, or a delivery.
+func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxDelivery))
+	if err != nil {
+		http.Error(w, "the body could not be read", http.StatusRequestEntityTooLarge)
+		return
+	}
+	if !json.Valid(body) {
+		http.Error(w, "the body is not JSON", http.StatusBadRequest)
+		return
+	}
+	events := splitEvents(body)
+	if code := validationCode(events); code != "" {
+		r.handshake("SubscriptionValidation", "event subscription "+req.Header.Get("aeg-subscription-name"))
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": code})
+		return
+	}
+	for _, e := range events {
+		r.delivered(req.Header, e)
+	}
+	if r.delay > 0 {
+		timer := time.NewTimer(r.delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-req.Context().Done():
+			return
+		}
+	}
+	w.WriteHeader(r.status)
+}
+
+// validationCode returns what a validation event wants echoed, "" for anything
+// else. Source: spec/delivery.md section 1.2.
+func validationCode(events []json.RawMessage) string {
+	if len(events) != 1 || !strings.EqualFold(text(events[0], "eventType"), "Microsoft.EventGrid.SubscriptionValidationEvent") {
+		return ""
+	}
+	return text(events[0], "data.validationCode")
+}
+
+// deliveryHeaders are the headers of a delivery that are shown.
+// Source: spec/delivery.md section 2.1.
+var deliveryHeaders = []string{"Content-Type", "aeg-event-type", "aeg-subscription-name", "aeg-delivery-count", "aeg-data-version",
+	"aeg-metadata-version", "aeg-output-event-id", "WebHook-Request-Origin", "carillon-replay"}
+
+func (r *receiver) delivered(header http.Header, e json.RawMessage) {
+	shown := map[string]string{}
+	for _, name := range deliveryHeaders {
+		if value := header.Get(name); value != "" {
+			shown[strings.ToLower(name)] = value
+		}
+	}
+	now := time.Now()
+	if r.json {
+		r.line(map[string]any{"receivedTime": now.UTC().Format(time.RFC3339Nano), "headers": shown, "event": e})
+		return
+	}
+	var notes []string
+	if name := shown["aeg-subscription-name"]; name != "" {
+		notes = append(notes, "for "+oneLine(name))
+	}
+	if n, err := strconv.Atoi(shown["aeg-delivery-count"]); err == nil {
+		notes = append(notes, fmt.Sprintf("attempt %d", n+1))
+	}
+	if id := shown["carillon-replay"]; id != "" {
+		notes = append(notes, "replay of "+oneLine(id))
+	}
+	var b bytes.Buffer
+	printEvent(&b, r.paint, now, e, notes...)
+	r.printf("%s\n", b.Bytes())
+}
+
+func (r *receiver) handshake(kind, detail string) {
+	if r.json {
+		r.line(map[string]any{"receivedTime": time.Now().UTC().Format(time.RFC3339Nano), "handshake": kind, "detail": detail})
+		return
+	}
+	r.printf("%s  %s %s\n\n", r.paint.faint(time.Now().Format("15:04:05.000")), r.paint.cyan("handshake "+kind), oneLine(detail))
+}
+
+// line prints one line of JSON.
+func (r *receiver) line(value any) {
+	raw, err := encodeJSON(value)
+	if err != nil {
+		return // only what json.Valid has accepted is printed
+	}
+	r.printf("%s\n", raw)
+}
+
+func (r *receiver) printf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintf(r.out, format, args...)
+}

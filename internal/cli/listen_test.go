@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// startListen runs "carillon listen" with more arguments and returns the URL that
+// its first line tells, its later lines, and a stop that returns the exit code.
+func startListen(t *testing.T, env map[string]string, args ...string) (url string, lines <-chan []byte, stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- Run(ctx, append([]string{"listen"}, args...), strings.NewReader(""), in, io.Discard, func(k string) string { return env[k] })
+		_ = in.Close()
+	}()
+	lines = goRead(bufio.NewReader(out))
+	stop = func() int {
+		cancel()
+		return <-code
+	}
+	t.Cleanup(cancel)
+	first := <-lines
+	if url = text(first, "listening"); url == "" {
+		t.Fatalf("the first line is %q, not the address", first)
+	}
+	return url, lines, stop
+}
+
+func exchange(t *testing.T, method, url, body string, header map[string]string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
+
+const delivered = `[{"id":"e-1","topic":"/subscriptions/s/x","subject":"models/churn:3","eventType":"Microsoft.MachineLearningServices.ModelRegistered","eventTime":"2026-03-01T10:00:00Z","data":{"modelName":"churn","n":12.50},"dataVersion":"2","metadataVersion":"1"}]`
+
+// Source: spec/delivery.md section 1.2.
+func TestListenAnswersTheValidationEvent(t *testing.T) {
+	url, lines, stop := startListen(t, nil, "-o", "json", "--status", "503")
+	resp := exchange(t, http.MethodPost, url, `[{"id":"1","topic":"/t","subject":"","data":{"validationCode":"7F1C","validationUrl":"https://x"},
+		"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","eventTime":"2026-03-01T10:00:00.1234567Z","metadataVersion":"1","dataVersion":"2"}]`,
+		map[string]string{"aeg-event-type": "SubscriptionValidation", "aeg-subscription-name": "ONE"})
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK || text(body, "validationResponse") != "7F1C" {
+		t.Errorf("answer %d %s, want 200 with the code; --status is for deliveries only", resp.StatusCode, body)
+	}
+	if line := <-lines; text(line, "handshake") != "SubscriptionValidation" || text(line, "detail") != "event subscription ONE" {
+		t.Errorf("line is %s", line)
+	}
+	if code := stop(); code != exitDone {
+		t.Errorf("exit code %d after the end of the context", code)
+	}
+}
+
+// goRead reads lines while the test goes on.
+func goRead(lines *bufio.Reader) <-chan []byte {
+	out := make(chan []byte, 16)
+	go func() {
+		defer close(out)
+		for {
+			line, err := lines.ReadBytes('\n')
+			if err != nil {
+				return
+			}
+			out <- line
+		}
+	}()
+	return out
+}
+
+// Source: spec/delivery.md section 1.4.
+func TestListenConsentsToOptions(t *testing.T) {
+	url, lines, _ := startListen(t, nil, "-o", "json")
+	resp := exchange(t, http.MethodOptions, url, "", map[string]string{"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Rate": "120"})
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("WebHook-Allowed-Origin") != "eventgrid.azure.net" ||
+		resp.Header.Get("WebHook-Allowed-Rate") != "*" || !strings.Contains(resp.Header.Get("Allow"), "POST") {
+		t.Errorf("answer %d %v", resp.StatusCode, resp.Header)
+	}
+	if line := <-lines; text(line, "handshake") != "CloudEvents OPTIONS" {
+		t.Errorf("line is %s", line)
+	}
+	if plain := exchange(t, http.MethodOptions, url, "", nil); plain.Header.Get("WebHook-Allowed-Origin") != "" {
+		t.Error("an OPTIONS request without an origin got consent")
+	}
+}
+
+func TestListenPrintsDeliveries(t *testing.T) {
+	for _, test := range []struct {
+		name, body string
+		header     map[string]string
+		status     string
+		want       []string // one line each, without receivedTime
+	}{
+		{"Event Grid schema", delivered, map[string]string{"aeg-event-type": "Notification", "aeg-subscription-name": "ONE", "aeg-delivery-count": "0", "Content-Type": "application/json; charset=utf-8", "X-Other": "left out"}, "200", []string{
+			`{"event":` + delivered[1:len(delivered)-1] + `,"headers":{"aeg-delivery-count":"0","aeg-event-type":"Notification","aeg-subscription-name":"ONE","content-type":"application/json; charset=utf-8"}}`}},
+		{"CloudEvents object", `{"specversion":"1.0","id":"1","type":"t","source":"/s"}`, map[string]string{"Content-Type": "application/cloudevents+json; charset=utf-8"}, "503", []string{
+			`{"event":{"specversion":"1.0","id":"1","type":"t","source":"/s"},"headers":{"content-type":"application/cloudevents+json; charset=utf-8"}}`}},
+		{"batch", `[{"id":"1"},{"id":"2"}]`, nil, "200", []string{`{"event":{"id":"1"},"headers":{}}`, `{"event":{"id":"2"},"headers":{}}`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			url, lines, _ := startListen(t, nil, "-o", "json", "--path", "/hooks", "--status", test.status)
+			resp := exchange(t, http.MethodPost, url, test.body, test.header)
+			if got := resp.Status[:3]; got != test.status {
+				t.Errorf("answered %s, want %s", got, test.status)
+			}
+			for _, want := range test.want {
+				line := <-lines
+				var members map[string]json.RawMessage
+				if err := json.Unmarshal(line, &members); err != nil {
+					t.Fatalf("line %s: %v", line, err)
+				}
+				if _, err := time.Parse(time.RFC3339Nano, text(line, "receivedTime")); err != nil {
+					t.Errorf("receivedTime of %s: %v", line, err)
+				}
+				delete(members, "receivedTime")
+				got, _ := encodeJSON(members)
+				if string(got) != want {
+					t.Errorf("line\n got %s\nwant %s", got, want)
+				}
+			}
+			if wrong := exchange(t, http.MethodPost, strings.TrimSuffix(url, "hooks")+"elsewhere", test.body, nil); wrong.StatusCode != http.StatusNotFound {
+				t.Errorf("another path was answered %s", wrong.Status)
+			}
+		})
+	}
+}
+
+func TestListenRefusesWhatIsNoDelivery(t *testing.T) {
+	url, _, _ := startListen(t, nil, "-o", "json")
+	for _, test := range []struct {
+		name, method, body string
+		status             int
+	}{
+		{"not JSON", http.MethodPost, "hello", http.StatusBadRequest},
+		{"empty", http.MethodPost, "", http.StatusBadRequest},
+		{"put", http.MethodPut, "{}", http.StatusMethodNotAllowed},
+		{"get", http.MethodGet, "", http.StatusOK},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if resp := exchange(t, test.method, url, test.body, nil); resp.StatusCode != test.status {
+				t.Errorf("answered %d, want %d", resp.StatusCode, test.status)
+			}
+		})
+	}
+}
+
+func TestListenSubscribesItself(t *testing.T) {
+	asked := make(chan string, 1)
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked <- r.Method + " " + r.URL.Path + " " + string(body)
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"properties":{"provisioningState":"Succeeded"}}`)
+	}))
+	defer fake.Close()
+	url, _, _ := startListen(t, map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t", "CARILLON_WORKSPACE": "churn"},
+		"--subscribe", "mine", "--included-event-types", "A", "B", "-o", "json")
+	want := "PUT /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/churn/providers/Microsoft.EventGrid/eventSubscriptions/mine " +
+		`{"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"` + url + `"}},"eventDeliverySchema":"EventGridSchema","filter":{"includedEventTypes":["A","B"]}}}`
+	if got := <-asked; got != want {
+		t.Errorf("subscribed with\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestPrintEvent(t *testing.T) {
+	at := time.Date(2026, 3, 1, 10, 0, 1, 250e6, time.UTC)
+	for _, test := range []struct {
+		name, raw string
+		paint     paint
+		want      string
+	}{
+		{"plain", delivered[1 : len(delivered)-1], false, `10:00:01.250  Microsoft.MachineLearningServices.ModelRegistered
+  subject  models/churn:3
+  id       e-1
+  time     2026-03-01T10:00:00Z
+  topic    /subscriptions/s/x
+  delivery for ONE, attempt 1
+  data     {
+             "modelName": "churn",
+             "n": 12.50
+           }
+`},
+		{"coloured", `{"type":"t","data":1}`, true, "\x1b[2m10:00:01.250\x1b[0m  \x1b[1;32mt\x1b[0m\n  \x1b[2mdelivery\x1b[0m for ONE, attempt 1\n  \x1b[2mdata    \x1b[0m 1\n"},
+		{"control characters", "{\"type\":\"a\\u001b[2Jb\",\"data\":\"c\u009bd\"}", false, "10:00:01.250  a?[2Jb\n  delivery for ONE, attempt 1\n  data     \"c?d\"\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var b bytes.Buffer
+			printEvent(&b, test.paint, at, json.RawMessage(test.raw), "for ONE", "attempt 1")
+			if b.String() != test.want {
+				t.Errorf("got\n%q\nwant\n%q", b.String(), test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,235 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// view says how one kind of resource is shown as a table.
+type view struct {
+	plural  string // for "No topics."
+	columns []column
+	detail  []column // shown below the columns when there is one resource only
+}
+
+// column is a title and the path of a member, segments separated by dots;
+// alternatives are separated by '|', the first that is there counts.
+type column struct {
+	title string
+	path  string
+}
+
+// show prints one resource.
+func (a *app) show(v view, resource json.RawMessage) error {
+	if a.output == "json" {
+		return writeJSON(a.stdout, resource)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	for _, c := range slices.Concat(v.columns, v.detail) {
+		fmt.Fprintf(w, "%s\t%s\n", c.title, cell(resource, c.path))
+	}
+	return w.Flush()
+}
+
+// list prints several resources.
+func (a *app) list(v view, resources []json.RawMessage) error {
+	if a.output == "json" {
+		return writeJSON(a.stdout, joinArray(resources))
+	}
+	if len(resources) == 0 {
+		fmt.Fprintf(a.stderr, "No %s.\n", v.plural)
+		return nil
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	titles := make([]string, len(v.columns))
+	for i, c := range v.columns {
+		titles[i] = strings.ToUpper(c.title)
+	}
+	fmt.Fprintln(w, strings.Join(titles, "\t"))
+	for _, r := range resources {
+		cells := make([]string, len(v.columns))
+		for i, c := range v.columns {
+			cells[i] = cell(r, c.path)
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	return w.Flush()
+}
+
+// deleted says that something is gone; -o json says nothing, as az does.
+func (a *app) deleted(what, name string) error {
+	if a.output != "json" {
+		fmt.Fprintf(a.stdout, "Deleted %s %s.\n", what, name)
+	}
+	return nil
+}
+
+// waiting tells a person at a terminal what is going on when it takes more than
+// a second. The returned function ends it.
+func (a *app) waiting(what string) (done func()) {
+	if !terminal(a.stderr) {
+		return func() {}
+	}
+	timer := time.AfterFunc(time.Second, func() { fmt.Fprintf(a.stderr, "%s…\n", what) })
+	return func() { timer.Stop() }
+}
+
+func joinArray(entries []json.RawMessage) json.RawMessage {
+	var b bytes.Buffer
+	b.WriteByte('[')
+	for i, e := range entries {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(e)
+	}
+	b.WriteByte(']')
+	return b.Bytes()
+}
+
+// encodeJSON is json.Marshal that leaves <, > and & as they are: what it makes is
+// read by people, and never put into a page.
+func encodeJSON(value any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return nil, fmt.Errorf("encode JSON: %w", err)
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
+
+// writeJSON prints JSON indented; members and numbers stay as they came.
+func writeJSON(w io.Writer, raw json.RawMessage) error {
+	var b bytes.Buffer
+	if err := json.Indent(&b, bytes.TrimSpace(raw), "", "  "); err != nil {
+		return fmt.Errorf("the server's answer is not JSON: %w", err)
+	}
+	b.WriteByte('\n')
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// cell is the text of a member in a table; nothing there is a dash, so that
+// columns stay where scripts look for them.
+func cell(resource json.RawMessage, path string) string {
+	return firstOf(text(resource, path), "-")
+}
+
+// text returns a member as text, "" when it is absent, null or empty.
+func text(resource json.RawMessage, path string) string {
+	for alternative := range strings.SplitSeq(path, "|") {
+		if t := plain(member(resource, alternative)); t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+// member returns the value at a path, nil when it is not there; the path "" is
+// the whole value.
+func member(resource json.RawMessage, path string) any {
+	decoder := json.NewDecoder(bytes.NewReader(resource))
+	decoder.UseNumber()
+	var value any
+	if decoder.Decode(&value) != nil {
+		return nil
+	}
+	if path == "" {
+		return value
+	}
+	for segment := range strings.SplitSeq(path, ".") {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = object[segment]
+	}
+	return value
+}
+
+// plain writes a value the way a table shows it.
+func plain(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return oneLine(v)
+	case []any:
+		parts := make([]string, len(v))
+		for i, e := range v {
+			parts[i] = plain(e)
+		}
+		return strings.Join(parts, ", ")
+	case map[string]any:
+		if v["operatorType"] != nil { // an advanced filter, as it is written on a command line
+			return strings.TrimSpace(plain(v["key"]) + " " + plain(v["operatorType"]) + " " + firstOf(plain(v["value"]), plain(v["values"])))
+		}
+		parts := make([]string, 0, len(v))
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			parts = append(parts, oneLine(k)+"="+plain(v[k]))
+		}
+		return strings.Join(parts, " ")
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// oneLine keeps foreign text on its line and in its place: control characters,
+// which could move a terminal's cursor, are shown as '?'.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// terminal reports whether w is a terminal.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// paint colours text for terminals, and leaves it alone elsewhere.
+type paint bool
+
+// painter returns the paint for standard output. NO_COLOR is honoured, see
+// no-color.org.
+func (a *app) painter() paint {
+	return paint(terminal(a.stdout) && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb")
+}
+
+func (p paint) code(code, s string) string {
+	if !p {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (p paint) bold(s string) string  { return p.code("1", s) }
+func (p paint) faint(s string) string { return p.code("2", s) }
+func (p paint) red(s string) string   { return p.code("31", s) }
+func (p paint) green(s string) string { return p.code("32", s) }
+func (p paint) cyan(s string) string  { return p.code("36", s) }
+
+// eventType paints the type of an event by what it means.
+func (p paint) eventType(name string) string {
+	switch {
+	case strings.HasSuffix(name, "RunStatusChanged"), strings.HasSuffix(name, "DatasetDriftDetected"):
+		return p.code("1;33", name)
+	default:
+		return p.code("1;32", name)
+	}
+}

@@ -1,0 +1,297 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/access"
+)
+
+func run(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = Run(t.Context(), args, strings.NewReader(""), &out, &err, func(k string) string { return env[k] })
+	return code, out.String(), err.String()
+}
+
+func TestEveryCommandHelpsWithAnExample(t *testing.T) {
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Name() == "help" || cmd.Name() == "completion" {
+			return
+		}
+		if cmd.Short == "" || !strings.Contains(cmd.Example, "carillon") {
+			t.Errorf("%s has no description or no example", cmd.CommandPath())
+		}
+		if cmd.RunE == nil || cmd.Args == nil {
+			t.Errorf("%s does not check its arguments", cmd.CommandPath())
+		}
+		for line := range strings.Lines(cmd.Example) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "carillon ") {
+				checkExample(t, line)
+			}
+		}
+		for _, c := range cmd.Commands() {
+			walk(c)
+		}
+	}
+	a := &app{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, getenv: func(string) string { return "" }}
+	walk(a.root())
+}
+
+// checkExample parses an example without running it: its command and all its
+// flags must exist.
+func checkExample(t *testing.T, line string) {
+	line, _, _ = strings.Cut(line, " #")
+	words, err := splitWords(strings.TrimSuffix(strings.TrimSuffix(line, `\`), "&"))
+	if err != nil {
+		t.Errorf("example %q: %v", line, err)
+		return
+	}
+	a := &app{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, getenv: func(string) string { return "" }}
+	cmd, rest, err := a.root().Find(joinValues(words[1:]))
+	if err != nil || cmd.HasSubCommands() {
+		t.Errorf("example %q names no command", line)
+		return
+	}
+	if err := cmd.ParseFlags(rest); err != nil {
+		t.Errorf("example %q: %v", line, err)
+	}
+}
+
+func TestJoinValues(t *testing.T) {
+	const s = wordSeparator
+	for _, test := range []struct{ name, in, want string }{
+		{"several words", "--tags a=1 b=2 -n x", "--tags=a=1" + s + "b=2 -n x"},
+		{"no words", "--labels --name x", "--labels="},
+		{"at the end", "-n x --labels", "-n x --labels="},
+		{"negative numbers", "--advanced-filter k NumberIn -1 -.5 --tags a", "--advanced-filter=k" + s + "NumberIn" + s + "-1" + s + "-.5 --tags=a"},
+		{"repeated", "--advanced-filter a IsNotNull --advanced-filter b IsNotNull", "--advanced-filter=a" + s + "IsNotNull --advanced-filter=b" + s + "IsNotNull"},
+		{"with equals", "--tags=a=1 b", "--tags=a=1 b"},
+		{"after two dashes", "-- --tags a b", "-- --tags a b"},
+		{"switch with a value", "--subject-case-sensitive TRUE x", "--subject-case-sensitive=true x"},
+		{"switch without", "--subject-case-sensitive --name x", "--subject-case-sensitive --name x"},
+		{"completion", "__complete topic --tags a b", "__complete topic --tags a b"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := strings.Join(joinValues(strings.Fields(test.in)), " ")
+			want := test.want
+			if test.name == "no words" {
+				want += " --name x"
+			}
+			if got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// dataDirectory makes what a server leaves behind for commands on its machine.
+func dataDirectory(t *testing.T, url string) string {
+	t.Helper()
+	dir := t.TempDir()
+	owner, err := json.Marshal(access.Owner{TenantID: "7a000000-0000-4000-8000-000000000001", ObjectID: "7a000000-0000-4000-8000-000000000002",
+		AppID: "7a000000-0000-4000-8000-000000000003", Name: "owner", URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(access.OwnerPath(dir), owner, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(access.SigningKeyPath(dir)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := access.LoadOrCreateSigningKey(access.SigningKeyPath(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestTokenAndEnv(t *testing.T) {
+	dir := dataDirectory(t, "https://localhost:7443")
+	code, token, stderr := run(t, nil, "token", "--data", dir, "--ttl", "10m")
+	if code != exitDone || strings.Count(token, ".") != 2 || strings.Count(token, "\n") != 1 {
+		t.Errorf("token: %d %q %q", code, token, stderr)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, env, stderr := run(t, map[string]string{"CARILLON_DATA": dir}, "env")
+	lines := strings.Split(strings.TrimSpace(env), "\n")
+	if code != exitDone || len(lines) != 3 || lines[0] != "export CARILLON_URL='https://localhost:7443'" ||
+		!strings.HasPrefix(lines[1], "export CARILLON_TOKEN='ey") || lines[2] != "export CARILLON_CA='"+dir+"/ca.pem'" {
+		t.Errorf("env: %d %q %q", code, env, stderr)
+	}
+	if code, _, stderr := run(t, nil, "token", "--data", t.TempDir()); code != exitFailed || !strings.Contains(stderr, "carillon serve --data") {
+		t.Errorf("token of an empty directory: %d %q, want 1 and the remedy", code, stderr)
+	}
+	if code, _, stderr := run(t, nil, "env", "--data", dataDirectory(t, "")); code != exitFailed || !strings.Contains(stderr, "No server has taken traffic") {
+		t.Errorf("env without a server: %d %q", code, stderr)
+	}
+}
+
+func TestDataNamesTheServer(t *testing.T) {
+	var authorization string
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		authorization = r.Header.Get("Authorization")
+		_, _ = w.Write([]byte(`{"value":[]}`))
+	}))
+	defer fake.Close()
+	code, stdout, stderr := run(t, nil, "topic", "list", "-o", "json", "--data", dataDirectory(t, fake.URL))
+	if code != exitDone || stdout != "[]\n" || !strings.HasPrefix(authorization, "Bearer ey") {
+		t.Errorf("%d %q %q, authorization %.12q", code, stdout, stderr, authorization)
+	}
+}
+
+func TestNoServerSaysWhatToDo(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		want string
+	}{
+		{"nothing is set", nil, `eval "$(carillon env --data DIR)"`},
+		{"no token", map[string]string{"CARILLON_URL": "http://127.0.0.1:1"}, "CARILLON_TOKEN is not"},
+		{"nobody answers", map[string]string{"CARILLON_URL": "http://127.0.0.1:1", "CARILLON_TOKEN": "t"}, "carillon serve --data DIR"},
+		{"no such certificate", map[string]string{"CARILLON_URL": "http://127.0.0.1:1", "CARILLON_TOKEN": "t", "CARILLON_CA": "/nowhere.pem"}, "CARILLON_CA"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr := run(t, test.env, "topic", "list")
+			if code != exitFailed || stdout != "" || !strings.Contains(stderr, test.want) {
+				t.Errorf("%d %q %q, want 1 and %q", code, stdout, stderr, test.want)
+			}
+		})
+	}
+}
+
+func TestEnvironmentNamesTheScope(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		want string
+	}{
+		{"defaults", nil, nil, "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/default"},
+		{"environment", map[string]string{"CARILLON_SUBSCRIPTION": "s", "CARILLON_RESOURCE_GROUP": "g", "CARILLON_WORKSPACE": "w"}, nil,
+			"/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"},
+		{"flags win", map[string]string{"CARILLON_SUBSCRIPTION": "s", "CARILLON_RESOURCE_GROUP": "g", "CARILLON_WORKSPACE": "w"},
+			[]string{"--subscription", "s2", "-g", "g2", "-w", "w2"}, "/subscriptions/s2/resourceGroups/g2/providers/Microsoft.MachineLearningServices/workspaces/w2"},
+		{"full id", map[string]string{"CARILLON_WORKSPACE": "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"}, nil,
+			"/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var path string
+			fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				path = r.URL.Path
+				_, _ = w.Write([]byte(`{"value":[]}`))
+			}))
+			defer fake.Close()
+			env := map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t"}
+			for k, v := range test.env {
+				env[k] = v
+			}
+			if code, _, stderr := run(t, env, append([]string{"endpoint", "list"}, test.args...)...); code != exitDone {
+				t.Fatalf("exit %d: %s", code, stderr)
+			}
+			if path != test.want+"/onlineEndpoints" {
+				t.Errorf("asked %s, want %s/onlineEndpoints", path, test.want)
+			}
+		})
+	}
+}
+
+func TestCompletionOffersNames(t *testing.T) {
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"value":[{"name":"orders"},{"name":"clicks"}]}`))
+	}))
+	defer fake.Close()
+	env := map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t"}
+	for _, args := range [][]string{
+		{"topic", "show", ""}, {"topic", "show", "--name", ""}, {"es", "delete", "-n", ""}, {"event", "publish", "--topic", ""},
+		{"system-topic", "event-subscription", "list", "--system-topic-name", ""}, {"drift", "run", "list", "--monitor", ""},
+	} {
+		_, stdout, _ := run(t, env, append([]string{"__completeNoDesc"}, args...)...)
+		if !strings.HasPrefix(stdout, "orders\nclicks\n") {
+			t.Errorf("completion of %q offers %q", args, stdout)
+		}
+	}
+	_, stdout, _ := run(t, nil, "__completeNoDesc", "topic", "show", "")
+	if got := strings.Split(stdout, "\n")[0]; got != ":4" {
+		t.Errorf("completion without a server offers %q", stdout)
+	}
+	if code, stdout, _ := run(t, nil, "completion", "bash"); code != exitDone || !strings.Contains(stdout, "carillon") {
+		t.Errorf("completion script: %d", code)
+	}
+}
+
+func TestServePrintsOneLineAndEndsWithItsContext(t *testing.T) {
+	before := runServer
+	defer func() { runServer = before }()
+	var got serveOptions
+	runServer = func(ctx context.Context, o serveOptions, ready func(url, caSHA256 string)) error {
+		got = o
+		ready("https://127.0.0.1:7443", "ab12")
+		return nil
+	}
+	code, stdout, stderr := run(t, nil, "serve", "--data", "d", "--listen", "127.0.0.1:0", "--durability", "PROCESS", "--allow-destination", "10.0.0.0/8",
+		"--allow-destination", "fd00::/8", "--insecure-http", "--workspace-rule", "actions", "--log-level", "debug", "--log-quota", "1GiB", "--memory", "64MiB")
+	if code != exitDone || stdout != "ready url=https://127.0.0.1:7443 ca-sha256=ab12\n" || stderr != "" {
+		t.Errorf("%d %q %q", code, stdout, stderr)
+	}
+	if !slices.Equal(got.AllowDestination, []string{"10.0.0.0/8", "fd00::/8"}) || got.Durability != "process" || got.Data != "d" ||
+		!got.InsecureHTTP || got.WorkspaceRule != "actions" || got.LogLevel != "debug" || got.LogQuota != "1GiB" || got.Memory != "64MiB" {
+		t.Errorf("options are %+v", got)
+	}
+	runServer = func(context.Context, serveOptions, func(string, string)) error {
+		return errors.New("data directory d is in use")
+	}
+	if code, stdout, stderr := run(t, nil, "serve", "--data", "d"); code != exitFailed || stdout != "" || stderr != "error: Data directory d is in use.\n" {
+		t.Errorf("%d %q %q", code, stdout, stderr)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if code, stdout, _ := run(t, nil, "version"); code != exitDone || !strings.HasPrefix(stdout, "carillon ") || !strings.Contains(stdout, "go1.") {
+		t.Errorf("%d %q", code, stdout)
+	}
+}
+
+func TestNewRunID(t *testing.T) {
+	got := newRunID("churn", time.Unix(1760000000, 0))
+	if !strings.HasPrefix(got, "churn_1760000000_") || len(got) != len("churn_1760000000_9af31c22") || got == newRunID("churn", time.Unix(1760000000, 0)) {
+		t.Errorf("run id %q", got)
+	}
+}
+
+func TestFollowShowsEventsUntilTheLimit(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdout: &out, stderr: &bytes.Buffer{}, getenv: func(string) string { return "" }}
+	stream := `{"event":{"id":"1","eventType":"A","data":{"x":1}},"publishTime":"2026-03-01T10:00:00Z"}` + "\n\n" +
+		`{"event":{"id":"2","eventType":"B"},"publishTime":"2026-03-01T10:00:00Z"}` + "\n" +
+		`{"event":{"id":"3","eventType":"a"},"publishTime":"2026-03-01T10:00:00Z"}` + "\n"
+	if err := a.follow(t.Context(), strings.NewReader(stream), []string{"a"}, 2); err != nil {
+		t.Fatal(err)
+	}
+	if shown := out.String(); !strings.Contains(shown, "id       1") || strings.Contains(shown, "id       2") || !strings.Contains(shown, "id       3") {
+		t.Errorf("shown:\n%s", shown)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.follow(ended, strings.NewReader(""), nil, 0); err != nil {
+		t.Errorf("ending it oneself is an error: %v", err)
+	}
+	if err := a.follow(t.Context(), strings.NewReader("no json\n"), nil, 0); err == nil {
+		t.Error("a broken stream is no error")
+	}
+}

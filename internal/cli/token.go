@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+// defaultTokenLife is how long a token lives that nobody asked to live otherwise.
+const defaultTokenLife = access.LocalTokenLifetime
+
+// localAddress makes an address out of a data directory: the URL that its server
+// wrote there, a token signed here, and its certificate.
+func localAddress(dir string, life time.Duration) (address, error) {
+	local, err := access.OpenLocal(dir)
+	if err != nil {
+		return address{}, err
+	}
+	if local.Owner.URL == "" {
+		return address{}, fault.New(fault.Unavailable, "ServerUnreachable", "No server has taken traffic on %s yet.", dir)
+	}
+	issued, err := local.Token(life)
+	if err != nil {
+		return address{}, err
+	}
+	ca, err := filepath.Abs(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		return address{}, fmt.Errorf("find the certificate of %s: %w", dir, err)
+	}
+	if _, err := os.Stat(ca); errors.Is(err, fs.ErrNotExist) {
+		ca = ""
+	}
+	return address{url: local.Owner.URL, token: issued.Token.Reveal(), ca: ca}, nil
+}
+
+// dataFlag names the data directory of a command that works on it directly.
+func (a *app) dataFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.data, "data", "", "Data directory of the server (CARILLON_DATA).")
+	_ = cmd.MarkFlagDirname("data")
+}
+
+// directory is the data directory of such a command.
+func (a *app) directory(cmd *cobra.Command) (string, error) {
+	if dir := firstOf(a.data, a.getenv("CARILLON_DATA")); dir != "" {
+		return dir, nil
+	}
+	return "", usagef(cmd, "--data is needed: the data directory of the server.")
+}
+
+func (a *app) tokenCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Print a bearer token of the owner of a data directory", Args: noArguments,
+		Long: "Print a bearer token of the owner of a data directory. It is signed here from the\nfiles of the directory, whether the server runs or not.",
+		Example: `  carillon token --data ./data
+  curl --cacert ./data/ca.pem -H "Authorization: Bearer $(carillon token --data ./data --ttl 10m)" https://localhost:7443/subscriptions?api-version=2022-12-01`}
+	a.dataFlag(cmd)
+	life := cmd.Flags().Duration("ttl", defaultTokenLife, "How long the token lives.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		dir, err := a.directory(cmd)
+		if err != nil {
+			return err
+		}
+		local, err := access.OpenLocal(dir)
+		if err != nil {
+			return err
+		}
+		issued, err := local.Token(*life)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout, issued.Token.Reveal())
+		return nil
+	}
+	return cmd
+}
+
+func (a *app) envCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "env", Short: "Print the shell exports that name a server to client commands", Args: noArguments,
+		Example: `  eval "$(carillon env --data ./data)"`}
+	a.dataFlag(cmd)
+	life := cmd.Flags().Duration("ttl", defaultTokenLife, "How long the token lives.")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		dir, err := a.directory(cmd)
+		if err != nil {
+			return err
+		}
+		at, err := localAddress(dir, *life)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "export CARILLON_URL=%s\n", shellQuote(at.url))
+		fmt.Fprintf(a.stdout, "export CARILLON_TOKEN=%s\n", shellQuote(at.token))
+		if at.ca != "" {
+			fmt.Fprintf(a.stdout, "export CARILLON_CA=%s\n", shellQuote(at.ca))
+		}
+		return nil
+	}
+	return cmd
+}
+
+// shellQuote writes a word that a POSIX shell reads back unchanged.
+func shellQuote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print what this program was built from", Args: noArguments, Example: `  carillon version`,
+		RunE: func(*cobra.Command, []string) error {
+			info, ok := debug.ReadBuildInfo()
+			if !ok {
+				return errors.New("this program was built without build information")
+			}
+			version, revision, dirty := firstOf(info.Main.Version, "(devel)"), "", ""
+			for _, s := range info.Settings {
+				switch {
+				case s.Key == "vcs.revision":
+					revision = " " + s.Value
+				case s.Key == "vcs.modified" && s.Value == "true":
+					dirty = " (with changes)"
+				}
+			}
+			fmt.Fprintf(a.stdout, "carillon %s%s%s, %s\n", version, revision, dirty, info.GoVersion)
+			return nil
+		}}
+}

@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) topicKind() kind {
+	return kind{
+		what: "topic",
+		view: view{
+			plural: "topics",
+			columns: []column{{"Name", "name"}, {"Input schema", "properties.inputSchema"}, {"State", "properties.provisioningState"},
+				{"Endpoint", "properties.endpoint"}},
+			detail: []column{{"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
+		},
+		locate: func(cmd *cobra.Command) func([]string) (string, error) {
+			name := nameFlag(cmd, "topic")
+			return func(args []string) (string, error) {
+				n, err := name(args)
+				return a.topicID(n), err
+			}
+		},
+		names: func() string { return a.groupID() + eventGridTopics },
+	}
+}
+
+const (
+	eventGridTopics       = "/providers/Microsoft.EventGrid/topics"
+	eventGridSystemTopics = "/providers/Microsoft.EventGrid/systemTopics"
+)
+
+func (a *app) topicCommand() *cobra.Command {
+	k := a.topicKind()
+	return group("topic", "Custom topics: what publishers post events to with a key",
+		`  carillon topic create orders
+  carillon topic key list --name orders`,
+		a.topicCreate(k),
+		a.showCommand(k, `  carillon topic show orders
+  carillon topic show --name orders -g local -o json`),
+		a.listCommand(k, &cobra.Command{Example: `  carillon topic list
+  carillon topic list -g local -o json`}, func(cmd *cobra.Command) (string, error) {
+			return a.inScope(cmd, eventGridTopics), nil
+		}),
+		a.topicUpdate(k),
+		a.deleteCommand(k, `  carillon topic delete orders`),
+		group("key", "The two access keys of a topic", `  carillon topic key list --name orders`,
+			a.topicKeyList(k), a.topicKeyRegenerate(k)),
+		a.nestedEventSubscriptions("topic-name", "topic", a.topicID, func() string { return a.groupID() + eventGridTopics }),
+	)
+}
+
+func (a *app) topicCreate(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "create", Short: "Create a topic, or replace its settings", Example: `  carillon topic create orders
+  carillon topic create --name orders -g local --input-schema cloudeventschemav1_0 --tags team=growth`}
+	location := cmd.Flags().StringP("location", "l", "", "Location; the resource group's by default.")
+	schema := cmd.Flags().String("input-schema", "EventGridSchema", "Envelope of the events published to it: EventGridSchema or CloudEventSchemaV1_0.")
+	tags := tagsFlag(cmd)
+	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *server, _ string) (any, http.Header, error) {
+		word, err := oneOf(cmd, "input-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomEventSchema")
+		if err != nil {
+			return nil, nil, err
+		}
+		at := *location
+		if at == "" {
+			if at, err = s.groupLocation(cmd, a.groupID()); err != nil {
+				return nil, nil, err
+			}
+		}
+		body := map[string]any{"location": at, "properties": map[string]any{"inputSchema": word}}
+		if tags.given() {
+			body["tags"] = tags.pairs()
+		}
+		return body, nil, nil
+	})
+}
+
+func (a *app) topicUpdate(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "update", Short: "Replace the tags of a topic", Example: `  carillon topic update orders --tags team=growth stage=test`}
+	tags := tagsFlag(cmd)
+	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *server, _ string) (any, http.Header, error) {
+		if !tags.given() {
+			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE….")
+		}
+		return map[string]any{"tags": tags.pairs()}, nil, nil
+	})
+}
+
+var keyView = view{plural: "keys", columns: []column{{"key1", "key1"}, {"key2", "key2"}}}
+
+func (a *app) topicKeyList(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "Show both keys of a topic", Example: `  carillon topic key list --name orders
+  carillon topic key list --name orders -o json`}
+	return a.keyCommand(k, cmd, "listKeys", func() (any, error) { return nil, nil })
+}
+
+func (a *app) topicKeyRegenerate(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "regenerate", Short: "Replace one key of a topic by a new one", Example: `  carillon topic key regenerate --name orders --key-name key1`}
+	which := cmd.Flags().String("key-name", "", "Which key: key1 or key2.")
+	return a.keyCommand(k, cmd, "regenerateKey", func() (any, error) {
+		word, err := oneOf(cmd, "key-name", *which, "key1", "key2")
+		return map[string]string{"keyName": word}, err
+	})
+}
+
+func (a *app) keyCommand(k kind, cmd *cobra.Command, action string, body func() (any, error)) *cobra.Command {
+	path := a.locator(cmd, k)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		p, err := path(args)
+		if err != nil {
+			return err
+		}
+		b, err := body()
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		keys, err := s.ask(cmd.Context(), http.MethodPost, p+"/"+action, b, nil)
+		if err != nil {
+			return err
+		}
+		return a.show(keyView, keys)
+	}
+	return cmd
+}
+
+func (a *app) systemTopicKind() kind {
+	return kind{
+		what: "system topic",
+		view: view{
+			plural:  "system topics",
+			columns: []column{{"Name", "name"}, {"Source", "properties.source"}, {"State", "properties.provisioningState"}},
+			detail:  []column{{"Topic type", "properties.topicType"}, {"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
+		},
+		locate: func(cmd *cobra.Command) func([]string) (string, error) {
+			name := nameFlag(cmd, "system topic")
+			return func(args []string) (string, error) {
+				n, err := name(args)
+				return a.systemTopicID(n), err
+			}
+		},
+		names: func() string { return a.groupID() + eventGridSystemTopics },
+	}
+}
+
+func (a *app) systemTopicCommand() *cobra.Command {
+	k := a.systemTopicKind()
+	return group("system-topic", "System topics: what workspaces publish their events to",
+		`  carillon system-topic list
+  carillon system-topic create churn-events --source /subscriptions/…/workspaces/churn`,
+		a.systemTopicCreate(k),
+		a.showCommand(k, `  carillon system-topic show churn-events`),
+		a.listCommand(k, &cobra.Command{Example: `  carillon system-topic list`}, func(cmd *cobra.Command) (string, error) {
+			return a.inScope(cmd, eventGridSystemTopics), nil
+		}),
+		a.deleteCommand(k, `  carillon system-topic delete churn-events`),
+		a.nestedEventSubscriptions("system-topic-name", "system topic", a.systemTopicID, k.names),
+	)
+}
+
+func (a *app) systemTopicCreate(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "create", Short: "Give the topic of a source a name of its own", Example: `  carillon system-topic create churn-events -w churn
+  carillon system-topic create -g local -n churn-events --source ID --topic-type Microsoft.MachineLearningServices.Workspaces`}
+	source := cmd.Flags().String("source", "", "Full id of the source; the current workspace by default.")
+	topicType := cmd.Flags().String("topic-type", "Microsoft.MachineLearningServices.Workspaces", "Kind of the source.")
+	location := cmd.Flags().StringP("location", "l", "", "Location; the source's by default.")
+	tags := tagsFlag(cmd)
+	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *server, _ string) (any, http.Header, error) {
+		from := firstOf(*source, a.workspaceID())
+		at := *location
+		if at == "" {
+			var resource json.RawMessage
+			resource, err := s.get(cmd.Context(), from)
+			if err != nil {
+				return nil, nil, err
+			}
+			at = text(resource, "location")
+		}
+		body := map[string]any{"location": at, "properties": map[string]any{"source": from, "topicType": *topicType}}
+		if tags.given() {
+			body["tags"] = tags.pairs()
+		}
+		return body, nil, nil
+	})
+}
