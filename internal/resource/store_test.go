@@ -1,0 +1,152 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+func group(name string) ResourceGroup {
+	return ResourceGroup{Meta{ID: MustID("/subscriptions/s/resourceGroups/" + name)}}
+}
+
+func loaded(t *testing.T, kv KV) *Store {
+	t.Helper()
+	s := NewStore(kv)
+	if err := s.Load(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestCollection(t *testing.T) {
+	ctx := context.Background()
+	kv := NewMemoryKV()
+	c := loaded(t, kv).ResourceGroups
+	var seen []string
+	c.OnChange(func(key string) { seen = append(seen, key) })
+
+	a, err := c.Create(ctx, "/a", group("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Create(ctx, "a", group("a")); !fault.Is(err, fault.Conflict) {
+		t.Errorf("created twice: %v", err)
+	}
+	changed := a.Value
+	changed.Location = "here"
+	b, err := c.Update(ctx, "/a", changed, a.Revision)
+	if err != nil || b.ETag() == a.ETag() {
+		t.Fatalf("update: %v, etag %s", err, b.ETag())
+	}
+	if _, err := c.Update(ctx, "a", changed, a.Revision); !fault.Is(err, fault.PreconditionFailed) {
+		t.Errorf("stale update: %v", err)
+	}
+	if _, err := c.Create(ctx, "b", group("b")); err != nil {
+		t.Fatal(err)
+	}
+	if list := c.List("/"); len(list) != 2 || list[0].Key != "a" || list[0].Value.Location != "here" {
+		t.Errorf("list %+v", list)
+	}
+	if list := c.List("b"); len(list) != 1 {
+		t.Errorf("list by prefix %+v", list)
+	}
+	if err := c.Delete(ctx, "/a", a.Revision); !fault.Is(err, fault.PreconditionFailed) {
+		t.Errorf("stale delete: %v", err)
+	}
+	if err := c.Delete(ctx, "/a", b.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.Get("a"); ok {
+		t.Error("there after Delete")
+	}
+	if strings.Join(seen, " ") != "a a b a" {
+		t.Errorf("changes %v", seen)
+	}
+	if again := loaded(t, kv).ResourceGroups.List(""); len(again) != 1 || again[0].Key != "b" {
+		t.Errorf("after a restart %+v", again)
+	}
+}
+
+// lateKV tells watchers of a change only when deliver is called, as a store across
+// a network does.
+type lateKV struct {
+	*MemoryKV
+	mu      sync.Mutex
+	waiting []engine.Change
+	f       func(engine.Change)
+}
+
+func (k *lateKV) Watch(ctx context.Context, f func(engine.Change)) error {
+	k.f = f
+	return k.MemoryKV.Watch(ctx, func(c engine.Change) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.waiting = append(k.waiting, c)
+	})
+}
+
+func (k *lateKV) deliver() {
+	k.mu.Lock()
+	waiting := k.waiting
+	k.waiting = nil
+	k.mu.Unlock()
+	for _, c := range waiting {
+		k.f(c)
+	}
+}
+
+func TestLateWordChangesNothing(t *testing.T) {
+	ctx := context.Background()
+	kv := &lateKV{MemoryKV: NewMemoryKV()}
+	c := loaded(t, kv).ResourceGroups
+	a, err := c.Create(ctx, "a", group("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(ctx, "a", a.Revision); err != nil {
+		t.Fatal(err)
+	}
+	kv.waiting = kv.waiting[:1] // the word of the creation arrives, that of the deletion not yet
+	kv.deliver()
+	if _, ok := c.Get("a"); ok {
+		t.Error("a record that was deleted here came back with the late word of its creation")
+	}
+	next, err := c.Create(ctx, "a", group("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv.deliver()
+	if got, ok := c.Get("a"); !ok || got.Revision != next.Revision {
+		t.Errorf("created again: %+v, %t", got, ok)
+	}
+}
+
+func TestLoadFailsOnDamage(t *testing.T) {
+	kv := NewMemoryKV()
+	if _, err := kv.Create(context.Background(), "topic/x", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Create(context.Background(), "later/x", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	err := NewStore(kv).Load(context.Background())
+	if err == nil || !strings.Contains(err.Error(), "decode topic x") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestStoreWrapsUnknownErrors(t *testing.T) {
+	kv := NewMemoryKV()
+	c := loaded(t, kv).ResourceGroups
+	broken := errors.New("disk is gone")
+	kv.Fail(broken)
+	if _, err := c.Create(context.Background(), "a", group("a")); !errors.Is(err, broken) || !strings.Contains(err.Error(), "create resourceGroup a") {
+		t.Errorf("error %v", err)
+	}
+}
