@@ -1,0 +1,85 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/egress"
+	"github.com/carillon-events/carillon/internal/engine"
+)
+
+// Config is everything that can be set about a server.
+type Config struct {
+	Data       string            // data directory; made with mode 0700 when it is not there; required
+	Listen     string            // HOST:PORT of the one listener, http and https; port 0 takes a free one; default 127.0.0.1:7443
+	PublicURL  string            // scheme, host and port under which clients reach the server; default https and the listener's address
+	Durability engine.Durability // what a 200 means; default disk
+	LogQuota   int64             // bytes of events that may wait for handlers; 0 = 10 GiB or 20 % of the free disk, the smaller
+	Memory     int64             // bytes for events on their way; a quarter is the frame window; default 256 MiB, at least 16 MiB
+	Retention  time.Duration     // how long delivered events are kept; default 7 days
+
+	AllowDestination []string             // networks (CIDR) and host suffixes that events may be sent to though they are private
+	InsecureHTTP     bool                 // serve plain http to peers that are not on this machine
+	WorkspaceRule    access.WorkspaceRule // who may change event subscriptions of a workspace; default strict
+
+	LogLevel  slog.Level // least level that is logged; default Info
+	LogOutput io.Writer  // where the log goes; default standard error, set by the command
+}
+
+// DefaultConfig returns the defaults; Data is still to be set.
+func DefaultConfig() Config {
+	return Config{
+		Listen: "127.0.0.1:7443", Durability: engine.DurabilityDisk, Memory: 256 << 20,
+		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict,
+	}
+}
+
+const minMemory = 16 << 20
+
+// Validate reports every setting that cannot be used, naming its flag.
+func (c *Config) Validate() error {
+	var problems []error
+	if c.Data == "" {
+		problems = append(problems, errors.New("--data is needed: the directory that holds everything the server keeps"))
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); err != nil {
+		problems = append(problems, fmt.Errorf("--listen %q is not HOST:PORT, such as 127.0.0.1:7443", c.Listen))
+	} else if host == "" {
+		problems = append(problems, fmt.Errorf("--listen %q names no host: use 127.0.0.1:7443 for this machine only, or 0.0.0.0:7443 for every network", c.Listen))
+	}
+	if c.PublicURL != "" {
+		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "https" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+			problems = append(problems, fmt.Errorf("--public-url %q is not an address such as https://carillon.example.org:7443", c.PublicURL))
+		}
+	}
+	if c.LogQuota < 0 {
+		problems = append(problems, fmt.Errorf("--log-quota %d is negative", c.LogQuota))
+	}
+	if c.Memory < minMemory {
+		problems = append(problems, fmt.Errorf("--memory %d is less than the %d MiB a server needs", c.Memory, minMemory>>20))
+	}
+	if c.Retention <= 0 {
+		problems = append(problems, fmt.Errorf("--retention %s is not a time", c.Retention))
+	}
+	if _, _, err := egress.ParseDestinations(c.AllowDestination); err != nil {
+		problems = append(problems, fmt.Errorf("--allow-destination: %w", err))
+	}
+	return errors.Join(problems...)
+}
+
+// LogValue shows the settings in the start record.
+func (c Config) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("data", c.Data), slog.String("listen", c.Listen), slog.String("public_url", c.PublicURL),
+		slog.String("durability", string(c.Durability)), slog.Int64("log_quota", c.LogQuota), slog.Int64("memory", c.Memory),
+		slog.Duration("retention", c.Retention), slog.Any("allow_destination", c.AllowDestination),
+		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
+	)
+}

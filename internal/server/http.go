@@ -1,0 +1,115 @@
+package server
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/ingest"
+	"github.com/carillon-events/carillon/internal/issuer"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// front is the door every request comes through: it refuses foreign hosts and
+// clear connections from elsewhere, and sends the rest to the plane it is for. It
+// never redirects: a redirected PUT loses its body.
+type front struct {
+	publish, identity, management http.Handler
+	metrics                       http.Handler
+	authenticate                  func(*http.Request) (access.Caller, error)
+	reasons                       func() []string // why the server is not ready
+	ca                            *authority
+	origin                        string
+	hosts                         []string // besides the names of this machine
+	insecure                      bool
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.Path
+	if !f.knows(r.Host) {
+		fault.Write(w, r, fault.New(fault.Misdirected, "MisdirectedRequest",
+			"This server is not %q. Use %s, or name the host with --public-url.", r.Host, f.origin))
+		return
+	}
+	if r.TLS == nil && !f.insecure && path != "/healthz" && path != "/ca.pem" && !fromThisMachine(r) {
+		fault.Write(w, r, fault.New(fault.Forbidden, "HttpsRequired",
+			"Plain http is answered on this machine only. Use %s%s.", f.origin, path))
+		return
+	}
+	switch {
+	case ingest.Serves(r):
+		f.publish.ServeHTTP(w, r)
+	case path == "/healthz":
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte("ok\n"))
+	case path == "/readyz":
+		f.ready(w)
+	case path == "/metrics":
+		f.serveMetrics(w, r)
+	case path == "/ca.pem":
+		w.Header().Set("Content-Type", "application/x-pem-file")
+		_, _ = w.Write(f.ca.pem)
+	case issuer.Serves(path):
+		f.identity.ServeHTTP(w, r)
+	default:
+		f.management.ServeHTTP(w, r)
+	}
+}
+
+// knows reports whether a Host header names this server: a page of the browser on
+// this machine must not reach it under a name of its own.
+func (f *front) knows(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.ToLower(strings.Trim(name, "[]"))
+	switch name {
+	case "localhost", "127.0.0.1", "::1":
+		return true
+	}
+	return strings.HasSuffix(name, ".eventgrid.localhost") || slices.Contains(f.hosts, name)
+}
+
+func fromThisMachine(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && peer.Addr().Unmap().IsLoopback()
+}
+
+func (f *front) ready(w http.ResponseWriter) {
+	reasons := f.reasons()
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	if len(reasons) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "reasons": append([]string{}, reasons...)})
+}
+
+// serveMetrics shows the metrics to this machine, and to others with a token.
+func (f *front) serveMetrics(w http.ResponseWriter, r *http.Request) {
+	if !fromThisMachine(r) {
+		if _, err := f.authenticate(r); err != nil {
+			fault.Write(w, r, err)
+			return
+		}
+	}
+	f.metrics.ServeHTTP(w, r)
+}
+
+func metricsHandler(r *prometheus.Registry) http.Handler {
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}
+
+// answerFailure answers a request whose handler panicked.
+func answerFailure(w http.ResponseWriter, r *http.Request, err error) {
+	telemetry.RecordOf(r.Context()).SetError(err)
+	fault.Write(w, r, err)
+}

@@ -1,0 +1,113 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// firstByteTime is how long a connection may take to say its first byte.
+const firstByteTime = 5 * time.Second
+
+// firstOfTLS is the first byte of a TLS connection: a handshake record.
+const firstOfTLS = 0x16
+
+// split serves http and https on one listener: the first byte of each connection
+// tells which, read in a goroutine of the connection's own so that a silent peer
+// holds up nobody.
+type split struct {
+	net.Listener
+	clear, secure *branch
+	once          sync.Once
+}
+
+func newSplit(l net.Listener) *split {
+	s := &split{Listener: l}
+	s.clear = &branch{of: s, conns: make(chan net.Conn), closed: make(chan struct{})}
+	s.secure = &branch{of: s, conns: make(chan net.Conn), closed: make(chan struct{})}
+	return s
+}
+
+// run accepts until the listener is closed.
+func (s *split) run() error {
+	for {
+		c, err := s.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			var wait interface{ Temporary() bool }
+			if errors.As(err, &wait) && wait.Temporary() { // too many open files, for one
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			return err
+		}
+		go s.sort(c)
+	}
+}
+
+func (s *split) sort(c net.Conn) {
+	first := make([]byte, 1)
+	_ = c.SetReadDeadline(time.Now().Add(firstByteTime))
+	if n, err := c.Read(first); err != nil || n == 0 {
+		_ = c.Close()
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	to := s.clear
+	if first[0] == firstOfTLS {
+		to = s.secure
+	}
+	select {
+	case to.conns <- &begun{Conn: c, first: first}:
+	case <-to.closed:
+		_ = c.Close()
+	}
+}
+
+// branch is one of the two listeners behind a split.
+type branch struct {
+	of     *split
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Accept returns the next connection of this kind.
+func (b *branch) Accept() (net.Conn, error) {
+	select {
+	case c := <-b.conns:
+		return c, nil
+	case <-b.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close closes both branches: one socket is behind them.
+func (b *branch) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	var err error
+	b.of.once.Do(func() { err = b.of.Listener.Close() })
+	return err
+}
+
+// Addr is the listener's address.
+func (b *branch) Addr() net.Addr { return b.of.Listener.Addr() }
+
+// begun is a connection whose first byte was read already.
+type begun struct {
+	net.Conn
+	first []byte
+}
+
+// Read gives the first byte and then the connection.
+func (c *begun) Read(p []byte) (int, error) {
+	if len(c.first) > 0 && len(p) > 0 {
+		n := copy(p, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}

@@ -1,0 +1,326 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/arm"
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/destination"
+	"github.com/carillon-events/carillon/internal/egress"
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/ingest"
+	"github.com/carillon-events/carillon/internal/issuer"
+	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/internal/telemetry"
+	"github.com/carillon-events/carillon/internal/workspace"
+)
+
+// Ready tells where a server takes traffic.
+type Ready struct {
+	URL           string // https
+	CAFingerprint string // SHA-256 of the certificate of its authority, hex
+}
+
+const (
+	idleTime      = 2 * time.Minute
+	headerTime    = 10 * time.Second
+	shutdownGrace = 5 * time.Second
+)
+
+// Run runs a server until ctx ends and it has stopped in order; that is no error.
+// ready is called once, when requests are answered.
+func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	began := time.Now()
+	level := new(slog.LevelVar)
+	level.Set(cfg.LogLevel)
+	if cfg.LogOutput == nil {
+		cfg.LogOutput = os.Stderr
+	}
+	logger := telemetry.NewLogger(cfg.LogOutput, level, telemetry.FormatAuto)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	if err := os.MkdirAll(filepath.Join(cfg.Data, "keys"), 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	signing := make(chan signingKey, 1) // an RSA key takes a while: made while the engine starts
+	go func() {
+		key, err := access.LoadOrCreateSigningKey(access.SigningKeyPath(cfg.Data))
+		signing <- signingKey{key, err}
+	}()
+	eng, err := engine.Open(ctx, engine.Options{
+		Dir: cfg.Data, Durability: cfg.Durability, LogQuota: cfg.LogQuota, Logger: logger, Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, eng.Close()) }()
+
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", cfg.Listen, err)
+	}
+	defer func() { _ = listener.Close() }()
+	s := &server{cfg: cfg, log: logger, registry: registry, engine: eng, listener: listener}
+	if err := s.wire(ctx, signing); err != nil {
+		return err
+	}
+	return s.serve(ctx, func(r Ready) {
+		logger.Info("server ready", "config", cfg, "url", r.URL, telemetry.Duration, time.Since(began))
+		ready(r)
+	})
+}
+
+type signingKey struct {
+	key *access.SigningKey
+	err error
+}
+
+// server is a wired server.
+type server struct {
+	cfg      Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	engine   *engine.Engine
+	listener net.Listener
+	origin   string // public URL
+	ca       *authority
+
+	broker     *broker.Broker
+	plane      *manage.Plane
+	workspaces *workspace.Service
+	handler    http.Handler
+}
+
+// wire makes every part and loads what is stored.
+func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
+	host, port, err := net.SplitHostPort(s.listener.Addr().String())
+	if err != nil {
+		return fmt.Errorf("read the listener's address: %w", err)
+	}
+	configured, _, _ := net.SplitHostPort(s.cfg.Listen)
+	local := s.listener.Addr().(*net.TCPAddr).IP
+	name := host
+	if local.IsUnspecified() {
+		name = "localhost"
+	}
+	s.origin = "https://" + net.JoinHostPort(name, port)
+	hosts := []string{configured, host}
+	if s.cfg.PublicURL != "" {
+		u, err := url.Parse(s.cfg.PublicURL)
+		if err != nil {
+			return fmt.Errorf("read the public URL: %w", err)
+		}
+		s.origin = u.Scheme + "://" + u.Host
+		hosts = append(hosts, u.Hostname())
+	}
+	if s.ca, err = openAuthority(s.cfg.Data, certificateNames(hosts...)); err != nil {
+		return err
+	}
+
+	store := resource.NewStore(s.engine.KV())
+	roles, err := access.NewRoles()
+	if err != nil {
+		return err
+	}
+	directory := access.NewDirectory(store, roles)
+	master, err := secret.LoadOrCreateKey(filepath.Join(s.cfg.Data, "keys", "master.key"))
+	if err != nil {
+		return err
+	}
+	sealer := secret.NewSealer(master)
+	if err := store.Load(ctx); err != nil {
+		return err
+	}
+	owner, err := directory.Bootstrap(ctx, access.OwnerPath(s.cfg.Data), s.origin)
+	if err != nil {
+		return err
+	}
+	authorizer, err := access.NewAuthorizer(directory, s.cfg.WorkspaceRule)
+	if err != nil {
+		return err
+	}
+	key := <-signing
+	if key.err != nil {
+		return key.err
+	}
+	origins := []string{s.origin, "https://localhost:" + port, "https://127.0.0.1:" + port, "http://localhost:" + port, "http://127.0.0.1:" + port}
+	tokens, err := access.NewTokens(key.key, directory, access.TokensConfig{TenantID: owner.TenantID, Origins: origins})
+	if err != nil {
+		return err
+	}
+
+	guard, err := s.guard(local)
+	if err != nil {
+		return err
+	}
+	partition := s.engine.Partition()
+	s.broker, err = broker.New(ctx, broker.Config{
+		Log: partition, Journal: partition.Journal(), DeadLetters: s.engine.DeadLetters(),
+		Logger: s.log, Registerer: s.registry, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4),
+		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, sealer, guard) },
+	})
+	if err != nil {
+		return err
+	}
+	s.workspaces = workspace.New(workspace.Config{
+		Recorder: s.broker, Facts: partition, Workspaces: store.Workspaces,
+		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, Logger: s.log,
+	})
+	s.plane = manage.New(manage.Config{
+		Store: store, Access: authorizer, Directory: directory, Sealer: sealer, Handshaker: destination.NewHandshaker(guard),
+		Activator: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, PublicURL: s.origin, Log: s.log,
+	})
+	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
+		return err
+	}
+	if err := s.plane.Restore(ctx); err != nil {
+		return err
+	}
+
+	front := &front{
+		publish:  ingest.New(newPublishTopics(store, sealer, s.log), s.broker, s.registry),
+		identity: issuer.New(tokens, directory),
+		management: arm.NewHandler(arm.Config{
+			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: s.origin,
+			Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
+		}),
+		metrics: metricsHandler(s.registry), authenticate: tokens.Authenticate, reasons: s.reasons, ca: s.ca, origin: s.origin,
+		hosts: hosts, insecure: s.cfg.InsecureHTTP,
+	}
+	s.handler = telemetry.NewMiddleware(s.log, answerFailure).Wrap(front)
+	return nil
+}
+
+// guard decides where this server may connect to. One that listens on loopback
+// only may also send there: it is somebody's own machine.
+func (s *server) guard(local net.IP) (*egress.Guard, error) {
+	networks, hosts, err := egress.ParseDestinations(s.cfg.AllowDestination)
+	if err != nil {
+		return nil, err
+	}
+	return egress.New(egress.Options{
+		AllowLoopback: local.IsLoopback(), Allow: networks, AllowHosts: hosts,
+		Own: func() []netip.AddrPort { return []netip.AddrPort{s.listener.Addr().(*net.TCPAddr).AddrPort()} },
+	}), nil
+}
+
+// newSender makes the sender of an event subscription's destination.
+func newSender(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard) (broker.Sender, error) {
+	hook := es.Destination.WebHook
+	if hook == nil {
+		return nil, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
+	}
+	full, err := sealer.Open(hook.SealedURL, es.URLOwner())
+	if err != nil {
+		return nil, fmt.Errorf("open the endpoint URL: %w", err)
+	}
+	return destination.NewWebhook(destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard})
+}
+
+// reasons says why the server is not ready; none when it is.
+func (s *server) reasons() []string {
+	var reasons []string
+	if err := s.broker.Err(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	if err := s.engine.Partition().Err(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	if u := s.engine.Partition().Usage(); u.Quota > 0 && u.AboveFloor >= u.Quota {
+		reason := fmt.Sprintf("the event log is full: %d of %d bytes wait for handlers", u.AboveFloor, u.Quota)
+		if es, seq, held := s.broker.Held(); held {
+			reason += fmt.Sprintf("; %s holds it from frame %d on", es, seq)
+		}
+		reasons = append(reasons, reason)
+	}
+	return reasons
+}
+
+// serve runs everything until ctx ends, and stops it in reverse of its start.
+func (s *server) serve(ctx context.Context, ready func(Ready)) error {
+	g, running := errgroup.WithContext(ctx)
+	// Each layer stops when the one above it has: its context is its own.
+	base := context.WithoutCancel(ctx)
+	delivering, stopDelivering := context.WithCancel(base)
+	managing, stopManaging := context.WithCancel(base)
+	defer stopDelivering()
+	defer stopManaging()
+	g.Go(func() error { return s.broker.Run(delivering) })
+	if err := s.broker.Ready(running); err != nil {
+		stopDelivering()
+		return errors.Join(err, g.Wait())
+	}
+	managers, _ := errgroup.WithContext(base)
+	managers.Go(func() error { return s.plane.Run(managing) })
+	managers.Go(func() error { return s.workspaces.Run(managing) })
+	g.Go(managers.Wait)
+
+	doors := newSplit(s.listener)
+	clear, secure := s.httpServer(), s.httpServer()
+	secure.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: s.ca.getCertificate}
+	g.Go(doors.run)
+	g.Go(func() error { return closed(clear.Serve(doors.clear)) })
+	g.Go(func() error { return closed(secure.ServeTLS(doors.secure, "", "")) })
+	ready(Ready{URL: s.origin, CAFingerprint: s.ca.fingerprint()})
+
+	<-running.Done()
+	s.log.Info("server stops")
+	grace, cancel := context.WithTimeout(base, shutdownGrace)
+	defer cancel()
+	for _, h := range []*http.Server{clear, secure} {
+		if err := h.Shutdown(grace); err != nil {
+			_ = h.Close()
+		}
+	}
+	stopManaging()
+	_ = managers.Wait()
+	stopDelivering()
+	return g.Wait()
+}
+
+func (s *server) httpServer() *http.Server {
+	return &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
+		ErrorLog: log.New(debugWriter{s.log}, "", 0),
+	}
+}
+
+// debugWriter takes net/http's own complaints, mostly about peers that went away.
+type debugWriter struct{ log *slog.Logger }
+
+func (w debugWriter) Write(p []byte) (int, error) {
+	w.log.Debug("http server", "message", string(p))
+	return len(p), nil
+}
+
+// closed is no error of a server that was told to close.
+func closed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
