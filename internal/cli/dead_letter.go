@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -102,11 +102,22 @@ func (a *app) deadLetterReplay() *cobra.Command {
 		if len(args) > 0 {
 			body["ids"] = args
 		}
-		var replayed json.RawMessage
-		if replayed, err = s.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", body, nil); err != nil {
+		replayed, err := s.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", body, nil)
+		if err != nil {
 			return err
 		}
-		return a.show(view{columns: []column{{"Replayed", "replayed"}}}, replayed)
+		if err := a.show(view{columns: []column{{"Replayed", "replayed"}}}, replayed); err != nil {
+			return err
+		}
+		failed, _ := member(replayed, "failed").([]any)
+		for _, entry := range failed {
+			f, _ := entry.(map[string]any)
+			fmt.Fprintf(a.stderr, "error: dead letter %s: %s\n", plain(f["id"]), plain(f["message"]))
+		}
+		if len(failed) > 0 {
+			return errQuiet
+		}
+		return nil
 	}
 	return cmd
 }

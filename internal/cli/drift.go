@@ -33,7 +33,7 @@ func (a *app) driftRunKind() kind {
 			plural: "drift runs",
 			columns: []column{{"Run", "name"}, {"Status", "properties.status"}, {"Coefficient", "properties.driftCoefficient"},
 				{"Start", "properties.startTime"}, {"End", "properties.endTime"}},
-			detail: []column{{"Etag", "etag"}, {"Id", "id"}},
+			detail: []column{{"Drift detected", "properties.result.driftDetected"}, {"Etag", "etag"}, {"Id", "id"}},
 		},
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			monitor := monitorFlag(cmd)

@@ -16,7 +16,7 @@ func (a *app) runKind() kind {
 		what: "run",
 		view: view{
 			plural: "runs",
-			columns: []column{{"Run", "name"}, {"Status", "properties.status"}, {"Type", "properties.runType"},
+			columns: []column{{"Experiment", "properties.experimentName"}, {"Run", "name"}, {"Status", "properties.status"}, {"Type", "properties.runType"},
 				{"Started", "properties.startTime"}, {"Ended", "properties.endTime"}, {"Tags", "properties.tags"}},
 			detail: []column{{"Properties", "properties.properties"}, {"Etag", "etag"}, {"Id", "id"}},
 		},

@@ -14,7 +14,7 @@ import (
 
 var principalView = view{
 	plural:  "principals",
-	columns: []column{{"Name", "properties.displayName|displayName|name"}, {"Object id", "properties.objectId|objectId"}, {"App id", "properties.appId|appId"}, {"Kind", "properties.principalType|type"}},
+	columns: []column{{"Name", "properties.displayName"}, {"Object id", "properties.objectId"}, {"App id", "properties.appId"}, {"Kind", "properties.principalType"}},
 }
 
 // secretView shows what is shown once: how to sign in as a principal.
@@ -86,7 +86,7 @@ func (a *app) showSecret(cmd *cobra.Command, s *server, path string, body any) e
 }
 
 func objectID(principal json.RawMessage) string {
-	return text(principal, "properties.objectId|objectId|name")
+	return text(principal, "properties.objectId")
 }
 
 // principal finds a principal by name or object id.
@@ -96,7 +96,7 @@ func (s *server) principal(cmd *cobra.Command, name string) (json.RawMessage, er
 		return nil, err
 	}
 	for _, p := range principals {
-		if strings.EqualFold(objectID(p), name) || strings.EqualFold(text(p, principalView.columns[0].path), name) {
+		if strings.EqualFold(objectID(p), name) || strings.EqualFold(text(p, "properties.displayName"), name) {
 			return p, nil
 		}
 	}
