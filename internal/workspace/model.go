@@ -219,10 +219,15 @@ func (s *Service) GetModelVersion(ctx context.Context, ws resource.Workspace, mo
 // ListModelVersions reads a page of a model's versions: numbers in their order,
 // then the others.
 func (s *Service) ListModelVersions(ctx context.Context, ws resource.Workspace, model string, page Page) ([]ModelVersion, string, error) {
-	if err := s.mustRead(ctx, modelKey(ws.UID, model), fmt.Sprintf("The model %q", model), &Model{}); err != nil {
+	if _, err := s.GetModel(ctx, ws, model); err != nil {
 		return nil, "", err
 	}
 	return list[ModelVersion](ctx, s, key(kindVersion, ws.UID, model), page, compareVersions)
+}
+
+// GetModel reads what the versions of a model share.
+func (s *Service) GetModel(ctx context.Context, ws resource.Workspace, model string) (m Model, err error) {
+	return m, s.mustRead(ctx, modelKey(ws.UID, model), fmt.Sprintf("The model %q", model), &m)
 }
 
 // ListModels reads a page of the workspace's models.
