@@ -52,6 +52,9 @@ func ParseID(text string) (ID, error) {
 		if len(rest) < 4 {
 			return ID{}, fmt.Errorf("resource id %q: \"providers\" needs a namespace, a type and a name", text)
 		}
+		if strings.EqualFold(rest[2], "providers") {
+			return ID{}, fmt.Errorf("resource id %q: namespace %q has no type", text, rest[1])
+		}
 		rest = rest[2:]
 		for len(rest) > 0 && !strings.EqualFold(rest[0], "providers") {
 			if len(rest) == 1 {
