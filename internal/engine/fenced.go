@@ -127,7 +127,7 @@ func (w *fencedWriter) absent(ctx context.Context, seq uint64, refusal *apiError
 	if refusal.ErrCode != wrongLastSequence {
 		return refusal
 	}
-	st, err := w.stream.state(ctx, "")
+	st, err := w.stream.state(ctx)
 	if err != nil {
 		return nil //nolint:nilerr // not known: the next attempt tells
 	}

@@ -52,3 +52,15 @@ func diskSpace(dir string) (total, free int64, err error) {
 	}
 	return int64(s.Blocks) * int64(s.Bsize), int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // types differ between systems
 }
+
+var bootFile = "/proc/sys/kernel/random/boot_id" // a variable for tests
+
+// bootID names this run of the operating system, "" where that is not known.
+// Files written before a crash of a process are whole as long as it is the same.
+func bootID() string {
+	raw, err := os.ReadFile(bootFile)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
+}

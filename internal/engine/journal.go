@@ -71,7 +71,7 @@ func openJournal(p *Partition, s *stream) (*Journal, error) {
 
 // load reads where the journal ends and the generation of its last message.
 func (j *Journal) load(ctx context.Context) (generation uint64, err error) {
-	st, err := j.stream.state(ctx, "")
+	st, err := j.stream.state(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -204,7 +204,7 @@ func (j *Journal) Purge(ctx context.Context, below uint64) error {
 	if err := j.stream.purge(ctx, below); err != nil {
 		return fmt.Errorf("purge journal below %d: %w", below, err)
 	}
-	st, err := j.stream.state(ctx, "")
+	st, err := j.stream.state(ctx)
 	if err != nil {
 		return err
 	}

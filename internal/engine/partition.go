@@ -105,7 +105,7 @@ func openPartition(ctx context.Context, e *Engine) (*Partition, error) {
 // before; wall-clock seconds keep it growing even where both streams were lost.
 func (p *Partition) takeOver(ctx context.Context) error {
 	for try := 0; ; try++ {
-		st, err := p.log.state(ctx, "")
+		st, err := p.log.state(ctx)
 		if err != nil {
 			return err
 		}
@@ -303,7 +303,7 @@ func (p *Partition) Purge(ctx context.Context, below uint64) error {
 
 // recount takes over what the store says after a purge below seq.
 func (p *Partition) recount(ctx context.Context, seq uint64) error {
-	st, err := p.log.state(ctx, "")
+	st, err := p.log.state(ctx)
 	if err != nil {
 		return err
 	}

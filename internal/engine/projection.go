@@ -26,10 +26,12 @@ func (f Fact) ETag() string { return Sequencer(f.Generation, f.Position) }
 
 const (
 	factRoot      = projectionRoot + "f."
+	graveRoot     = projectionRoot + "g."
 	appliedMark   = projectionRoot + "applied"
 	factVersion   = 1
 	factHeader    = 25 // version 1, position 8, generation 8, time 8
-	projectBatch  = 256
+	markHeader    = 17 // version 1, applied 8, safe 8; the boot follows
+	projectBatch  = 1024
 	backlogFacts  = 32 << 10
 	backlogBytes  = 32 << 20
 	markInterval  = 2 * time.Second
@@ -42,15 +44,25 @@ const (
 // behind the log and without a sync per write. The log stays the truth: what is
 // not written yet is served from memory, and what a crash takes is replayed.
 //
-// Two positions are stored beside the facts. Applied: every fact up to there is
-// written. Safe: that was five sync intervals ago (ten seconds), so the store's
-// periodic sync has it on disk. After a graceful stop a start replays from applied, after
-// any other from safe; the log is purged up to safe only.
+// A mark with two positions is written behind the facts it speaks of. Applied:
+// every fact up to there is written. Safe: that was five sync intervals ago (ten
+// seconds), so the store's periodic sync has it on disk. The store writes in
+// order, so a mark found after a crash of the process alone stands for all before
+// it, and a start replays from applied, as after a graceful stop. After a crash of
+// the operating system (the mark names its boot) a start replays from safe. The
+// log is purged up to safe only.
+//
+// When the store loses its index it may bring back a value that was overwritten
+// before its key was removed, for it logs removals but not overwrites. So each
+// deleted object leaves a grave with the position of its deletion, and after an
+// unclean stop whatever is older than its grave is removed again. A grave costs
+// about 200 bytes of memory and stays.
 type projection struct {
 	facts *stream
 	acks  *publisher
 	log   *slog.Logger
 	rest  time.Duration // until what was written counts as safe
+	boot  string        // this run of the operating system, "" for not known
 	wake  chan struct{}
 
 	mu      sync.Mutex
@@ -81,7 +93,7 @@ func newProjection(n *node, facts *stream, o Options) (*projection, error) {
 		return nil, err
 	}
 	return &projection{
-		facts: facts, acks: acks, log: o.Logger, rest: settleSyncs*o.SyncInterval + settleGrain,
+		facts: facts, acks: acks, log: o.Logger, rest: settleSyncs*o.SyncInterval + settleGrain, boot: bootID(),
 		wake: make(chan struct{}, 1), pending: map[string]Fact{},
 	}, nil
 }
@@ -142,15 +154,15 @@ func (j *projection) fact(ctx context.Context, key string) (Fact, bool, error) {
 	if err != nil {
 		return Fact{}, false, err
 	}
-	m, err := j.facts.newest(ctx, factRoot+tokens)
+	f, err = j.stored(ctx, factRoot+tokens)
 	if errors.Is(err, errAbsent) {
 		return Fact{}, false, nil
 	}
 	if err != nil {
 		return Fact{}, false, fmt.Errorf("read fact %s: %w", key, err)
 	}
-	f, err = decodeFact(key, m.data)
-	return f, err == nil, err
+	f.Key = key
+	return f, true, nil
 }
 
 // keys lists the keys of live objects below a prefix, sorted.
@@ -179,12 +191,12 @@ func (j *projection) keys(ctx context.Context, prefix string) ([]string, error) 
 
 // keys lists the keys stored below root, sorted.
 func (s *stream) keys(ctx context.Context, root, prefix string) ([]string, error) {
-	st, err := s.state(ctx, prefixFilter(root, prefix))
+	subjects, err := s.subjects(ctx, prefixFilter(root, prefix))
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]string, 0, len(st.subjects))
-	for subject := range st.subjects {
+	keys := make([]string, 0, len(subjects))
+	for subject := range subjects {
 		key, err := unescapeKey(strings.TrimPrefix(subject, root))
 		if err != nil {
 			return nil, err
@@ -325,9 +337,11 @@ func (j *projection) write(ctx context.Context, batch []Fact) error {
 		}
 		if len(batch[i].Data) == 0 {
 			gone = append(gone, factRoot+tokens)
-			continue
+			err = j.acks.send(j.acks.next(), graveRoot+tokens, nil, encodeFact(batch[i]))
+		} else {
+			err = j.acks.send(j.acks.next(), factRoot+tokens, nil, encodeFact(batch[i]))
 		}
-		if err := j.acks.send(j.acks.next(), factRoot+tokens, nil, encodeFact(batch[i])); err != nil {
+		if err != nil {
 			return err
 		}
 		sent++
@@ -360,6 +374,7 @@ func (j *projection) mark(ctx context.Context, at projected) {
 	b := []byte{factVersion}
 	b = binary.BigEndian.AppendUint64(b, at.applied)
 	b = binary.BigEndian.AppendUint64(b, at.safe)
+	b = append(b, j.boot...)
 	if _, err := j.facts.store(ctx, appliedMark, b); err != nil {
 		j.log.Warn("position of the projection cannot be written; a start replays more", "error", err)
 		return
@@ -375,7 +390,7 @@ func (j *projection) replay(ctx context.Context, p *Partition, clean bool) (fact
 	case errors.Is(err, errAbsent):
 	case err != nil:
 		return 0, fmt.Errorf("read position of the projection: %w", err)
-	case len(m.data) != 17 || m.data[0] != factVersion:
+	case len(m.data) < markHeader || m.data[0] != factVersion:
 		return 0, fmt.Errorf("position of the projection: %w: %d bytes", ErrCorrupt, len(m.data))
 	default:
 		j.written = projected{binary.BigEndian.Uint64(m.data[1:]), binary.BigEndian.Uint64(m.data[9:])}
@@ -385,7 +400,7 @@ func (j *projection) replay(ctx context.Context, p *Partition, clean bool) (fact
 		j.log.Error("the log ends before the projection: the log lost its newest frames", "last_frame", last, "projected", j.written.applied)
 	}
 	from := j.written.safe
-	if clean {
+	if clean || j.boot != "" && len(m.data) > markHeader && string(m.data[markHeader:]) == j.boot {
 		from = j.written.applied
 	}
 	j.seen = min(from, last)
@@ -409,7 +424,47 @@ func (j *projection) replay(ctx context.Context, p *Partition, clean bool) (fact
 	if ctx.Err() != nil {
 		return facts, context.Cause(ctx)
 	}
-	return facts, nil
+	if clean {
+		return facts, nil
+	}
+	return facts, j.buryAgain(ctx)
+}
+
+// buryAgain removes what came back though it was deleted.
+func (j *projection) buryAgain(ctx context.Context) error {
+	graves, err := j.facts.subjects(ctx, graveRoot+">")
+	if err != nil {
+		return fmt.Errorf("read deleted objects: %w", err)
+	}
+	for subject := range graves {
+		tokens := strings.TrimPrefix(subject, graveRoot)
+		alive, err := j.stored(ctx, factRoot+tokens)
+		if errors.Is(err, errAbsent) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		grave, err := j.stored(ctx, subject)
+		if err != nil {
+			return err
+		}
+		if alive.Position < grave.Position {
+			if err := j.facts.remove(ctx, factRoot+tokens); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stored reads a fact as it is in the store.
+func (j *projection) stored(ctx context.Context, subject string) (Fact, error) {
+	m, err := j.facts.newest(ctx, subject)
+	if err != nil {
+		return Fact{}, err
+	}
+	return decodeFact(m.data)
 }
 
 // close makes run end when everything is written.
@@ -429,12 +484,12 @@ func encodeFact(f Fact) []byte {
 	return append(b, f.Data...)
 }
 
-func decodeFact(key string, b []byte) (Fact, error) {
-	if len(b) <= factHeader || b[0] != factVersion {
-		return Fact{}, fmt.Errorf("fact %s of %d bytes: %w", key, len(b), ErrCorrupt)
+// decodeFact reads a stored fact; its key is in its subject.
+func decodeFact(b []byte) (Fact, error) {
+	if len(b) < factHeader || b[0] != factVersion {
+		return Fact{}, fmt.Errorf("stored fact of %d bytes: %w", len(b), ErrCorrupt)
 	}
 	return Fact{
-		Key:        key,
 		Position:   Position(binary.BigEndian.Uint64(b[1:])),
 		Generation: binary.BigEndian.Uint64(b[9:]),
 		Time:       time.Unix(0, int64(binary.BigEndian.Uint64(b[17:]))).UTC(),

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -66,10 +68,14 @@ func TestFacts(t *testing.T) {
 	check(open(t, Options{Dir: dir}).Partition())
 }
 
-// TestFactsAfterUncleanStop opens a copy of a directory in use, as a crash would
-// leave it: what was not projected yet comes from the log.
+// TestFactsAfterUncleanStop opens directories as crashes leave them: what was not
+// projected yet, or after a crash of the system not safely, comes from the log.
 func TestFactsAfterUncleanStop(t *testing.T) {
-	e := open(t, Options{})
+	dir := t.TempDir()
+	e, err := Open(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := e.Partition()
 	want := map[string]string{}
 	for i := range 600 {
@@ -77,15 +83,33 @@ func TestFactsAfterUncleanStop(t *testing.T) {
 		want[key] = fmt.Sprint(i)
 		mustAppend(t, p, fact(key, want[key]), eventRecord("e"))
 	}
-	mustAppend(t, p, fact("run/w/7", ""))
+	mustAppend(t, p, fact("run/w/7", "")) // its older values must not come back
+	mustAppend(t, p, fact("run/w/8", ""))
+	mustAppend(t, p, fact("run/w/8", "again"))
 	delete(want, "run/w/7")
-	var log bytes.Buffer
-	crashed := open(t, Options{Dir: copyDir(t, e.opts.Dir), Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	wantFacts(t, crashed.Partition(), "run/w/", want)
-	if line := log.String(); !strings.Contains(line, "last_stop=unclean") || !strings.Contains(line, "facts_replayed=601") {
-		t.Errorf("log: %s", line)
+	want["run/w/8"] = "again"
+	reopen := func(name, dir, replayed string) {
+		t.Helper()
+		var log bytes.Buffer
+		crashed := open(t, Options{Dir: dir, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		wantFacts(t, crashed.Partition(), "run/w/", want)
+		if line := log.String(); !strings.Contains(line, "last_stop=unclean") || !strings.Contains(line, replayed) {
+			t.Errorf("%s: log without %s: %s", name, replayed, line)
+		}
 	}
-	wantFacts(t, p, "run/w/", want)
+	reopen("in use", copyDir(t, dir), "facts_replayed=")
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "CLEAN")); err != nil {
+		t.Fatal(err)
+	}
+	if bootID() != "" {
+		reopen("process crashed", copyDir(t, dir), "facts_replayed=0 ")
+	}
+	defer func(path string) { bootFile = path }(bootFile)
+	bootFile = filepath.Join(dir, "FORMAT") // another boot
+	reopen("system crashed", copyDir(t, dir), "facts_replayed=603 ")
 }
 
 // TestPurgeWaitsForFacts: a fact's frame stays until its projection is safely on

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,7 +40,6 @@ type streamState struct {
 	first, last uint64
 	messages    int
 	bytes       int64
-	subjects    map[string]uint64
 }
 
 // apiError is the error part of the server's answers.
@@ -77,39 +78,50 @@ func (s *stream) ask(ctx context.Context, verb string, request, answer any) erro
 	return json.Unmarshal(m.Data, answer)
 }
 
-// state reads what the stream holds; with a filter also the subjects it matches.
-func (s *stream) state(ctx context.Context, filter string) (streamState, error) {
-	var st streamState
-	for {
-		var answer struct {
-			Total int `json:"total"`
-			State struct {
-				Messages int               `json:"messages"`
-				Bytes    int64             `json:"bytes"`
-				First    uint64            `json:"first_seq"`
-				Last     uint64            `json:"last_seq"`
-				Subjects map[string]uint64 `json:"subjects"`
-			} `json:"state"`
+// streamInfo is the part of the server's answer that is used.
+type streamInfo struct {
+	Total int `json:"total"` // subjects that match the filter
+	State struct {
+		Messages int               `json:"messages"`
+		Bytes    int64             `json:"bytes"`
+		First    uint64            `json:"first_seq"`
+		Last     uint64            `json:"last_seq"`
+		Subjects map[string]uint64 `json:"subjects"` // one page of them, in order
+	} `json:"state"`
+}
+
+// state reads what the stream holds.
+func (s *stream) state(ctx context.Context) (streamState, error) {
+	var i streamInfo
+	if err := s.ask(ctx, "INFO", struct{}{}, &i); err != nil {
+		return streamState{}, err
+	}
+	return streamState{i.State.First, i.State.Last, i.State.Messages, i.State.Bytes}, nil
+}
+
+// subjects lists the subjects that match a filter and hold a message. The server
+// gives sorted pages by offset; where subjects were removed between two pages the
+// second would begin too late, so it must overlap the first, or is asked for
+// again further back.
+func (s *stream) subjects(ctx context.Context, filter string) (map[string]uint64, error) {
+	all := map[string]uint64{}
+	last := ""
+	for offset := 0; ; {
+		var i streamInfo
+		if err := s.ask(ctx, "INFO", map[string]any{"subjects_filter": filter, "offset": offset}, &i); err != nil {
+			return nil, err
 		}
-		request := struct {
-			Filter string `json:"subjects_filter,omitempty"`
-			Offset int    `json:"offset,omitempty"`
-		}{filter, len(st.subjects)}
-		if err := s.ask(ctx, "INFO", request, &answer); err != nil {
-			return st, err
+		page := slices.Sorted(maps.Keys(i.State.Subjects))
+		if offset > 0 && (len(page) == 0 || page[0] > last) {
+			offset = max(0, offset-1000)
+			continue
 		}
-		st.first, st.last = answer.State.First, answer.State.Last
-		st.messages, st.bytes = answer.State.Messages, answer.State.Bytes
-		if st.subjects == nil {
-			st.subjects = answer.State.Subjects
-		} else {
-			for k, v := range answer.State.Subjects {
-				st.subjects[k] = v
-			}
+		maps.Copy(all, i.State.Subjects)
+		if offset+len(page) >= i.Total {
+			return all, nil
 		}
-		if len(answer.State.Subjects) == 0 || len(st.subjects) >= answer.Total {
-			return st, nil
-		}
+		offset += len(page) - 1
+		last = page[len(page)-1]
 	}
 }
 
@@ -121,6 +133,18 @@ func (s *stream) purge(ctx context.Context, below uint64) error {
 // remove removes what is stored under one subject.
 func (s *stream) remove(ctx context.Context, subject string) error {
 	return s.ask(ctx, "PURGE", map[string]any{"filter": subject}, nil)
+}
+
+// drop removes one message; one that is not there is no error.
+func (s *stream) drop(ctx context.Context, seq uint64) error {
+	err := s.ask(ctx, "MSG.DELETE", map[string]any{"seq": seq, "no_erase": true}, nil)
+	if err == nil {
+		return nil
+	}
+	if _, gone := s.get(ctx, seq); errors.Is(gone, errAbsent) {
+		return nil
+	}
+	return err
 }
 
 // get reads one message by its sequence. Direct reads are answered by this node,

@@ -12,13 +12,17 @@ import (
 // Table holds one value per key; a newer value replaces the older one. Each Put
 // is as durable as an Append. It is written one value at a time, so it is for
 // what is rare: dead letters, not events.
+//
+// The replaced value is removed by its sequence after the new one is stored, not
+// by a limit of the store: a removal is logged there and an overwrite is not, so
+// after a crash a deleted key could come back with an older value.
 type Table struct {
 	stream *stream
 	root   string
 }
 
 func openTable(ctx context.Context, n *node, name, root string) (*Table, error) {
-	s, err := n.ensure(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{root + ">"}, MaxMsgsPerSubject: 1})
+	s, err := n.ensure(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{root + ">"}})
 	if err != nil {
 		return nil, err
 	}
@@ -31,8 +35,17 @@ func (t *Table) Put(ctx context.Context, key string, value []byte) error {
 	if err != nil {
 		return err
 	}
+	old, err := t.stream.newest(ctx, t.root+tokens)
+	if err != nil && !errors.Is(err, errAbsent) {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
 	if _, err := t.stream.store(ctx, t.root+tokens, value); err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
+	}
+	if old.seq != 0 {
+		if err := t.stream.drop(ctx, old.seq); err != nil {
+			return fmt.Errorf("put %s: remove the old value: %w", key, err)
+		}
 	}
 	return nil
 }
@@ -79,7 +92,7 @@ func (t *Table) Len() int { return t.now().messages }
 func (t *Table) now() streamState {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	st, err := t.stream.state(ctx, "")
+	st, err := t.stream.state(ctx)
 	if err != nil {
 		return streamState{}
 	}

@@ -78,13 +78,17 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := e.DeadLetters()
-	for _, kv := range [][2]string{{"s1/00a", "1"}, {"s1/00b", "2"}, {"s2/00a", "3"}, {"s1/00a", "4"}} {
+	for _, kv := range [][2]string{{"s1/00a", "1"}, {"s1/00b", "2"}, {"s2/00a", "3"}, {"s1/00a", "4"}, {"s2/00a", "5"}} {
 		if err := d.Put(t.Context(), kv[0], []byte(kv[1])); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := d.Delete(t.Context(), "s2/00a"); err != nil {
 		t.Fatal(err)
+	}
+	crashed := open(t, Options{Dir: copyDir(t, dir)}).DeadLetters()
+	if keys, err := crashed.Keys(t.Context(), ""); err != nil || fmt.Sprint(keys) != "[s1/00a s1/00b]" {
+		t.Errorf("keys after a crash: %v %v", keys, err)
 	}
 	if err := d.Delete(t.Context(), "never/there"); err != nil {
 		t.Errorf("delete of nothing: %v", err)
