@@ -271,7 +271,7 @@ func (s *Service) storeEndpoint(ctx context.Context, ws resource.Workspace, old,
 	if e.Deadline.IsZero() {
 		s.probes.end(k)
 	} else {
-		s.probes.begin(probe{key: k, workspace: ws.UID, revision: e.Revision, readiness: *e.Readiness, deadline: e.Deadline})
+		s.probes.begin(probe{key: k, service: e.Name, workspace: ws.UID, revision: e.Revision, readiness: *e.Readiness, deadline: e.Deadline})
 	}
 	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Workspace, ws.ID.String()), slog.String(telemetry.OnlineEndpoint, e.Name),
 		slog.String("endpoint_state", string(e.State)), slog.Int(telemetry.Events, w.raised))

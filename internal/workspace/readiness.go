@@ -25,6 +25,7 @@ var proberStamp = resource.Stamp{By: "Carillon readiness probe", Kind: "Applicat
 // made from the endpoint's fact, so it goes on after a restart.
 type probe struct {
 	key       string // of the endpoint's fact
+	service   string
 	workspace resource.UID
 	revision  int64
 	readiness Readiness
@@ -111,7 +112,7 @@ func (s *Service) resumeOne(ctx context.Context, k string) error {
 		if err != nil {
 			return err
 		}
-		s.probes.begin(probe{key: k, workspace: uid, revision: e.Revision, readiness: *e.Readiness, deadline: e.Deadline})
+		s.probes.begin(probe{key: k, service: e.Name, workspace: uid, revision: e.Revision, readiness: *e.Readiness, deadline: e.Deadline})
 	}
 	return nil
 }
@@ -146,6 +147,8 @@ func (ps *probes) forget(key string, r *runningProbe) {
 // A deadline that passed while no process ran still gets one look.
 func (s *Service) probe(ctx context.Context, p probe) {
 	began, asked := time.Now(), 0
+	ws, _ := s.workspaceOf(p.workspace)
+	log := s.log.With(slog.String(telemetry.Workspace, ws.ID.String()), slog.String(telemetry.OnlineEndpoint, p.service))
 	for {
 		state := Transitioning
 		asked++
@@ -163,11 +166,11 @@ func (s *Service) probe(ctx context.Context, p probe) {
 		} else {
 			err := s.settle(ctx, p, state)
 			if err == nil {
-				s.log.LogAttrs(ctx, slog.LevelInfo, "readiness probe ended", slog.String("key", p.key), slog.String("endpoint_state", string(state)),
+				log.LogAttrs(ctx, slog.LevelInfo, "readiness probe ended", slog.String("endpoint_state", string(state)),
 					slog.Int(telemetry.Attempt, asked), slog.Duration(telemetry.Duration, time.Since(began)))
 				return
 			}
-			s.log.LogAttrs(ctx, slog.LevelError, "readiness probe could not record", slog.String("key", p.key), slog.Any(telemetry.Error, err))
+			log.LogAttrs(ctx, slog.LevelError, "readiness probe could not record", slog.Any(telemetry.Error, err))
 		}
 		select {
 		case <-ctx.Done():
