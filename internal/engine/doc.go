@@ -9,4 +9,23 @@
 //   - Each frame is fenced by the sequence expected before it, so a writer that
 //     lost the partition is refused and cannot store anything.
 //   - A fact's newest state can be read as soon as its Append returned.
+//   - Ingest time never falls, and positions are never reused, within a log.
+//   - Nothing is dropped by age or size: the log refuses writes over its quota and
+//     shrinks only by Purge.
+//
+// In reading order: engine.go (open and close), frame.go (the stored format),
+// committer.go (Append: many requests, one frame, one write), fenced.go (a write
+// whose ack may be lost), partition.go (take-over, reading, purging, quota),
+// projection.go (facts), journal.go, table.go, kv.go; below them stream.go and
+// nats.go speak to the server, dir.go and host_unix.go to the file system.
+//
+// A frame goes: request queue, frame, log stream, then in the committer's
+// goroutine the counters, the projection's memory and OnCommit, then the waiting
+// Appends. Locks are taken in this order: Partition.purging, committer.mu,
+// Partition.mu; projection.mu is taken last.
+//
+// It does not know what an event, a fact or a journal entry means, does not
+// decide what may be purged, and does not watch the disk: Partition.Err says when
+// the store has stopped answering. Two processes never share a data directory; a
+// cluster of servers is not there yet, though its stored formats are.
 package engine

@@ -84,7 +84,13 @@ func events(t testing.TB, p *Partition, from uint64) []string {
 }
 
 func TestAppendThenRead(t *testing.T) {
-	e := open(t, Options{})
+	for _, level := range []Durability{DurabilityProcess, DurabilityDisk} {
+		t.Run(string(level), func(t *testing.T) { appendThenRead(t, open(t, Options{Durability: level})) })
+	}
+}
+
+func appendThenRead(t *testing.T, e *Engine) {
+	t.Helper()
 	p := e.Partition()
 	var committed []uint64
 	p.OnCommit(func(f *Frame) { committed = append(committed, f.Seq) })

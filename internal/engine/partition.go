@@ -311,7 +311,7 @@ func (p *Partition) recount(ctx context.Context, seq uint64) error {
 	defer p.mu.Unlock()
 	p.first.Store(max(seq, st.first))
 	p.bytes = st.bytes
-	p.ledger.forget(min(p.floor, seq) - 1)
+	p.ledger.forget(max(min(p.floor, seq), 1) - 1)
 	return nil
 }
 
