@@ -72,11 +72,12 @@ func (d *directory) checkFormat() error {
 }
 
 // takeCleanMark reads and removes the mark of a graceful stop; from here on a
-// stop counts as unclean until leaveCleanMark.
+// stop counts as unclean until leaveCleanMark. Without the mark the projection is
+// synced first, so that the log may be purged below what a killed process left.
 func (d *directory) takeCleanMark() error {
 	err := os.Remove(filepath.Join(d.path, "CLEAN"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return d.syncProjection()
 	}
 	if err != nil {
 		return fmt.Errorf("remove mark of the last stop: %w", err)
@@ -85,13 +86,23 @@ func (d *directory) takeCleanMark() error {
 	return syncPath(d.path)
 }
 
-// leaveCleanMark says that everything was written. It syncs the projection's
-// files first: their stream is not synced with each write, and the next start
-// trusts them when it sees the mark.
+// leaveCleanMark says that everything was written.
 func (d *directory) leaveCleanMark() error {
-	root := filepath.Join(d.path, "jetstream")
-	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || !strings.Contains(path, projectionStream) {
+	if err := d.syncProjection(); err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(d.path, "CLEAN"), "")
+}
+
+// syncProjection puts on disk what the projection's stream has handed to the
+// operating system, for it is not synced with each write. The server must not be
+// running.
+func (d *directory) syncProjection() error {
+	err := filepath.WalkDir(filepath.Join(d.path, "jetstream"), func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !strings.Contains(path, projectionStream) {
 			return err
 		}
 		return syncPath(path)
@@ -99,7 +110,7 @@ func (d *directory) leaveCleanMark() error {
 	if err != nil {
 		return fmt.Errorf("sync projection: %w", err)
 	}
-	return writeSynced(filepath.Join(d.path, "CLEAN"), "")
+	return nil
 }
 
 func (d *directory) unlock() { _ = d.lock.Close() } // closing drops the lock
