@@ -78,13 +78,13 @@ func (a *app) eventGrid(kind, name string) string {
 	return a.groupID() + "/providers/Microsoft.EventGrid/" + kind + "/" + name
 }
 
-// server is a server as the client commands know it.
-type server struct {
+// remote is a server as the client commands know it.
+type remote struct {
 	*arm.Client
 }
 
 // connect finds the server: --url or --data, then the environment.
-func (a *app) connect() (*server, error) {
+func (a *app) connect() (*remote, error) {
 	switch a.output {
 	case "table", "json":
 	default:
@@ -98,7 +98,7 @@ func (a *app) connect() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{arm.NewClient(at.url, at.token, roots)}, nil
+	return &remote{arm.NewClient(at.url, at.token, roots)}, nil
 }
 
 // address is where a server is and how one gets in.
@@ -150,19 +150,19 @@ func trust(path string) (*x509.CertPool, error) {
 }
 
 // get reads a resource.
-func (s *server) get(ctx context.Context, path string) (json.RawMessage, error) {
+func (s *remote) get(ctx context.Context, path string) (json.RawMessage, error) {
 	return s.ask(ctx, http.MethodGet, path, nil, nil)
 }
 
 // ask makes one request and returns the answer's body.
-func (s *server) ask(ctx context.Context, method, path string, body any, header http.Header) (json.RawMessage, error) {
+func (s *remote) ask(ctx context.Context, method, path string, body any, header http.Header) (json.RawMessage, error) {
 	var out json.RawMessage
 	_, err := s.Do(ctx, method, path, nil, body, &out, header)
 	return out, err
 }
 
 // all reads every page of a list.
-func (s *server) all(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
+func (s *remote) all(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
 	out := []json.RawMessage{}
 	for entry, err := range s.List(ctx, path, query) {
 		if err != nil {

@@ -50,7 +50,7 @@ func (d *demo) burst(ctx context.Context) (lost int, err error) {
 		d.note("%s", d.paint.red(fmt.Sprintf("✗ %s lost", count(lost, "acknowledged event"))))
 		return lost, nil
 	}
-	d.note("%s the other %d arrived: 0 acknowledged events lost, %d delivered twice", d.paint.green("✓"), len(acknowledged)-delivered, repeats)
+	d.note("%s the other %d arrived: 0 acknowledged events lost, %d delivered twice (killed before their outcome was written)", d.paint.green("✓"), len(acknowledged)-delivered, repeats)
 	return 0, nil
 }
 

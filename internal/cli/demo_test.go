@@ -15,18 +15,22 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carillon-events/carillon/internal/server"
 )
 
 // The test binary is also the program that the demonstration starts: with this
-// variable set it is carillon, with a fake server for serve.
+// variable set it is carillon; with CARILLON_TEST_DROP, too, its serve is a fake.
 const beProgram = "CARILLON_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(beProgram) == "" {
 		os.Exit(m.Run())
 	}
-	runServer = func(ctx context.Context, o serveOptions, ready func(url, caSHA256 string)) error {
-		return serveFake(ctx, o, os.Getenv("CARILLON_TEST_DROP"), ready)
+	if drop, fake := os.LookupEnv("CARILLON_TEST_DROP"); fake {
+		runServer = func(ctx context.Context, cfg server.Config, ready func(server.Ready)) error {
+			return serveFake(ctx, cfg, drop, ready)
+		}
 	}
 	os.Exit(Run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
 }
@@ -45,7 +49,7 @@ func newDemo(t *testing.T, env ...string) (d *demo, stdout, stderr *bytes.Buffer
 }
 
 func TestDemoShowsAllFive(t *testing.T) {
-	d, stdout, stderr := newDemo(t)
+	d, stdout, stderr := newDemo(t, "CARILLON_TEST_DROP=nothing")
 	if err := d.run(t.Context()); err != nil {
 		t.Fatalf("demo: %v\n%s%s", err, stdout, stderr)
 	}
@@ -98,7 +102,7 @@ func TestDemoShowsWhyTheServerDidNotStart(t *testing.T) {
 // serveFake is a server as the demonstration sees one: it takes lifecycle facts,
 // logs the events they raise, answers, delivers, and after a kill delivers what
 // the log holds as undelivered. drop names what it does wrong.
-func serveFake(ctx context.Context, o serveOptions, drop string, ready func(url, caSHA256 string)) error {
+func serveFake(ctx context.Context, o server.Config, drop string, ready func(server.Ready)) error {
 	if drop == "start" {
 		return fmt.Errorf("no start today")
 	}
@@ -117,7 +121,7 @@ func serveFake(ctx context.Context, o serveOptions, drop string, ready func(url,
 	f.recover()
 	srv := &http.Server{Handler: f, ReadHeaderTimeout: time.Second}
 	go func() { _ = srv.Serve(listener) }()
-	ready("http://"+listener.Addr().String(), "00")
+	ready(server.Ready{URL: "http://" + listener.Addr().String(), CAFingerprint: "00"})
 	<-ctx.Done()
 	return srv.Close()
 }

@@ -89,7 +89,7 @@ func (a *app) driftMonitorCreate(k kind) *cobra.Command {
 	baseline := datasetFlags(cmd, "baseline")
 	target := datasetFlags(cmd, "target")
 	column := cmd.Flags().String("timestamp-column", "", "Column of the target dataset that holds each row's time.")
-	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *server, _ string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
 		properties := map[string]any{}
 		if b := baseline(); len(b) > 0 {
 			properties["baseline"] = b

@@ -85,7 +85,7 @@ func (a *app) endpointCreate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "create", Short: "Record an online endpoint, or a new deployment of it", Example: `  carillon endpoint create churn-api --model-ids churn:4,segments:2 --compute-type AKS --state Transitioning
   carillon endpoint create churn-api --model-ids churn:4 --compute-type KUBERNETES --state Transitioning --readiness-url http://127.0.0.1:9000/healthz`}
 	fill := endpointFlags(cmd)
-	return a.changeCommand(k, cmd, http.MethodPut, func(*cobra.Command, *server, string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPut, func(*cobra.Command, *remote, string) (any, http.Header, error) {
 		properties := map[string]any{}
 		err := fill(properties)
 		return enveloped(properties), nil, err
@@ -98,7 +98,7 @@ func (a *app) endpointUpdate(k kind) *cobra.Command {
 	fill := endpointFlags(cmd)
 	remove := removeTagsFlag(cmd)
 	etag := cmd.Flags().String("if-match", "", "Change only while the online endpoint has this etag.")
-	return a.changeCommand(k, cmd, http.MethodPatch, func(*cobra.Command, *server, string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPatch, func(*cobra.Command, *remote, string) (any, http.Header, error) {
 		properties := map[string]any{}
 		if err := fill(properties); err != nil {
 			return nil, nil, err

@@ -71,7 +71,7 @@ func (a *app) eventPublish() *cobra.Command {
 	return cmd
 }
 
-func (a *app) publish(cmd *cobra.Command, s *server, p publication) error {
+func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
 	id := a.topicID(p.topic)
 	topic, err := s.get(cmd.Context(), id)
 	if err != nil {

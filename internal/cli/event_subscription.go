@@ -118,7 +118,7 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
       --advanced-filter data.modelTags.stage StringIn production staging --labels team-growth`}
 	fill := deliveryFlags(cmd)
 	filters := filterFlags(cmd)
-	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *server, _ string) (any, http.Header, error) {
+	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
 		if err := required(cmd, "endpoint"); err != nil {
 			return nil, nil, err
 		}
@@ -147,7 +147,7 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
   carillon event-subscription update --name failed-runs --max-delivery-attempts 5 --event-ttl 30`}
 	fill := deliveryFlags(cmd)
 	filters := filterFlags(cmd)
-	return a.changeHandshake(k, cmd, http.MethodPatch, func(cmd *cobra.Command, s *server, path string) (any, http.Header, error) {
+	return a.changeHandshake(k, cmd, http.MethodPatch, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {
 		body, changes := map[string]any{}, map[string]any{}
 		if err := fill(body); err != nil {
 			return nil, nil, err
@@ -190,7 +190,7 @@ func over(present, changes map[string]any) map[string]any {
 // changeHandshake is changeCommand for a change during which the server asks the
 // endpoint whether it wants the events.
 func (a *app) changeHandshake(k kind, cmd *cobra.Command, method string,
-	body func(cmd *cobra.Command, s *server, path string) (any, http.Header, error),
+	body func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error),
 ) *cobra.Command {
 	a.changeCommand(k, cmd, method, body)
 	run := cmd.RunE
@@ -206,7 +206,7 @@ func (a *app) eventSubscriptionShow(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "show", Short: "Show one event subscription", Example: `  carillon event-subscription show --name failed-runs
   carillon event-subscription show --name failed-runs --include-full-endpoint-url true -o json`}
 	full := cmd.Flags().Bool("include-full-endpoint-url", false, "Show the webhook's URL with its query, which may hold a secret.")
-	return a.showWith(k, cmd, func(ctx context.Context, s *server, path string) (json.RawMessage, error) {
+	return a.showWith(k, cmd, func(ctx context.Context, s *remote, path string) (json.RawMessage, error) {
 		if *full {
 			return s.withFullURL(ctx, path)
 		}
@@ -216,7 +216,7 @@ func (a *app) eventSubscriptionShow(k kind) *cobra.Command {
 
 // withFullURL reads an event subscription and puts the URL in that a GET leaves
 // out. Source: spec/management.md section 3.
-func (s *server) withFullURL(ctx context.Context, path string) (json.RawMessage, error) {
+func (s *remote) withFullURL(ctx context.Context, path string) (json.RawMessage, error) {
 	resource, err := s.get(ctx, path)
 	if err != nil {
 		return nil, err

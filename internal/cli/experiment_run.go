@@ -117,7 +117,7 @@ func (a *app) runCreate(k kind) *cobra.Command {
 			return a.runPath(*experiment, run), err
 		}
 	}
-	return a.changeCommand(k, cmd, http.MethodPut, func(*cobra.Command, *server, string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPut, func(*cobra.Command, *remote, string) (any, http.Header, error) {
 		properties := map[string]any{}
 		fill(properties)
 		return enveloped(properties), create(), nil
@@ -138,7 +138,7 @@ func (a *app) runUpdate(k kind) *cobra.Command {
 	fill := runFlags(cmd)
 	remove := removeTagsFlag(cmd)
 	etag := cmd.Flags().String("if-match", "", "Change only while the run has this etag.")
-	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *server, _ string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
 		properties := map[string]any{}
 		fill(properties)
 		remove(properties)
@@ -200,7 +200,7 @@ func (a *app) runList(k kind) *cobra.Command {
 }
 
 // names returns the names of a list's entries.
-func (s *server) names(cmd *cobra.Command, path string) ([]string, error) {
+func (s *remote) names(cmd *cobra.Command, path string) ([]string, error) {
 	entries, err := s.all(cmd.Context(), path, pageSize())
 	if err != nil {
 		return nil, err

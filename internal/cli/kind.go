@@ -23,11 +23,11 @@ type kind struct {
 // showCommand reads one resource.
 func (a *app) showCommand(k kind, example string) *cobra.Command {
 	cmd := &cobra.Command{Use: "show", Short: "Show one " + k.what, Example: example}
-	return a.showWith(k, cmd, func(ctx context.Context, s *server, path string) (json.RawMessage, error) { return s.get(ctx, path) })
+	return a.showWith(k, cmd, func(ctx context.Context, s *remote, path string) (json.RawMessage, error) { return s.get(ctx, path) })
 }
 
 // showWith is showCommand with a reader of its own.
-func (a *app) showWith(k kind, cmd *cobra.Command, read func(ctx context.Context, s *server, path string) (json.RawMessage, error)) *cobra.Command {
+func (a *app) showWith(k kind, cmd *cobra.Command, read func(ctx context.Context, s *remote, path string) (json.RawMessage, error)) *cobra.Command {
 	path := a.locator(cmd, k)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		p, err := path(args)
@@ -73,7 +73,7 @@ func (a *app) deleteCommand(k kind, example string) *cobra.Command {
 // changeCommand sends the body that its flags make of a resource and shows the
 // answer. body gets the server so that it can look at what is there.
 func (a *app) changeCommand(k kind, cmd *cobra.Command, method string,
-	body func(cmd *cobra.Command, s *server, path string) (any, http.Header, error),
+	body func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error),
 ) *cobra.Command {
 	path := a.locator(cmd, k)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -140,7 +140,7 @@ func (a *app) inScope(cmd *cobra.Command, provider string) string {
 
 // groupLocation asks where a resource group is, for resources that are made
 // without a location, as az does.
-func (s *server) groupLocation(cmd *cobra.Command, groupID string) (string, error) {
+func (s *remote) groupLocation(cmd *cobra.Command, groupID string) (string, error) {
 	group, err := s.get(cmd.Context(), groupID)
 	if err != nil {
 		return "", err

@@ -140,7 +140,7 @@ func (a *app) modelUpdate(k kind) *cobra.Command {
 	fill := modelFlags(cmd)
 	remove := removeTagsFlag(cmd)
 	etag := cmd.Flags().String("if-match", "", "Change only while the model version has this etag.")
-	return a.changeCommand(k, cmd, http.MethodPatch, func(*cobra.Command, *server, string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPatch, func(*cobra.Command, *remote, string) (any, http.Header, error) {
 		properties := map[string]any{}
 		fill(properties)
 		remove(properties)

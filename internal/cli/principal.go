@@ -71,7 +71,7 @@ func (a *app) principalReset() *cobra.Command {
 }
 
 // showSecret calls an action that answers with a secret and shows it.
-func (a *app) showSecret(cmd *cobra.Command, s *server, path string, body any) error {
+func (a *app) showSecret(cmd *cobra.Command, s *remote, path string, body any) error {
 	answer, err := s.ask(cmd.Context(), http.MethodPost, path, body, nil)
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func objectID(principal json.RawMessage) string {
 }
 
 // principal finds a principal by name or object id.
-func (s *server) principal(cmd *cobra.Command, name string) (json.RawMessage, error) {
+func (s *remote) principal(cmd *cobra.Command, name string) (json.RawMessage, error) {
 	principals, err := s.all(cmd.Context(), arm.PrincipalsPath, nil)
 	if err != nil {
 		return nil, err

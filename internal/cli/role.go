@@ -116,7 +116,7 @@ func assignmentName(scope, principal, definition string) string {
 }
 
 // roleNamed returns the id of a role definition, given by name, GUID or id.
-func (s *server) roleNamed(ctx context.Context, scope, role string) (string, error) {
+func (s *remote) roleNamed(ctx context.Context, scope, role string) (string, error) {
 	if strings.HasPrefix(role, "/") {
 		return role, nil
 	}
@@ -166,7 +166,7 @@ func (a *app) roleAssignmentList() *cobra.Command {
 
 // assignments reads the role assignments of a scope, of one principal and one
 // role if they are given.
-func (s *server) assignments(ctx context.Context, scope, assignee, role string) ([]json.RawMessage, error) {
+func (s *remote) assignments(ctx context.Context, scope, assignee, role string) ([]json.RawMessage, error) {
 	query := url.Values{}
 	if assignee != "" {
 		query.Set("$filter", "principalId eq '"+strings.ReplaceAll(assignee, "'", "''")+"'")
@@ -191,7 +191,7 @@ func (s *server) assignments(ctx context.Context, scope, assignee, role string) 
 }
 
 // nameRoles puts the names of roles beside their ids, for tables.
-func (s *server) nameRoles(ctx context.Context, scope string, assignments []json.RawMessage) error {
+func (s *remote) nameRoles(ctx context.Context, scope string, assignments []json.RawMessage) error {
 	definitions, err := s.all(ctx, scope+roleDefinitions, nil)
 	if err != nil {
 		return err

@@ -5,11 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/server"
 )
 
 func run(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
@@ -238,26 +241,56 @@ func TestCompletionOffersNames(t *testing.T) {
 func TestServePrintsOneLineAndEndsWithItsContext(t *testing.T) {
 	before := runServer
 	defer func() { runServer = before }()
-	var got serveOptions
-	runServer = func(ctx context.Context, o serveOptions, ready func(url, caSHA256 string)) error {
-		got = o
-		ready("https://127.0.0.1:7443", "ab12")
+	var got server.Config
+	runServer = func(ctx context.Context, cfg server.Config, ready func(server.Ready)) error {
+		got = cfg
+		ready(server.Ready{URL: "https://127.0.0.1:7443", CAFingerprint: "ab12"})
 		return nil
 	}
 	code, stdout, stderr := run(t, nil, "serve", "--data", "d", "--listen", "127.0.0.1:0", "--durability", "PROCESS", "--allow-destination", "10.0.0.0/8",
-		"--allow-destination", "fd00::/8", "--insecure-http", "--workspace-rule", "actions", "--log-level", "debug", "--log-quota", "1GiB", "--memory", "64MiB")
+		"--allow-destination", "fd00::/8", "--insecure-http", "--workspace-rule", "actions", "--log-level", "debug", "--log-quota", "1GiB", "--memory", "64MiB",
+		"--retention", "24h", "--public-url", "https://carillon.example")
 	if code != exitDone || stdout != "ready url=https://127.0.0.1:7443 ca-sha256=ab12\n" || stderr != "" {
 		t.Errorf("%d %q %q", code, stdout, stderr)
 	}
-	if !slices.Equal(got.AllowDestination, []string{"10.0.0.0/8", "fd00::/8"}) || got.Durability != "process" || got.Data != "d" ||
-		!got.InsecureHTTP || got.WorkspaceRule != "actions" || got.LogLevel != "debug" || got.LogQuota != "1GiB" || got.Memory != "64MiB" {
-		t.Errorf("options are %+v", got)
+	got.LogOutput = nil
+	want := server.DefaultConfig()
+	want.Data, want.Listen, want.PublicURL, want.Durability = "d", "127.0.0.1:0", "https://carillon.example", engine.DurabilityProcess
+	want.LogQuota, want.Memory, want.Retention, want.AllowDestination = 1<<30, 64<<20, 24*time.Hour, []string{"10.0.0.0/8", "fd00::/8"}
+	want.InsecureHTTP, want.WorkspaceRule, want.LogLevel = true, access.Actions, slog.LevelDebug
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("configuration\n got %+v\nwant %+v", got, want)
 	}
-	runServer = func(context.Context, serveOptions, func(string, string)) error {
+	if code, _, stderr := run(t, nil, "serve", "--data", "d"); code != exitDone || stderr != "" {
+		t.Errorf("the defaults are refused: %d %q", code, stderr)
+	}
+	runServer = func(context.Context, server.Config, func(server.Ready)) error {
 		return errors.New("data directory d is in use")
 	}
 	if code, stdout, stderr := run(t, nil, "serve", "--data", "d"); code != exitFailed || stdout != "" || stderr != "error: Data directory d is in use.\n" {
 		t.Errorf("%d %q %q", code, stdout, stderr)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for _, test := range []struct {
+		text, shown string
+		bytes       int64
+	}{
+		{"1024", "1KiB", 1 << 10}, {"256MiB", "256MiB", 256 << 20}, {"1.5 GiB", "1536MiB", 3 << 29}, {"10GB", "9765625KiB", 1e10}, {"7b", "7", 7},
+		{"", "", -1}, {"-1", "", -1}, {"1EiB", "", -1}, {"NaN", "", -1}, {"Inf", "", -1}, {"1e300TiB", "", -1},
+	} {
+		var s size
+		err := s.Set(test.text)
+		if test.bytes < 0 {
+			if err == nil {
+				t.Errorf("%q was read as %d", test.text, int64(s))
+			}
+			continue
+		}
+		if err != nil || int64(s) != test.bytes || s.String() != test.shown {
+			t.Errorf("%q is %d, shown as %q, %v; want %d and %q", test.text, int64(s), s.String(), err, test.bytes, test.shown)
+		}
 	}
 }
 

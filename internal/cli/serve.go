@@ -1,74 +1,127 @@
 package cli
 
 import (
-	"context"
 	"fmt"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/server"
 )
 
-// serveOptions is what the flags of serve say. Empty members keep the server's
-// defaults.
-type serveOptions struct {
-	Data             string
-	Listen           string
-	Durability       string
-	LogQuota         string
-	Memory           string
-	AllowDestination []string
-	InsecureHTTP     bool
-	WorkspaceRule    string
-	LogLevel         string
-}
-
-// runServer runs a server until ctx ends and it has drained. ready is called once,
-// when it takes traffic.
-var runServer func(ctx context.Context, o serveOptions, ready func(url, caSHA256 string)) error
+// runServer is a variable so that tests can put something else in its place.
+var runServer = server.Run
 
 func (a *app) serveCommand() *cobra.Command {
-	var o serveOptions
 	cmd := &cobra.Command{Use: "serve", Short: "Run a server on a data directory", Args: noArguments,
 		Long: "Run a server on a data directory, which is made if it is not there. When it takes\ntraffic it prints one line to standard output: ready url=… ca-sha256=…; its log goes to\nstandard error. SIGTERM and SIGINT let it finish what it has begun, and it exits 0.",
 		Example: `  carillon serve --data ./data
   carillon serve --data ./data --listen 127.0.0.1:7443 --durability process
   carillon serve --data ./data --listen 0.0.0.0:7443 --allow-destination 10.0.0.0/8`}
-	f := cmd.Flags()
+	cfg := server.DefaultConfig()
 	a.dataFlag(cmd)
-	f.StringVar(&o.Listen, "listen", "", "Address to listen on, HOST:PORT; 127.0.0.1:7443 by default, port 0 takes a free one.")
-	f.StringVar(&o.Durability, "durability", "", "What a publisher's 200 means: process (survives the end of the process) or disk (survives the machine; the default).")
-	f.StringVar(&o.LogQuota, "log-quota", "", "Size of the event log, e.g. 10GiB.")
-	f.StringVar(&o.Memory, "memory", "", "Memory for events on their way, e.g. 256MiB.")
-	f.StringArrayVar(&o.AllowDestination, "allow-destination", nil, "Network that events may be sent to although it is private, CIDR; may be repeated.")
-	f.BoolVar(&o.InsecureHTTP, "insecure-http", false, "Take plain http from other machines, too: tokens and keys can be read on the way.")
-	f.StringVar(&o.WorkspaceRule, "workspace-rule", "", "Who may change event subscriptions of a workspace: strict (its contributors and owners; the default) or actions (whoever has the action).")
-	f.StringVar(&o.LogLevel, "log-level", "", "Least level of records in the log: debug, info (the default), warn or error.")
-	_ = cmd.RegisterFlagCompletionFunc("durability", cobra.FixedCompletions([]string{"process", "disk"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("workspace-rule", cobra.FixedCompletions([]string{"strict", "actions"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
+	f := cmd.Flags()
+	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "Address to listen on, HOST:PORT; port 0 takes a free one.")
+	f.StringVar(&cfg.PublicURL, "public-url", "", "Address under which clients reach the server; https and the listener's by default.")
+	durability := f.String("durability", string(cfg.Durability), "What an acknowledgement survives: the end of the process, or also of the machine (disk).")
+	f.Var((*size)(&cfg.LogQuota), "log-quota", "Most that events waiting for handlers may take; 10GiB or a fifth of the free disk by default, the smaller.")
+	f.Var((*size)(&cfg.Memory), "memory", "Memory for events on their way.")
+	f.DurationVar(&cfg.Retention, "retention", cfg.Retention, "How long delivered events are kept.")
+	f.StringArrayVar(&cfg.AllowDestination, "allow-destination", nil, "Network (CIDR) or host suffix that events may be sent to although it is private; may be repeated.")
+	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "Take plain http from other machines, too: tokens and keys can be read on the way.")
+	rule := f.String("workspace-rule", string(cfg.WorkspaceRule), "Who may change event subscriptions of a workspace: its contributors and owners (strict), or whoever has the action (actions).")
+	level := f.String("log-level", "info", "Least level of records in the log: debug, info, warn or error.")
+	_ = cmd.RegisterFlagCompletionFunc("durability", cobra.FixedCompletions(durabilities, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("workspace-rule", cobra.FixedCompletions(workspaceRules, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error
-		if o.Data, err = a.directory(cmd); err != nil {
+		if cfg.Data, err = a.directory(cmd); err != nil {
 			return err
 		}
-		for _, check := range []struct {
-			flag  string
-			value *string
-			set   []string
-		}{
-			{"durability", &o.Durability, []string{"process", "disk"}},
-			{"workspace-rule", &o.WorkspaceRule, []string{"strict", "actions"}},
-			{"log-level", &o.LogLevel, []string{"debug", "info", "warn", "error"}},
-		} {
-			if *check.value == "" {
-				continue
-			}
-			if *check.value, err = oneOf(cmd, check.flag, *check.value, check.set...); err != nil {
-				return err
-			}
+		word, err := oneOf(cmd, "durability", *durability, durabilities...)
+		if err != nil {
+			return err
 		}
-		return runServer(cmd.Context(), o, func(url, caSHA256 string) {
-			fmt.Fprintf(a.stdout, "ready url=%s ca-sha256=%s\n", url, caSHA256)
+		cfg.Durability = engine.Durability(word)
+		if word, err = oneOf(cmd, "workspace-rule", *rule, workspaceRules...); err != nil {
+			return err
+		}
+		cfg.WorkspaceRule = access.WorkspaceRule(word)
+		if word, err = oneOf(cmd, "log-level", *level, logLevels...); err != nil {
+			return err
+		}
+		if err := cfg.LogLevel.UnmarshalText([]byte(word)); err != nil {
+			return fmt.Errorf("read --log-level: %w", err)
+		}
+		if err := cfg.Validate(); err != nil {
+			return usagef(cmd, "%s", strings.ReplaceAll(sentence(err.Error()), "\n", "; "))
+		}
+		cfg.LogOutput = a.stderr
+		return runServer(cmd.Context(), cfg, func(r server.Ready) {
+			fmt.Fprintf(a.stdout, "ready url=%s ca-sha256=%s\n", r.URL, r.CAFingerprint)
 		})
 	}
 	return cmd
 }
+
+var (
+	durabilities   = []string{string(engine.DurabilityProcess), string(engine.DurabilityDisk)}
+	workspaceRules = []string{string(access.Strict), string(access.Actions)}
+	logLevels      = []string{levelName(slog.LevelDebug), levelName(slog.LevelInfo), levelName(slog.LevelWarn), levelName(slog.LevelError)}
+)
+
+func levelName(l slog.Level) string { return strings.ToLower(l.String()) }
+
+// size is a flag in bytes, written with or without a unit: 256MiB, 10GB, 1024.
+type size int64
+
+// units from long to short, so that "MiB" is not read as "B".
+var units = []struct {
+	name  string
+	bytes float64
+}{
+	{"KIB", 1 << 10}, {"MIB", 1 << 20}, {"GIB", 1 << 30}, {"TIB", 1 << 40},
+	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+}
+
+// Set reads a size.
+func (s *size) Set(text string) error {
+	number, factor := strings.ToUpper(strings.TrimSpace(text)), 1.0
+	for _, u := range units {
+		if rest, ok := strings.CutSuffix(number, u.name); ok {
+			number, factor = strings.TrimSpace(rest), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || n < 0 || n*factor > math.MaxInt64/2 || n != n {
+		return fmt.Errorf("%q is no size; write it like 256MiB or 10GB", text)
+	}
+	*s = size(n * factor)
+	return nil
+}
+
+// String writes the size in the largest binary unit that divides it.
+func (s *size) String() string {
+	n := int64(*s)
+	if n == 0 {
+		return ""
+	}
+	unit := ""
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if n%1024 != 0 {
+			break
+		}
+		n, unit = n/1024, next
+	}
+	return strconv.FormatInt(n, 10) + unit
+}
+
+// Type names the operand in the help text.
+func (s *size) Type() string { return "SIZE" }

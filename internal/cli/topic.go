@@ -58,7 +58,7 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 	location := cmd.Flags().StringP("location", "l", "", "Location; the resource group's by default.")
 	schema := cmd.Flags().String("input-schema", "EventGridSchema", "Envelope of the events published to it: EventGridSchema or CloudEventSchemaV1_0.")
 	tags := tagsFlag(cmd)
-	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *server, _ string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, _ string) (any, http.Header, error) {
 		word, err := oneOf(cmd, "input-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomEventSchema")
 		if err != nil {
 			return nil, nil, err
@@ -80,7 +80,7 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 func (a *app) topicUpdate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "update", Short: "Replace the tags of a topic", Example: `  carillon topic update orders --tags team=growth stage=test`}
 	tags := tagsFlag(cmd)
-	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *server, _ string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
 		if !tags.given() {
 			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE….")
 		}
@@ -170,7 +170,7 @@ func (a *app) systemTopicCreate(k kind) *cobra.Command {
 	topicType := cmd.Flags().String("topic-type", "Microsoft.MachineLearningServices.Workspaces", "Kind of the source.")
 	location := cmd.Flags().StringP("location", "l", "", "Location; the source's by default.")
 	tags := tagsFlag(cmd)
-	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *server, _ string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, _ string) (any, http.Header, error) {
 		from := firstOf(*source, a.workspaceID())
 		at := *location
 		if at == "" {

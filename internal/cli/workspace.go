@@ -87,7 +87,7 @@ func (a *app) workspaceCreate(k kind) *cobra.Command {
   carillon workspace create churn --status-events Failed Canceled --tags team=growth`}
 	location := cmd.Flags().StringP("location", "l", "", "Location; the resource group's by default.")
 	fill := workspaceFlags(cmd)
-	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *server, _ string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, _ string) (any, http.Header, error) {
 		body := map[string]any{"location": *location}
 		if err := fill(body); err != nil {
 			return nil, nil, err
@@ -108,7 +108,7 @@ func (a *app) workspaceUpdate(k kind) *cobra.Command {
   carillon workspace update default --payload-casing documented`}
 	fill := workspaceFlags(cmd)
 	etag := cmd.Flags().String("if-match", "", "Change only while the workspace has this etag.")
-	return a.changeCommand(k, cmd, http.MethodPatch, func(*cobra.Command, *server, string) (any, http.Header, error) {
+	return a.changeCommand(k, cmd, http.MethodPatch, func(*cobra.Command, *remote, string) (any, http.Header, error) {
 		body := map[string]any{}
 		err := fill(body)
 		return body, ifMatch(*etag), err
