@@ -2,6 +2,7 @@ package manage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/carillon-events/carillon/internal/access"
@@ -67,6 +68,20 @@ func (p *Plane) DeleteRoleAssignment(ctx context.Context, caller access.Caller, 
 	}
 	p.changed(ctx, caller, "delete", id, slog.String("assigned_to", a.PrincipalID), slog.String("role", a.RoleID))
 	return a, true, nil
+}
+
+// removeGrants takes away the roles at and below a resource that is gone: another
+// one of its name must not inherit them.
+func (p *Plane) removeGrants(ctx context.Context, gone resource.ID) error {
+	for _, a := range p.Directory.Assignments(gone, access.AssignmentFilter{}) {
+		if !gone.Contains(a.Scope) {
+			continue
+		}
+		if _, err := p.Directory.Unassign(ctx, a.ID()); err != nil && !fault.Is(err, fault.NotFound) {
+			return fmt.Errorf("remove role assignment %s: %w", a.ID(), err)
+		}
+	}
+	return nil
 }
 
 // Roles returns the role definitions that can be assigned at a scope.

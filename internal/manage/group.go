@@ -182,6 +182,9 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 	if err := p.Store.ResourceGroups.Delete(ctx, g.Key, g.Revision); err != nil {
 		return false, err
 	}
+	if err := p.removeGrants(ctx, g.Value.ID); err != nil {
+		return false, err
+	}
 	p.changed(ctx, caller, "delete", g.Value.ID)
 	return true, nil
 }

@@ -227,7 +227,10 @@ func (p *Plane) removeSystemTopic(ctx context.Context, t resource.Item[resource.
 	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
 		return err
 	}
-	return p.Store.SystemTopics.Delete(ctx, t.Key, t.Revision)
+	if err := p.Store.SystemTopics.Delete(ctx, t.Key, t.Revision); err != nil {
+		return err
+	}
+	return p.removeGrants(ctx, t.Value.ID)
 }
 
 // ensureSystemTopic makes the system topic that a workspace shows when nobody

@@ -229,7 +229,10 @@ func (p *Plane) removeTopic(ctx context.Context, t resource.Item[resource.Topic]
 	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
 		return err
 	}
-	return p.Store.Topics.Delete(ctx, t.Key, t.Revision)
+	if err := p.Store.Topics.Delete(ctx, t.Key, t.Revision); err != nil {
+		return err
+	}
+	return p.removeGrants(ctx, t.Value.ID)
 }
 
 // TopicKeys returns the two access keys of a topic.

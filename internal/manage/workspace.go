@@ -237,6 +237,9 @@ func (p *Plane) removeWorkspace(ctx context.Context, w resource.Item[resource.Wo
 	if err := p.Store.Workspaces.Delete(ctx, w.Key, w.Revision); err != nil {
 		return err
 	}
+	if err := p.removeGrants(ctx, w.Value.ID); err != nil {
+		return err
+	}
 	if p.Facts == nil {
 		return nil
 	}

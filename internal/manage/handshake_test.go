@@ -1,0 +1,396 @@
+package manage
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// token returns what the validation link of a handshake carries.
+func token(t *testing.T, r ValidationRequest) string {
+	t.Helper()
+	u, err := url.Parse(r.ValidationURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Query().Get("token")
+}
+
+func TestHandshakeRequest(t *testing.T) {
+	f := newFixture(t)
+	at := strings.ToLower(workspaceID) + extension + "es1"
+	v := f.put(t, at, hook(hookURL))
+	r := f.endpoint.last()
+	if r.URL != hookURL || r.Name != "es1" || r.Schema != event.EventGridSchema || r.Rate != 120 || r.Origin != "eventgrid.azure.net" {
+		t.Errorf("request %+v", r)
+	}
+	if want := local + "/providers/microsoft.machinelearningservices/workspaces/default"; r.TopicID != want {
+		t.Errorf("topic %s, want %s", r.TopicID, want)
+	}
+	if !regexp.MustCompile(`^[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}$`).MatchString(r.Code) {
+		t.Errorf("code %s is no upper-case GUID", r.Code)
+	}
+	link := regexp.MustCompile(`^https://localhost:7443/eventsubscriptions/` + v.Value.UID.String() + `/validate\?token=[A-Za-z0-9_-]{43}$`)
+	if !link.MatchString(r.ValidationURL) {
+		t.Errorf("link %s", r.ValidationURL)
+	}
+}
+
+func TestRefusedHandshakeCreatesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.endpoint.will(refusing)
+	at := workspaceID + extension + "es1"
+	_, err := f.PutEventSubscription(context.Background(), f.owner, id(at), hook(hookURL), Precondition{})
+	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Invalid || e.Code != "Url validation" {
+		t.Errorf("error %v", err)
+	}
+	if _, err := f.EventSubscription(context.Background(), f.owner, id(at)); !fault.Is(err, fault.NotFound) {
+		t.Errorf("GET: %v", err)
+	}
+	if got := f.broker.took(); got != "" {
+		t.Errorf("broker saw: %s", got)
+	}
+	if err := f.Consent(context.Background(), 1, token(t, f.endpoint.last())); !fault.Is(err, fault.Invalid) {
+		t.Errorf("link of a refused handshake: %v", err)
+	}
+}
+
+func TestRefusedHandshakeChangesNothing(t *testing.T) {
+	f := newFixture(t)
+	at := workspaceID + extension + "es1"
+	before := f.put(t, at, hook(hookURL))
+	f.endpoint.will(refusing)
+	c := hook("https://h.example/other")
+	c.Labels = &[]string{"new"}
+	if _, err := f.PutEventSubscription(context.Background(), f.owner, id(at), c, Precondition{}); !fault.Is(err, fault.Invalid) {
+		t.Fatalf("error %v", err)
+	}
+	if after := f.get(t, at); after.ETag() != before.ETag() || after.Value.State != resource.Succeeded {
+		t.Errorf("after the refusal: etag %s (was %s), state %s", after.ETag(), before.ETag(), after.Value.State)
+	}
+}
+
+func TestManualHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		go func() { _ = f.Run(ctx) }()
+		f.endpoint.will(silent)
+		at := workspaceID + extension + "es1"
+		v := f.put(t, at, hook(hookURL))
+		if v.Value.State != resource.AwaitingManualAction || v.Value.Active || v.Value.Validation.Message == "" {
+			t.Fatalf("state %s, active %t, %+v", v.Value.State, v.Value.Active, v.Value.Validation)
+		}
+		if got := f.broker.took(); got != "" {
+			t.Errorf("broker saw before consent: %s", got)
+		}
+		tok, uid := token(t, f.endpoint.last()), v.Value.UID
+		for what, wrong := range map[string]struct {
+			uid   resource.UID
+			token string
+		}{"token": {uid, tok[1:] + "A"}, "empty token": {uid, ""}, "uid": {uid + 1, tok}} {
+			if err := f.Consent(ctx, wrong.uid, wrong.token); !fault.Is(err, fault.Invalid) || strings.Contains(err.Error(), tok) {
+				t.Errorf("wrong %s: %v", what, err)
+			}
+		}
+		time.Sleep(ManualWindow - time.Second)
+		for range 2 { // the link may be opened twice
+			if err := f.Consent(ctx, uid, tok); err != nil {
+				t.Fatalf("consent: %v", err)
+			}
+		}
+		if es := f.get(t, at).Value; es.State != resource.Succeeded || !es.Active || es.FilterGeneration != 1 {
+			t.Errorf("state %s, active %t, generation %d", es.State, es.Active, es.FilterGeneration)
+		}
+		if got := f.broker.took(); got != "activate es1" {
+			t.Errorf("broker saw: %s", got)
+		}
+		time.Sleep(time.Hour)
+		if es := f.get(t, at).Value; es.State != resource.Succeeded {
+			t.Errorf("an hour later: %s", es.State)
+		}
+		if err := f.Consent(ctx, uid, tok); !fault.Is(err, fault.Invalid) {
+			t.Errorf("an old link: %v", err)
+		}
+	})
+}
+
+func TestManualHandshakeLapses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		go func() { _ = f.Run(ctx) }()
+		f.endpoint.will(silent)
+		at := workspaceID + extension + "es1"
+		v := f.put(t, at, hook(hookURL))
+		time.Sleep(ManualWindow + time.Second)
+		es := f.get(t, at).Value
+		if es.State != resource.Failed || es.Active || es.Failure != "Nobody opened the validation link within 10m0s." {
+			t.Errorf("state %s, active %t, %q", es.State, es.Active, es.Failure)
+		}
+		if err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last())); !fault.Is(err, fault.Invalid) {
+			t.Errorf("late consent: %v", err)
+		}
+		f.endpoint.will(nil)
+		if again := f.put(t, at, hook(hookURL)).Value; again.State != resource.Succeeded || again.Failure != "" || !again.Active {
+			t.Errorf("PUT after failure: state %s, %q", again.State, again.Failure)
+		}
+	})
+}
+
+func TestManualHandshakeLapsesAcrossRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.endpoint.will(silent)
+		waits := f.put(t, workspaceID+extension+"waits", hook(hookURL))
+		tok := token(t, f.endpoint.last())
+		f.put(t, workspaceID+extension+"lapses", hook(hookURL))
+		time.Sleep(ManualWindow / 2)
+		f.start(t)
+		if err := f.Consent(context.Background(), waits.Value.UID, tok); err != nil {
+			t.Errorf("consent after a restart: %v", err)
+		}
+		time.Sleep(ManualWindow)
+		f.start(t)
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		go func() { _ = f.Run(ctx) }()
+		synctest.Wait()
+		if es := f.get(t, workspaceID+extension+"lapses").Value; es.State != resource.Failed {
+			t.Errorf("state %s", es.State)
+		}
+		if err := f.Restore(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.broker.took(); got != "activate waits, activate waits" {
+			t.Errorf("broker saw: %s", got)
+		}
+	})
+}
+
+// A changed endpoint gets nothing before it consented, and the old one misses
+// nothing until then.
+func TestChangeWaitsBesideTheLiveOne(t *testing.T) {
+	for _, consent := range []bool{true, false} {
+		t.Run(map[bool]string{true: "consent", false: "lapse"}[consent], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				ctx, stop := context.WithCancel(context.Background())
+				defer stop()
+				go func() { _ = f.Run(ctx) }()
+				at := workspaceID + extension + "es1"
+				f.put(t, at, hook(hookURL))
+				f.broker.took()
+				f.endpoint.will(silent)
+				c := hook("https://h.example/other?code=t0p")
+				c.Filter = []byte(`{"subjectBeginsWith":"runs/"}`)
+				v := f.put(t, at, c)
+				if v.Value.State != resource.AwaitingManualAction || !v.Value.Active {
+					t.Fatalf("state %s, active %t", v.Value.State, v.Value.Active)
+				}
+				if got := v.Value.Wanted().Destination.WebHook.BaseURL; got != "https://h.example/other" {
+					t.Errorf("shows %s", got)
+				}
+				if got := v.Value.Destination.WebHook.BaseURL; got != "https://h.example/in" || v.Value.Filter.SubjectBeginsWith != "" {
+					t.Errorf("live: %s, %+v", got, v.Value.Filter)
+				}
+				if got := f.broker.took(); got != "" {
+					t.Errorf("broker saw: %s", got)
+				}
+				if live := f.Live(); len(live) != 1 || live[0].Destination.WebHook.BaseURL != "https://h.example/in" {
+					t.Errorf("live after a restart: %+v", live)
+				}
+				want, base, generation := resource.Failed, "https://h.example/in", uint64(1)
+				if consent {
+					if err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last())); err != nil {
+						t.Fatal(err)
+					}
+					want, base, generation = resource.Succeeded, "https://h.example/other", 2
+					if got := f.broker.took(); got != "activate es1" {
+						t.Errorf("broker saw: %s", got)
+					}
+				}
+				time.Sleep(ManualWindow + time.Second)
+				es := f.get(t, at).Value
+				if es.State != want || es.Destination.WebHook.BaseURL != base || es.FilterGeneration != generation || es.Pending != nil || !es.Active {
+					t.Errorf("in the end: state %s, %s, generation %d, pending %v, active %t", es.State, es.Destination.WebHook.BaseURL, es.FilterGeneration, es.Pending, es.Active)
+				}
+				if full, err := f.FullURL(ctx, f.owner, id(at)); err != nil || !strings.HasPrefix(full, base+"?") {
+					t.Errorf("full URL %s, %v", full, err)
+				}
+			})
+		})
+	}
+}
+
+// An endpoint may open the link before it answered the handshake, and in the
+// moment after.
+func TestConsentBeforeTheAnswer(t *testing.T) {
+	f := newFixture(t)
+	f.endpoint.will(func(ctx context.Context, r ValidationRequest) (ValidationResult, error) {
+		u, err := url.Parse(r.ValidationURL)
+		if err != nil {
+			return ValidationResult{}, err
+		}
+		var uid resource.UID
+		if err := uid.UnmarshalText([]byte(strings.Split(u.Path, "/")[2])); err != nil {
+			return ValidationResult{}, err
+		}
+		if err := f.Consent(ctx, uid, u.Query().Get("token")); err != nil {
+			return ValidationResult{}, err
+		}
+		return silent(ctx, r)
+	})
+	if es := f.put(t, workspaceID+extension+"es1", hook(hookURL)).Value; es.State != resource.Succeeded || !es.Active {
+		t.Errorf("state %s, active %t", es.State, es.Active)
+	}
+	if got := f.broker.took(); got != "activate es1" {
+		t.Errorf("broker saw: %s", got)
+	}
+}
+
+func TestHandshakeEndsWithTheRequest(t *testing.T) {
+	f := newFixture(t)
+	gone := errors.New("the client has gone")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	f.endpoint.will(func(ctx context.Context, _ ValidationRequest) (ValidationResult, error) {
+		cancel(gone)
+		<-ctx.Done()
+		return ValidationResult{}, ctx.Err()
+	})
+	_, err := f.PutEventSubscription(ctx, f.owner, id(workspaceID+extension+"es1"), hook(hookURL), Precondition{})
+	if !errors.Is(err, gone) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// The source, or the event subscription itself, may change while a handshake runs.
+func TestChangesWhileAHandshakeRuns(t *testing.T) {
+	ctx := context.Background()
+	at := topicsPrefix + "orders" + extension + "es1"
+	tests := []struct {
+		name  string
+		there bool
+		do    func(f *fixture) error
+		want  fault.Kind
+	}{
+		{"the topic goes", true, func(f *fixture) error {
+			_, err := f.DeleteTopic(ctx, f.owner, id(topicsPrefix+"orders"), Precondition{})
+			return err
+		}, fault.NotFound},
+		{"the topic is another", true, func(f *fixture) error {
+			if _, err := f.DeleteTopic(ctx, f.owner, id(topicsPrefix+"orders"), Precondition{}); err != nil {
+				return err
+			}
+			_, err := f.PutTopic(ctx, f.owner, id(topicsPrefix+"orders"), TopicChange{Tracked: Tracked{Location: "local"}}, Precondition{})
+			return err
+		}, fault.Conflict},
+		{"it is deleted", true, func(f *fixture) error {
+			_, err := f.DeleteEventSubscription(ctx, f.owner, id(at), Precondition{})
+			return err
+		}, fault.Conflict},
+		{"it is patched", true, func(f *fixture) error {
+			_, err := f.PatchEventSubscription(ctx, f.owner, id(at), EventSubscriptionChange{Labels: &[]string{"x"}}, Precondition{})
+			return err
+		}, fault.Conflict},
+		{"another makes it", false, func(f *fixture) error {
+			f.endpoint.will(nil)
+			_, err := f.PutEventSubscription(ctx, f.owner, id(at), hook(hookURL), Precondition{})
+			return err
+		}, fault.Conflict},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.topic(t, "orders", "")
+			if tt.there {
+				f.put(t, at, hook(hookURL))
+			}
+			f.endpoint.will(func(context.Context, ValidationRequest) (ValidationResult, error) {
+				return ValidationResult{Validated: true}, tt.do(f)
+			})
+			_, err := f.PutEventSubscription(ctx, f.owner, id(at), hook(hookURL), Precondition{})
+			if !fault.Is(err, tt.want) {
+				t.Errorf("error %v, want %s", err, tt.want)
+			}
+		})
+	}
+	t.Run("another handshake", func(t *testing.T) {
+		f := newFixture(t)
+		f.topic(t, "orders", "")
+		f.put(t, at, hook(hookURL))
+		var second error
+		f.endpoint.will(func(context.Context, ValidationRequest) (ValidationResult, error) {
+			_, second = f.PutEventSubscription(ctx, f.owner, id(at), hook(hookURL), Precondition{})
+			return ValidationResult{Validated: true}, nil
+		})
+		f.put(t, at, hook(hookURL))
+		if !fault.Is(second, fault.Conflict) {
+			t.Errorf("error %v", second)
+		}
+	})
+}
+
+func TestActivationThatIsRefusedLeavesTheOldState(t *testing.T) {
+	f := newFixture(t)
+	at := workspaceID + extension + "es1"
+	f.broker.refuse = fault.New(fault.Conflict, "Conflict", "16 generations wait.")
+	if _, err := f.PutEventSubscription(context.Background(), f.owner, id(at), hook(hookURL), Precondition{}); !fault.Is(err, fault.Conflict) {
+		t.Fatalf("error %v", err)
+	}
+	if all := f.Store.EventSubscriptions.List(""); len(all) != 0 {
+		t.Errorf("%d event subscriptions", len(all))
+	}
+	f.broker.refuse = nil
+	f.put(t, at, hook(hookURL))
+	f.broker.refuse = fault.New(fault.Conflict, "Conflict", "16 generations wait.")
+	_, err := f.PatchEventSubscription(context.Background(), f.owner, id(at), EventSubscriptionChange{Filter: []byte(`{"subjectEndsWith":"x"}`)}, Precondition{})
+	if !fault.Is(err, fault.Conflict) {
+		t.Fatalf("error %v", err)
+	}
+	if es := f.get(t, at).Value; es.Filter.SubjectEndsWith != "" || es.FilterGeneration != 1 {
+		t.Errorf("filter %+v, generation %d", es.Filter, es.FilterGeneration)
+	}
+}
+
+func TestExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		go func() { _ = f.Run(ctx) }()
+		at := workspaceID + extension + "es1"
+		c := hook(hookURL)
+		c.Expiration = text(time.Now().Add(90 * time.Minute).Format(time.RFC3339))
+		v := f.put(t, at, c)
+		f.put(t, workspaceID+extension+"stays", hook(hookURL))
+		f.broker.took()
+		f.broker.open[v.Value.UID] = 3
+		time.Sleep(90*time.Minute + time.Second)
+		if f.get(t, at).Value.UID != v.Value.UID {
+			t.Error("gone with open deliveries")
+		}
+		f.broker.mu.Lock()
+		f.broker.open[v.Value.UID] = 0
+		f.broker.mu.Unlock()
+		time.Sleep(sweepAgain + time.Second)
+		if _, err := f.EventSubscription(ctx, f.owner, id(at)); !fault.Is(err, fault.NotFound) {
+			t.Errorf("after expiry: %v", err)
+		}
+		if got := f.broker.took(); got != "deactivate es1" {
+			t.Errorf("broker saw: %s", got)
+		}
+		f.get(t, workspaceID+extension+"stays")
+	})
+}
