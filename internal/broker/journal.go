@@ -38,7 +38,6 @@ type journal struct {
 	waiters  []chan struct{}
 	urgent   bool
 	kick     chan struct{} // wakes the flusher; holds one
-	since    time.Time     // when the first of what is unflushed came
 	rotation *list.List    // of *subscription, the one stated longest ago first; the flusher's
 	place    map[*subscription]*list.Element
 	last     uint64 // sequence of the last journal message

@@ -39,7 +39,7 @@ func (s *split) run() error {
 		if err != nil {
 			var wait interface{ Temporary() bool }
 			if errors.As(err, &wait) && wait.Temporary() { // too many open files, for one
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 				continue
 			}
 			return err

@@ -34,7 +34,7 @@ import (
 // serveEnv holds the configuration of a child that is to serve.
 const serveEnv = "CARILLON_TEST_SERVER"
 
-// Scope of the workspace that a first start makes.
+// Workspace is the id of the workspace that a first start makes.
 const Workspace = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/default"
 
 // Group is the resource group that a first start makes.

@@ -1,0 +1,281 @@
+// Package bench measures the whole walk, from publish requests to a handler's
+// answers, against raw limits measured in the same run. README.md holds dated
+// results. The workloads keep their meaning for ever: add, do not edit.
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/servertest"
+)
+
+func TestMain(m *testing.M) { servertest.Main(m) }
+
+// eventSize is the size of one event, in bytes.
+const eventSize = 1024
+
+// event is one event of eventSize bytes.
+func event(id int) string {
+	head := fmt.Sprintf(`{"id":"%d","subject":"models/churn:%d","eventType":"bench.event","eventTime":"2026-01-01T00:00:00Z","dataVersion":"1","data":{"n":%d,"pad":"`, id, id%100, id)
+	return head + strings.Repeat("x", max(eventSize-len(head)-3, 0)) + `"}}`
+}
+
+func body(n int) []byte {
+	events := make([]string, n)
+	for i := range events {
+		events[i] = event(i)
+	}
+	return []byte("[" + strings.Join(events, ",") + "]")
+}
+
+// sink is a handler on net/http that counts what it gets.
+type sink struct {
+	url   string
+	count atomic.Int64
+	done  chan struct{} // closed when count reached want
+	want  int64
+	seen  func(body []byte) // optional
+}
+
+func newSink(b *testing.B, want int) *sink {
+	s := &sink{done: make(chan struct{}), want: int64(want)}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.url = "http://" + l.Addr().String() + "/hook"
+	srv := &http.Server{Handler: s}
+	go func() { _ = srv.Serve(l) }()
+	b.Cleanup(func() { _ = srv.Close() })
+	return s
+}
+
+var mark = []byte(`"eventType":"bench.event"`)
+
+func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("aeg-event-type") == "SubscriptionValidation" {
+		var v []struct {
+			Data struct{ ValidationCode string } `json:"data"`
+		}
+		if json.NewDecoder(r.Body).Decode(&v) == nil && len(v) == 1 {
+			_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": v[0].Data.ValidationCode})
+		}
+		return
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	buf.Reset()
+	_, _ = io.Copy(buf, r.Body)
+	n := int64(bytes.Count(buf.Bytes(), mark))
+	if s.seen != nil {
+		s.seen(buf.Bytes())
+	}
+	buffers.Put(buf)
+	if now := s.count.Add(n); now >= s.want && now-n < s.want {
+		close(s.done)
+	}
+}
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// post sends total requests of a body from c connections with fasthttp.
+func post(b *testing.B, url, key string, payload []byte, c, total int) {
+	var left atomic.Int64
+	left.Store(int64(total))
+	client := &fasthttp.Client{MaxConnsPerHost: c + 8, MaxIdleConnDuration: time.Minute}
+	var wg sync.WaitGroup
+	for range c {
+		wg.Go(func() {
+			req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+			defer fasthttp.ReleaseRequest(req)
+			defer fasthttp.ReleaseResponse(resp)
+			for left.Add(-1) >= 0 {
+				req.SetRequestURI(url)
+				req.Header.SetMethod("POST")
+				req.Header.SetContentType("application/json")
+				if key != "" {
+					req.Header.Set("aeg-sas-key", key)
+				}
+				req.SetBodyRaw(payload)
+				if err := client.Do(req, resp); err != nil {
+					b.Error(err)
+					return
+				}
+				if resp.StatusCode() != 200 {
+					b.Errorf("status %d: %s", resp.StatusCode(), resp.Body())
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// limits are the raw rates of this run, events per second.
+var limits = struct{ client, ingest, packed float64 }{}
+
+// BenchmarkWalk measures the raw limits, then each shape of the walk, and reports
+// each shape's ratio to its limit. Run it whole: go test ./bench -run - -bench
+// BenchmarkWalk -benchtime 200000x.
+func BenchmarkWalk(b *testing.B) {
+	// raw/client: fasthttp client to net/http server, 1 KiB, 64 connections: what a
+	// delivery costs at least.
+	b.Run("raw/client", func(b *testing.B) {
+		s := newSink(b, b.N)
+		b.ResetTimer()
+		post(b, s.url, "", body(1), 64, b.N)
+		limits.client = rate(b, b.N, 0)
+	})
+	// raw/ingest: the same with 256 connections and no delivery: what a request of
+	// one event costs at least.
+	b.Run("raw/ingest", func(b *testing.B) {
+		s := newSink(b, b.N)
+		b.ResetTimer()
+		post(b, s.url, "", body(1), 256, b.N)
+		limits.ingest = rate(b, b.N, 0)
+	})
+	// raw/packed: the engine alone, 8 publishers of 100 events a request, synced.
+	b.Run("raw/packed", func(b *testing.B) {
+		e, err := engine.Open(context.Background(), engine.Options{Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _ = e.Close() }()
+		raw := []byte(event(1))
+		records := make([]engine.Record, 100)
+		for i := range records {
+			records[i] = engine.Record{Kind: engine.KindEvent, Schema: 1, Topic: 1, Data: raw}
+		}
+		var left atomic.Int64
+		left.Store(int64(b.N / 100))
+		b.ResetTimer()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for left.Add(-1) >= 0 {
+					if _, err := e.Partition().Append(context.Background(), records); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		limits.packed = rate(b, b.N, 0)
+	})
+	shape := func(name string, in, out, connections int, limit func() float64, bar float64) {
+		b.Run(name, func(b *testing.B) {
+			walk(b, in, out, connections)
+			rate(b, b.N, limit())
+			b.ReportMetric(bar, "bar")
+		})
+	}
+	client := func() float64 { return limits.client }
+	shape("in=1/out=1", 1, 1, 256, client, 0.35)
+	shape("in=100/out=1", 100, 1, 16, client, 0.70)
+	shape("in=1/out=100", 1, 100, 256, func() float64 { return limits.ingest }, 0.55)
+	shape("in=100/out=100", 100, 100, 16, func() float64 { return limits.packed }, 1.0)
+}
+
+// walk publishes b.N events, in per request, and waits until all are delivered, up
+// to out per request.
+func walk(b *testing.B, in, out, connections int) {
+	s := servertest.New(b)
+	total := max(b.N/in, 1)
+	handler := newSink(b, total*in)
+	id, _ := s.Topic("bench")
+	var keys struct{ Key1 string }
+	s.Must("POST", id+"/listKeys", nil, &keys)
+	hook := map[string]any{"endpointUrl": handler.url}
+	if out > 1 {
+		hook["maxEventsPerBatch"], hook["preferredBatchSizeInKilobytes"] = out, 1024
+	}
+	s.Must("PUT", id+"/providers/Microsoft.EventGrid/eventSubscriptions/bench", map[string]any{"properties": map[string]any{
+		"destination": map[string]any{"endpointType": "WebHook", "properties": hook},
+	}}, nil)
+	payload := body(in)
+	b.ResetTimer()
+	post(b, s.HTTP()+"/topics/bench/api/events", keys.Key1, payload, connections, total)
+	select {
+	case <-handler.done:
+	case <-time.After(2 * time.Minute):
+		b.Fatalf("%d of %d events delivered", handler.count.Load(), handler.want)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(residentMB(s.PID())), "server-MB")
+}
+
+// rate reports events per second, and their ratio to a limit.
+func rate(b *testing.B, n int, limit float64) float64 {
+	r := float64(n) / b.Elapsed().Seconds()
+	b.ReportMetric(r, "events/s")
+	b.ReportMetric(0, "ns/op")
+	if limit > 0 {
+		b.ReportMetric(r/limit, "ratio")
+	}
+	return r
+}
+
+// BenchmarkLatency publishes 200 events a second, one per request, and reports how
+// long each took from the start of its request to the handler, in milliseconds,
+// beside the time one synced append takes.
+func BenchmarkLatency(b *testing.B) {
+	s := servertest.New(b)
+	handler := newSink(b, b.N)
+	published := make([]time.Time, b.N)
+	var mu sync.Mutex
+	var took []time.Duration
+	handler.seen = func(body []byte) {
+		now := time.Now()
+		_, after, _ := bytes.Cut(body, []byte(`"id":"`))
+		id, _, _ := bytes.Cut(after, []byte(`"`))
+		n, err := strconv.Atoi(string(id))
+		if err != nil || n >= len(published) {
+			return
+		}
+		mu.Lock()
+		took = append(took, now.Sub(published[n]))
+		mu.Unlock()
+	}
+	id, publish := s.Topic("bench")
+	s.Subscribe(id, "bench", handler.url, nil)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for n := range b.N {
+		<-tick.C
+		mu.Lock()
+		published[n] = time.Now()
+		mu.Unlock()
+		wg.Go(func() {
+			if err := publish("[" + event(n) + "]"); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	<-handler.done
+	b.StopTimer()
+	slices.Sort(took)
+	at := func(p int) float64 { return float64(took[min(len(took)*p/100, len(took)-1)].Microseconds()) / 1000 }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(at(50), "p50-ms")
+	b.ReportMetric(at(99), "p99-ms")
+}
