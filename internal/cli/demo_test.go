@@ -35,13 +35,21 @@ func TestMain(m *testing.M) {
 	os.Exit(Run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
 }
 
-func newDemo(t *testing.T, env ...string) (d *demo, stdout, stderr *bytes.Buffer) {
+// testProgram is this test binary as carillon. The race detector waits a second
+// at each exit unless it is told not to.
+func testProgram(t *testing.T, env ...string) program {
 	t.Helper()
 	self, err := thisProgram()
 	if err != nil {
 		t.Fatal(err)
 	}
-	self.env = append(append(self.env, beProgram+"=1"), env...)
+	self.env = append(append(self.env, beProgram+"=1", "GORACE=atexit_sleep_ms=0"), env...)
+	return self
+}
+
+func newDemo(t *testing.T, env ...string) (d *demo, stdout, stderr *bytes.Buffer) {
+	t.Helper()
+	self := testProgram(t, env...)
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
 	a := &app{stdout: stdout, stderr: stderr, getenv: func(string) string { return "" }}
 	return &demo{app: a, self: self, patience: arrivalPatience, recovery: recoveryPatience, inbox: newInbox(),

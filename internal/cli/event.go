@@ -205,16 +205,14 @@ func count(n int, what string) string {
 }
 
 // eventView reads the attributes of an event in either schema.
-var eventView = struct{ eventType, subject, id, time, source, data string }{
-	"eventType|type", "subject", "id", "eventTime|time", "topic|source", "data",
-}
+var eventView = struct{ eventType, subject, id, time string }{"eventType|type", "subject", "id", "eventTime|time"}
 
 // printEvent shows an event to a person: its type in full, then what else
 // matters, then its data.
 func printEvent(w io.Writer, p paint, at time.Time, raw json.RawMessage, notes ...string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s\n", p.faint(at.Format("15:04:05.000")), p.eventType(firstOf(text(raw, eventView.eventType), "(no type)")))
-	for _, line := range [][2]string{{"subject", eventView.subject}, {"id", eventView.id}, {"time", eventView.time}, {"topic", eventView.source}} {
+	for _, line := range [][2]string{{"subject", eventView.subject}, {"id", eventView.id}, {"time", eventView.time}, {"topic", "topic"}, {"source", "source"}} {
 		if value := text(raw, line[1]); value != "" {
 			fmt.Fprintf(&b, "  %s %s\n", p.faint(fmt.Sprintf("%-8s", line[0])), value)
 		}

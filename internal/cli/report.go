@@ -77,7 +77,7 @@ func remedy(f *fault.Error) string {
 				"; an owner gives it with: carillon role assignment create --assignee OBJECTID --role NAME --scope ID"
 		}
 	case fault.PreconditionFailed:
-		return "look at the present state and decide again"
+		return "look at what is there with show; change it with update, or choose another name"
 	}
 	return ""
 }
