@@ -15,11 +15,15 @@ import (
 	"github.com/carillon-events/carillon/internal/arm"
 )
 
+// handlerWork is how long the handler works on each event before it answers, so
+// that the kill finds deliveries on their way.
+const handlerWork = 40 * time.Millisecond
+
 // Patience of the demonstration.
 const (
 	readyPatience    = 10 * time.Second // for a process to be ready
 	arrivalPatience  = 5 * time.Second  // for one event to arrive
-	recoveryPatience = 8 * time.Second  // for all events after a kill
+	recoveryPatience = 10 * time.Second  // for all events after a kill
 	stopPatience     = 5 * time.Second  // for a process to end by itself
 )
 
@@ -147,7 +151,7 @@ func readyURL(line string) (string, bool) {
 // startHandler starts the handler and subscribes it to the workspace's events.
 func (d *demo) startHandler(ctx context.Context) error {
 	var err error
-	if d.handler, err = d.self.start(nil, "listen", "-o", "json"); err != nil {
+	if d.handler, err = d.self.start(nil, "listen", "-o", "json", "--delay", handlerWork.String()); err != nil {
 		return err
 	}
 	patience, cancel := context.WithTimeout(ctx, readyPatience)

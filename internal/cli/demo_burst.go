@@ -8,8 +8,8 @@ import (
 
 // The burst of the demonstration's second act.
 const (
-	burstWorkers = 4
-	burstKillAt  = 60 // acknowledged runs at which the server is killed
+	burstWorkers = 8
+	burstKillAt  = 150 // acknowledged runs at which the server is killed
 )
 
 // burst lets runs complete as fast as the server acknowledges them, kills it with
