@@ -26,6 +26,13 @@ func (e *elevator) call() {
 	}
 }
 
+// Patience of the elevator, per frame: one that is alone aboard is read for at its
+// own speed, several wait for each other only a little.
+const (
+	patienceAlone    = time.Second
+	patienceTogether = 10 * time.Millisecond
+)
+
 // restateEvery is how many frames pass before the place of everybody aboard is
 // noted, so that those who match nothing do not hold the purge floor.
 const restateEvery = 64
@@ -74,14 +81,13 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 		byUID[s.uid] = s
 	}
 	defer func() {
-		for _, s := range byUID {
+		for _, s := range aboard {
 			s.mu.Lock()
 			s.aboard = false
 			s.mu.Unlock()
 		}
 	}()
 	m := newMatching(aboard, from.Seq())
-	began := time.Now()
 	frames := 0
 	next := from.Seq()
 	for f, err := range e.b.frames(ctx, from.Seq()) {
@@ -92,37 +98,22 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 			e.b.log.Error("frame of the log cannot be read", telemetry.Error, err)
 			continue
 		}
-		m.advance(f.Seq)
-		for i := range f.Records {
-			if f.Records[i].Kind != engine.KindEvent {
-				continue
-			}
-			uids, err := m.match(&f.Records[i])
-			if err != nil {
-				continue // reported when it was dispatched
-			}
-			for _, uid := range uids {
-				if s := byUID[uid]; s != nil && !s.takeRecord(f, i) {
-					delete(byUID, uid) // off; the next sweep takes it on
-				}
-			}
-		}
+		began := time.Now()
+		waited := e.frame(ctx, m, f, byUID)
 		next = f.Seq + 1
 		if frames++; frames%restateEvery == 0 {
 			e.note(byUID, next)
-			if len(byUID) == 0 {
-				return nil
-			}
+		}
+		if len(byUID) == 0 {
+			return nil
 		}
 		if e.b.queue.bytes.Load() > 0 { // live frames wait: half of the time is theirs
-			pause := min(time.Since(began), 10*time.Millisecond)
 			select {
-			case <-time.After(pause):
+			case <-time.After(min(time.Since(began)-waited, 10*time.Millisecond)):
 			case <-ctx.Done():
 				return nil
 			}
 		}
-		began = time.Now()
 	}
 	e.note(byUID, next)
 	for _, s := range byUID {
@@ -133,6 +124,35 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 		})
 	}
 	return nil
+}
+
+// frame hands one frame to those aboard and returns how long it waited for them.
+// Those whose queue stays full get off.
+func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboard map[uint64]*subscription) (waited time.Duration) {
+	patience := patienceTogether
+	if len(aboard) == 1 && len(e.ring) == 0 {
+		patience = patienceAlone // and nobody waits to board
+	}
+	left := patience
+	m.advance(f.Seq)
+	for i := range f.Records {
+		if f.Records[i].Kind != engine.KindEvent {
+			continue
+		}
+		uids, err := m.match(&f.Records[i])
+		if err != nil {
+			continue // reported when it was dispatched
+		}
+		for _, uid := range uids {
+			if s := aboard[uid]; s != nil && !s.takeRecord(ctx, f, i, &left) {
+				delete(aboard, uid) // off; the next sweep takes it on
+			}
+		}
+		if len(uids) > 0 {
+			e.b.window.put(f) // its bodies are wanted in a moment
+		}
+	}
+	return patience - left
 }
 
 // frames reads the log in order from a sequence to its end: from the window where
@@ -178,10 +198,12 @@ func (e *elevator) note(aboard map[uint64]*subscription, next uint64) {
 }
 
 // takeRecord hands a matched record to a lagging event subscription and reports
-// whether it stays aboard.
-func (s *subscription) takeRecord(f *engine.Frame, i int) bool {
+// whether it stays aboard. It waits for a place while patience lasts.
+func (s *subscription) takeRecord(ctx context.Context, f *engine.Frame, i int, patience *time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for !s.deleted && !s.mayTake() && s.waitForRoom(ctx, patience) {
+	}
 	return s.take(f, i)
 }
 
@@ -210,7 +232,7 @@ func (s *subscription) take(f *engine.Frame, i int) bool {
 		return true // it boarded above
 	}
 	if s.wants(f, pos) {
-		if !s.hasRoom() || s.b.open.Load() >= maxOpenNode {
+		if !s.mayTake() {
 			s.lag = pos
 			s.aboard = false
 			s.b.journal.lagged(s)

@@ -60,7 +60,9 @@ func (s *subscription) work() {
 			s.mu.Unlock()
 			return
 		}
-		s.settle(a, r, time.Now())
+		now := time.Now()
+		s.settle(a, r, now)
+		s.pump(now) // a success may have raised the limit
 	}
 }
 

@@ -200,8 +200,8 @@ func (d *dispatcher) offer(ctx context.Context, s *subscription, f *engine.Frame
 	if !s.live() || !s.wants(f, pos) {
 		return
 	}
-	for !s.hasRoom() || d.b.open.Load() >= maxOpenNode {
-		if !d.waitForRoom(ctx, s) {
+	for !s.mayTake() {
+		if time.Now().Before(s.patienceEnd) || !s.waitForRoom(ctx, &d.patience) {
 			s.fallBehind(pos, time.Now(), d.patience <= 0)
 			return
 		}
@@ -225,11 +225,16 @@ func (s *subscription) wants(f *engine.Frame, pos engine.Position) bool {
 	return expiration.IsZero() || f.Time.Before(expiration)
 }
 
-// waitForRoom waits for a place in s's queue as long as patience allows and
-// reports whether there may be one. The caller holds s.mu, which is free meanwhile.
-func (d *dispatcher) waitForRoom(ctx context.Context, s *subscription) bool {
+// mayTake reports whether s and the whole node have room for one more delivery.
+// The caller holds s.mu.
+func (s *subscription) mayTake() bool { return s.hasRoom() && s.b.open.Load() < maxOpenNode }
+
+// waitForRoom waits for a place in s's queue while s makes progress and patience
+// lasts, which the wait uses up, and reports whether there may be one. The caller
+// holds s.mu, which is free meanwhile.
+func (s *subscription) waitForRoom(ctx context.Context, patience *time.Duration) bool {
 	now := time.Now()
-	if d.patience <= 0 || now.Before(s.patienceEnd) || now.Sub(s.settled) > patienceFor {
+	if *patience <= 0 || now.Sub(s.settled) > patienceFor {
 		return false
 	}
 	select { // a signal from an earlier wait says nothing now
@@ -238,14 +243,14 @@ func (d *dispatcher) waitForRoom(ctx context.Context, s *subscription) bool {
 	}
 	s.waiting = true
 	s.mu.Unlock()
-	timer := time.NewTimer(d.patience)
+	timer := time.NewTimer(*patience)
 	select {
 	case <-s.room:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 	timer.Stop()
-	d.patience -= time.Since(now)
+	*patience -= time.Since(now)
 	s.mu.Lock()
 	s.waiting = false
 	return ctx.Err() == nil && s.hasRoom()

@@ -15,7 +15,7 @@ import (
 
 // Bounds of one event subscription.
 const (
-	maxReady       = 1024   // deliveries that wait for a worker
+	maxReady       = 4096   // deliveries that wait for a worker
 	maxOpen        = 10_000 // deliveries that are not settled
 	maxConcurrency = 64     // attempts at a time
 	maxHeld        = 64     // attempts that timed out and whose answer may still come

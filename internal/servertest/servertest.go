@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +34,10 @@ import (
 
 // serveEnv holds the configuration of a child that is to serve.
 const serveEnv = "CARILLON_TEST_SERVER"
+
+// profileEnv names a file that a server's CPU profile goes to, for a look at a
+// benchmark; the last server of a run leaves its own.
+const profileEnv = "CARILLON_TEST_PROFILE"
 
 // Workspace is the id of the workspace that a first start makes.
 const Workspace = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/default"
@@ -53,6 +58,17 @@ func Main(m *testing.M) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if path := os.Getenv(profileEnv); path != "" {
+		f, err := os.Create(path)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	if err := server.Run(ctx, cfg, func(r server.Ready) { fmt.Printf("ready url=%s\n", r.URL) }); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -89,7 +105,11 @@ func New(t testing.TB, change ...func(*server.Config)) *Server {
 	s.Restart()
 	s.cfg.Listen = strings.TrimPrefix(s.URL, "https://") // restarts keep the port
 	t.Cleanup(func() {
-		if s.cmd != nil {
+		switch {
+		case s.cmd == nil:
+		case os.Getenv(profileEnv) != "":
+			s.Stop()
+		default:
 			s.Kill()
 		}
 		if t.Failed() {
