@@ -264,9 +264,9 @@ func (b *Broker) adopt(es *resource.EventSubscription, cfg *config, g generation
 			return err
 		}
 	}
-	if n := len(s.generations); n == 0 || s.generations[n-1].number < g.number {
+	if newest := s.newest(); newest == nil || newest.number < g.number {
 		g.from = b.startLast + 1
-		s.generations = append(s.generations, g)
+		s.addGeneration(g)
 		b.journal.changed(s)
 	}
 	b.mu.Lock()
@@ -282,11 +282,12 @@ const maxGenerations = 16
 // activate runs in the dispatcher, between two frames.
 func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generation, next uint64) error {
 	g.from = next
+	b.dispatcher.matching.advance(next) // an earlier filter that begins here must not come after this one
 	s := b.lookup(uint64(es.UID))
 	if s == nil {
 		s = newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
 		s.cfg.Store(cfg)
-		s.generations = []generation{g}
+		s.addGeneration(g)
 		b.dispatcher.matching.set(s.topic, s.uid, g.matcher)
 		b.mu.Lock()
 		b.subs[s.uid] = s
@@ -296,14 +297,14 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if newest := s.generations[len(s.generations)-1]; g.number > newest.number {
-		s.pruneGenerations(next)
-		if len(s.generations) >= maxGenerations {
+	if g.number > s.newest().number {
+		s.pruneGenerations(b.journal.durable() + 1)
+		if pending := len(s.filters()); pending >= maxGenerations {
 			return fault.New(fault.Conflict, "TooManyFilterChanges",
 				"The filter cannot change again yet: %d earlier filters still wait for events of the backlog, which begins at position %s. Try again when the event subscription has caught up.",
-				len(s.generations), s.lag)
+				pending, s.lag)
 		}
-		s.generations = append(s.generations, g)
+		s.addGeneration(g)
 		b.dispatcher.matching.set(s.topic, s.uid, g.matcher)
 		b.journal.changed(s)
 	}

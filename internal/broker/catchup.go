@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 
@@ -55,11 +56,12 @@ func (e *elevator) run(ctx context.Context) error {
 	}
 }
 
-// board returns those who lag and have room, and the lowest place among them.
+// board returns those who lag and have room, and the lowest place among them. One
+// that is still aboard waits for the dispatcher to let it rejoin.
 func (e *elevator) board() (aboard []*subscription, from engine.Position) {
 	for _, s := range e.b.all() {
 		s.mu.Lock()
-		if s.lag != 0 && !s.deleted && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
+		if s.lag != 0 && !s.aboard && !s.deleted && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
 			s.aboard = true
 			aboard = append(aboard, s)
 			if from == 0 || s.lag < from {
@@ -71,7 +73,11 @@ func (e *elevator) board() (aboard []*subscription, from engine.Position) {
 	return aboard, from
 }
 
+// sweep reads from the lowest place of those who lag up to the watermark, never
+// beyond: what lies above it the dispatcher still has to hand out, and filters may
+// change there. The dispatcher takes everybody who is still aboard from there.
 func (e *elevator) sweep(ctx context.Context) (err error) {
+	end := e.b.journal.watermark()
 	aboard, from := e.board()
 	if len(aboard) == 0 {
 		return nil
@@ -80,8 +86,12 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 	for _, s := range aboard {
 		byUID[s.uid] = s
 	}
+	arrived := false
 	defer func() {
 		for _, s := range aboard {
+			if arrived && byUID[s.uid] != nil {
+				continue // until it rejoined
+			}
 			s.mu.Lock()
 			s.aboard = false
 			s.mu.Unlock()
@@ -91,12 +101,15 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 	frames := 0
 	next := from.Seq()
 	for f, err := range e.b.frames(ctx, from.Seq()) {
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if errors.Is(err, engine.ErrCorrupt) {
 			e.b.log.Error("frame of the log cannot be read", telemetry.Error, err)
 			continue
+		}
+		if err != nil {
+			return err
+		}
+		if f.Seq > end {
+			break
 		}
 		began := time.Now()
 		waited := e.frame(ctx, m, f, byUID)
@@ -116,6 +129,7 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 		}
 	}
 	e.note(byUID, next)
+	arrived = true
 	for _, s := range byUID {
 		e.b.queue.pushChange(func(uint64) {
 			if err := e.b.dispatcher.rejoin(s); err != nil {
@@ -225,7 +239,7 @@ func (s *subscription) takeFrame(m *matching, f *engine.Frame) bool {
 // take is takeRecord with s.mu held.
 func (s *subscription) take(f *engine.Frame, i int) bool {
 	pos := f.Position(i)
-	if s.deleted {
+	if s.deleted || s.live() {
 		return false
 	}
 	if pos < s.lag {

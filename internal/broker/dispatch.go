@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -126,21 +127,22 @@ type dispatcher struct {
 // run hands out what the log holds above the watermark and then what is committed,
 // until ctx ends.
 func (d *dispatcher) run(ctx context.Context) error {
-	end := d.b.startLast
-	for f, err := range d.b.cfg.Log.Frames(ctx, d.next) {
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			d.b.log.Error("frame of the log cannot be read", telemetry.Error, err)
-			continue
+	for d.next <= d.b.startLast {
+		err := d.backlog(ctx, d.b.startLast)
+		if ctx.Err() != nil {
+			return nil
 		}
-		if f.Seq > end {
-			break // committed since the start: it is in the queue
+		if err == nil {
+			break
 		}
-		d.frame(ctx, f)
+		d.b.log.Error("the log cannot be read", telemetry.Error, err)
+		select { // nothing of it may be passed over
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
 	}
-	d.next = max(d.next, end+1)
+	d.next = max(d.next, d.b.startLast+1)
 	for {
 		for _, item := range d.b.queue.take() {
 			if ctx.Err() != nil {
@@ -159,6 +161,28 @@ func (d *dispatcher) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// backlog hands out what the log holds up to a frame. A frame that does not decode
+// is passed over; any other error ends it.
+func (d *dispatcher) backlog(ctx context.Context, end uint64) error {
+	for f, err := range d.b.cfg.Log.Frames(ctx, d.next) {
+		if errors.Is(err, engine.ErrCorrupt) {
+			d.b.log.Error("frame of the log cannot be read", telemetry.Error, err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if f.Seq > end {
+			return nil // committed since the start: it is in the queue
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		d.frame(ctx, f)
+	}
+	return nil
 }
 
 // frame hands out one frame. The watermark passes it when each of its deliveries
@@ -276,8 +300,12 @@ func (s *subscription) fallBehind(pos engine.Position, now time.Time, usedUp boo
 func (d *dispatcher) rejoin(s *subscription) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.aboard = false
 	if s.deleted || s.live() {
 		return nil
+	}
+	if s.lag > engine.At(d.next, 0) {
+		return fmt.Errorf("the dispatcher is only at frame %d", d.next)
 	}
 	single := newMatching([]*subscription{s}, s.lag.Seq())
 	for seq := s.lag.Seq(); seq < d.next; seq++ {

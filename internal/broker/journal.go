@@ -332,7 +332,7 @@ func (s *subscription) state(out *entryWriter, w uint64) bool {
 	}
 	out.plain(tagRestate, s.uid)
 	s.pruneGenerations(w + 1)
-	for _, g := range s.generations {
+	for _, g := range s.filters() {
 		out.generation(generationEntry{uid: s.uid, number: g.number, from: g.from, filter: g.raw})
 	}
 	lag, _ := s.lagAt(w)
@@ -370,6 +370,13 @@ func (s *subscription) breakerEntry() breakerEntry {
 		uid: s.uid, failures: s.breaker.failures, rest: s.breaker.rest.Milliseconds(),
 		until: max(s.breaker.until.UnixMilli(), 0),
 	}
+}
+
+// durable is the watermark that the journal has.
+func (j *journal) durable() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.flushed
 }
 
 // oldestNeeded is the oldest journal message that a start would read.

@@ -34,10 +34,11 @@ func newMatching(subs []*subscription, next uint64) *matching {
 	m := &matching{indexes: map[uint64]*filter.Index{}}
 	entries := map[uint64][]filter.Entry{}
 	for _, s := range subs {
-		if g := s.generationAt(next); g != nil {
+		generations := s.filters()
+		if g := generationAt(generations, next); g != nil {
 			entries[s.topic] = append(entries[s.topic], filter.Entry{ID: s.uid, Matcher: g.matcher})
 		}
-		for _, g := range s.generations {
+		for _, g := range generations {
 			if g.from > next {
 				m.boundaries = append(m.boundaries, boundary{from: g.from, topic: s.topic, uid: s.uid, matcher: g.matcher})
 			}

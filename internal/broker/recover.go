@@ -145,14 +145,14 @@ func (r *recovery) reach(message, w uint64) {
 // adopt gives s the state that the journal has of it. It runs before anything else
 // can see s.
 func (s *subscription) adopt(r *recovered, now time.Time) error {
+	slices.SortFunc(r.generations, func(a, b generationEntry) int { return cmp.Compare(a.number, b.number) })
 	for _, g := range r.generations {
 		var f filter.Filter
 		if err := json.Unmarshal(g.filter, &f); err != nil {
 			return fmt.Errorf("filter generation %d of event subscription %016x: %w", g.number, s.uid, err)
 		}
-		s.generations = append(s.generations, generation{number: g.number, from: g.from, matcher: filter.Compile(&f), raw: g.filter})
+		s.addGeneration(generation{number: g.number, from: g.from, matcher: filter.Compile(&f), raw: g.filter})
 	}
-	slices.SortFunc(s.generations, func(a, b generation) int { return cmp.Compare(a.number, b.number) })
 	s.lag = r.lag
 	s.statedAt = r.statedAt
 	s.breaker = breaker{failures: r.breaker.failures, rest: time.Duration(r.breaker.rest) * time.Millisecond}

@@ -3,6 +3,7 @@ package broker
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,8 +127,8 @@ type subscription struct {
 	patienceEnd time.Time         // no patience before
 	penalty     time.Duration     // how long patience is withheld next time
 
-	generations []generation // by from; the dispatcher's, read by the elevator under mu
-	statedAt    uint64       // journal message of the last whole statement
+	generations atomic.Pointer[[]generation] // by from; an immutable snapshot
+	statedAt    uint64                       // journal message of the last whole statement
 	failures    failureLog
 }
 
@@ -220,26 +221,53 @@ func (s *subscription) floor() (seq uint64, ok bool) {
 	return seq, ok
 }
 
+// filters returns the present generations; nothing changes what it returned.
+func (s *subscription) filters() []generation {
+	if g := s.generations.Load(); g != nil {
+		return *g
+	}
+	return nil
+}
+
+// newest returns the newest generation, nil when there is none.
+func (s *subscription) newest() *generation {
+	if g := s.filters(); len(g) > 0 {
+		return &g[len(g)-1]
+	}
+	return nil
+}
+
+// addGeneration puts a generation behind the others. The caller holds s.mu, or is
+// the only one who knows s.
+func (s *subscription) addGeneration(g generation) {
+	next := append(slices.Clone(s.filters()), g)
+	s.generations.Store(&next)
+}
+
 // generationAt returns the generation that applies at a log sequence, nil before
-// the first. The caller holds s.mu or is the dispatcher.
-func (s *subscription) generationAt(seq uint64) *generation {
-	for i := len(s.generations) - 1; i >= 0; i-- {
-		if s.generations[i].from <= seq {
-			return &s.generations[i]
+// the first.
+func generationAt(generations []generation, seq uint64) *generation {
+	for i := len(generations) - 1; i >= 0; i-- {
+		if generations[i].from <= seq {
+			return &generations[i]
 		}
 	}
 	return nil
 }
 
 // pruneGenerations drops generations that no event can meet any more: those that
-// ended at or below the lowest sequence still to be matched.
+// ended at or below the lowest sequence still to be matched, also after a crash:
+// next is at most one above the watermark that the journal has. The caller holds
+// s.mu.
 func (s *subscription) pruneGenerations(next uint64) {
 	if s.lag != 0 {
 		next = min(next, s.lag.Seq())
 	}
-	for len(s.generations) > 1 && s.generations[1].from <= next {
-		s.generations = s.generations[1:]
+	kept := s.filters()
+	for len(kept) > 1 && kept[1].from <= next {
+		kept = kept[1:]
 	}
+	s.generations.Store(&kept)
 }
 
 // nanos is a stored time in milliseconds as nanoseconds, 0 staying 0.
