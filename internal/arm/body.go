@@ -70,6 +70,14 @@ func (f fields) refuse(name, format string, args ...any) {
 	*f.problems = append(*f.problems, fault.Field(f.target(name), format, args...))
 }
 
+// verdict returns why a body could not be read, or the wrong types that were met.
+func (f fields) verdict(unread error) error {
+	if unread != nil {
+		return unread
+	}
+	return fault.Join(*f.problems...)
+}
+
 // tags reads a tag map: nil when it is absent.
 func (f fields) tags() map[string]string {
 	raw, ok := f.member("tags")

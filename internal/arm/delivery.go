@@ -237,11 +237,8 @@ func replayDeadLetters(a *api, r *request) (answer, error) {
 		return answer{}, err
 	}
 	f, err := r.readBody()
-	if err != nil {
-		return answer{}, err
-	}
 	ids := f.texts("ids")
-	if err := fault.Join(*f.problems...); err != nil {
+	if err := f.verdict(err); err != nil {
 		return answer{}, err
 	}
 	single := len(d.EventSubscriptions) == 1 && d.EventSubscriptions[0].ID.Equal(d.Scope)

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -116,7 +117,7 @@ func (a *api) serve(w http.ResponseWriter, hr *http.Request) (answer, error) {
 		return answer{}, err
 	}
 	if open := openRoute(segments); open != nil {
-		if op := open[hr.Method]; op != nil {
+		if op := open.of(hr.Method); op != nil {
 			r.rest = segments
 			return op(a, r)
 		}
@@ -132,12 +133,9 @@ func (a *api) serve(w http.ResponseWriter, hr *http.Request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	op, method := ops[hr.Method], hr.Method
-	if op == nil && method == http.MethodHead {
-		op = ops[http.MethodGet]
-	}
+	op := ops.of(hr.Method)
 	if op == nil {
-		return answer{}, notAllowed(method, ops)
+		return answer{}, notAllowed(hr.Method, ops)
 	}
 	return op(a, r)
 }
@@ -190,14 +188,16 @@ func write(w http.ResponseWriter, r *http.Request, got answer) error {
 		w.WriteHeader(got.status)
 		return nil
 	}
-	raw, err := json.Marshal(got.body)
-	if err != nil {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // links hold '&'
+	if err := encoder.Encode(got.body); err != nil {
 		return err
 	}
 	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(len(raw)))
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(got.status)
-	_, _ = w.Write(raw) // the client has gone if this fails
+	_, _ = w.Write(body.Bytes()) // the client has gone if this fails
 	return nil
 }
 

@@ -88,7 +88,7 @@ func getPrincipal(a *api, r *request) (answer, error) {
 func createPrincipal(a *api, r *request) (answer, error) {
 	f, unread := r.readBody()
 	name := f.str("name")
-	p, plain, err := a.Plane.CreatePrincipal(r.ctx, r.caller, name, unread)
+	p, plain, err := a.Plane.CreatePrincipal(r.ctx, r.caller, name, f.verdict(unread))
 	if err != nil {
 		return answer{}, err
 	}

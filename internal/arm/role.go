@@ -81,10 +81,7 @@ func putRoleAssignment(a *api, r *request) (answer, error) {
 	if p.str("delegatedManagedIdentityResourceId") != "" {
 		p.refuse("delegatedManagedIdentityResourceId", "This server delegates no managed identities: leave delegatedManagedIdentityResourceId out.")
 	}
-	if unread == nil {
-		unread = fault.Join(*f.problems...)
-	}
-	x, created, err := a.Plane.PutRoleAssignment(r.ctx, r.caller, x, unread)
+	x, created, err := a.Plane.PutRoleAssignment(r.ctx, r.caller, x, f.verdict(unread))
 	if err != nil {
 		return answer{}, err
 	}

@@ -10,13 +10,22 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-// methods are the operations of one path.
+// methods are the operations of one path. HEAD is answered by GET's, unless it is
+// there as nil.
 type methods map[string]operation
+
+// of returns the operation of a method, nil when it is not allowed.
+func (m methods) of(method string) operation {
+	if _, own := m[http.MethodHead]; method == http.MethodHead && !own {
+		return m[http.MethodGet]
+	}
+	return m[method]
+}
 
 func (m methods) allow() string {
 	var list []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodPost, http.MethodDelete} {
-		if m[method] != nil || method == http.MethodHead && m[http.MethodGet] != nil {
+		if m.of(method) != nil {
 			list = append(list, method)
 		}
 	}
@@ -47,7 +56,7 @@ func openRoute(segments []string) methods {
 	case len(segments) == 2 && strings.EqualFold(segments[0], "metadata") && strings.EqualFold(segments[1], "endpoints"):
 		return methods{http.MethodGet: metadataEndpoints}
 	case len(segments) == 3 && strings.EqualFold(segments[0], "eventSubscriptions") && strings.EqualFold(segments[2], "validate"):
-		return methods{http.MethodGet: validationLink, http.MethodPost: validationLink}
+		return methods{http.MethodGet: validationLink, http.MethodPost: validationLink, http.MethodHead: nil}
 	}
 	return nil
 }

@@ -206,7 +206,7 @@ func listKeys(a *api, r *request) (answer, error) {
 func regenerateKey(a *api, r *request) (answer, error) {
 	f, unread := r.readBody()
 	name := f.str("keyName")
-	keys, err := a.Plane.RegenerateTopicKey(r.ctx, r.caller, r.id, name, unread)
+	keys, err := a.Plane.RegenerateTopicKey(r.ctx, r.caller, r.id, name, f.verdict(unread))
 	if err != nil {
 		return answer{}, err
 	}

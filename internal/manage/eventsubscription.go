@@ -177,6 +177,9 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	if err := p.authorizeWrite(ctx, caller, id, "write"); err != nil {
 		return EventSubscription{}, err
 	}
+	if !slices.ContainsFunc(parents, id.Parent().IsType) {
+		return EventSubscription{}, fault.New(fault.Invalid, "InvalidRequest", "'%s' raises no events on this server. Event subscriptions hang on a %s.", id.Parent(), strings.Join(parents, ", a "))
+	}
 	s, err := p.findSource(id.Parent())
 	if err != nil {
 		return EventSubscription{}, err

@@ -25,7 +25,7 @@ const (
 	topicsPrefix = local + "/providers/Microsoft.EventGrid/topics/"
 )
 
-// broker is an Activator that remembers.
+// fakeBroker is an Activator that remembers.
 type fakeBroker struct {
 	mu     sync.Mutex
 	live   map[resource.UID]resource.EventSubscription
@@ -57,6 +57,12 @@ func (b *fakeBroker) Open(uid resource.UID) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.open[uid]
+}
+
+func (b *fakeBroker) holds(uid resource.UID, open int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open[uid] = open
 }
 
 // took returns the calls since the last time it was asked.

@@ -26,8 +26,11 @@ func (t Tracked) verdict(problems []*fault.Error) error {
 	if t.Unread != nil {
 		return t.Unread
 	}
-	return fault.Join(problems...)
+	return joinInOrder(problems, trackedOrder, "")
 }
+
+// trackedOrder is the order of the members of tracked resources.
+var trackedOrder = []string{"id", "name", "type", "location", "tags", "identity", "properties.inputSchema", "properties.source", "properties.topicType", "properties"}
 
 func (t Tracked) check(name resource.NameRule, id resource.ID) []*fault.Error {
 	problems := []*fault.Error{name.Check(id.Name())}

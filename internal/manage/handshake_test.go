@@ -376,14 +376,12 @@ func TestExpiry(t *testing.T) {
 		v := f.put(t, at, c)
 		f.put(t, workspaceID+extension+"stays", hook(hookURL))
 		f.broker.took()
-		f.broker.open[v.Value.UID] = 3
+		f.broker.holds(v.Value.UID, 3)
 		time.Sleep(90*time.Minute + time.Second)
 		if f.get(t, at).Value.UID != v.Value.UID {
 			t.Error("gone with open deliveries")
 		}
-		f.broker.mu.Lock()
-		f.broker.open[v.Value.UID] = 0
-		f.broker.mu.Unlock()
+		f.broker.holds(v.Value.UID, 0)
 		time.Sleep(sweepAgain + time.Second)
 		if _, err := f.EventSubscription(ctx, f.owner, id(at)); !fault.Is(err, fault.NotFound) {
 			t.Errorf("after expiry: %v", err)

@@ -132,22 +132,38 @@ func (v *checker) field(name, format string, args ...any) {
 	v.add(fault.Field(v.target+name, format, args...))
 }
 
-// members are those of an event subscription in the order of the documentation:
-// problems are reported in it.
-var members = []string{"name", "destination", "filter", "labels", "eventDeliverySchema", "retryPolicy", "expirationTimeUtc", "deadLetterDestination"}
+// fieldOrder is the order in which the documentation shows the members of an event
+// subscription, and in which problems are reported.
+var fieldOrder = []string{
+	"name", "destination.endpointType", "destination.properties.endpointUrl", "destination", "filter", "labels", "eventDeliverySchema",
+	"retryPolicy.maxDeliveryAttempts", "retryPolicy", "expirationTimeUtc", "deadLetterDestination",
+}
 
 // err joins the problems in field order.
-func (v *checker) err() error {
-	place := func(f *fault.Error) int {
-		member, _, _ := strings.Cut(strings.TrimPrefix(f.Target, v.target), ".")
-		member, _, _ = strings.Cut(member, "[")
-		if i := slices.Index(members, member); i >= 0 {
-			return i
+func (v *checker) err() error { return joinInOrder(v.problems, fieldOrder, v.target) }
+
+// joinInOrder joins problems in the order of their fields, one for each field: the
+// first that was found. prefix stands before the fields in targets.
+func joinInOrder(problems []*fault.Error, order []string, prefix string) error {
+	seen := map[string]bool{}
+	problems = slices.DeleteFunc(slices.Clone(problems), func(f *fault.Error) bool {
+		double := f == nil || f.Target != "" && seen[f.Target]
+		if f != nil {
+			seen[f.Target] = true
 		}
-		return len(members)
+		return double
+	})
+	place := func(f *fault.Error) int {
+		target := strings.TrimPrefix(f.Target, prefix)
+		for i, field := range order {
+			if rest, ok := strings.CutPrefix(target, field); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+				return i
+			}
+		}
+		return len(order)
 	}
-	slices.SortStableFunc(v.problems, func(a, b *fault.Error) int { return place(a) - place(b) })
-	return fault.Join(v.problems...)
+	slices.SortStableFunc(problems, func(a, b *fault.Error) int { return place(a) - place(b) })
+	return fault.Join(problems...)
 }
 
 // destinationTypes are those that this server delivers to.

@@ -68,8 +68,8 @@ func TestEventSubscriptionProblems(t *testing.T) {
 			Labels: &[]string{""}, Filter: json.RawMessage(`{"subjectBeginsWith":1,"advancedFilters":[{"operatorType":"StringIn","key":"data.x","values":[]}]}`),
 			Destination: &DestinationChange{Type: "WebHook"},
 			Problems:    []*fault.Error{fault.Field("properties.deadLetterDestination", "Leave it out."), fault.Field("properties.destination.properties.maxEventsPerBatch", "Use 1.")},
-		}, "properties.destination.properties.maxEventsPerBatch: Use 1.\n" +
-			"properties.destination.properties.endpointUrl: A WebHook destination needs an endpointUrl, for example https://hooks.example/events.\n" +
+		}, "properties.destination.properties.endpointUrl: A WebHook destination needs an endpointUrl, for example https://hooks.example/events.\n" +
+			"properties.destination.properties.maxEventsPerBatch: Use 1.\n" +
 			"properties.filter.subjectBeginsWith\n" +
 			"properties.filter.advancedFilters[0].values\n" +
 			"properties.labels[0]: A label must have 1 to 512 characters, this one has 0.\n" +

@@ -259,6 +259,8 @@ func (p *Plane) RegenerateTopicKey(ctx context.Context, caller access.Caller, id
 	}
 	which := -1
 	switch strings.ToLower(name) {
+	case "":
+		return [2]string{}, fault.Field("keyName", "Say which key is to be replaced: send {\"keyName\":\"key1\"} or key2.")
 	case "key1":
 		which = 0
 	case "key2":
