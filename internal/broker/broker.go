@@ -113,6 +113,10 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, last := cfg.Log.Bounds()
+	if recovery.shortened = recovery.cut(last); recovery.shortened {
+		cfg.Logger.Warn("the delivery journal tells of more than the event log holds: that part is ignored", "log_end", last)
+	}
 	b := &Broker{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
 		startW: recovery.w, recovery: recovery,
@@ -120,11 +124,11 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		queue: dispatchQueue{some: make(chan struct{}, 1)},
 		tails: tails{watchers: map[*watcher]struct{}{}}, started: make(chan struct{}),
 	}
-	_, b.startLast = cfg.Log.Bounds()
-	b.queue.last = b.startLast
+	b.startLast, b.queue.last = last, last
 	b.attempts, b.stopAttempts = context.WithCancel(context.WithoutCancel(ctx))
 	b.journal = newJournal(b, cfg.Journal)
 	b.journal.w, b.journal.flushed = recovery.w, recovery.w
+	b.journal.aheadSince, b.journal.aheadSeq = recovery.aheadSince, recovery.aheadSeq
 	b.dispatcher = &dispatcher{b: b, next: recovery.w + 1}
 	b.elevator = &elevator{b: b, ring: make(chan struct{}, 1)}
 	b.undertaker = &undertaker{b: b, some: make(chan struct{}, 1)}
@@ -262,6 +266,9 @@ func (b *Broker) adopt(es *resource.EventSubscription, cfg *config, g generation
 	if r := b.recovery.subs[s.uid]; r != nil {
 		if err := s.adopt(r, time.Now()); err != nil {
 			return err
+		}
+		if b.recovery.shortened {
+			b.journal.changed(s) // the old statement must not come back
 		}
 	}
 	if newest := s.newest(); newest == nil || newest.number < g.number {

@@ -252,7 +252,7 @@ func (s *subscription) take(f *engine.Frame, i int) bool {
 			s.b.journal.lagged(s)
 			return false
 		}
-		s.b.journal.dirtied(s.add(pos, f.Time))
+		s.b.journal.dirtied(s.add(f, pos))
 		s.pump(time.Now())
 	}
 	s.lag = pos + 1

@@ -219,13 +219,13 @@ type successes struct {
 	at map[string]bool
 }
 
-func (s *successes) open(openEntry)                 {}
-func (s *successes) closed(uint64, engine.Position) {}
-func (s *successes) lag(uint64, engine.Position)    {}
-func (s *successes) breaker(breakerEntry)           {}
-func (s *successes) generation(generationEntry)     {}
-func (s *successes) gone(uint64)                    {}
-func (s *successes) restate(uint64)                 {}
+func (s *successes) open(openEntry)                       {}
+func (s *successes) closed(uint64, engine.Position, bool) {}
+func (s *successes) lag(uint64, engine.Position)          {}
+func (s *successes) breaker(breakerEntry)                 {}
+func (s *successes) generation(generationEntry)           {}
+func (s *successes) gone(uint64)                          {}
+func (s *successes) restate(uint64)                       {}
 func (s *successes) attempt(e attemptEntry) {
 	if e.outcome == Delivered {
 		s.at[fmt.Sprintf("%x %d", e.uid, e.pos)] = true

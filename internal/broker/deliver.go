@@ -94,13 +94,13 @@ func (s *subscription) next(now time.Time) *attempt {
 				break
 			}
 			// The size is a target: an event that would pass it waits for the next batch.
-			if size += s.b.window.size(d.pos); size > cfg.batchBytes {
+			if size += s.size(d, cfg); size > cfg.batchBytes {
 				break
 			}
 		} else {
 			a = &attempt{started: now, hold: answerTime, deliveries: make([]*delivery, 0, min(most, s.queue.len()))}
 			if most > 1 && !d.alone && !d.replay {
-				size = s.b.window.size(d.pos)
+				size = s.size(d, cfg)
 			} else {
 				most = 1
 			}
@@ -123,6 +123,18 @@ func (s *subscription) next(now time.Time) *attempt {
 	s.flying = append(s.flying, a)
 	s.signalRoom()
 	return a
+}
+
+// size is what d adds to a batch. That of a delivery from before the start is known
+// only while its frame is in the window; a few of them fill a batch.
+func (s *subscription) size(d *delivery, cfg *config) int {
+	if d.size > 0 {
+		return int(d.size)
+	}
+	if n := s.b.window.size(d.pos); n > 0 {
+		return n
+	}
+	return cfg.batchBytes/4 + 1
 }
 
 // expired reports whether an event's time to live is over. One that was never
@@ -154,6 +166,9 @@ func (s *subscription) send(a *attempt) (r Response) {
 	req := Request{Hold: a.hold, Count: 1 << 30}
 	var err error
 	if *buf, err = s.encode(cfg, a, &req, (*buf)[:0]); err != nil {
+		if s.ctx.Err() != nil {
+			return Response{Outcome: Canceled}
+		}
 		s.b.log.Error("event cannot be read for delivery", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
 		return Response{Outcome: Aborted, Detail: "the event could not be read"}
 	}

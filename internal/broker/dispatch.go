@@ -233,7 +233,7 @@ func (d *dispatcher) offer(ctx context.Context, s *subscription, f *engine.Frame
 			return
 		}
 	}
-	delivery := s.add(pos, f.Time)
+	delivery := s.add(f, pos)
 	delivery.dirty = true // the journal learns of it with the watermark
 	d.opened = append(d.opened, delivery)
 	s.pump(time.Now())

@@ -25,6 +25,7 @@ const (
 	tagGeneration tag = 6 // a filter generation
 	tagGone       tag = 7 // an event subscription was deleted; its open deliveries are discarded
 	tagRestate    tag = 8 // forget what earlier messages said of this event subscription; its whole state follows
+	tagReplayed   tag = 9 // an open replay of a dead letter that was settled for good
 )
 
 // openEntry is the stored form of a delivery that is not settled.
@@ -109,8 +110,12 @@ func (w *entryWriter) open(e openEntry) {
 	w.end()
 }
 
-func (w *entryWriter) closed(uid uint64, pos engine.Position) {
-	w.begin(tagClosed, uid)
+func (w *entryWriter) closed(uid uint64, pos engine.Position, replay bool) {
+	t := tagClosed
+	if replay {
+		t = tagReplayed
+	}
+	w.begin(t, uid)
 	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(pos))
 	w.end()
 }
@@ -214,7 +219,7 @@ type journalHeader struct {
 // entryHandler takes the entries of journal messages in order.
 type entryHandler interface {
 	open(openEntry)
-	closed(uid uint64, pos engine.Position)
+	closed(uid uint64, pos engine.Position, replay bool)
 	attempt(attemptEntry)
 	lag(uid uint64, from engine.Position)
 	breaker(breakerEntry)
@@ -257,9 +262,9 @@ func readEntries(payload []byte, h entryHandler) (journalHeader, error) {
 			if !e.bad {
 				h.open(o)
 			}
-		case tagClosed:
+		case tagClosed, tagReplayed:
 			if pos := engine.Position(e.u64()); !e.bad {
-				h.closed(uid, pos)
+				h.closed(uid, pos, t == tagReplayed)
 			}
 		case tagAttempt:
 			a := attemptEntry{uid: uid, pos: engine.Position(e.u64()), outcome: Outcome(e.u8())}

@@ -44,6 +44,9 @@ type journal struct {
 	flushed  uint64 // watermark it states
 	oldest   uint64 // message it names as the oldest still needed
 	credit   int    // bytes of restatement the flusher still owes
+
+	aheadSeq   uint64 // newest frame above the watermark of which a success was noted
+	aheadSince uint64 // oldest message that may tell of such successes, 0 = none; the flusher's
 }
 
 func newJournal(b *Broker, store Journal) *journal {
@@ -96,6 +99,9 @@ func (j *journal) watermark() uint64 {
 func (j *journal) attempted(s *subscription, d *delivery, start, end time.Time, r Response) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if r.Outcome == Delivered && d.pos.Seq() > j.w {
+		j.aheadSeq = max(j.aheadSeq, d.pos.Seq())
+	}
 	j.news.attempt(attemptEntry{
 		uid: s.uid, pos: d.pos, number: int(d.attempts), start: start.UnixMilli(), duration: end.Sub(start).Microseconds(),
 		outcome: r.Outcome, status: r.Status, detail: r.Detail[:min(len(r.Detail), 200)],
@@ -200,7 +206,7 @@ func (j *journal) flush(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushPatience)
 	defer cancel()
-	w, dirty, news, moved, whole, waiters := j.w, j.dirty, j.news.buf, j.moved, j.restate, j.waiters
+	w, dirty, news, moved, whole, waiters, ahead := j.w, j.dirty, j.news.buf, j.moved, j.restate, j.waiters, j.aheadSeq
 	j.dirty, j.news.buf, j.waiters, j.urgent = nil, nil, nil, false
 	j.moved, j.restate = map[*subscription]struct{}{}, map[*subscription]struct{}{}
 	j.mu.Unlock()
@@ -235,6 +241,14 @@ func (j *journal) flush(ctx context.Context) error {
 	oldest := next
 	if front := j.rotation.Front(); front != nil {
 		oldest = front.Value.(*subscription).statedAt
+	}
+	if ahead <= w {
+		j.aheadSince = 0
+	} else if j.aheadSince == 0 {
+		j.aheadSince = next
+	}
+	if j.aheadSince != 0 { // only these messages know what must not be sent again
+		oldest = min(oldest, j.aheadSince)
 	}
 	var head entryWriter
 	head.buf = append(make([]byte, 0, 32+len(news)+len(out.buf)), journalVersion)
@@ -281,7 +295,7 @@ func (s *subscription) stateDelivery(out *entryWriter, d *delivery) {
 		d.stated = true
 		out.open(d.entry())
 	case d.stated:
-		out.closed(s.uid, d.pos)
+		out.closed(s.uid, d.pos, d.replay)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -34,6 +35,10 @@ type recovery struct {
 	message uint64 // being read
 	entries int
 	ahead   map[uint64][]engine.Position // delivered already, by uid, though their frames will be matched again
+
+	aheadSince, aheadSeq uint64 // as in journal
+
+	shortened bool // the log ends before what the journal tells of
 }
 
 func (r *recovery) of(uid uint64) *recovered {
@@ -54,17 +59,31 @@ func (r *recovery) open(e openEntry) {
 	}
 }
 
-func (r *recovery) closed(uid uint64, pos engine.Position) {
+func (r *recovery) closed(uid uint64, pos engine.Position, replay bool) {
 	r.entries++
-	delete(r.of(uid).open, pos)
-	delete(r.of(uid).replays, pos)
+	if replay {
+		delete(r.of(uid).replays, pos)
+	} else {
+		delete(r.of(uid).open, pos)
+	}
 }
 
-// attempt keeps a success above the watermark: an event of a frame that was not
-// yet handed out whole when the process ended.
+// attempt takes a success: it settles, though the entry that closes the delivery
+// may be in the next message, which was never written. Above the watermark the
+// success is kept: the frame was not yet handed out whole when the process ended.
 func (r *recovery) attempt(e attemptEntry) {
-	if e.outcome == Delivered && e.pos.Seq() > r.w {
+	if e.outcome != Delivered {
+		return
+	}
+	if s := r.subs[e.uid]; s != nil {
+		delete(s.open, e.pos)
+		delete(s.replays, e.pos)
+	}
+	if e.pos.Seq() > r.w {
 		r.ahead[e.uid] = append(r.ahead[e.uid], e.pos)
+		if r.aheadSeq = max(r.aheadSeq, e.pos.Seq()); r.aheadSince == 0 {
+			r.aheadSince = r.message
+		}
 	}
 }
 
@@ -132,6 +151,9 @@ func recoverJournal(ctx context.Context, j Journal) (*recovery, error) {
 // reach goes on to a message and its watermark.
 func (r *recovery) reach(message, w uint64) {
 	r.message, r.w = message, w
+	if r.aheadSeq <= w {
+		r.aheadSince = 0
+	}
 	for uid, list := range r.ahead {
 		list = slices.DeleteFunc(list, func(p engine.Position) bool { return p.Seq() <= w })
 		if len(list) == 0 {
@@ -140,6 +162,37 @@ func (r *recovery) reach(message, w uint64) {
 		}
 		r.ahead[uid] = list
 	}
+}
+
+// cut makes the journal forget what lies above the end of the log, and reports
+// whether there was anything: after a power cut at durability "process" the log may
+// have lost more of its end than the journal, and new frames take those places.
+func (r *recovery) cut(last uint64) (was bool) {
+	end := engine.At(last+1, 0)
+	above := func(p engine.Position) bool { return p >= end }
+	was = r.w > last
+	r.w = min(r.w, last)
+	for _, s := range r.subs {
+		for _, pos := range slices.Collect(maps.Keys(s.open)) {
+			if above(pos) {
+				delete(s.open, pos)
+				was = true
+			}
+		}
+		if above(s.lag) {
+			was = was || s.lag > end
+			s.lag = end
+		}
+		for i := range s.generations {
+			if g := &s.generations[i]; g.from > last+1 {
+				g.from, was = last+1, true
+			}
+		}
+	}
+	for uid, list := range r.ahead {
+		r.ahead[uid] = slices.DeleteFunc(list, above)
+	}
+	return was
 }
 
 // adopt gives s the state that the journal has of it. It runs before anything else

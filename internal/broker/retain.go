@@ -83,6 +83,10 @@ func (r *retainer) purge(ctx context.Context, floor uint64) error {
 	if below <= first {
 		return nil
 	}
+	// The floor is as memory has it: a start must not find that the journal needs less.
+	if err := r.b.journal.sync(ctx); err != nil {
+		return err
+	}
 	return r.b.cfg.Log.Purge(ctx, below)
 }
 

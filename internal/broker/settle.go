@@ -100,7 +100,10 @@ func (s *subscription) settleLate(a *attempt, r Response) {
 		return
 	}
 	now := time.Now()
-	s.breaker.done(Delivered, now)
+	if s.breaker.done(Delivered, now) {
+		s.b.journal.breakerMoved(s)
+	}
+	s.settled = now
 	for _, d := range a.deliveries {
 		if d.state == delayed || d.state == ready {
 			s.b.journal.attempted(s, d, a.started, now, r)

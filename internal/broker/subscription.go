@@ -44,10 +44,11 @@ const (
 type delivery struct {
 	sub       *subscription
 	pos       engine.Position
-	published int64 // Unix nanoseconds, ingest time
-	due       int64 // Unix nanoseconds, while delayed
-	last      int64 // Unix nanoseconds, end of the last attempt; 0 = none
-	heapIndex int32 // place in sub.delayed
+	published int64  // Unix nanoseconds, ingest time
+	due       int64  // Unix nanoseconds, while delayed
+	last      int64  // Unix nanoseconds, end of the last attempt; 0 = none
+	heapIndex int32  // place in sub.delayed
+	size      uint32 // bytes of the stored event, 0 = not known
 	attempts  uint16
 	status    uint16 // of the last attempt
 	aborts    uint8
@@ -146,8 +147,8 @@ func (s *subscription) hasRoom() bool { return s.queue.len() < maxReady && s.ope
 
 // add takes a new delivery of an event of the log and puts it in the queue. The
 // journal has to be told by the caller. The caller holds s.mu.
-func (s *subscription) add(pos engine.Position, published time.Time) *delivery {
-	d := &delivery{sub: s, pos: pos, published: published.UnixNano()}
+func (s *subscription) add(f *engine.Frame, pos engine.Position) *delivery {
+	d := &delivery{sub: s, pos: pos, published: f.Time.UnixNano(), size: uint32(len(f.Records[pos.Index()].Data))}
 	s.openN++
 	s.b.open.Add(1)
 	s.order = append(s.order, d)
