@@ -482,6 +482,29 @@ func (w *tailWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// tail opens a live tail of the group; what ends it closes done.
+func (s *stack) tail(ctx context.Context) (w *tailWriter, done chan struct{}) {
+	w = &tailWriter{header: http.Header{}, lines: make(chan string, 16)}
+	r := httptest.NewRequestWithContext(ctx, "GET", "http://localhost"+local+LiveEventsPath+v, nil)
+	r.Header.Set("Authorization", "Bearer owner")
+	done = make(chan struct{})
+	go func() { defer close(done); s.handler.ServeHTTP(w, r) }()
+	return w, done
+}
+
+func TestTailEndsWithTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t)
+		_, done := s.tail(context.Background())
+		synctest.Wait()
+		close(s.stopping)
+		<-done
+		if s.broker.stopped != 1 {
+			t.Errorf("%d tails were stopped", s.broker.stopped)
+		}
+	})
+}
+
 func TestTail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t)
@@ -490,11 +513,7 @@ func TestTail(t *testing.T) {
 			t.Errorf("reader: %d", w.Code)
 		}
 		ctx, leave := context.WithCancel(context.Background())
-		w := &tailWriter{header: http.Header{}, lines: make(chan string, 16)}
-		r := httptest.NewRequestWithContext(ctx, "GET", "http://localhost"+local+LiveEventsPath+v, nil)
-		r.Header.Set("Authorization", "Bearer owner")
-		done := make(chan struct{})
-		go func() { defer close(done); s.handler.ServeHTTP(w, r) }()
+		w, done := s.tail(ctx)
 		synctest.Wait()
 		if len(s.broker.tails) != 2 {
 			t.Fatalf("%d sources are watched, want topic and workspace", len(s.broker.tails))

@@ -354,6 +354,8 @@ func (a *api) tail(ctx context.Context, w http.ResponseWriter, sources []manage.
 			}
 		case <-ctx.Done():
 			return
+		case <-a.Done:
+			return
 		}
 	}
 }

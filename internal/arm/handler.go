@@ -33,6 +33,9 @@ type Config struct {
 	// /metadata/endpoints. Clients follow them with their token, so it has to be
 	// where they came from; "" takes scheme and host of each request.
 	Origin string
+	// Done is closed when the server stops taking requests: live tails, which would
+	// never end by themselves, end then. Nil is never.
+	Done <-chan struct{}
 }
 
 // Subresources serves what lies below a workspace. *WorkspaceAPI satisfies it.

@@ -138,6 +138,8 @@ type stack struct {
 	broker  *fakeBroker
 	callers map[string]access.Caller
 
+	stopping chan struct{}
+
 	mu     sync.Mutex
 	answer string // what endpoints do: validate, stay silent, refuse
 	link   string // the last validation link
@@ -146,7 +148,7 @@ type stack struct {
 func newStack(t *testing.T) *stack {
 	t.Helper()
 	s := &stack{
-		t: t, kv: resource.NewMemoryKV(), callers: map[string]access.Caller{},
+		t: t, kv: resource.NewMemoryKV(), callers: map[string]access.Caller{}, stopping: make(chan struct{}),
 		broker: &fakeBroker{live: map[resource.UID]resource.EventSubscription{}, letters: map[string]*broker.Letter{}, tails: map[resource.UID]chan broker.TailEvent{}},
 	}
 	store := resource.NewStore(s.kv)
@@ -181,7 +183,7 @@ func newStack(t *testing.T) *stack {
 		t.Fatal(err)
 	}
 	s.handler = NewHandler(Config{
-		Plane: s.plane, Deliveries: s.broker, TenantID: "7a000000-0000-0000-0000-000000000000", PublicURL: "https://localhost:7443",
+		Plane: s.plane, Deliveries: s.broker, TenantID: "7a000000-0000-0000-0000-000000000000", PublicURL: "https://localhost:7443", Done: s.stopping,
 		Authenticate: func(r *http.Request) (access.Caller, error) {
 			c, ok := s.callers[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
 			if !ok {

@@ -22,8 +22,8 @@ const (
 // there is no resource group yet. It repeats what a start that was cut short left
 // out. by signs for it. Call it after the store is loaded.
 func (p *Plane) Bootstrap(ctx context.Context, by access.Caller) error {
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	group := p.subscription.Child("resourceGroups", FirstGroup)
 	id := settle(group, resource.TypeWorkspace, FirstWorkspace)
 	now := stamp(by)

@@ -248,11 +248,8 @@ func (p *Plane) commit(ctx context.Context, s source, old resource.Item[resource
 	if waits {
 		defer p.inFlight.finish(es.UID)
 	}
-	p.structure.RLock()
-	defer p.structure.RUnlock()
-	lock := p.stripe(es.Key())
-	lock.Lock()
-	defer lock.Unlock()
+	ctx, unlock := p.alterOne(ctx, es.Key())
+	defer unlock()
 	if now, err := p.findSource(s.id); err != nil {
 		return item, err
 	} else if now.topicUID != s.topicUID {
@@ -288,7 +285,7 @@ func (p *Plane) create(ctx context.Context, es resource.EventSubscription) (reso
 	}
 	if err := p.Activator.Activate(ctx, &item.Value); err != nil {
 		if fault.Is(err, fault.Conflict) { // nothing was taken
-			_ = p.Store.EventSubscriptions.Delete(context.WithoutCancel(ctx), item.Key, item.Revision)
+			_ = p.Store.EventSubscriptions.Delete(ctx, item.Key, item.Revision)
 		}
 		return item, err
 	}
@@ -304,7 +301,7 @@ func (p *Plane) replace(ctx context.Context, old resource.Item[resource.EventSub
 	}
 	if err := p.Activator.Activate(ctx, &item.Value); err != nil {
 		if fault.Is(err, fault.Conflict) { // nothing was taken
-			_, _ = p.Store.EventSubscriptions.Update(context.WithoutCancel(ctx), item.Key, old.Value, item.Revision)
+			_, _ = p.Store.EventSubscriptions.Update(ctx, item.Key, old.Value, item.Revision)
 		}
 		return item, err
 	}
@@ -325,9 +322,8 @@ func (p *Plane) DeleteEventSubscription(ctx context.Context, caller access.Calle
 		return false, err
 	}
 	key := resource.EventSubscriptionKey(s.id, id.Name())
-	lock := p.stripe(key)
-	lock.Lock()
-	defer lock.Unlock()
+	ctx, unlock := p.alterOne(ctx, key)
+	defer unlock()
 	item, exists := p.Store.EventSubscriptions.Get(key)
 	if err := c.Check(etagOf(item, exists)); err != nil || !exists {
 		return false, err

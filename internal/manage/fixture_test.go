@@ -34,9 +34,12 @@ type fakeBroker struct {
 	refuse error
 }
 
-func (b *fakeBroker) Activate(_ context.Context, es *resource.EventSubscription) error {
+func (b *fakeBroker) Activate(ctx context.Context, es *resource.EventSubscription) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if b.refuse != nil {
 		return b.refuse
 	}
@@ -45,9 +48,12 @@ func (b *fakeBroker) Activate(_ context.Context, es *resource.EventSubscription)
 	return nil
 }
 
-func (b *fakeBroker) Deactivate(_ context.Context, uid resource.UID) error {
+func (b *fakeBroker) Deactivate(ctx context.Context, uid resource.UID) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	b.calls = append(b.calls, "deactivate "+b.live[uid].Name)
 	delete(b.live, uid)
 	return nil

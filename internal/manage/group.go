@@ -93,8 +93,8 @@ func (p *Plane) PutGroup(ctx context.Context, caller access.Caller, id resource.
 	if err := t.verdict(t.check(resource.ResourceGroupName, id)); err != nil {
 		return item, false, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	key := id.Key()
 	old, exists := p.Store.ResourceGroups.Get(key)
 	if err := c.Check(etagOf(old, exists)); err != nil {
@@ -125,8 +125,8 @@ func (p *Plane) PatchGroup(ctx context.Context, caller access.Caller, id resourc
 	if err := t.verdict(append(t.Problems, resource.CheckTags(t.Tags)...)); err != nil {
 		return item, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	old, err := p.group(id)
 	if err != nil {
 		return item, err
@@ -155,8 +155,8 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 	if err := p.checkSubscription(id); err != nil {
 		return false, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	g, exists := p.Store.ResourceGroups.Get(id.Key())
 	if err := c.Check(etagOf(g, exists)); err != nil || !exists {
 		return false, err

@@ -178,15 +178,12 @@ func (p *Plane) Consent(ctx context.Context, uid resource.UID, token string) err
 	if p.inFlight.grant(uid, hash) {
 		return nil
 	}
-	key, ok := p.waiting.key(uid)
+	key, ok := p.watch.key(uid)
 	if !ok {
 		return errLink()
 	}
-	p.structure.RLock()
-	defer p.structure.RUnlock()
-	lock := p.stripe(key)
-	lock.Lock()
-	defer lock.Unlock()
+	ctx, unlock := p.alterOne(ctx, key)
+	defer unlock()
 	item, ok := p.Store.EventSubscriptions.Get(key)
 	if !ok || item.Value.UID != uid {
 		return errLink()
@@ -215,49 +212,4 @@ func (p *Plane) accept(ctx context.Context, item resource.Item[resource.EventSub
 	p.Log.LogAttrs(ctx, slog.LevelInfo, "event subscription validated",
 		slog.String(telemetry.EventSubscription, es.ID().String()), slog.String("handshake", "manual"))
 	return item, nil
-}
-
-// waitingIndex finds the event subscription of a link without a search.
-type waitingIndex struct {
-	mu    sync.Mutex
-	byUID map[resource.UID]string
-	byKey map[string]resource.UID
-}
-
-func (w *waitingIndex) key(uid resource.UID) (string, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	key, ok := w.byUID[uid]
-	return key, ok
-}
-
-// note says which uid waits for a link under a key, 0 for none.
-func (w *waitingIndex) note(key string, uid resource.UID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if old, ok := w.byKey[key]; ok {
-		delete(w.byUID, old)
-		delete(w.byKey, key)
-	}
-	if uid == 0 {
-		return
-	}
-	if w.byUID == nil {
-		w.byUID, w.byKey = map[resource.UID]string{}, map[string]resource.UID{}
-	}
-	w.byUID[uid], w.byKey[key] = key, uid
-}
-
-// eventSubscriptionChanged keeps the index of links, and has the sweep look at
-// new deadlines.
-func (p *Plane) eventSubscriptionChanged(key string) {
-	var waits resource.UID
-	if item, ok := p.Store.EventSubscriptions.Get(key); ok && item.Value.Validation != nil {
-		waits = item.Value.UID
-	}
-	p.waiting.note(key, waits)
-	select {
-	case p.poke <- struct{}{}:
-	default:
-	}
 }

@@ -234,8 +234,7 @@ func TestChangeWaitsBesideTheLiveOne(t *testing.T) {
 	}
 }
 
-// An endpoint may open the link before it answered the handshake, and in the
-// moment after.
+// An endpoint may open the link before it answered the handshake.
 func TestConsentBeforeTheAnswer(t *testing.T) {
 	f := newFixture(t)
 	f.endpoint.will(func(ctx context.Context, r ValidationRequest) (ValidationResult, error) {
@@ -391,4 +390,53 @@ func TestExpiry(t *testing.T) {
 		}
 		f.get(t, workspaceID+extension+"stays")
 	})
+}
+
+// A client that goes in the middle leaves nothing half done.
+func TestChangesAreFinishedWithoutTheClient(t *testing.T) {
+	f := newFixture(t)
+	at := workspaceID + extension + "es1"
+	gone, cancel := context.WithCancel(context.Background())
+	f.endpoint.will(func(context.Context, ValidationRequest) (ValidationResult, error) {
+		cancel()
+		return ValidationResult{Validated: true}, nil
+	})
+	if _, err := f.PutEventSubscription(gone, f.owner, id(at), hook(hookURL), Precondition{}); err != nil {
+		t.Errorf("PUT: %v", err)
+	}
+	if existed, err := f.DeleteEventSubscription(gone, f.owner, id(at), Precondition{}); err != nil || !existed {
+		t.Errorf("DELETE: existed %t, %v", existed, err)
+	}
+	if got := f.broker.took(); got != "activate es1, deactivate es1" {
+		t.Errorf("broker saw: %s", got)
+	}
+	f.endpoint.will(nil)
+	f.put(t, at, hook(hookURL))
+	if existed, err := f.DeleteGroup(gone, f.owner, id(local), Precondition{}); err != nil || !existed || len(f.broker.live) != 0 {
+		t.Errorf("group: existed %t, %v, %d live", existed, err, len(f.broker.live))
+	}
+}
+
+// What has no end costs the sweep nothing.
+func TestWatchlist(t *testing.T) {
+	f := newFixture(t)
+	at := workspaceID + extension + "es1"
+	f.put(t, at, hook(hookURL))
+	if keys := f.watch.keys(); len(keys) != 0 {
+		t.Errorf("watched: %v", keys)
+	}
+	c := hook(hookURL)
+	c.Expiration = text("2090-01-01T00:00:00Z")
+	v := f.put(t, at, c)
+	if key, ok := f.watch.key(v.Value.UID); !ok || key != v.Key {
+		t.Errorf("with an expiration time: %q, %t", key, ok)
+	}
+	f.put(t, at, hook(hookURL))
+	if keys := f.watch.keys(); len(keys) != 0 {
+		t.Errorf("without it again: %v", keys)
+	}
+	f.put(t, at, c)
+	if _, err := f.DeleteEventSubscription(context.Background(), f.owner, id(at), Precondition{}); err != nil || len(f.watch.keys()) != 0 {
+		t.Errorf("deleted: %v, %v", f.watch.keys(), err)
+	}
 }

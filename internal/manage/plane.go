@@ -68,8 +68,8 @@ type Plane struct {
 	seed    maphash.Seed
 
 	inFlight handshakes
-	waiting  waitingIndex
-	poke     chan struct{} // something changed that the sweep may have to look at
+	watch    watchlist
+	poke     chan struct{} // the sweep has a new deadline
 }
 
 // New makes a Plane. It starts nothing; see Run.
@@ -95,6 +95,25 @@ func New(c Config) *Plane {
 
 func (p *Plane) stripe(key string) *sync.Mutex {
 	return &p.stripes[maphash.String(p.seed, key)%uint64(len(p.stripes))]
+}
+
+// alter locks the structure for writing. What is begun is finished from there on,
+// also when the caller goes: a record that is gone and an event subscription that
+// still delivers must not be left behind.
+func (p *Plane) alter(ctx context.Context) (finishing context.Context, unlock func()) {
+	p.structure.Lock()
+	return context.WithoutCancel(ctx), p.structure.Unlock
+}
+
+// alterOne locks one event subscription for writing, as alter does.
+func (p *Plane) alterOne(ctx context.Context, key string) (finishing context.Context, unlock func()) {
+	p.structure.RLock()
+	lock := p.stripe(key)
+	lock.Lock()
+	return context.WithoutCancel(ctx), func() {
+		lock.Unlock()
+		p.structure.RUnlock()
+	}
 }
 
 // authorize checks one action and notes it for the request's record.

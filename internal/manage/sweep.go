@@ -3,6 +3,9 @@ package manage
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
@@ -44,12 +47,16 @@ func (p *Plane) sweep(ctx context.Context, now time.Time) time.Duration {
 		}
 		return true
 	}
-	for _, item := range p.Store.EventSubscriptions.List("") {
+	for _, key := range p.watch.keys() {
+		item, ok := p.Store.EventSubscriptions.Get(key)
+		if !ok {
+			continue
+		}
 		es := item.Value
 		if v := es.Validation; v != nil && !v.Accepted && due(v.Expires) {
-			p.lapse(ctx, item.Key, now)
+			p.lapse(ctx, key, now)
 		}
-		if !es.Expiration.IsZero() && due(es.Expiration) && !p.retire(ctx, item.Key, now) {
+		if !es.Expiration.IsZero() && due(es.Expiration) && !p.retire(ctx, key, now) {
 			rest = min(rest, sweepAgain)
 		}
 	}
@@ -59,9 +66,8 @@ func (p *Plane) sweep(ctx context.Context, now time.Time) time.Duration {
 // lapse ends a manual handshake whose time is over: what waited for it is given
 // up, and an event subscription that was live goes on as it was.
 func (p *Plane) lapse(ctx context.Context, key string, now time.Time) {
-	lock := p.stripe(key)
-	lock.Lock()
-	defer lock.Unlock()
+	ctx, unlock := p.alterOne(ctx, key)
+	defer unlock()
 	item, ok := p.Store.EventSubscriptions.Get(key)
 	if !ok || item.Value.Validation == nil || item.Value.Validation.Accepted || item.Value.Validation.Expires.After(now) {
 		return
@@ -81,9 +87,8 @@ func (p *Plane) lapse(ctx context.Context, key string, now time.Time) {
 // retire removes an event subscription that expired. It reports false when open
 // deliveries hold it; by its expiration time nothing new matches it.
 func (p *Plane) retire(ctx context.Context, key string, now time.Time) bool {
-	lock := p.stripe(key)
-	lock.Lock()
-	defer lock.Unlock()
+	ctx, unlock := p.alterOne(ctx, key)
+	defer unlock()
 	item, ok := p.Store.EventSubscriptions.Get(key)
 	if !ok || item.Value.Expiration.IsZero() || item.Value.Expiration.After(now) {
 		return true
@@ -101,4 +106,58 @@ func (p *Plane) retire(ctx context.Context, key string, now time.Time) bool {
 	}
 	p.Log.LogAttrs(ctx, slog.LevelInfo, "event subscription expired", slog.String(telemetry.EventSubscription, es.ID().String()))
 	return true
+}
+
+// watchlist holds the event subscriptions that something is going to happen to: a
+// link to be opened, an end to come. All others cost the sweep nothing.
+type watchlist struct {
+	mu    sync.Mutex
+	byUID map[resource.UID]string
+	byKey map[string]resource.UID
+}
+
+// key finds the event subscription of a validation link without a search.
+func (w *watchlist) key(uid resource.UID) (string, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key, ok := w.byUID[uid]
+	return key, ok
+}
+
+func (w *watchlist) keys() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.byKey))
+}
+
+// note says which uid is watched under a key, 0 for none.
+func (w *watchlist) note(key string, uid resource.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if old, ok := w.byKey[key]; ok {
+		delete(w.byUID, old)
+		delete(w.byKey, key)
+	}
+	if uid == 0 {
+		return
+	}
+	if w.byUID == nil {
+		w.byUID, w.byKey = map[resource.UID]string{}, map[string]resource.UID{}
+	}
+	w.byUID[uid], w.byKey[key] = key, uid
+}
+
+// eventSubscriptionChanged keeps the watchlist and wakes the sweep for what is new
+// on it.
+func (p *Plane) eventSubscriptionChanged(key string) {
+	item, ok := p.Store.EventSubscriptions.Get(key)
+	if !ok || item.Value.Validation == nil && item.Value.Expiration.IsZero() {
+		p.watch.note(key, 0)
+		return
+	}
+	p.watch.note(key, item.Value.UID)
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
 }

@@ -87,8 +87,8 @@ func (p *Plane) PutSystemTopic(ctx context.Context, caller access.Caller, id res
 	if err := t.verdict(append(t.check(resource.SystemTopicName, id), problems...)); err != nil {
 		return item, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	key := id.Key()
 	old, exists := p.Store.SystemTopics.Get(key)
 	if err := c.Check(etagOf(old, exists)); err != nil {
@@ -182,8 +182,8 @@ func (p *Plane) PatchSystemTopic(ctx context.Context, caller access.Caller, id r
 	if err := t.verdict(append(t.Problems, resource.CheckTags(t.Tags)...)); err != nil {
 		return item, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	old, err := p.systemTopic(id)
 	if err != nil {
 		return item, err
@@ -209,8 +209,8 @@ func (p *Plane) DeleteSystemTopic(ctx context.Context, caller access.Caller, id 
 	if err := p.authorize(ctx, caller, actionSystemTopics+"delete", id); err != nil {
 		return false, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	t, exists := p.Store.SystemTopics.Get(id.Key())
 	if err := c.Check(etagOf(t, exists)); err != nil || !exists {
 		return false, err

@@ -70,8 +70,8 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 	if err := t.verdict(problems); err != nil {
 		return item, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	key := id.Key()
 	old, exists := p.Store.Topics.Get(key)
 	if err := c.Check(etagOf(old, exists)); err != nil {
@@ -154,8 +154,8 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 	if err := t.verdict(append(problems, checkExtra(t.Extra))); err != nil {
 		return item, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	old, err := p.topic(id)
 	if err != nil {
 		return item, err
@@ -211,8 +211,8 @@ func (p *Plane) DeleteTopic(ctx context.Context, caller access.Caller, id resour
 	if err := p.authorize(ctx, caller, actionTopics+"delete", id); err != nil {
 		return false, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	t, exists := p.Store.Topics.Get(id.Key())
 	if err := c.Check(etagOf(t, exists)); err != nil || !exists {
 		return false, err
@@ -268,8 +268,8 @@ func (p *Plane) RegenerateTopicKey(ctx context.Context, caller access.Caller, id
 	default:
 		return [2]string{}, fault.Field("keyName", "The key name '%s' is not valid: use key1 or key2.", name)
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	old, err := p.topic(id)
 	if err != nil {
 		return [2]string{}, err

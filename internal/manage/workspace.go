@@ -74,8 +74,8 @@ func (p *Plane) PutWorkspace(ctx context.Context, caller access.Caller, id resou
 	if err := t.verdict(append(t.check(resource.WorkspaceName, id), t.problems()...)); err != nil {
 		return item, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	key := id.Key()
 	old, exists := p.Store.Workspaces.Get(key)
 	if err := c.Check(etagOf(old, exists)); err != nil {
@@ -123,8 +123,8 @@ func (p *Plane) PatchWorkspace(ctx context.Context, caller access.Caller, id res
 	if err := t.verdict(append(problems, t.problems()...)); err != nil {
 		return item, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	old, err := p.workspace(id)
 	if err != nil {
 		return item, err
@@ -209,8 +209,8 @@ func (p *Plane) DeleteWorkspace(ctx context.Context, caller access.Caller, id re
 	if err := p.authorize(ctx, caller, actionWorkspaces+"delete", id); err != nil {
 		return false, err
 	}
-	p.structure.Lock()
-	defer p.structure.Unlock()
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
 	w, exists := p.Store.Workspaces.Get(id.Key())
 	if err := c.Check(etagOf(w, exists)); err != nil || !exists {
 		return false, err
