@@ -11,23 +11,17 @@ from azure.core.messaging import CloudEvent
 from azure.eventgrid import EventGridEvent, EventGridPublisherClient
 
 
-@pytest.fixture
-def publisher(server):
-    """Makes publishers of a topic; they trust our authority and no other."""
-
-    def make(topic, key, **options):
-        return EventGridPublisherClient(topic.endpoint, AzureKeyCredential(key), **{"connection_verify": server.ca, **options})
-
-    return make
+def publisher(topic, key: str) -> EventGridPublisherClient:
+    """A publisher of a topic. REQUESTS_CA_BUNDLE tells it whom to trust."""
+    return EventGridPublisherClient(topic.endpoint, AzureKeyCredential(key))
 
 
 def order(number: int, **named) -> EventGridEvent:
     return EventGridEvent(subject=f"orders/{number}", event_type="Shop.OrderPlaced", data={"number": number, "name": "Zoë ☂"}, data_version="1.0", **named)
 
 
-def answer_of(refusal) -> tuple:
+def answer_of(error: HttpResponseError) -> tuple:
     """Status, code and code of the detail of a refusal, as the SDK parsed its body."""
-    error = refusal.value
     body = json.loads(error.response.text())["error"]
     assert set(body) == {"code", "message", "details"}
     assert body["details"][0]["message"] == body["message"] != ""
@@ -35,7 +29,7 @@ def answer_of(refusal) -> tuple:
     return error.status_code, body["code"], body["details"][0]["code"]
 
 
-def test_event_grid_events(make_topic, make_handler, subscribe, publisher):
+def test_event_grid_events(make_topic, make_handler, subscribe):
     topic, keys = make_topic()
     handler = make_handler()
     subscribe(topic.id, handler)
@@ -44,14 +38,14 @@ def test_event_grid_events(make_topic, make_handler, subscribe, publisher):
         assert client.send(sent) is None
         client.send(order(3, id="one-alone"))
     arrived = {e["id"]: e for e in handler.wait(4)}
-    assert set(arrived) == {e.id for e in sent} | {"one-alone"}
+    assert set(arrived) == {str(e.id) for e in sent} | {"one-alone"}
     for event in sent:
-        got = arrived[event.id]
+        got = arrived[str(event.id)]
         assert (got["subject"], got["eventType"], got["data"], got["dataVersion"]) == (event.subject, event.event_type, event.data, "1.0")
         assert got["topic"] == topic.id and got["metadataVersion"] == "1"
 
 
-def test_event_grid_dictionaries(make_topic, make_handler, subscribe, publisher):
+def test_event_grid_dictionaries(make_topic, make_handler, subscribe):
     topic, keys = make_topic()
     handler = make_handler()
     subscribe(topic.id, handler)
@@ -64,7 +58,7 @@ def test_event_grid_dictionaries(make_topic, make_handler, subscribe, publisher)
     assert arrived["d1"]["eventTime"].startswith("2026-03-01T10:00:00")
 
 
-def test_cloud_events(make_topic, make_handler, subscribe, publisher):
+def test_cloud_events(make_topic, make_handler, subscribe):
     topic, keys = make_topic("CloudEventSchemaV1_0")
     assert topic.input_schema == "CloudEventSchemaV1_0"
     handler = make_handler()
@@ -88,17 +82,17 @@ def test_cloud_events(make_topic, make_handler, subscribe, publisher):
     assert arrived["c1"].data == {"number": 2}
 
 
-def test_wrong_key(make_topic, publisher):
+def test_wrong_key(make_topic):
     topic, keys = make_topic()
     other, other_keys = make_topic()
     for key in (other_keys.key1, keys.key1[:-4] + "AAA=", "not a key"):
         with publisher(topic, key) as client, pytest.raises(ClientAuthenticationError) as refusal:
             client.send(order(1))
-        assert answer_of(refusal) == (401, "Unauthorized", "Unauthorized")
+        assert answer_of(refusal.value) == (401, "Unauthorized", "Unauthorized")
         assert key not in refusal.value.message
 
 
-def test_regenerated_key(make_topic, publisher, management):
+def test_regenerated_key(make_topic, management):
     topic, keys = make_topic()
     fresh = management.topics.begin_regenerate_key("local", topic.name, {"keyName": "key1"}).result()
     with publisher(topic, keys.key1) as client, pytest.raises(ClientAuthenticationError):
@@ -111,14 +105,14 @@ def test_regenerated_key(make_topic, publisher, management):
 @pytest.mark.parametrize("case, events", [
     ("an event over 1 MB", [EventGridEvent("s", "t", "x" * (1100 << 10), "1")]),
     ("a request over 1.5 MB", [EventGridEvent("s", "t", "x" * 100_000, "1") for _ in range(20)]),
-    ("a request of 20 MB", [EventGridEvent("s", "t", "x" * 1_000_000, "1") for _ in range(20)]),
+    ("5,000 events of 1 KB", [EventGridEvent("s", "t", "x" * 1000, "1") for _ in range(5000)]),
     ("more than 5,000 events", [{"id": "i", "subject": "s", "eventType": "t", "data": 1, "dataVersion": "1", "eventTime": "2026-01-01T00:00:00Z"}] * 5001),
 ])
-def test_too_large(make_topic, publisher, case, events):
+def test_too_large(make_topic, case, events):
     topic, keys = make_topic()
     with publisher(topic, keys.key1) as client, pytest.raises(HttpResponseError) as refusal:
         client.send(events)
-    assert answer_of(refusal) == (413, "RequestEntityTooLarge", "PayloadTooLarge")
+    assert answer_of(refusal.value) == (413, "RequestEntityTooLarge", "PayloadTooLarge")
 
 
 GOOD = {"id": "good", "subject": "s", "eventType": "t", "data": 1, "dataVersion": "1", "eventTime": "2026-01-01T00:00:00Z"}
@@ -132,46 +126,44 @@ GOOD = {"id": "good", "subject": "s", "eventType": "t", "data": 1, "dataVersion"
     ("number as subject", {**GOOD, "subject": 7}, "subject"),
     ("custom schema", {"number": 1}, "id"),
 ])
-def test_bad_event_refuses_the_whole_request(make_topic, make_handler, subscribe, publisher, case, event, named):
+def test_bad_event_refuses_the_whole_request(make_topic, make_handler, subscribe, case, event, named):
     topic, keys = make_topic()
     handler = make_handler()
     subscribe(topic.id, handler)
     with publisher(topic, keys.key1) as client:
         with pytest.raises(HttpResponseError) as refusal:
             client.send([GOOD, event])
-        assert answer_of(refusal) == (400, "BadRequest", "InputJsonInvalid")
+        assert answer_of(refusal.value) == (400, "BadRequest", "InputJsonInvalid")
         assert named in refusal.value.message
         client.send({**GOOD, "id": "after"})
     assert [e["id"] for e in handler.wait(1)] == ["after"]
 
 
-def test_schema_of_the_topic(make_topic, publisher):
+def test_schema_of_the_topic(make_topic):
     grid, grid_keys = make_topic()
     cloud, cloud_keys = make_topic("CloudEventSchemaV1_0")
     with publisher(grid, grid_keys.key1) as client, pytest.raises(HttpResponseError) as refusal:
         client.send(CloudEvent(source="/shop", type="t", data=1))
-    assert answer_of(refusal) == (400, "BadRequest", "InputJsonInvalid")
+    assert answer_of(refusal.value) == (400, "BadRequest", "InputJsonInvalid")
     with publisher(cloud, cloud_keys.key1) as client, pytest.raises(HttpResponseError) as refusal:
         client.send(order(1))
-    assert answer_of(refusal) == (415, "UnsupportedMediaType", "InvalidContentType")
+    assert answer_of(refusal.value) == (400, "BadRequest", "InputJsonInvalid")
 
 
-def test_unknown_topic(server, make_topic, publisher):
-    topic, keys = make_topic()
-    client = EventGridPublisherClient(f"{server.url}/topics/nowhere/api/events", AzureKeyCredential(keys.key1), connection_verify=server.ca)
+def test_unknown_topic(server):
+    client = EventGridPublisherClient(f"{server.url}/topics/nowhere/api/events", AzureKeyCredential("a2V5"))
     with client, pytest.raises(ResourceNotFoundError) as refusal:
         client.send(order(1))
-    assert answer_of(refusal) == (404, "NotFound", "ResourceNotFound")
+    assert answer_of(refusal.value.__cause__) == (404, "NotFound", "ResourceNotFound")  # the SDK has a text of its own for people
 
 
-def test_our_authority_and_no_other(make_topic, publisher, server, monkeypatch):
+def test_our_authority_and_no_other(make_topic, server, monkeypatch):
     topic, keys = make_topic()
     assert topic.endpoint.startswith("https://")
-    with publisher(topic, keys.key1, connection_verify=True) as client:  # REQUESTS_CA_BUNDLE names our authority
+    with publisher(topic, keys.key1) as client:  # REQUESTS_CA_BUNDLE names our authority
         client.send(order(1))
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-    with publisher(topic, keys.key1) as client:  # connection_verify does
-        client.send(order(1))
-    with publisher(topic, keys.key1, connection_verify=True, retry_total=0) as client:
-        with pytest.raises(ServiceRequestError, match="CERTIFICATE_VERIFY_FAILED"):
-            client.send(order(1))
+    with publisher(topic, keys.key1) as client:
+        client.send(order(1), connection_verify=server.ca)
+    with publisher(topic, keys.key1) as client, pytest.raises(ServiceRequestError, match="CERTIFICATE_VERIFY_FAILED"):
+        client.send(order(1), retry_total=0)
