@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,105 +18,303 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-var simulations = flag.Int("simulations", 300, "how many seeded crash simulations to run")
-
-// world is what the handlers of a simulation saw.
-type world struct {
-	mu   sync.Mutex
-	seen map[string]int // "es/id" -> successful deliveries
-	sent map[string]int // "es/id" -> incarnation of the last request
-}
-
-// crashTable names the arrows of the walk, as the simulation's kills hit them.
-// Every kill falls before or after one of these: a frame is stored, the publisher
-// is answered, a journal message is stored, a dead letter is stored or removed,
-// the log is purged, a handler is asked, a handler has answered.
+var (
+	simulations = flag.Int("simulations", 300, "how many seeded crash simulations to run")
+	firstSeed   = flag.Int("first-seed", 0, "seed of the first crash simulation")
+)
 
 // TestCrashSimulation kills the process at a random arrow, several times in a row,
-// and starts it again on what was stored. Then: every acknowledged event was
-// delivered to, or dead-lettered for, every event subscription that wanted it; and
-// nothing whose success the journal had stored is sent again.
+// and starts it again on what was stored, while publishers publish, filters
+// change, event subscriptions come and go, handlers fail, block and refuse, dead
+// letters cannot be stored, and others are replayed. A kill falls before or after
+// one of these: a frame is stored, the publisher is answered, a journal message is
+// stored, a dead letter is stored or removed, history is purged, a handler is
+// asked, a handler has answered. Bounds are small, so event subscriptions lag.
+//
+// Then every acknowledged event was delivered to, or dead-lettered for, every
+// event subscription whose filter of its time wanted it, and went to no other;
+// nothing was sent again after the journal had stored its success; no process
+// delivered an event twice; and nothing is open.
 func TestCrashSimulation(t *testing.T) {
-	for seed := range *simulations {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+	ready, open := maxReady, maxOpen
+	maxReady, maxOpen = 8, 24
+	defer func() { maxReady, maxOpen = ready, open }()
+	for seed := *firstSeed; seed < *firstSeed+*simulations && !t.Failed(); seed++ {
+		t.Run("seed="+strconv.Itoa(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { simulate(t, uint64(seed)) })
 		})
 	}
 }
 
+// delivered names an event and an event subscription.
+type delivered struct {
+	uid uint64
+	id  int
+}
+
+// published is one event of a simulation and the ticks of its publish call.
+type published struct {
+	began, ended int
+	acked        bool
+}
+
+// version is a filter that an event subscription had, and the ticks of the call
+// that set it: done is 0 until it is known to be in force.
+type version struct {
+	wants       func(id int) bool
+	began, done int
+}
+
+// simulation is what outlives the processes of a simulation.
+type simulation struct {
+	t     *testing.T
+	store *store
+
+	mu       sync.Mutex
+	rng      *rand.Rand
+	tick     int
+	round    int
+	events   []published
+	versions map[uint64][]version
+	records  map[string]*resource.EventSubscription // what the management plane has stored
+	deleted  map[uint64]bool
+	seen     map[delivered]int // process of the last success, +1
+	stored   map[delivered]bool
+	sends    int
+}
+
+func (m *simulation) now() int { m.tick++; return m.tick }
+
+// chance is true once in n times.
+func (m *simulation) chance(n int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rng.IntN(n) == 0
+}
+
+func (m *simulation) intN(n int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rng.IntN(n)
+}
+
+// filters of a simulation: subjects are a for even ids, b for odd ones.
+var simFilters = []struct {
+	filter filter.Filter
+	wants  func(id int) bool
+}{
+	{filter.Filter{}, func(int) bool { return true }},
+	{filter.Filter{SubjectBeginsWith: "a"}, func(id int) bool { return id%2 == 0 }},
+	{filter.Filter{SubjectBeginsWith: "b"}, func(id int) bool { return id%2 == 1 }},
+	{filter.Filter{SubjectBeginsWith: "nobody"}, func(int) bool { return false }},
+}
+
+// Handlers of a simulation, by the name of the event subscription.
+const (
+	simFine     = "es0"
+	simChanging = "es1" // its filter changes
+	simFailing  = "es2" // fails often
+	simRefusing = "es3" // refuses some for good, not always when they are replayed
+	simBatching = "es4" // gets batches, and refuses those with a certain event
+	simBlocking = "es5" // takes long to answer: it lags
+	simFleeting = "es6" // is deleted and created again
+)
+
+const simBatch = 5
+
 func simulate(t *testing.T, seed uint64) {
-	rng := rand.New(rand.NewPCG(seed, 1))
-	s := newStore()
-	w := &world{seen: map[string]int{}, sent: map[string]int{}}
-	acked := map[string]bool{}
-	subs := []*resource.EventSubscription{
-		testSubscription(0, filter.Filter{}),
-		testSubscription(1, filter.Filter{SubjectBeginsWith: "a"}),
-		testSubscription(2, filter.Filter{}), // fails often
-		testSubscription(3, filter.Filter{}), // refuses some for good
+	m := &simulation{
+		t: t, store: newStore(), rng: rand.New(rand.NewPCG(seed, 1)),
+		versions: map[uint64][]version{}, records: map[string]*resource.EventSubscription{}, deleted: map[uint64]bool{},
+		seen: map[delivered]int{}, stored: map[delivered]bool{},
 	}
-	subs[2].RetryPolicy.MaxDeliveryAttempts = 5
-	published := 0
-	rounds := 2 + rng.IntN(4)
-	for round := range rounds {
-		left := 5 + rng.IntN(120)
-		if round == rounds-1 {
+	m.store.noted = m.note
+	for n := range 7 {
+		es := testSubscription(n, filter.Filter{})
+		m.records[es.Name] = es
+		m.versions[uint64(es.UID)] = []version{{wants: simFilters[0].wants}}
+	}
+	m.records[simFailing].RetryPolicy.MaxDeliveryAttempts = 5
+	m.records[simBatching].Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: simBatch, PreferredBatchSizeInKilobytes: 1}
+	rounds := 2 + m.rng.IntN(4)
+	for m.round = range rounds {
+		left := 5 + m.intN(150)
+		if m.round == rounds-1 {
 			left = -1
 		}
-		h := s.open(left)
-		p := startProcess(t, h, w.senders(t, h, rng.Uint64(), round), subs...)
-		var publishers sync.WaitGroup
-		var mu sync.Mutex
-		for range 1 + rng.IntN(3) {
-			requests := 1 + rng.IntN(12)
-			size := 1 + rng.IntN(5)
-			mu.Lock()
-			first := published
-			published += requests * size
-			mu.Unlock()
-			publishers.Go(func() {
-				for r := range requests {
-					var batch []event.Event
-					for i := range size {
-						n := first + r*size + i
-						batch = append(batch, testEvent(fmt.Sprint(n), []string{"a", "b"}[n%2]))
-					}
-					if p.Publish(t.Context(), testTopicUID, batch) != nil {
-						return
-					}
-					mu.Lock()
-					for i := range size {
-						acked[fmt.Sprint(first+r*size+i)] = true
-					}
-					mu.Unlock()
-					time.Sleep(time.Duration(r%3) * 10 * time.Millisecond)
-				}
-			})
-		}
-		publishers.Wait()
-		if left < 0 {
-			settleAll(t, p)
-			if err := p.end(); err != nil {
-				t.Errorf("clean stop: %v", err)
-			}
-			break
-		}
-		select {
-		case <-h.killed:
-		case <-time.After(time.Duration(rng.IntN(60_000)) * time.Millisecond):
-			h.killMu.Lock()
-			h.dead = true // quiet by now: end it here
-			h.killMu.Unlock()
-		}
-		_ = p.end() // a killed process cannot say anything of use
+		m.process(left, true)
 	}
-	w.check(t, s, subs, acked)
+	m.round++
+	sent := m.sends
+	m.process(-1, false)
+	if m.sends != sent {
+		t.Errorf("after a clean stop with nothing open, a start sent %d requests", m.sends-sent)
+	}
+	m.check()
+}
+
+// process runs one process until it is killed or, with left < 0, until everything
+// is settled.
+func (m *simulation) process(left int, publishing bool) {
+	h := m.store.open(left)
+	h.tune = func(c *Config) {
+		c.Window, c.Retention = 500, 30*time.Second
+		c.NewSender = func(es *resource.EventSubscription) (Sender, error) { return m.newSender(h, es), nil }
+	}
+	h.failPut = func() bool { return m.chance(4) }
+	var subs []*resource.EventSubscription
+	for _, n := range []string{simFine, simChanging, simFailing, simRefusing, simBatching, simBlocking, simFleeting} {
+		if es := m.records[n]; es != nil {
+			subs = append(subs, es)
+		}
+	}
+	p := startProcess(m.t, h, nil, subs...)
+	if !h.isDead() {
+		m.mu.Lock()
+		for _, es := range subs { // what an earlier process left unanswered is in force now
+			if v := m.versions[uint64(es.UID)]; v[len(v)-1].done == 0 {
+				v[len(v)-1].done = m.now()
+			}
+		}
+		m.mu.Unlock()
+	}
+	var busy sync.WaitGroup
+	if publishing {
+		for range 1 + m.intN(3) {
+			busy.Go(func() { m.publish(p) })
+		}
+		busy.Go(func() { m.change(p) })
+		busy.Go(func() { m.replay(p) })
+	}
+	busy.Wait()
+	if left < 0 {
+		settleAll(m.t, p)
+		if err := p.end(); err != nil {
+			m.t.Errorf("clean stop: %v", err)
+		}
+		return
+	}
+	select {
+	case <-h.killed:
+	case <-time.After(time.Duration(m.intN(60_000)) * time.Millisecond):
+		h.killMu.Lock()
+		h.dead = true // quiet by now: end it here
+		h.killMu.Unlock()
+	}
+	_ = p.end() // a killed process cannot say anything of use
+}
+
+// publish makes some requests.
+func (m *simulation) publish(p *process) {
+	for r := range 1 + m.intN(12) {
+		size := 1 + m.intN(5)
+		m.mu.Lock()
+		first := len(m.events)
+		began := m.now()
+		for range size {
+			m.events = append(m.events, published{began: began})
+		}
+		m.mu.Unlock()
+		batch := make([]event.Event, size)
+		for i := range batch {
+			batch[i] = testEvent(strconv.Itoa(first+i), []string{"a", "b"}[(first+i)%2])
+		}
+		err := p.Publish(m.t.Context(), testTopicUID, batch)
+		m.mu.Lock()
+		ended := m.now()
+		for i := range size {
+			e := &m.events[first+i]
+			e.ended, e.acked = ended, err == nil
+		}
+		m.mu.Unlock()
+		if err != nil {
+			return
+		}
+		time.Sleep(time.Duration(r%3) * 10 * time.Millisecond)
+	}
+}
+
+// change alters a filter, deletes an event subscription and creates another one
+// under its name, as the management plane would: the record first.
+func (m *simulation) change(p *process) {
+	ctx, cancel := context.WithTimeout(m.t.Context(), 20*time.Second) // a dead process answers nothing
+	defer cancel()
+	for range m.intN(4) {
+		time.Sleep(time.Duration(m.intN(40)) * time.Millisecond)
+		m.mu.Lock()
+		es := *m.records[simChanging]
+		f := simFilters[m.rng.IntN(len(simFilters))]
+		es.Filter = f.filter
+		es.FilterGeneration++
+		m.records[simChanging] = &es
+		m.versions[uint64(es.UID)] = append(m.versions[uint64(es.UID)], version{wants: f.wants, began: m.now()})
+		m.mu.Unlock()
+		if !m.activate(ctx, p, &es) {
+			return
+		}
+	}
+	if !m.chance(3) {
+		return
+	}
+	m.mu.Lock()
+	old := m.records[simFleeting]
+	delete(m.records, simFleeting)
+	if old != nil {
+		m.deleted[uint64(old.UID)] = true
+		m.versions[uint64(old.UID)] = append(m.versions[uint64(old.UID)], version{wants: simFilters[3].wants, began: m.now()})
+	}
+	m.mu.Unlock()
+	if old != nil {
+		if p.Deactivate(ctx, old.UID) != nil {
+			return
+		}
+		m.inForce(old.UID)
+	}
+	m.mu.Lock()
+	es := testSubscription(6, filter.Filter{})
+	es.UID = resource.UID(0x600 + m.tick)
+	m.records[simFleeting] = es
+	m.versions[uint64(es.UID)] = []version{{wants: simFilters[3].wants}, {wants: simFilters[0].wants, began: m.now()}}
+	m.mu.Unlock()
+	m.activate(ctx, p, es)
+}
+
+func (m *simulation) activate(ctx context.Context, p *process, es *resource.EventSubscription) bool {
+	if p.Activate(ctx, es) != nil {
+		return false
+	}
+	m.inForce(es.UID)
+	return true
+}
+
+// inForce notes that the newest version is.
+func (m *simulation) inForce(uid resource.UID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := m.versions[uint64(uid)]
+	v[len(v)-1].done = m.now()
+}
+
+// replay asks for some dead letters again.
+func (m *simulation) replay(p *process) {
+	ctx, cancel := context.WithTimeout(m.t.Context(), 20*time.Second)
+	defer cancel()
+	time.Sleep(time.Duration(m.intN(100)) * time.Millisecond)
+	ids, err := p.DeadLetters(ctx, 0)
+	if err != nil {
+		m.t.Error(err)
+	}
+	for _, id := range ids {
+		if m.chance(2) && p.Replay(ctx, id) != nil && p.h.isDead() {
+			return
+		}
+	}
 }
 
 // settleAll waits until no delivery is open.
 func settleAll(t *testing.T, p *process) {
 	t.Helper()
-	for range 100_000 {
+	for i := range 10_000 {
 		open := 0
 		for _, s := range p.all() {
 			open += p.Open(resource.UID(s.uid))
@@ -126,98 +325,38 @@ func settleAll(t *testing.T, p *process) {
 			}
 			return
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Duration(min(i+1, 60)) * time.Second)
 	}
 	t.Error("deliveries stay open")
 }
 
-func (w *world) senders(t *testing.T, h *handle, seed uint64, round int) map[string]Sender {
-	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(seed, 2))
-	chance := func(n int) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return rng.IntN(n) == 0
+// note keeps which successes the journal has stored.
+func (m *simulation) note(payload []byte) {
+	found := &successes{}
+	if _, err := readEntries(payload, found); err != nil {
+		m.t.Error(err)
 	}
-	sender := func(name string, judge func(id string) Response) Sender {
-		return senderFunc(func(ctx context.Context, r *Request) Response {
-			if h.arrow() != nil {
-				<-ctx.Done() // a dead process asks nobody
-				return Response{Outcome: Canceled}
-			}
-			ids := idsIn(t, r.Body)
-			if len(ids) != 1 {
-				t.Errorf("body holds %d events: %s", len(ids), r.Body)
-			}
-			key := name + "/" + ids[0]
-			if w.flushed(h.store, name, ids[0], round) {
-				t.Errorf("%s was sent again in round %d, though its success was stored", key, round)
-			}
-			answer := judge(ids[0])
-			if answer.Outcome == Delivered {
-				w.mu.Lock()
-				w.seen[key]++
-				w.mu.Unlock()
-			}
-			if h.arrow() != nil { // answered, and nobody there to hear it
-				<-ctx.Done()
-				return Response{Outcome: Canceled}
-			}
-			return answer
-		})
-	}
-	ok := func(string) Response { return Response{Outcome: Delivered, Status: 200} }
-	return map[string]Sender{
-		"es0": sender("es0", ok),
-		"es1": sender("es1", ok),
-		"es2": sender("es2", func(string) Response {
-			if chance(3) {
-				return Response{Outcome: GenericError, Status: 500}
-			}
-			return ok("")
-		}),
-		"es3": sender("es3", func(id string) Response {
-			if strings.HasSuffix(id, "7") {
-				return Response{Outcome: BadRequest, Status: 400}
-			}
-			return ok("")
-		}),
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range found.all {
+		m.stored[delivered{e.uid, m.idAt(e.pos)}] = true
 	}
 }
 
-// flushed reports whether the journal holds the success of an event's delivery,
-// stored by an earlier process.
-func (w *world) flushed(s *store, name, id string, round int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found := &successes{at: map[string]bool{}}
-	for _, m := range s.journal {
-		if _, err := readEntries(m.Payload, found); err != nil {
-			panic(err)
-		}
+// idAt is the id of the event at a position. The caller holds the store's lock, or
+// is alone.
+func (m *simulation) idAt(pos engine.Position) int {
+	raw := string(m.store.frames[pos.Seq()-1].Records[pos.Index()].Data)
+	id, _, _ := strings.Cut(strings.TrimPrefix(raw, `{"id":"`), `"`)
+	n, err := strconv.Atoi(id)
+	if err != nil {
+		m.t.Error(err)
 	}
-	for key := range found.at {
-		var uid uint64
-		var pos engine.Position
-		if _, err := fmt.Sscanf(key, "%x %d", &uid, &pos); err != nil {
-			panic(err)
-		}
-		if fmt.Sprintf("es%d", uid-0x500) != name {
-			continue
-		}
-		raw := s.frames[pos.Seq()-1].Records[pos.Index()].Data
-		if strings.Contains(string(raw), fmt.Sprintf(`{"id":%q`, id)) {
-			return true
-		}
-	}
-	return false
+	return n
 }
 
-// successes collects the delivered attempts of a journal.
-type successes struct {
-	recovery
-	at map[string]bool
-}
+// successes collects the delivered attempts of a journal message.
+type successes struct{ all []attemptEntry }
 
 func (s *successes) open(openEntry)                       {}
 func (s *successes) closed(uint64, engine.Position, bool) {}
@@ -228,34 +367,149 @@ func (s *successes) gone(uint64)                          {}
 func (s *successes) restate(uint64)                       {}
 func (s *successes) attempt(e attemptEntry) {
 	if e.outcome == Delivered {
-		s.at[fmt.Sprintf("%x %d", e.uid, e.pos)] = true
+		s.all = append(s.all, e)
 	}
 }
 
+// simSender is the handler of one event subscription.
+type simSender struct {
+	m     *simulation
+	h     *handle
+	uid   uint64
+	name  string
+	most  int
+	judge func(ids []int, r *Request) Response
+}
+
+func (s *simSender) Close() {}
+
+func (s *simSender) Send(ctx context.Context, r *Request) Response {
+	if s.h.arrow() != nil {
+		<-ctx.Done() // a dead process asks nobody
+		return Response{Outcome: Canceled}
+	}
+	m := s.m
+	var ids []int
+	for _, id := range idsIn(m.t, r.Body) {
+		n, err := strconv.Atoi(id)
+		if err != nil {
+			m.t.Error(err)
+		}
+		ids = append(ids, n)
+	}
+	if len(ids) == 0 || len(ids) > s.most {
+		m.t.Errorf("%s: body holds %d events", s.name, len(ids))
+	}
+	if r.Replay == "" {
+		m.mu.Lock()
+		for _, id := range ids {
+			if m.stored[delivered{s.uid, id}] {
+				m.t.Errorf("%s %x: event %d was sent in round %d, though its success was stored", s.name, s.uid, id, m.round)
+			}
+		}
+		m.mu.Unlock()
+	}
+	m.mu.Lock()
+	m.sends++
+	m.mu.Unlock()
+	answer := s.judge(ids, r)
+	if answer.Outcome == Delivered {
+		m.mu.Lock()
+		for _, id := range ids {
+			key := delivered{s.uid, id}
+			if r.Replay == "" && m.seen[key] == m.round+1 {
+				m.t.Errorf("%s %x: event %d was delivered twice in round %d", s.name, s.uid, id, m.round)
+			}
+			m.seen[key] = m.round + 1
+		}
+		m.mu.Unlock()
+	}
+	if s.h.arrow() != nil { // answered, and nobody there to hear it
+		<-ctx.Done()
+		return Response{Outcome: Canceled}
+	}
+	return answer
+}
+
+// newSender makes a handler of one process.
+func (m *simulation) newSender(h *handle, es *resource.EventSubscription) Sender {
+	ok := Response{Outcome: Delivered, Status: 200}
+	failed := Response{Outcome: GenericError, Status: 500}
+	bad := Response{Outcome: BadRequest, Status: 400}
+	s := &simSender{m: m, h: h, uid: uint64(es.UID), name: es.Name, most: 1}
+	switch es.Name {
+	case simFailing:
+		s.judge = func([]int, *Request) Response {
+			if m.chance(3) {
+				return failed
+			}
+			return ok
+		}
+	case simRefusing:
+		s.judge = func(ids []int, r *Request) Response {
+			if ids[0]%10 == 7 && (r.Replay == "" || m.chance(2)) {
+				return bad
+			}
+			return ok
+		}
+	case simBatching:
+		s.most = simBatch
+		s.judge = func(ids []int, _ *Request) Response {
+			for _, id := range ids {
+				if id%10 == 5 {
+					return bad
+				}
+			}
+			if m.chance(8) {
+				return failed
+			}
+			return ok
+		}
+	case simBlocking:
+		s.judge = func([]int, *Request) Response {
+			if m.chance(3) {
+				time.Sleep(time.Duration(m.intN(3000)) * time.Millisecond)
+			}
+			return ok
+		}
+	default:
+		s.judge = func([]int, *Request) Response { return ok }
+	}
+	return s
+}
+
 // check holds the end of a simulation against what was promised.
-func (w *world) check(t *testing.T, s *store, subs []*resource.EventSubscription, acked map[string]bool) {
-	t.Helper()
-	buried := map[string]bool{}
-	for key := range s.table {
+func (m *simulation) check() {
+	m.t.Helper()
+	buried := map[delivered]bool{}
+	for key := range m.store.table {
 		uid, pos, err := parseLetterID(strings.Replace(key, "/", "-", 1))
 		if err != nil {
-			t.Fatal(err)
+			m.t.Fatal(err)
 		}
-		raw := string(s.frames[pos.Seq()-1].Records[pos.Index()].Data)
-		id, _, _ := strings.Cut(strings.TrimPrefix(raw, `{"id":"`), `"`)
-		buried[fmt.Sprintf("es%d/%s", uid-0x500, id)] = true
+		buried[delivered{uid, m.idAt(pos)}] = true
 	}
-	for id := range acked {
-		for i, es := range subs {
-			var n int
-			_, _ = fmt.Sscan(id, &n)
-			if i == 1 && n%2 == 1 {
-				continue // its filter wants subjects that begin with a
+	for uid, versions := range m.versions {
+		for id, e := range m.events {
+			wanted, unwanted := true, true // by every filter it may have met
+			for i, v := range versions {
+				if v.began > e.ended || i+1 < len(versions) && versions[i+1].done != 0 && versions[i+1].done < e.began {
+					continue
+				}
+				wanted = wanted && v.wants(id)
+				unwanted = unwanted && !v.wants(id)
 			}
-			key := es.Name + "/" + id
-			if w.seen[key] == 0 && !buried[key] {
-				t.Errorf("acknowledged event %s was neither delivered to nor dead-lettered for %s", id, es.Name)
+			key := delivered{uid, id}
+			arrived := m.seen[key] != 0 || buried[key]
+			if e.acked && wanted && !arrived && !m.deleted[uid] {
+				m.t.Errorf("acknowledged event %d was neither delivered to nor dead-lettered for %x", id, uid)
+			}
+			if unwanted && arrived {
+				m.t.Errorf("event %d reached %x, whose filter did not want it", id, uid)
 			}
 		}
+	}
+	if m.t.Failed() {
+		m.t.Log(fmt.Sprintf("%d events, %d rounds, %d journal messages", len(m.events), m.round+1, len(m.store.journal)))
 	}
 }

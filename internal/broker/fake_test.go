@@ -29,6 +29,7 @@ type store struct {
 	journal []engine.JournalEntry
 	table   map[string][]byte
 	floor   uint64
+	noted   func(payload []byte) // told of each journal message as it is stored
 }
 
 func newStore() *store { return &store{table: map[string][]byte{}, first: 1} }
@@ -40,6 +41,9 @@ type handle struct {
 	*store
 	onCommit func(*engine.Frame)
 	appendMu sync.Mutex // one writer: commits reach the broker in order
+
+	tune    func(*Config) // changes what a broker is made of
+	failPut func() bool   // whether the dead-letter store refuses this time
 
 	killMu sync.Mutex
 	left   int // operations until the kill; negative = never
@@ -154,6 +158,9 @@ func (j fakeJournal) Append(_ context.Context, payload []byte) (seq uint64, err 
 	err = j.guard(func() {
 		seq = uint64(len(j.journal) + 1)
 		j.journal = append(j.journal, engine.JournalEntry{Seq: seq, Payload: slices.Clone(payload)})
+		if j.noted != nil {
+			j.noted(payload)
+		}
 	})
 	return seq, err
 }
@@ -183,6 +190,9 @@ func (j fakeJournal) Bytes() int64                        { return 0 }
 type fakeTable struct{ *handle }
 
 func (t fakeTable) Put(_ context.Context, key string, value []byte) error {
+	if t.failPut != nil && t.failPut() {
+		return errors.New("the store refused")
+	}
 	return t.guard(func() { t.table[key] = slices.Clone(value) })
 }
 
@@ -232,10 +242,14 @@ const testTopicUID = resource.UID(0x70)
 func startProcess(t *testing.T, h *handle, senders map[string]Sender, subs ...*resource.EventSubscription) *process {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	b, err := New(ctx, Config{
+	cfg := Config{
 		Log: fakeLog{h}, Journal: fakeJournal{h}, DeadLetters: fakeTable{h}, Logger: slog.New(slog.DiscardHandler),
 		NewSender: func(es *resource.EventSubscription) (Sender, error) { return senders[es.Name], nil },
-	})
+	}
+	if h.tune != nil {
+		h.tune(&cfg)
+	}
+	b, err := New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,13 +14,16 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-// Bounds of one event subscription.
+// Bounds of one event subscription, variables for tests that need to meet them.
+var (
+	maxReady = 4096   // deliveries that wait for a worker
+	maxOpen  = 10_000 // deliveries that are not settled
+)
+
 const (
-	maxReady       = 4096   // deliveries that wait for a worker
-	maxOpen        = 10_000 // deliveries that are not settled
-	maxConcurrency = 64     // attempts at a time
-	maxHeld        = 64     // attempts that timed out and whose answer may still come
-	maxBatchers    = 4      // attempts at a time while batches are not full
+	maxConcurrency = 64 // attempts at a time
+	maxHeld        = 64 // attempts that timed out and whose answer may still come
+	maxBatchers    = 4  // attempts at a time while batches are not full
 )
 
 // Answer times. Source: spec/delivery.md section 3.2.
