@@ -25,7 +25,8 @@ class Request:
 class Handler:
     """Consents to handshakes and takes every event, unless told otherwise:
     refuse answers every request with 403, silent answers handshakes with 200 and
-    nothing else, hang leaves every delivery without an answer."""
+    nothing else, fail answers every delivery with 500, hang leaves it without an
+    answer."""
 
     def __init__(self, behaviour: str = "consent", port: int = 0):
         self.behaviour = behaviour
@@ -113,6 +114,8 @@ class Handler:
                 elif kind == "Notification" and handler.behaviour == "hang":
                     handler._closed.wait()
                     self.close_connection = True
+                elif kind == "Notification" and handler.behaviour == "fail":
+                    self.answer(500)
                 else:
                     self.answer(200)
 
