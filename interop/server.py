@@ -40,10 +40,9 @@ class Server:
     def __init__(self, url: str, token: str, ca: str):
         self.url, self.token, self.ca = url, token, ca
 
-    def management(self, credential=None) -> EventGridManagementClient:
-        return EventGridManagementClient(
-            credential or StaticToken(self.token), SUBSCRIPTION, base_url=self.url,
-            credential_scopes=[AUDIENCE], connection_verify=self.ca, polling_interval=1)
+    def management(self, credential=None, **options) -> EventGridManagementClient:
+        return EventGridManagementClient(credential or StaticToken(self.token), SUBSCRIPTION, **{
+            "base_url": self.url, "credential_scopes": [AUDIENCE], "connection_verify": self.ca, "polling_interval": 1, **options})
 
     def record(self, method: str, path: str, **properties) -> dict:
         """Records a lifecycle fact at a path of the default workspace."""

@@ -88,6 +88,32 @@ def test_bad_topic(management, case, name, topic, code):
     assert refusal.value.error.message
 
 
+@pytest.mark.parametrize("version", ["2018-01-01", "2021-10-15-preview", "2022-06-15", "2025-02-15", "2031-12-31"])
+def test_every_api_version(server, make_topic, version):
+    topic, _ = make_topic()
+    with server.management(api_version=version) as client:
+        got = client.topics.get(GROUP, topic.name)
+        assert (got.id, got.endpoint, got.input_schema) == (topic.id, topic.endpoint, "EventGridSchema")
+        assert client.topics.begin_create_or_update(GROUP, topic.name, Topic(location="local")).result().provisioning_state == "Succeeded"
+
+
+def test_malformed_api_version(server):
+    with server.management(api_version="latest") as client, pytest.raises(HttpResponseError) as refusal:
+        list(client.topics.list_by_resource_group(GROUP))
+    assert (refusal.value.status_code, refusal.value.error.code) == (400, "InvalidApiVersionParameter")
+
+
+def test_slashes_and_case_count_for_nothing(server, make_topic, make_handler, unique):
+    """A base_url that ends in a slash, and ids in another case than the resource's."""
+    topic, _ = make_topic()
+    handler, name = make_handler(), unique("es")
+    with server.management(base_url=server.url + "/") as client:
+        made = client.event_subscriptions.begin_create_or_update(topic.id.lower() + "/", name, to(handler)).result()
+        assert made.provisioning_state == "Succeeded" and made.name == name
+        assert client.event_subscriptions.get(topic.id.upper(), name.upper()).name == name
+        client.event_subscriptions.begin_delete(topic.id, name).result()
+
+
 @pytest.mark.parametrize("source", ["topic", "workspace"])
 def test_event_subscription(management, make_topic, make_handler, unique, source):
     operations = management.event_subscriptions
