@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +49,9 @@ func letterKey(id string) string {
 	uid, pos, _ := strings.Cut(id, "-")
 	return uid + "/" + pos
 }
+
+// byPosition compares a delivery of an ordered list with a position.
+func byPosition(d *delivery, pos engine.Position) int { return cmp.Compare(d.pos, pos) }
 
 // parseLetterID takes a dead letter's id apart.
 func parseLetterID(id string) (uid uint64, pos engine.Position, err error) {
@@ -263,6 +268,14 @@ func (b *Broker) Replay(ctx context.Context, id string) error {
 			s.mu.Unlock()
 			return nil // it is on its way already
 		}
+	}
+	if i, open := slices.BinarySearchFunc(s.order, pos, byPosition); open && s.order[i].state < burying {
+		s.mu.Unlock()
+		return nil // a crash came between the letter and the close of its delivery, which is open again
+	} else if open && s.order[i].state == burying || s.lag != 0 && pos >= s.lag || pos.Seq() > b.journal.watermark() {
+		s.mu.Unlock()
+		return fault.New(fault.Conflict, "DeadLetterInProgress",
+			"Dead letter %s is just being stored, or was when the server stopped last time. Replay it in a moment.", id)
 	}
 	if s.openN >= maxOpen {
 		s.mu.Unlock()
