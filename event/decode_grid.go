@@ -12,13 +12,13 @@ const (
 	gridType
 	gridTime
 	gridID
-	gridData
 	gridDataVersion
 	gridMetadataVersion
+	gridData // last, so that Parse need not read it to find the others
 	gridMembers
 )
 
-var gridNames = [gridMembers]string{"topic", "subject", "eventType", "eventTime", "id", "data", "dataVersion", "metadataVersion"}
+var gridNames = [gridMembers]string{"topic", "subject", "eventType", "eventTime", "id", "dataVersion", "metadataVersion", "data"}
 
 // gridRequired is the order in which missing members are noticed.
 // Source: spec/events.md section 1, "Rules worth coding".
@@ -121,15 +121,16 @@ func (d *decoder) storeGrid() {
 	e.Type = d.put(`,"eventType":`, &m[gridType])
 	e.Time = d.put(`,"eventTime":`, &m[gridTime])
 	e.ID = d.putText(`,"id":`, &m[gridID])
-	if m[gridData].kind != None {
-		d.put(`,"data":`, &m[gridData])
-		e.Data = d.block[len(d.block)-len(m[gridData].value):]
-	}
 	if m[gridDataVersion].kind == None {
 		m[gridDataVersion] = noText
 	}
 	e.DataVersion = d.put(`,"dataVersion":`, &m[gridDataVersion])
-	d.block = append(d.block, `,"metadataVersion":"1"}`...)
+	d.block = append(d.block, `,"metadataVersion":"1"`...)
+	if m[gridData].kind != None {
+		d.put(`,"data":`, &m[gridData])
+		e.Data = d.block[len(d.block)-len(m[gridData].value):]
+	}
+	d.block = append(d.block, '}')
 	e.Raw = d.block[start:len(d.block):len(d.block)]
 	d.events = append(d.events, e)
 }

@@ -72,7 +72,8 @@ func Encode(env Envelope, p Payload) (Encoded, error) {
 	w.text(`,"eventType":`, p.EventType())
 	w.text(`,"eventTime":`, env.Time.UTC().Format("2006-01-02T15:04:05.0000000Z"))
 	w.text(`,"id":`, env.ID)
-	w.raw = append(w.raw, `,"data":{`...)
+	w.text(`,"dataVersion":`, env.Casing.dataVersion())
+	w.raw = append(w.raw, `,"metadataVersion":"1","data":{`...)
 	p.appendMembers(&w)
 	if w.bad != "" {
 		return Encoded{}, fmt.Errorf("encode %s: property %s is not a finite number", p.EventType(), w.bad)
@@ -80,9 +81,7 @@ func Encode(env Envelope, p Payload) (Encoded, error) {
 	encoded := Encoded{}
 	encoded.ETagAt = w.hole(`"etag":"`)
 	encoded.SequencerAt = w.hole(`,"sequencer":"`)
-	w.text(`},"dataVersion":`, env.Casing.dataVersion())
-	w.raw = append(w.raw, `,"metadataVersion":"1"}`...)
-	encoded.Raw = w.raw
+	encoded.Raw = append(w.raw, `}}`...)
 	return encoded, nil
 }
 

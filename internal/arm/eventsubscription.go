@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -66,7 +67,8 @@ type validationBody struct {
 	Delivering bool `json:"deliveringByFormerSettings"`
 }
 
-// Batch settings without batching. Source: spec/management.md section 5.5.
+// Batch settings as they are shown without batching.
+// Source: spec/management.md section 5.5.
 const (
 	defaultBatchEvents    = 1
 	defaultBatchKilobytes = 64
@@ -86,8 +88,9 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 	}
 	if hook := s.Destination.WebHook; hook != nil {
 		b.Properties.Destination.Properties = webHookBody{
-			EndpointBaseURL: hook.BaseURL, MaxEventsPerBatch: defaultBatchEvents, PreferredBatchSizeInKilobytes: defaultBatchKilobytes,
-			MinimumTLSVersionAllowed: keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
+			EndpointBaseURL: hook.BaseURL, MaxEventsPerBatch: max(hook.MaxEventsPerBatch, defaultBatchEvents),
+			PreferredBatchSizeInKilobytes: cmp.Or(hook.PreferredBatchSizeInKilobytes, defaultBatchKilobytes),
+			MinimumTLSVersionAllowed:      keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
 		}
 	}
 	if !s.Expiration.IsZero() {
@@ -154,8 +157,7 @@ func destinationChange(d fields) *manage.DestinationChange {
 	}
 	p := d.sub("properties")
 	c.EndpointURL = p.text("endpointUrl")
-	onlyDefault(p, "maxEventsPerBatch", defaultBatchEvents)
-	onlyDefault(p, "preferredBatchSizeInKilobytes", defaultBatchKilobytes)
+	c.MaxEventsPerBatch, c.PreferredBatchSizeInKilobytes = p.integer("maxEventsPerBatch"), p.integer("preferredBatchSizeInKilobytes")
 	for _, name := range []string{"azureActiveDirectoryTenantId", "azureActiveDirectoryApplicationIdOrUri"} {
 		if v := p.str(name); v != "" {
 			p.refuse(name, "This server signs deliveries with no Microsoft Entra token: leave %s out.", name)
@@ -170,13 +172,6 @@ func destinationChange(d fields) *manage.DestinationChange {
 	}
 	c.Extra = extra.raw()
 	return c
-}
-
-// onlyDefault refuses a number that would turn batching on.
-func onlyDefault(p fields, name string, only int) {
-	if n := p.integer(name); n != nil && *n != only {
-		p.refuse(name, "The value %d of %s is not supported: this server sends one event per request. Leave it out or use %d.", *n, name, only)
-	}
 }
 
 func getEventSubscription(a *api, r *request) (answer, error) {

@@ -36,6 +36,10 @@ type DestinationChange struct {
 	Type        string
 	EndpointURL *string         // nil keeps the URL of a destination of the same type
 	Extra       json.RawMessage // members that are shown as they came
+
+	// Output batching: each turns it on when given alone, 1 event per batch is off.
+	MaxEventsPerBatch             *int
+	PreferredBatchSizeInKilobytes *int
 }
 
 // RetryPolicyChange is a retry policy as a request gives it.
@@ -70,6 +74,7 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 	switch {
 	case c.Destination != nil:
 		endpoint = v.destination(c.Destination, base.Destination.Type, oldURL, p.CheckURL)
+		v.batch(c.Destination)
 	case put:
 		v.field("destination", "An event subscription needs a destination: send one with endpointType WebHook and properties.endpointUrl.")
 	}
@@ -102,8 +107,48 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 		want.Destination = resource.Destination{Type: resource.DestinationWebHook, WebHook: &resource.WebHook{
 			SealedURL: sealed, BaseURL: secret.MaskURL(endpoint), Extra: c.Destination.Extra,
 		}}
+		want.Destination.WebHook.MaxEventsPerBatch, want.Destination.WebHook.PreferredBatchSizeInKilobytes = c.Destination.batching()
 	}
 	return want, endpoint, nil
+}
+
+// Batch limits, and what one setting means when only the other is given.
+// Source: spec/delivery.md section 5.
+const (
+	maxBatchEvents        = 5000
+	maxBatchKilobytes     = 1024
+	defaultBatchKilobytes = 64
+)
+
+// batching returns the batch settings that are stored, 0 and 0 for none.
+func (d *DestinationChange) batching() (events, kilobytes int) {
+	switch {
+	case d.MaxEventsPerBatch == nil && d.PreferredBatchSizeInKilobytes == nil:
+		return 0, 0
+	case d.MaxEventsPerBatch == nil:
+		return maxBatchEvents, *d.PreferredBatchSizeInKilobytes
+	case *d.MaxEventsPerBatch == 1:
+		return 0, 0
+	case d.PreferredBatchSizeInKilobytes == nil:
+		return *d.MaxEventsPerBatch, defaultBatchKilobytes
+	}
+	return *d.MaxEventsPerBatch, *d.PreferredBatchSizeInKilobytes
+}
+
+// batch checks the batch settings.
+func (v *checker) batch(d *DestinationChange) {
+	for _, s := range []struct {
+		name string
+		n    *int
+		most int
+	}{
+		{"maxEventsPerBatch", d.MaxEventsPerBatch, maxBatchEvents},
+		{"preferredBatchSizeInKilobytes", d.PreferredBatchSizeInKilobytes, maxBatchKilobytes},
+	} {
+		if s.n != nil && (*s.n < 1 || *s.n > s.most) {
+			v.field("destination.properties."+s.name, "The value %d of %s is out of range: use 1 to %d.", *s.n, s.name, s.most)
+		}
+	}
 }
 
 // defaultDelivery is the delivery schema where the request names none. Event Grid

@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 		return fmt.Errorf("listen on %s: %w", cfg.Listen, err)
 	}
 	defer func() { _ = listener.Close() }()
-	s := &server{cfg: cfg, log: logger, registry: registry, engine: eng, listener: listener}
+	s := &server{cfg: cfg, log: logger, registry: registry, engine: eng, listener: listener, stopping: make(chan struct{})}
 	if err := s.wire(ctx, signing); err != nil {
 		return err
 	}
@@ -108,6 +108,7 @@ type server struct {
 	listener net.Listener
 	origin   string // public URL
 	ca       *authority
+	stopping chan struct{} // closed when the server stops: ends answers that never end
 
 	broker     *broker.Broker
 	plane      *manage.Plane
@@ -206,7 +207,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		identity: issuer.New(tokens, directory),
 		management: arm.NewHandler(arm.Config{
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: s.origin,
-			Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
+			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
 		}),
 		metrics: metricsHandler(s.registry), authenticate: tokens.Authenticate, reasons: s.reasons, ca: s.ca, origin: s.origin,
 		hosts: hosts, insecure: s.cfg.InsecureHTTP,
@@ -289,6 +290,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 
 	<-running.Done()
 	s.log.Info("server stops")
+	close(s.stopping)
 	grace, cancel := context.WithTimeout(base, shutdownGrace)
 	defer cancel()
 	for _, h := range []*http.Server{clear, secure} {
