@@ -349,7 +349,7 @@ func (s *subscription) wakeBy(at time.Time) {
 // signalRoom tells a dispatcher that waits that there is a place. The caller holds
 // s.mu.
 func (s *subscription) signalRoom() {
-	if s.waiting && s.hasRoom() {
+	if s.waiting && s.queue.len() <= maxReady-roomAtOnce && s.openN <= maxOpen-roomAtOnce {
 		select {
 		case s.room <- struct{}{}:
 		default:

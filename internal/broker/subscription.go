@@ -145,6 +145,10 @@ func newSubscription(b *Broker, uid, topic uint64) *subscription {
 // live reports whether new events of the live log are handed to it.
 func (s *subscription) live() bool { return s.lag == 0 }
 
+// roomAtOnce is how many places a full queue must have before those who wait for
+// one are told: each is worth more than a switch of goroutines.
+const roomAtOnce = 128
+
 // hasRoom reports whether n more deliveries may be handed out.
 func (s *subscription) hasRoom() bool { return s.queue.len() < maxReady && s.openN < maxOpen }
 
