@@ -22,7 +22,11 @@ type attempt struct {
 
 // pump starts workers for what waits. The caller holds s.mu.
 func (s *subscription) pump(now time.Time) {
-	if s.deleted || s.draining || !s.breaker.admits(now) {
+	if s.deleted || s.draining {
+		return
+	}
+	if !s.breaker.admits(now) {
+		s.arm(now) // nothing else may be there to wake it when the rest is over
 		return
 	}
 	limit, batch := s.limit, s.cfg.Load().maxBatch

@@ -1,0 +1,480 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// TestLateAnswers: after 30 s the attempt has failed; an answer within three
+// minutes still counts. Source: spec/delivery.md section 3.2.
+func TestLateAnswers(t *testing.T) {
+	late := func(n int, d time.Duration, r Response) func(context.Context, asked) Response {
+		return func(ctx context.Context, a asked) Response { // the first n attempts are late
+			if a.Count < n {
+				if d > a.Hold {
+					return after(ctx, a.Hold, Response{Outcome: TimedOut})
+				}
+				return after(ctx, d, r)
+			}
+			return answerOK
+		}
+	}
+	for _, tt := range []struct {
+		name     string
+		answer   func(context.Context, asked) Response
+		attempts int
+		failed   uint64
+	}{
+		{"in time", late(9, 29*time.Second, answerOK), 1, 0},
+		{"success after 35 s cancels the retry", late(9, 35*time.Second, answerOK), 1, 1},
+		{"success after the retry began is a duplicate", late(1, 60*time.Second, answerOK), 2, 1},
+		{"failure after 35 s changes nothing", late(1, 35*time.Second, answerFailed), 2, 1},
+		{"no answer at all", late(1, time.Hour, answerOK), 2, 1},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			h := &handler{answer: tt.answer}
+			es := testSubscription(0, filter.Filter{})
+			p := one(t, h, es)
+			publish(t, p.Broker, 0, 1, "a")
+			time.Sleep(32 * time.Second)
+			synctest.Wait()
+			if st, _ := p.Status(es.UID); st.FailedAttempts != tt.failed || st.Waiting != int(tt.failed) {
+				t.Errorf("after 32 s: %+v", st)
+			}
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if n := len(h.got()); n != tt.attempts {
+				t.Errorf("%d attempts, want %d", n, tt.attempts)
+			}
+			if st, _ := p.Status(es.UID); st.Delivered != 1 || st.Open != 0 || st.InFlight != 0 {
+				t.Errorf("at the end: %+v", st)
+			}
+			finish(t, p)
+		})
+	}
+}
+
+// TestHeldAttempts: at most 64 attempts of one event subscription live past 30 s.
+func TestHeldAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quick := true
+		held, cut, flying, most := 0, 0, 0, 0
+		h := &handler{}
+		h.answer = func(ctx context.Context, a asked) Response {
+			if quick {
+				return answerOK
+			}
+			h.mu.Lock()
+			flying++
+			most = max(most, flying)
+			switch a.Hold {
+			case holdTime:
+				held++
+			case answerTime:
+				cut++
+			default:
+				t.Errorf("hold %s", a.Hold)
+			}
+			h.mu.Unlock()
+			r := after(ctx, a.Hold, Response{Outcome: TimedOut})
+			h.mu.Lock()
+			flying--
+			h.mu.Unlock()
+			return r
+		}
+		es := testSubscription(0, filter.Filter{})
+		p := one(t, h, es)
+		publish(t, p.Broker, 0, 200, "a") // concurrency grows
+		synctest.Wait()
+		quick = false
+		publish(t, p.Broker, 200, 300, "a")
+		for range 240 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			s := p.lookup(uint64(es.UID))
+			s.mu.Lock()
+			if s.held > maxHeld || s.workers > maxConcurrency {
+				t.Errorf("%d held, %d workers", s.held, s.workers)
+			}
+			s.mu.Unlock()
+		}
+		if held < maxHeld || cut == 0 || most > maxHeld+maxConcurrency {
+			t.Errorf("%d held, %d cut at 30 s, %d at once", held, cut, most)
+		}
+		finish(t, p)
+	})
+}
+
+// TestProbation: a destination that fails rests, what waits meanwhile was not
+// attempted, one probe goes through at a time, and recovery restores everything.
+// Source: spec/delivery.md section 4.4.
+func TestProbation(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer Response
+		before int           // requests until it rests
+		rest   time.Duration // the first one
+	}{
+		{"ten failures", answerFailed, 10, 10 * time.Second},
+		{"not found", Response{Outcome: NotFound, Status: 404}, 1, 5 * time.Minute},
+		{"name not found", Response{Outcome: ResolutionError}, 1, 5 * time.Minute},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			broken := true
+			h := &handler{}
+			h.answer = func(ctx context.Context, a asked) Response {
+				if broken {
+					return after(ctx, time.Millisecond, tt.answer)
+				}
+				return after(ctx, time.Millisecond, answerOK)
+			}
+			es := testSubscription(0, filter.Filter{})
+			p := one(t, h, es)
+			publish(t, p.Broker, 0, 100, "a")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := len(h.got()); n != tt.before {
+				t.Errorf("%d requests before it rests, want %d", n, tt.before)
+			}
+			st, _ := p.Status(es.UID)
+			if !st.BreakerOpen || st.BreakerUntil.Sub(h.got()[tt.before-1].at.Add(time.Millisecond)) != tt.rest || st.Open != 100 {
+				t.Errorf("resting: %+v", st)
+			}
+			time.Sleep(tt.rest - 2*time.Second)
+			synctest.Wait()
+			if n := len(h.got()); n != tt.before {
+				t.Errorf("%d requests while it rests", n-tt.before)
+			}
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			if n := len(h.got()); n != tt.before+1 {
+				t.Errorf("%d probes", n-tt.before)
+			}
+			if st, _ := p.Status(es.UID); st.BreakerUntil.Sub(h.got()[tt.before].at.Add(time.Millisecond)) != 2*tt.rest {
+				t.Errorf("after the probe: %+v", st)
+			}
+			broken = false
+			time.Sleep(2*tt.rest + 10*time.Minute)
+			synctest.Wait()
+			if st, _ := p.Status(es.UID); st.BreakerOpen || st.Open != 0 || st.Delivered != 100 {
+				t.Errorf("recovered: %+v", st)
+			}
+			counts := map[int]int{}
+			for _, a := range h.got() {
+				counts[a.Count]++
+			}
+			if counts[0] != 100 { // postponing is no attempt: everybody's first request says so
+				t.Errorf("counts %v", counts)
+			}
+			finish(t, p)
+		})
+	}
+}
+
+// TestExpiryWhileResting: what was never attempted is dead-lettered for its time to
+// live only because the destination rests.
+func TestExpiryWhileResting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handler{answer: always(Response{Outcome: NotFound, Status: 404})}
+		es := testSubscription(0, filter.Filter{})
+		es.RetryPolicy.EventTimeToLive = 4
+		p := one(t, h, es)
+		publish(t, p.Broker, 0, 3, "a")
+		time.Sleep(4*time.Minute + time.Second)
+		synctest.Wait()
+		outcomes := map[string]int{}
+		for _, l := range letters(t, p.Broker) {
+			if l.DeadLetterReason != ReasonTimeToLive || (l.DeliveryAttempts == 0) != l.LastDeliveryAttemptTime.IsZero() {
+				t.Errorf("letter %+v", l)
+			}
+			outcomes[fmt.Sprintf("%s %d", l.LastDeliveryOutcome, l.DeliveryAttempts)]++
+		}
+		if want := map[string]int{"NotFound 1": 1, "Probation 0": 2}; !maps.Equal(outcomes, want) {
+			t.Errorf("letters %v, want %v", outcomes, want)
+		}
+		finish(t, p)
+	})
+}
+
+// TestRestWithNothingToRetry: an event that comes while the destination rests, and
+// nothing waits for a retry, is sent when the rest is over.
+func TestRestWithNothingToRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handler{answer: func(_ context.Context, a asked) Response {
+			if a.ids[0] == "0" {
+				return Response{Outcome: Forbidden, Status: 403}
+			}
+			return answerOK
+		}}
+		p := one(t, h, testSubscription(0, filter.Filter{}))
+		publish(t, p.Broker, 0, 1, "a")
+		time.Sleep(time.Minute)
+		publish(t, p.Broker, 1, 1, "a")
+		time.Sleep(4*time.Minute + time.Second)
+		synctest.Wait()
+		if got := h.times(); got["1"] != 1 {
+			t.Errorf("requests %v", got)
+		}
+		finish(t, p)
+	})
+}
+
+// TestPanics: three panics in its attempts dead-letter an event and harm no other.
+func TestPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handler{answer: func(_ context.Context, a asked) Response {
+			if a.ids[0] == "1" {
+				panic("poison")
+			}
+			return answerOK
+		}}
+		p := one(t, h, testSubscription(0, filter.Filter{}))
+		publish(t, p.Broker, 0, 3, "a")
+		settleAll(t, p)
+		if got := h.times(); got["0"] != 1 || got["1"] != 3 || got["2"] != 1 {
+			t.Errorf("attempts %v", got)
+		}
+		if l := letters(t, p.Broker); len(l) != 1 || l[0].DeadLetterReason != ReasonAborted || l[0].LastDeliveryOutcome != "Aborted" {
+			t.Errorf("letters %+v", l)
+		}
+		finish(t, p)
+	})
+}
+
+// TestStop: attempts in flight get the grace time; one that outlasts it is cut,
+// not counted, and made again by the next process.
+func TestStop(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		takes time.Duration
+		again int
+	}{
+		{"answers within the grace time", 4 * time.Second, 0},
+		{"outlasts the grace time", time.Minute, 1},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			store := newStore()
+			es := testSubscription(0, filter.Filter{})
+			first := &handler{t: t, answer: func(ctx context.Context, _ asked) Response { return after(ctx, tt.takes, answerOK) }}
+			p := startProcess(t, store.open(-1), map[string]Sender{"es0": first}, es)
+			publish(t, p.Broker, 0, 2, "a")
+			synctest.Wait()
+			began := time.Now()
+			finish(t, p)
+			if d := time.Since(began); d != min(tt.takes, 5*time.Second) {
+				t.Errorf("the stop took %s", d)
+			}
+			if n := len(first.got()); n != 1 { // concurrency starts at one, and nothing starts while it stops
+				t.Errorf("%d requests of the first process", n)
+			}
+			if first.closed != 1 {
+				t.Errorf("closed %d times", first.closed)
+			}
+			second := &handler{t: t}
+			p = startProcess(t, store.open(-1), map[string]Sender{"es0": second}, es)
+			settleAll(t, p)
+			if got := second.times(); len(got) != 1+tt.again {
+				t.Errorf("the second process sent %v", got)
+			}
+			for _, a := range second.got() {
+				if a.Count != 0 {
+					t.Errorf("count %d: an attempt cut short was counted", a.Count)
+				}
+			}
+			finish(t, p)
+		})
+	}
+}
+
+// workspaceSubscription is testSubscription at a workspace.
+func workspaceSubscription(n int) *resource.EventSubscription {
+	es := testSubscription(n, filter.Filter{})
+	es.Scope = resource.MustID("/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w")
+	return es
+}
+
+// TestRequests holds bodies, content types and header values of both schemas.
+// Source: spec/delivery.md sections 2.1, 2.2 and 5.
+func TestRequests(t *testing.T) {
+	grid := event.Event{Schema: event.EventGridSchema, Raw: []byte(`{"id":"0","topic":"/t","subject":"s","eventType":"T","eventTime":"2026-01-01T00:00:00Z","data":{"n":1.0},"dataVersion":"2","metadataVersion":"1"}`)}
+	cloud := event.Event{Schema: event.CloudEventSchemaV1_0, Raw: []byte(`{"id":"0","source":"/t","type":"T","specversion":"1.0","data":{"n":1.0}}`)}
+	const converted = `"type":"T"`
+	for _, tt := range []struct {
+		name        string
+		workspace   bool
+		schema      event.Schema
+		batch       int
+		event       event.Event
+		contentType string
+		begins      string
+		sequence    bool
+		data, meta  string // header values; meta "" = a batch
+	}{
+		{"grid", false, event.EventGridSchema, 1, grid, contentEvents, `[{`, false, "2", "1"},
+		{"grid of a workspace", true, event.EventGridSchema, 1, grid, contentEvents, `[{`, false, "2", "1"},
+		{"grid in batches", false, event.EventGridSchema, 10, grid, contentEvents, `[{`, false, "", ""},
+		{"cloud event", false, event.CloudEventSchemaV1_0, 1, cloud, contentCloudEvent, `{`, false, "", "1.0"},
+		{"cloud event in batches", false, event.CloudEventSchemaV1_0, 10, cloud, contentCloudEventBatch, `[{`, false, "", ""},
+		{"grid as cloud event", false, event.CloudEventSchemaV1_0, 1, grid, contentCloudEvent, `{`, false, "", "1.0"},
+		{"grid of a workspace as cloud event", true, event.CloudEventSchemaV1_0, 1, grid, contentCloudEvent, `{`, true, "", "1.0"},
+		{"grid of a workspace as cloud events in batches", true, event.CloudEventSchemaV1_0, 10, grid, contentCloudEventBatch, `[{`, true, "", ""},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			h := &handler{}
+			es := testSubscription(0, filter.Filter{})
+			if tt.workspace {
+				es = workspaceSubscription(0)
+			}
+			es.DeliverySchema = tt.schema
+			if tt.batch > 1 {
+				es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: tt.batch, PreferredBatchSizeInKilobytes: 64}
+			}
+			p := one(t, h, es)
+			if err := p.Publish(t.Context(), testTopicUID, []event.Event{tt.event}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			got := h.got()
+			if len(got) != 1 {
+				t.Fatalf("%d requests", len(got))
+			}
+			a, body := got[0], string(got[0].Body)
+			if a.ContentType != tt.contentType || a.Count != 0 || a.Replay != "" || a.Hold != holdTime {
+				t.Errorf("request %+v", a.Request)
+			}
+			if !strings.HasPrefix(body, tt.begins) || strings.HasPrefix(body, "[") != strings.HasSuffix(body, "]") || !strings.Contains(body, `"data":{"n":1.0}`) {
+				t.Errorf("body %s", body)
+			}
+			if tt.schema == event.CloudEventSchemaV1_0 && !strings.Contains(strings.ReplaceAll(body, " ", ""), converted) {
+				t.Errorf("body %s", body)
+			}
+			sequencer := engine.Sequencer(7, engine.At(1, 0))
+			if strings.Contains(body, fmt.Sprintf(`"sequence":%q`, sequencer)) != tt.sequence || strings.Contains(body, "sequence") != tt.sequence {
+				t.Errorf("sequence in %s", body)
+			}
+			switch {
+			case tt.meta == "" && a.Single != nil:
+				t.Errorf("a batch has %+v", a.Single)
+			case tt.meta != "" && (a.Single == nil || *a.Single != SingleEvent{OutputID: sequencer, DataVersion: tt.data, MetadataVersion: tt.meta}):
+				t.Errorf("single %+v", a.Single)
+			}
+			finish(t, p)
+		})
+	}
+}
+
+// TestBatches holds what a batch may be made of and what follows its outcome.
+// Source: spec/delivery.md section 5.
+func TestBatches(t *testing.T) {
+	const big = 3000
+	sized := func(id, size int) event.Event {
+		return testEvent(fmt.Sprint(id), strings.Repeat("s", size))
+	}
+	batching := func(most, kilobytes int) *resource.EventSubscription {
+		es := testSubscription(0, filter.Filter{})
+		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: most, PreferredBatchSizeInKilobytes: kilobytes}
+		return es
+	}
+	for _, tt := range []struct {
+		name   string
+		es     *resource.EventSubscription
+		sizes  []int // of the subjects
+		answer func(context.Context, asked) Response
+		want   []string // requests: "count:ids", in any order
+		letter int
+	}{
+		{"never more than the most", batching(3, 1024), make([]int, 7), nil, []string{"0:0,1,2", "0:3,4,5", "0:6"}, 0},
+		{"the size is a target", batching(100, 8), []int{big, big, big, big}, nil, []string{"0:0,1", "0:2,3"}, 0},
+		{"one that is bigger goes alone", batching(100, 2), []int{big, 1, big, 1, 1}, nil, []string{"0:0", "0:1", "0:2", "0:3,4"}, 0},
+		{"no batching", testSubscription(0, filter.Filter{}), make([]int, 2), nil, []string{"0:0", "0:1"}, 0},
+		{"a failure is everybody's", batching(3, 64), make([]int, 3), func(_ context.Context, a asked) Response {
+			if a.Count == 0 {
+				return answerFailed
+			}
+			return answerOK
+		}, []string{"0:0,1,2", "1:*", "1:*", "1:*"}, 0},
+		{"a bad request is tried one by one", batching(3, 64), make([]int, 3), func(_ context.Context, a asked) Response {
+			if slices.Contains(a.ids, "1") {
+				return Response{Outcome: BadRequest, Status: 400}
+			}
+			return answerOK
+		}, []string{"0:0,1,2", "1:0", "1:1", "1:2"}, 1},
+		{"one too large is tried one by one", batching(3, 64), make([]int, 2), func(_ context.Context, a asked) Response {
+			if len(a.ids) > 1 {
+				return Response{Outcome: PayloadTooLarge, Status: 413}
+			}
+			return answerOK
+		}, []string{"0:0,1", "1:0", "1:1"}, 0},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			h := &handler{answer: tt.answer}
+			p := one(t, h, tt.es)
+			var events []event.Event
+			for id, size := range tt.sizes {
+				events = append(events, sized(id, size))
+			}
+			if err := p.Publish(t.Context(), testTopicUID, events); err != nil {
+				t.Fatal(err)
+			}
+			settleAll(t, p)
+			var got []string
+			counts := map[string]int{}
+			for _, a := range h.got() {
+				got = append(got, fmt.Sprintf("%d:%s", a.Count, strings.Join(a.ids, ",")))
+				counts[fmt.Sprintf("%d:", a.Count)] += len(a.ids)
+			}
+			if slices.Contains(tt.want, "1:*") { // jitter decides who meets whom in the retry
+				if counts["0:"] != len(tt.sizes) || counts["1:"] != len(tt.sizes) || len(counts) != 2 {
+					t.Errorf("requests %v", got)
+				}
+			} else if sorted := slices.Sorted(slices.Values(got)); !slices.Equal(sorted, tt.want) {
+				t.Errorf("requests %v, want %v", sorted, tt.want)
+			}
+			if n := len(letters(t, p.Broker)); n != tt.letter {
+				t.Errorf("%d dead letters", n)
+			}
+			finish(t, p)
+		})
+	}
+}
+
+// TestBatchesOfRecoveredEvents: sizes that are not known after a start do not make
+// a batch of any size.
+func TestBatchesOfRecoveredEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 5000, PreferredBatchSizeInKilobytes: 4}
+		p := startProcess(t, store.open(-1), map[string]Sender{"es0": &handler{t: t, answer: always(answerFailed)}}, es)
+		for id := range 40 {
+			if err := p.Publish(t.Context(), testTopicUID, []event.Event{testEvent(fmt.Sprint(id), strings.Repeat("s", 2000))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		finish(t, p)
+		h := &handler{t: t}
+		p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es)
+		settleAll(t, p)
+		if got := h.times(); len(got) != 40 {
+			t.Errorf("%d events arrived", len(got))
+		}
+		for _, a := range h.got() {
+			if len(a.Body) > 4*(2000+300) {
+				t.Errorf("a batch of %d bytes", len(a.Body))
+			}
+		}
+		finish(t, p)
+	})
+}
