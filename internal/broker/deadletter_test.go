@@ -1,0 +1,196 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+var answerBad = Response{Outcome: BadRequest, Status: 400}
+
+// TestLetterBeforeClose: a delivery stays open until its dead letter is stored,
+// however often the store refuses, and a crash in between loses nothing.
+func TestLetterBeforeClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		hold := store.open(-1)
+		refused := 0
+		hold.failPut = func() bool { refused++; return refused <= 10 }
+		p := startProcess(t, hold, map[string]Sender{"es0": &handler{t: t, answer: always(answerBad)}}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		for refused < 5 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if st, _ := p.Status(es.UID); st.Open != 1 || st.DeadLettered != 0 {
+				t.Fatalf("after %d refusals: %+v", refused, st)
+			}
+		}
+		hold.killMu.Lock()
+		hold.dead = true
+		hold.killMu.Unlock()
+		_ = p.end()
+		hold = store.open(-1)
+		h := &handler{t: t, answer: always(answerBad)}
+		p = startProcess(t, hold, map[string]Sender{"es0": h}, es)
+		settleAll(t, p)
+		if l := letters(t, p.Broker); len(l) != 1 || l[0].DeadLetterReason != ReasonBadRequest || l[0].DeliveryAttempts != 2 || len(h.got()) != 1 || h.got()[0].Count != 1 {
+			t.Errorf("letters %+v, requests %+v", l, h.got())
+		}
+		finish(t, p)
+		p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es)
+		settleAll(t, p)
+		if len(h.got()) != 1 {
+			t.Errorf("closed, and sent again")
+		}
+		finish(t, p)
+	})
+}
+
+// TestReplay: a replay is a new delivery with the sequencer the event always had;
+// its letter goes after its success and is renewed by its failure.
+func TestReplay(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		answer  Response // to the replay
+		restart bool     // a crash between the replay's call and its attempt
+		letters int
+		reason  Reason
+	}{
+		{"succeeds", answerOK, false, 0, ""},
+		{"is refused", Response{Outcome: Forbidden, Status: 403}, false, 1, ReasonForbidden},
+		{"succeeds after a crash", answerOK, true, 0, ""},
+		{"is refused after a crash", Response{Outcome: Forbidden, Status: 403}, true, 1, ReasonForbidden},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			store := newStore()
+			es := testSubscription(0, filter.Filter{})
+			block := tt.restart
+			answer := func(ctx context.Context, a asked) Response {
+				switch {
+				case a.Replay == "":
+					return answerBad
+				case block:
+					<-ctx.Done()
+					return Response{Outcome: Canceled}
+				default:
+					return tt.answer
+				}
+			}
+			h := &handler{t: t, answer: answer}
+			hold := store.open(-1)
+			p := startProcess(t, hold, map[string]Sender{"es0": h}, es)
+			began := time.Now()
+			publish(t, p.Broker, 0, 1, "a")
+			settleAll(t, p)
+			first := letters(t, p.Broker)
+			if len(first) != 1 {
+				t.Fatalf("letters %+v", first)
+			}
+			time.Sleep(48 * time.Hour) // its time to live is over: a replay has its own
+			if err := p.Replay(t.Context(), first[0].ID); err != nil {
+				t.Fatal(err)
+			}
+			if tt.restart {
+				if err := p.Replay(t.Context(), first[0].ID); err != nil { // it is on its way already
+					t.Fatal(err)
+				}
+				hold.killMu.Lock()
+				hold.dead = true
+				hold.killMu.Unlock()
+				_ = p.end()
+				block = false
+				p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es)
+			}
+			settleAll(t, p)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			got := h.got()
+			last := got[len(got)-1]
+			if last.Replay != first[0].ID || last.Count != 0 || last.Single.OutputID != first[0].Sequencer ||
+				first[0].Sequencer != engine.Sequencer(7, engine.At(1, 0)) || string(last.Body) != string(got[0].Body) {
+				t.Errorf("replayed as %+v %s", last.Request, last.Body)
+			}
+			left := letters(t, p.Broker)
+			if len(left) != tt.letters {
+				t.Errorf("letters %+v", left)
+			}
+			for _, l := range left {
+				if l.DeadLetterReason != tt.reason || l.DeliveryAttempts != 1 || l.ID != first[0].ID || l.Sequencer != first[0].Sequencer ||
+					!l.PublishTime.Equal(first[0].PublishTime) || l.PublishTime.Sub(began) > time.Second || l.LastDeliveryAttemptTime.Sub(began) < 48*time.Hour {
+					t.Errorf("renewed as %+v", l)
+				}
+			}
+			finish(t, p)
+		})
+	}
+}
+
+// TestReplayRefused: what cannot be replayed is said, and nothing is sent.
+func TestReplayRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handler{answer: always(answerBad)}
+		es := testSubscription(0, filter.Filter{})
+		p := one(t, h, es)
+		publish(t, p.Broker, 0, 1, "a")
+		settleAll(t, p)
+		id := letters(t, p.Broker)[0].ID
+		if err := p.Deactivate(t.Context(), es.UID); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			name, id string
+			kind     fault.Kind
+		}{
+			{"no id", "", fault.NotFound},
+			{"not an id", "letter", fault.NotFound},
+			{"path", "../../0123456789abcdef-0123456789abcdef", fault.NotFound},
+			{"signs", "+123456789abcdef-0123456789abcdef", fault.NotFound},
+			{"unknown", "0123456789abcdef-0123456789abcdef", fault.NotFound},
+			{"its event subscription was deleted", id, fault.Conflict},
+		} {
+			f, is := errors.AsType[*fault.Error](p.Replay(t.Context(), tt.id))
+			if !is || f.Kind != tt.kind {
+				t.Errorf("%s: %v", tt.name, f)
+			}
+			if _, err := p.DeadLetter(t.Context(), tt.id); (err == nil) != (tt.id == id) {
+				t.Errorf("%s: shown: %v", tt.name, err)
+			}
+		}
+		if len(h.got()) != 1 {
+			t.Errorf("requests %+v", h.got())
+		}
+		finish(t, p)
+	})
+}
+
+// TestDeadLettersOfOne lists by event subscription, oldest event first.
+func TestDeadLettersOfOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := testSubscription(0, filter.Filter{}), testSubscription(1, filter.Filter{SubjectBeginsWith: "b"})
+		bad := &handler{t: t, answer: always(answerBad)}
+		p := startProcess(t, newStore().open(-1), map[string]Sender{"es0": bad, "es1": bad}, a, b)
+		publish(t, p.Broker, 0, 2, "a")
+		publish(t, p.Broker, 2, 2, "b")
+		settleAll(t, p)
+		for uid, want := range map[uint64]int{uint64(a.UID): 4, uint64(b.UID): 2, 0: 6, 77: 0} {
+			ids, err := p.DeadLetters(t.Context(), resource.UID(uid))
+			if err != nil || len(ids) != want {
+				t.Errorf("%x: %d letters, want %d, %v", uid, len(ids), want, err)
+			}
+		}
+		ids, _ := p.DeadLetters(t.Context(), b.UID)
+		if want := fmt.Sprintf("[%016x-%016x %016x-%016x]", uint64(b.UID), uint64(engine.At(2, 0)), uint64(b.UID), uint64(engine.At(2, 1))); fmt.Sprint(ids) != want {
+			t.Errorf("got %v, want %s", ids, want)
+		}
+		finish(t, p)
+	})
+}
