@@ -23,6 +23,13 @@ var (
 	firstSeed   = flag.Int("first-seed", 0, "seed of the first crash simulation")
 )
 
+// regressions are seeds that found something. Goroutines run in another order each
+// time, so a seed makes its case likely, not certain.
+var regressions = map[uint64]string{
+	2693:  "a replay beside the delivery that a crash had opened again",
+	10226: "a replay of an event whose frame was still to be matched again",
+}
+
 // TestCrashSimulation kills the process at a random arrow, several times in a row,
 // and starts it again on what was stored, while publishers publish, filters
 // change, event subscriptions come and go, handlers fail, block and refuse, dead
@@ -39,6 +46,11 @@ func TestCrashSimulation(t *testing.T) {
 	ready, open := maxReady, maxOpen
 	maxReady, maxOpen = 8, 24
 	defer func() { maxReady, maxOpen = ready, open }()
+	for seed, what := range regressions {
+		t.Run(fmt.Sprintf("seed=%d/%s", seed, what), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+		})
+	}
 	for seed := *firstSeed; seed < *firstSeed+*simulations && !t.Failed(); seed++ {
 		t.Run("seed="+strconv.Itoa(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { simulate(t, uint64(seed)) })
@@ -311,7 +323,7 @@ func (m *simulation) replay(p *process) {
 	}
 }
 
-// settleAll waits until no delivery is open.
+// settleAll waits until everything is handed out and no delivery is open.
 func settleAll(t *testing.T, p *process) {
 	t.Helper()
 	for i := range 10_000 {
@@ -319,7 +331,7 @@ func settleAll(t *testing.T, p *process) {
 		for _, s := range p.all() {
 			open += p.Open(resource.UID(s.uid))
 		}
-		if open == 0 && p.queue.bytes.Load() == 0 {
+		if _, last := p.cfg.Log.Bounds(); open == 0 && p.journal.watermark() >= last {
 			if err := p.journal.sync(t.Context()); err != nil {
 				t.Fatal(err)
 			}

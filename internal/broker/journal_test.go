@@ -1,0 +1,292 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// messages is how many journal messages there are.
+func (s *store) messages() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.journal)
+}
+
+// TestFlushes: a flush comes 25 ms after the first change, and at once when a
+// caller waits for it or 64 KiB have come together; idle, nothing is written.
+func TestFlushes(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(t *testing.T, p *process)
+		soon   int // messages without any waiting
+		later  int // after 25 ms
+	}{
+		{"nothing", func(*testing.T, *process) {}, 0, 0},
+		{"one event", func(t *testing.T, p *process) { publish(t, p.Broker, 0, 1, "a") }, 0, 1},
+		{"many small ones", func(t *testing.T, p *process) {
+			for i := range 20 {
+				publish(t, p.Broker, i, 1, "a")
+				time.Sleep(time.Millisecond)
+			}
+		}, 0, 1},
+		{"somebody waits", func(t *testing.T, p *process) {
+			publish(t, p.Broker, 0, 1, "a")
+			synctest.Wait()
+			if err := p.journal.sync(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}, 1, 1},
+		{"a changed filter", func(t *testing.T, p *process) {
+			activate(t, p.Broker, withFilter(testSubscription(0, filter.Filter{}), filter.Filter{SubjectBeginsWith: "b"}))
+		}, 1, 1},
+		{"64 KiB", func(t *testing.T, p *process) { publish(t, p.Broker, 0, flushBytes/openEntryBytes+1, "b") }, 1, 1},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			stuck := newExactlyOnce()
+			p := startProcess(t, newStore().open(-1), map[string]Sender{"es0": stuck}, testSubscription(0, filter.Filter{}))
+			time.Sleep(time.Second)
+			before := p.h.messages()
+			tt.change(t, p)
+			synctest.Wait()
+			if n := p.h.messages() - before; n != tt.soon {
+				t.Errorf("%d messages at once, want %d", n, tt.soon)
+			}
+			time.Sleep(flushAfter)
+			synctest.Wait()
+			if n := p.h.messages() - before; n < tt.later || n > tt.later+1 {
+				t.Errorf("%d messages after 25 ms, want %d", n, tt.later)
+			}
+			before = p.h.messages()
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if n := p.h.messages() - before; n != 0 {
+				t.Errorf("%d messages while nothing happens", n)
+			}
+			finish(t, p)
+		})
+	}
+}
+
+// dump is the recovered state of all event subscriptions, for comparison.
+func (r *recovery) dump(uids []uint64) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "W %d\n", r.w)
+	for _, uid := range uids {
+		s := r.subs[uid]
+		if s == nil {
+			fmt.Fprintf(&b, "%x -\n", uid)
+			continue
+		}
+		slices.SortFunc(s.generations, func(a, b generationEntry) int { return int(a.number) - int(b.number) })
+		fmt.Fprintf(&b, "%x lag %s breaker %+v\n", uid, s.lag, s.breaker)
+		for _, g := range s.generations {
+			fmt.Fprintf(&b, "  filter %d from %d %s\n", g.number, g.from, g.filter)
+		}
+		for _, list := range []map[engine.Position]openEntry{s.open, s.replays} {
+			var entries []openEntry
+			for _, e := range list {
+				entries = append(entries, e)
+			}
+			slices.SortFunc(entries, func(a, b openEntry) int { return int(a.pos) - int(b.pos) })
+			for _, e := range entries {
+				fmt.Fprintf(&b, "  %+v\n", e)
+			}
+		}
+		ahead := slices.Clone(r.ahead[uid])
+		slices.Sort(ahead)
+		fmt.Fprintf(&b, "  ahead %v\n", slices.Compact(ahead))
+	}
+	return b.String()
+}
+
+// TestRestatement: whatever happened, a start that reads from the oldest message
+// still needed finds what one that reads everything finds, and what the process
+// that wrote it had in memory; and that is never far back.
+func TestRestatement(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			smallBounds(t, 16, 48)
+			synctest.Test(t, func(t *testing.T) { restate(t, seed) })
+		})
+	}
+}
+
+func restate(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 5))
+	store := newStore()
+	hold := store.open(-1)
+	senders := map[string]Sender{}
+	var subs []*resource.EventSubscription
+	answers := []Response{answerOK, answerOK, answerFailed, answerBad, {Outcome: NotFound, Status: 404}}
+	for i := range 60 {
+		es := testSubscription(i, filter.Filter{})
+		answer := answers[i%len(answers)]
+		senders[es.Name] = senderFunc(func(ctx context.Context, _ *Request) Response { return after(ctx, 3*time.Millisecond, answer) })
+		subs = append(subs, es)
+	}
+	var uids []uint64
+	for _, es := range subs {
+		uids = append(uids, uint64(es.UID))
+	}
+	p := startProcess(t, hold, senders, subs...)
+	for n := range 250 {
+		switch rng.IntN(12) {
+		case 0:
+			i := rng.IntN(len(subs))
+			if s := p.lookup(uint64(subs[i].UID)); s != nil {
+				subs[i] = withFilter(subs[i], filter.Filter{SubjectBeginsWith: []string{"", "a", "b"}[rng.IntN(3)]})
+				_ = p.Activate(t.Context(), subs[i]) // too many filters may wait
+			}
+		case 1:
+			if rng.IntN(5) == 0 {
+				if err := p.Deactivate(t.Context(), subs[rng.IntN(len(subs))].UID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case 2:
+			if ids, _ := p.DeadLetters(t.Context(), 0); len(ids) > 0 {
+				_ = p.Replay(t.Context(), ids[rng.IntN(len(ids))])
+			}
+		default:
+			publish(t, p.Broker, n*10, 1+rng.IntN(4), []string{"a", "b"}[n%2])
+		}
+		time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond)
+		if rng.IntN(10) == 0 {
+			compareReadings(t, store, uids)
+		}
+	}
+	time.Sleep(5 * time.Second)
+	synctest.Wait()
+	compareReadings(t, store, uids)
+	// What is in memory now is what the journal tells.
+	r, err := recoverJournal(t.Context(), fakeJournal{store.open(-1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told, now := r.dump(uids), memory(p.Broker).dump(uids); told != now {
+		t.Errorf("the journal tells\n%s\nmemory has\n%s", told, now)
+	}
+	finish(t, p)
+}
+
+// memory is the state of a broker as a recovery would have it.
+func memory(b *Broker) *recovery {
+	r := &recovery{subs: map[uint64]*recovered{}, ahead: map[uint64][]engine.Position{}, w: b.journal.watermark()}
+	for _, s := range b.all() {
+		var w entryWriter
+		w.buf = message(r.w, 1).buf
+		s.state(&w, r.w)
+		if _, err := readEntries(w.buf, r); err != nil {
+			panic(err)
+		}
+	}
+	return r
+}
+
+// compareReadings reads the journal from the oldest message that the last one
+// names, and from its beginning.
+func compareReadings(t *testing.T, store *store, uids []uint64) {
+	t.Helper()
+	synctest.Wait()
+	short, err := recoverJournal(t.Context(), fakeJournal{store.open(-1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.mu.Lock()
+	last := store.journal[len(store.journal)-1]
+	head, rest, err := readHeader(last.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := engine.JournalEntry{Seq: last.Seq}
+	m := message(head.watermark, 1) // as if everything were still needed
+	whole.Payload = append(m.buf, rest...)
+	all := &handleOfAll{entries: append(slices.Clone(store.journal[:len(store.journal)-1]), whole)}
+	store.mu.Unlock()
+	long, err := recoverJournal(t.Context(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := short.dump(uids), long.dump(uids); a != b {
+		t.Errorf("from message %d of %d:\n%s\nfrom the first:\n%s", head.oldest, last.Seq, a, b)
+	}
+	if back := last.Seq - head.oldest; back > 60 {
+		t.Errorf("a start reads %d messages", back)
+	}
+}
+
+// handleOfAll is a journal to read only.
+type handleOfAll struct {
+	Journal
+	entries []engine.JournalEntry
+}
+
+func (j *handleOfAll) Bounds() (first, last uint64) { return 1, uint64(len(j.entries)) }
+
+func (j *handleOfAll) Read(ctx context.Context, from uint64) iter.Seq2[engine.JournalEntry, error] {
+	return fakeJournal{(&store{journal: j.entries}).open(-1)}.Read(ctx, from)
+}
+
+// TestJournalAheadOfLog: after a power cut at durability "process" the log may end
+// before what the journal tells of. That part is ignored, and new frames in its
+// place reach everybody.
+func TestJournalAheadOfLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		stuck := newExactlyOnce()
+		p := startProcess(t, store.open(-1), map[string]Sender{"es0": stuck}, es)
+		for i := range 10 {
+			publish(t, p.Broker, i, 1, "a")
+		}
+		changed := withFilter(es, filter.Filter{SubjectBeginsWith: "a"})
+		activate(t, p.Broker, changed)
+		finish(t, p)
+		store.frames = store.frames[:4]
+		for range 2 { // also when the second start comes before anything was delivered
+			h := newExactlyOnce()
+			p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, changed)
+			if w := p.journal.watermark(); w != 4 {
+				t.Errorf("watermark %d", w)
+			}
+			finish(t, p)
+		}
+		h := newExactlyOnce()
+		close(h.free)
+		p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, changed)
+		for i := 4; i < 12; i++ {
+			publish(t, p.Broker, i, 1, "a")
+		}
+		publish(t, p.Broker, 99, 1, "b")
+		settleAll(t, p)
+		h.check(t, 12)
+		finish(t, p)
+	})
+}
+
+// TestJournalIsNotOurs: a journal that somebody else writes ends the broker.
+func TestJournalIsNotOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := one(t, &handler{}, testSubscription(0, filter.Filter{}))
+		p.h.mu.Lock()
+		p.h.store.journal = append(p.h.store.journal, engine.JournalEntry{Seq: uint64(len(p.h.store.journal) + 1), Payload: bytes.Clone(p.h.store.journal[0].Payload)})
+		p.h.mu.Unlock()
+		publish(t, p.Broker, 0, 1, "a")
+		if err := <-p.done; err == nil || !strings.Contains(err.Error(), "somebody else") {
+			t.Errorf("it ended with %v", err)
+		}
+		p.stop()
+	})
+}
