@@ -33,9 +33,15 @@ func (m methods) allow() string {
 }
 
 // splitPath cuts a path into decoded segments. Doubled and trailing slashes count
-// for nothing, and a segment is decoded once, after the cut.
-// Source: spec/management.md section 8.1.
+// for nothing, and a segment is decoded once, after the cut. A scope that a client
+// encoded whole, slashes and all, as the Python SDK does for extension topics, is
+// one part of the path and cut again.
+// Source: spec/management.md section 8.1; azure-mgmt-eventgrid 10.4.0,
+// ExtensionTopicsOperations.get.
 func splitPath(escaped string) ([]string, error) {
+	if first, rest, _ := strings.Cut(strings.TrimLeft(escaped, "/"), "/"); len(first) > len(encodedScope) && strings.EqualFold(first[:len(encodedScope)], encodedScope) {
+		escaped = encodedSlash.Replace(first) + "/" + rest
+	}
 	var segments []string
 	for part := range strings.SplitSeq(escaped, "/") {
 		if part == "" {
@@ -49,6 +55,11 @@ func splitPath(escaped string) ([]string, error) {
 	}
 	return segments, nil
 }
+
+// encodedScope begins a scope that was encoded as one segment.
+const encodedScope = "%2Fsubscriptions%2F"
+
+var encodedSlash = strings.NewReplacer("%2F", "/", "%2f", "/")
 
 // openRoute returns the operations of the paths that need no token.
 func openRoute(segments []string) methods {

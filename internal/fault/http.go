@@ -82,7 +82,7 @@ func Write(w http.ResponseWriter, _ *http.Request, err error) {
 func WritePublish(w http.ResponseWriter, _ *http.Request, err error) {
 	f := asFault(w, err)
 	outer := bodyError{Code: statusName(f.Kind), Message: f.Message}
-	if f.Code != "" && f.Code != outer.Code {
+	if f.Code != "" {
 		outer.Details = []bodyError{{Code: f.Code, Message: f.Message}}
 	}
 	writeBody(w, f, outer)

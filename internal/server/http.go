@@ -2,11 +2,13 @@ package server
 
 import (
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -44,6 +46,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"Plain http is answered on this machine only. Use %s%s.", f.origin, path))
 		return
 	}
+	defer drain(w, r)
 	switch {
 	case ingest.Serves(r):
 		f.publish.ServeHTTP(w, r)
@@ -62,6 +65,22 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		f.management.ServeHTTP(w, r)
 	}
+}
+
+const (
+	drainFrom = 256 << 10 // net/http reads smaller rests itself
+	drainMost = 64 << 20
+	drainTime = 5 * time.Second
+)
+
+// drain reads what a refused request still sends, within bounds: a client that is
+// still writing when the connection closes never sees the answer.
+func drain(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength >= 0 && r.ContentLength <= drainFrom {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.CopyN(io.Discard, r.Body, drainMost)
 }
 
 // knows reports whether a Host header names this server: a page of the browser on
