@@ -227,6 +227,7 @@ func TestExpiryWhileLagging(t *testing.T) {
 		for i := range 100 {
 			publish(t, p.Broker, i, 1, "a")
 		}
+		synctest.Wait()
 		if st, _ := p.Status(es.UID); !st.Lagging || st.Open > 16 {
 			t.Errorf("status %+v", st)
 		}

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	simulations = flag.Int("simulations", 300, "how many seeded crash simulations to run")
+	simulations = flag.Int("simulations", 150, "how many seeded crash simulations to run")
 	firstSeed   = flag.Int("first-seed", 0, "seed of the first crash simulation")
 )
 

@@ -84,6 +84,7 @@ func TestGenerations(t *testing.T) {
 				for i := 120; i < 140; i++ { // everything
 					publish(t, p.Broker, i, 1, []string{"a", "b"}[i%2])
 				}
+				synctest.Wait()
 				if st, _ := p.Status(es.UID); st.Lagging != tt.lags {
 					t.Errorf("lagging: %+v", st)
 				}

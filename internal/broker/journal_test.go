@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -289,4 +290,81 @@ func TestJournalIsNotOurs(t *testing.T) {
 		}
 		p.stop()
 	})
+}
+
+// TestRecovery holds what a start makes of some journals.
+func TestRecovery(t *testing.T) {
+	const uid = 5
+	pos := engine.At(7, 1)
+	open := openEntry{uid: uid, pos: pos, attempts: 1, outcome: Busy, status: 503, published: 1, due: 2, last: 1}
+	replay := openEntry{uid: uid, pos: pos, replay: true, published: 3}
+	success := attemptEntry{uid: uid, pos: pos, number: 2, outcome: Delivered, status: 200}
+	failure := attemptEntry{uid: uid, pos: pos, number: 2, outcome: Busy, status: 503}
+	type messages [][]any
+	for _, tt := range []struct {
+		name     string
+		w        uint64 // of every message
+		messages messages
+		want     []openEntry
+		ahead    bool
+	}{
+		{"open", 7, messages{{open}}, []openEntry{open}, false},
+		{"a failure leaves it open", 7, messages{{open}, {failure}}, []openEntry{open}, false},
+		{"a success closes it, though the close was not written", 7, messages{{open}, {success}}, nil, false},
+		{"a success closes a replay", 7, messages{{replay}, {success}}, nil, false},
+		{"a close is the delivery's, not the replay's", 7, messages{{open, replay}, {closedEntry{uid, pos, false}}}, []openEntry{replay}, false},
+		{"a close is the replay's, not the delivery's", 7, messages{{open, replay}, {closedEntry{uid, pos, true}}}, []openEntry{open}, false},
+		{"a success above the watermark is kept", 6, messages{{success}}, nil, true},
+		{"and outlives a statement", 6, messages{{success}, {plainEntry{tagRestate, uid}}}, nil, true},
+		{"a failure above the watermark is not", 6, messages{{failure}}, nil, false},
+		{"a statement replaces", 7, messages{{open}, {plainEntry{tagRestate, uid}, replay}}, []openEntry{replay}, false},
+		{"a deleted one is forgotten", 7, messages{{open}, {plainEntry{tagGone, uid}}}, nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStore()
+			for i, entries := range tt.messages {
+				m := message(tt.w, 1)
+				for _, e := range entries {
+					m.write(e)
+				}
+				s.journal = append(s.journal, engine.JournalEntry{Seq: uint64(i + 1), Payload: m.buf})
+			}
+			r, err := recoverJournal(t.Context(), fakeJournal{s.open(-1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []openEntry
+			if sub := r.subs[uid]; sub != nil {
+				got = slices.AppendSeq(slices.Collect(maps.Values(sub.open)), maps.Values(sub.replays))
+			}
+			if !slices.Equal(got, tt.want) || (len(r.ahead[uid]) > 0) != tt.ahead || (r.aheadSince != 0) != tt.ahead {
+				t.Errorf("open %+v, ahead %v since %d", got, r.ahead, r.aheadSince)
+			}
+		})
+	}
+}
+
+// TestRejoinedAheadOfWatermark: one that became live at a place the journal's
+// watermark has not reached is still stated as read up to there, with what is open.
+func TestRejoinedAheadOfWatermark(t *testing.T) {
+	b := &Broker{attempts: t.Context()}
+	s := newSubscription(b, 5, 6)
+	s.addGeneration(generation{number: 1, from: 1, raw: []byte("{}")})
+	s.rejoined = 10
+	s.order = []*delivery{{sub: s, pos: engine.At(8, 0)}, {sub: s, pos: engine.At(11, 0)}}
+	for _, tt := range []struct {
+		w    uint64
+		lag  engine.Position
+		open int
+	}{{7, engine.At(10, 0), 2}, {8, engine.At(10, 0), 2}, {9, 0, 1}, {11, 0, 2}} {
+		m := message(tt.w, 1)
+		s.state(m, tt.w)
+		r := &recovery{subs: map[uint64]*recovered{}, ahead: map[uint64][]engine.Position{}}
+		if _, err := readEntries(m.buf, r); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.subs[5]; got.lag != tt.lag || len(got.open) != tt.open {
+			t.Errorf("at watermark %d: lag %s and %d open, want %s and %d", tt.w, got.lag, len(got.open), tt.lag, tt.open)
+		}
+	}
 }
