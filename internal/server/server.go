@@ -42,6 +42,7 @@ type Ready struct {
 }
 
 const (
+	fullPart      = 0.95 // of its quota at which the log is called full: the next request may be refused
 	idleTime      = 2 * time.Minute
 	headerTime    = 10 * time.Second
 	shutdownGrace = 5 * time.Second
@@ -251,7 +252,7 @@ func (s *server) reasons() []string {
 	if err := s.engine.Partition().Err(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
-	if u := s.engine.Partition().Usage(); u.Quota > 0 && u.AboveFloor >= u.Quota {
+	if u := s.engine.Partition().Usage(); u.Quota > 0 && float64(u.AboveFloor) >= fullPart*float64(u.Quota) {
 		reason := fmt.Sprintf("the event log is full: %d of %d bytes wait for handlers", u.AboveFloor, u.Quota)
 		if es, seq, held := s.broker.Held(); held {
 			reason += fmt.Sprintf("; %s holds it from frame %d on", es, seq)
