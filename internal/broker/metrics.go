@@ -2,6 +2,8 @@ package broker
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/carillon-events/carillon/internal/resource"
 )
 
 // metrics are the documented Event Grid metrics, counted in events. Per event
@@ -11,6 +13,7 @@ type metrics struct {
 	published, publishFailed, unmatched, matched, delivered prometheus.Counter
 	publishLatency                                          prometheus.Histogram
 	failed, deadLettered, dropped                           *prometheus.CounterVec
+	processing                                              prometheus.Histogram // of webhooks, the one kind of destination there is
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -34,8 +37,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		deadLettered: vector("eventgrid_dead_lettered_events_total", "DeadLetteredCount", "Events dead-lettered.", "reason"),
 		dropped:      vector("eventgrid_dropped_events_total", "DroppedEventCount", "Events dropped without a dead letter.", "reason"),
 	}
+	processing := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "eventgrid_destination_processing_duration_seconds", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 17),
+		Help: "Time a destination took to answer an attempt. Azure metric: DestinationProcessingDurationInMs.",
+	}, []string{"destination"})
+	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	if r != nil {
-		r.MustRegister(m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped)
+		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped)
 	}
 	return m
 }

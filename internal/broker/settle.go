@@ -39,9 +39,11 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 	case Delivered:
 		s.limit = min(s.limit+1, maxConcurrency)
 		s.settled = now
+	case BadRequest, PayloadTooLarge: // says nothing of the destination's load
 	default:
 		s.limit = max(s.limit/2, 1)
 	}
+	s.b.metrics.processing.Observe(now.Sub(a.started).Seconds())
 	blamed := r.Outcome == BadRequest || r.Outcome == PayloadTooLarge
 	for _, d := range a.deliveries {
 		d.attempts++
