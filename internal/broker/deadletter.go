@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -35,6 +36,19 @@ type Letter struct {
 	LastHTTPStatusCode      int             `json:"lastHttpStatusCode,omitempty"`
 	PublishTime             time.Time       `json:"publishTime"`
 	LastDeliveryAttemptTime time.Time       `json:"lastDeliveryAttemptTime,omitzero"` // zero when no attempt was made
+}
+
+// encode is the stored form. The encoder would compact the event and escape some of
+// its characters: its bytes are put in afterwards.
+func (l *Letter) encode() ([]byte, error) {
+	frame := *l
+	frame.Event = nil
+	raw, err := json.Marshal(frame)
+	if err != nil {
+		return nil, fmt.Errorf("encode dead letter %s: %w", l.ID, err)
+	}
+	before, behind, _ := bytes.Cut(raw, []byte(`"event":null`))
+	return slices.Concat(before, []byte(`"event":`), l.Event, behind), nil
 }
 
 func (l *Letter) schema() event.Schema { return event.Schema(l.InputSchema) }
@@ -184,7 +198,7 @@ func (u *undertaker) store(ctx context.Context, d *delivery, reason Reason) erro
 		}
 	}
 	l.InputSchema, l.Event, l.Sequencer = uint8(e.Schema), e.Raw, sequencer
-	raw, err := json.Marshal(l)
+	raw, err := l.encode()
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/filter"
@@ -132,6 +133,33 @@ func TestReplay(t *testing.T) {
 			finish(t, p)
 		})
 	}
+}
+
+// TestReplayKeepsBytes: what is replayed is the event as it was published, to the
+// byte.
+func TestReplayKeepsBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		raw := `{"id":"0","topic":"\"event\":null","subject":"<a>","eventType":"T","eventTime":"2026-01-01T00:00:00Z",` +
+			`"data":{ "n" : 1.00, "s":"<&>\u2028 " },"dataVersion":"1","metadataVersion":"1"}`
+		h := &handler{answer: always(answerBad)}
+		p := one(t, h, testSubscription(0, filter.Filter{}))
+		if err := p.Publish(t.Context(), testTopicUID, []event.Event{{Schema: event.EventGridSchema, Raw: []byte(raw)}}); err != nil {
+			t.Fatal(err)
+		}
+		settleAll(t, p)
+		l := letters(t, p.Broker)[0]
+		if string(l.Event) != raw {
+			t.Errorf("the letter holds %s", l.Event)
+		}
+		if err := p.Replay(t.Context(), l.ID); err != nil {
+			t.Fatal(err)
+		}
+		settleAll(t, p)
+		if got := h.got(); len(got) != 2 || string(got[1].Body) != "["+raw+"]" {
+			t.Errorf("replayed %s", got[1].Body)
+		}
+		finish(t, p)
+	})
 }
 
 // TestReplayRefused: what cannot be replayed is said, and nothing is sent.
