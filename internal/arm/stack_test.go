@@ -140,9 +140,8 @@ type stack struct {
 
 	stopping chan struct{}
 
-	mu     sync.Mutex
-	answer string // what endpoints do: validate, stay silent, refuse
-	link   string // the last validation link
+	mu   sync.Mutex
+	link string // the last validation link
 }
 
 func newStack(t *testing.T) *stack {
