@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,15 +25,15 @@ func TestLetterBeforeClose(t *testing.T) {
 		store := newStore()
 		es := testSubscription(0, filter.Filter{})
 		hold := store.open(-1)
-		refused := 0
-		hold.failPut = func() bool { refused++; return refused <= 10 }
+		var refused atomic.Int32
+		hold.failPut = func() bool { return refused.Add(1) <= 10 }
 		p := startProcess(t, hold, map[string]Sender{"es0": &handler{t: t, answer: always(answerBad)}}, es)
 		publish(t, p.Broker, 0, 1, "a")
-		for refused < 5 {
+		for refused.Load() < 5 {
 			time.Sleep(time.Second)
 			synctest.Wait()
 			if st, _ := p.Status(es.UID); st.Open != 1 || st.DeadLettered != 0 {
-				t.Fatalf("after %d refusals: %+v", refused, st)
+				t.Fatalf("after %d refusals: %+v", refused.Load(), st)
 			}
 		}
 		hold.killMu.Lock()
@@ -74,12 +75,13 @@ func TestReplay(t *testing.T) {
 		bubble(t, tt.name, func(t *testing.T) {
 			store := newStore()
 			es := testSubscription(0, filter.Filter{})
-			block := tt.restart
+			var block atomic.Bool
+			block.Store(tt.restart)
 			answer := func(ctx context.Context, a asked) Response {
 				switch {
 				case a.Replay == "":
 					return answerBad
-				case block:
+				case block.Load():
 					<-ctx.Done()
 					return Response{Outcome: Canceled}
 				default:
@@ -108,7 +110,7 @@ func TestReplay(t *testing.T) {
 				hold.dead = true
 				hold.killMu.Unlock()
 				_ = p.end()
-				block = false
+				block.Store(false)
 				p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es)
 			}
 			settleAll(t, p)

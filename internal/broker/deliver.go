@@ -15,6 +15,7 @@ import (
 // attempt is one request to a destination, with one delivery or a batch.
 type attempt struct {
 	deliveries []*delivery
+	count      int // earlier attempts, the least of its deliveries
 	started    time.Time
 	hold       time.Duration
 	late       bool // judged TimedOut; its answer, if one comes, is late
@@ -111,6 +112,9 @@ func (s *subscription) next(now time.Time) *attempt {
 		}
 		s.queue.pop()
 		d.state, d.tried = inFlight, true
+		if len(a.deliveries) == 0 || int(d.attempts) < a.count {
+			a.count = int(d.attempts)
+		}
 		a.deliveries = append(a.deliveries, d)
 		if len(a.deliveries) == most {
 			break
@@ -167,7 +171,7 @@ func (s *subscription) send(a *attempt) (r Response) {
 		}
 	}()
 	cfg := s.cfg.Load()
-	req := Request{Hold: a.hold, Count: 1 << 30}
+	req := Request{Hold: a.hold, Count: a.count}
 	var err error
 	if *buf, err = s.encode(cfg, a, &req, (*buf)[:0]); err != nil {
 		if s.ctx.Err() != nil {
@@ -214,7 +218,6 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 		} else {
 			dst = e.AppendEventGrid(dst)
 		}
-		req.Count = min(req.Count, int(d.attempts))
 		if d.replay {
 			req.Replay = d.letterID()
 		}

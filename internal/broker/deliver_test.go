@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,11 +69,11 @@ func TestLateAnswers(t *testing.T) {
 // TestHeldAttempts: at most 64 attempts of one event subscription live past 30 s.
 func TestHeldAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		quick := true
+		var slow atomic.Bool
 		held, cut, flying, most := 0, 0, 0, 0
 		h := &handler{}
 		h.answer = func(ctx context.Context, a asked) Response {
-			if quick {
+			if !slow.Load() {
 				return answerOK
 			}
 			h.mu.Lock()
@@ -97,7 +98,7 @@ func TestHeldAttempts(t *testing.T) {
 		p := one(t, h, es)
 		publish(t, p.Broker, 0, 200, "a") // concurrency grows
 		synctest.Wait()
-		quick = false
+		slow.Store(true)
 		publish(t, p.Broker, 200, 300, "a")
 		for range 240 {
 			time.Sleep(time.Second)
@@ -131,10 +132,10 @@ func TestProbation(t *testing.T) {
 		{"name not found", Response{Outcome: ResolutionError}, 1, 5 * time.Minute},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
-			broken := true
+			var working atomic.Bool
 			h := &handler{}
 			h.answer = func(ctx context.Context, a asked) Response {
-				if broken {
+				if !working.Load() {
 					return after(ctx, time.Millisecond, tt.answer)
 				}
 				return after(ctx, time.Millisecond, answerOK)
@@ -164,7 +165,7 @@ func TestProbation(t *testing.T) {
 			if st, _ := p.Status(es.UID); st.BreakerUntil.Sub(h.got()[tt.before].at.Add(time.Millisecond)) != 2*tt.rest {
 				t.Errorf("after the probe: %+v", st)
 			}
-			broken = false
+			working.Store(true)
 			time.Sleep(2*tt.rest + 10*time.Minute)
 			synctest.Wait()
 			if st, _ := p.Status(es.UID); st.BreakerOpen || st.Open != 0 || st.Delivered != 100 {
