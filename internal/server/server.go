@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net"
@@ -149,14 +150,14 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		return err
 	}
 	directory := access.NewDirectory(store, roles)
-	master, err := secret.LoadOrCreateKey(filepath.Join(s.cfg.Data, "keys", "master.key"))
+	if err := store.Load(ctx); err != nil {
+		return err
+	}
+	master, err := masterKey(filepath.Join(s.cfg.Data, "keys", "master.key"), directory.TenantID() != "")
 	if err != nil {
 		return err
 	}
 	sealer := secret.NewSealer(master)
-	if err := store.Load(ctx); err != nil {
-		return err
-	}
 	owner, err := directory.Bootstrap(ctx, access.OwnerPath(s.cfg.Data), s.origin)
 	if err != nil {
 		return err
@@ -215,6 +216,20 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	}
 	s.handler = telemetry.NewMiddleware(s.log, answerFailure).Wrap(front)
 	return nil
+}
+
+// masterKey reads the key that secrets are sealed with. Only a directory that was
+// never served gets a fresh one: in any other that would leave topics' keys and
+// webhooks' URLs unreadable, and hide that the file is missing.
+func masterKey(path string, served bool) (secret.Key, error) {
+	if !served {
+		return secret.LoadOrCreateKey(path)
+	}
+	key, err := secret.LoadKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return key, fmt.Errorf("the master key %s is missing, and the secrets in this data directory are sealed with it: put the file back from where you keep a copy", path)
+	}
+	return key, err
 }
 
 // guard decides where this server may connect to. One that listens on loopback
