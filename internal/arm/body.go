@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/manage"
@@ -41,6 +42,9 @@ func (r *request) readBody() (fields, error) {
 	}
 	if !json.Valid(raw) {
 		return f, fault.New(fault.Invalid, "InvalidRequestContent", "The request body is not JSON.")
+	}
+	if !utf8.Valid(raw) { // decoding would put other characters in the place of what was sent
+		return f, fault.New(fault.Invalid, "InvalidRequestContent", "The request body is not UTF-8; send it in that encoding.")
 	}
 	if firstByte(raw) != '{' {
 		return f, fault.New(fault.Invalid, "InvalidRequestContent", "The request body is %s; it must be an object.", jsonType(raw))

@@ -172,7 +172,7 @@ func (a *WorkspaceAPI) serveOne(w http.ResponseWriter, r *http.Request, ws resou
 		}
 		return write(w, r, answer{status: http.StatusNoContent})
 	default:
-		f, bodyErr := readProperties(w, r)
+		f, bodyErr := readProperties(w, r, sub.id(ws, names))
 		if bodyErr != nil {
 			return bodyErr
 		}

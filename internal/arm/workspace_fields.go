@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/workspace"
 )
 
@@ -22,12 +23,16 @@ type fields struct {
 	problems *[]*fault.Error
 }
 
-// readProperties reads the body of a request and returns the members of its
-// properties. No body at all is one without properties.
-func readProperties(w http.ResponseWriter, r *http.Request) (fields, error) {
-	body, err := (&request{http: r, w: w}).readBody()
+// readProperties reads the body of a request for id and returns the members of
+// its properties. No body at all is one without properties.
+func readProperties(w http.ResponseWriter, r *http.Request, id resource.ID) (fields, error) {
+	req := &request{http: r, w: w, id: id}
+	body, err := req.readBody()
 	if err != nil {
 		return fields{}, err
+	}
+	if r.Method == http.MethodPut {
+		req.sameResource(body)
 	}
 	return body.sub("properties"), nil
 }
