@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/arm"
+	"github.com/carillon-events/carillon/internal/fault"
 )
 
 // deadLetterView shows a dead letter; its members are those of the documented
@@ -44,6 +46,22 @@ func (a *app) deadLetterScope(cmd *cobra.Command) (name *string, path func() (st
 	}
 }
 
+// byID asks about dead letters that are named by id, which does not say where they
+// are: anywhere in the subscription, or below base when the flags name a place or
+// the caller may only read there.
+func (a *app) byID(cmd *cobra.Command, base string, ask func(base string) (json.RawMessage, error)) (json.RawMessage, error) {
+	for _, place := range []string{"source-resource-id", "event-subscription", "workspace"} {
+		if cmd.Flags().Changed(place) {
+			return ask(base)
+		}
+	}
+	out, err := ask(a.subscriptionID())
+	if fault.Is(err, fault.Forbidden) {
+		return ask(base)
+	}
+	return out, err
+}
+
 func (a *app) deadLetterList() *cobra.Command {
 	cmd := &cobra.Command{Example: `  carillon deadletter list
   carillon deadletter list --event-subscription failed-runs -o json`}
@@ -73,7 +91,9 @@ func (a *app) deadLetterShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		letter, err := s.get(cmd.Context(), base+arm.DeadLettersPath+"/"+args[0])
+		letter, err := a.byID(cmd, base, func(base string) (json.RawMessage, error) {
+			return s.get(cmd.Context(), base+arm.DeadLettersPath+"/"+args[0])
+		})
 		if err != nil {
 			return err
 		}
@@ -102,7 +122,9 @@ func (a *app) deadLetterReplay() *cobra.Command {
 		if len(args) > 0 {
 			body["ids"] = args
 		}
-		replayed, err := s.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", body, nil)
+		replayed, err := a.byID(cmd, base, func(base string) (json.RawMessage, error) {
+			return s.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", body, nil)
+		})
 		if err != nil {
 			return err
 		}
