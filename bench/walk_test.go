@@ -138,20 +138,20 @@ func BenchmarkWalk(b *testing.B) {
 	// delivery costs at least.
 	b.Run("raw/client", func(b *testing.B) {
 		s := newSink(b, b.N)
-		began := cpu(0)
+		began := cpu()
 		b.ResetTimer()
 		post(b, s.url, "", body(1), 64, b.N)
-		reportCPU(b, 0, began, b.N)
+		reportCPU(b, began, b.N)
 		limits.client = rate(b, b.N, 0)
 	})
 	// raw/ingest: the same with 256 connections and no delivery: what a request of
 	// one event costs at least.
 	b.Run("raw/ingest", func(b *testing.B) {
 		s := newSink(b, b.N)
-		began := cpu(0)
+		began := cpu()
 		b.ResetTimer()
 		post(b, s.url, "", body(1), 256, b.N)
-		reportCPU(b, 0, began, b.N)
+		reportCPU(b, began, b.N)
 		limits.ingest = rate(b, b.N, 0)
 	})
 	// raw/packed: the engine alone, 8 publishers of 100 events a request, synced.
@@ -168,7 +168,7 @@ func BenchmarkWalk(b *testing.B) {
 		}
 		var left atomic.Int64
 		left.Store(int64(b.N / 100))
-		began := cpu(0)
+		began := cpu()
 		b.ResetTimer()
 		var wg sync.WaitGroup
 		for range 8 {
@@ -182,7 +182,7 @@ func BenchmarkWalk(b *testing.B) {
 			})
 		}
 		wg.Wait()
-		reportCPU(b, 0, began, b.N)
+		reportCPU(b, began, b.N)
 		limits.packed = rate(b, b.N, 0)
 	})
 	shape := func(name string, in, out, connections int, limit func() float64, bar float64) {
@@ -202,7 +202,7 @@ func BenchmarkWalk(b *testing.B) {
 // walk publishes b.N events, in per request, and waits until all are delivered, up
 // to out per request.
 func walk(b *testing.B, in, out, connections int) {
-	s := servertest.New(b)
+	s := servertest.NewLocal(b) // in this process, as client and server of the raw limits are
 	total := max(b.N/in, 1)
 	handler := newSink(b, total*in)
 	id, _ := s.Topic("bench")
@@ -216,7 +216,7 @@ func walk(b *testing.B, in, out, connections int) {
 		"destination": map[string]any{"endpointType": "WebHook", "properties": hook},
 	}}, nil)
 	payload := body(in)
-	began := cpu(s.PID())
+	began := cpu()
 	b.ResetTimer()
 	post(b, s.HTTP()+"/topics/bench/api/events", keys.Key1, payload, connections, total)
 	select {
@@ -225,8 +225,7 @@ func walk(b *testing.B, in, out, connections int) {
 		b.Fatalf("%d of %d events delivered", handler.count.Load(), handler.want)
 	}
 	b.StopTimer()
-	reportCPU(b, s.PID(), began, total*in)
-	b.ReportMetric(float64(residentMB(s.PID())), "server-MB")
+	reportCPU(b, began, total*in)
 }
 
 // rate reports events per second, and their ratio to a limit.

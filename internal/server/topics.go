@@ -20,8 +20,15 @@ type publishTopics struct {
 	sealer *secret.Sealer
 	log    *slog.Logger
 
-	mu       sync.Mutex // one builder at a time
-	snapshot atomic.Pointer[map[string]publishTopic]
+	changes  atomic.Uint64 // of topics, so far
+	mu       sync.Mutex    // one builder at a time
+	snapshot atomic.Pointer[topicSnapshot]
+}
+
+// topicSnapshot is every topic by lower-case name, as of a number of changes.
+type topicSnapshot struct {
+	changes uint64
+	topics  map[string]publishTopic
 }
 
 type publishTopic struct {
@@ -31,47 +38,47 @@ type publishTopic struct {
 
 func newPublishTopics(store *resource.Store, sealer *secret.Sealer, log *slog.Logger) *publishTopics {
 	t := &publishTopics{store: store, sealer: sealer, log: log}
-	store.Topics.OnChange(func(string) { t.snapshot.Store(nil) })
+	store.Topics.OnChange(func(string) { t.changes.Add(1) })
 	return t
 }
 
 // FindTopic satisfies ingest.Topics.
 func (t *publishTopics) FindTopic(_ context.Context, name, region string) (ingest.Topic, bool, error) {
-	topics := t.snapshot.Load()
-	if topics == nil {
-		topics = t.build()
+	current := t.snapshot.Load()
+	if current == nil || current.changes != t.changes.Load() {
+		current = t.build()
 	}
-	topic, ok := (*topics)[strings.ToLower(name)]
+	topic, ok := current.topics[strings.ToLower(name)]
 	if !ok || region != "" && !strings.EqualFold(region, topic.location) {
 		return ingest.Topic{}, false, nil
 	}
 	return topic.Topic, true, nil
 }
 
-func (t *publishTopics) build() *map[string]publishTopic {
+func (t *publishTopics) build() *topicSnapshot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
-		topics := map[string]publishTopic{}
-		pending := new(map[string]publishTopic) // a change from here on takes it away again
-		t.snapshot.Store(pending)
-		for _, item := range t.store.Topics.List("") {
-			v := &item.Value
-			topic := publishTopic{
-				location: v.Location,
-				Topic:    ingest.Topic{UID: v.UID, ID: v.ID.String(), Schema: v.InputSchema},
-			}
-			for i, sealed := range v.SealedKeys {
-				plain, err := t.sealer.Open(sealed, v.KeyOwner())
-				if err != nil { // an empty key is never valid
-					t.log.Error("key of a topic cannot be opened", telemetry.Topic, v.ID.String(), telemetry.Error, err)
-				}
-				topic.Keys[i] = string(plain)
-			}
-			topics[strings.ToLower(v.ID.Name())] = topic
-		}
-		if t.snapshot.CompareAndSwap(pending, &topics) {
-			return &topics
-		}
+	changes := t.changes.Load() // before the read: a change during it makes the snapshot old at once
+	if current := t.snapshot.Load(); current != nil && current.changes == changes {
+		return current
 	}
+	topics := map[string]publishTopic{}
+	for _, item := range t.store.Topics.List("") {
+		v := &item.Value
+		topic := publishTopic{
+			location: v.Location,
+			Topic:    ingest.Topic{UID: v.UID, ID: v.ID.String(), Schema: v.InputSchema},
+		}
+		for i, sealed := range v.SealedKeys {
+			plain, err := t.sealer.Open(sealed, v.KeyOwner())
+			if err != nil { // an empty key is never valid
+				t.log.Error("key of a topic cannot be opened", telemetry.Topic, v.ID.String(), telemetry.Error, err)
+			}
+			topic.Keys[i] = string(plain)
+		}
+		topics[strings.ToLower(v.ID.Name())] = topic
+	}
+	current := &topicSnapshot{changes: changes, topics: topics}
+	t.snapshot.Store(current)
+	return current
 }

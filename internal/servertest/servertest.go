@@ -122,6 +122,33 @@ func New(t testing.TB, change ...func(*server.Config)) *Server {
 	return s
 }
 
+// NewLocal starts a server on a new directory in this process, for benchmarks: what
+// is measured beside it, in one process too, shares its scheduler and its cores. It
+// stops at the end of the test.
+func NewLocal(t testing.TB) *Server {
+	t.Helper()
+	cfg := server.DefaultConfig()
+	cfg.Data, cfg.Listen, cfg.LogOutput = filepath.Join(t.TempDir(), "data"), "127.0.0.1:0", io.Discard
+	s := &Server{t: t, cfg: cfg, Dir: cfg.Data}
+	ctx, stop := context.WithCancel(context.Background())
+	ready, done := make(chan server.Ready, 1), make(chan error, 1)
+	go func() { done <- server.Run(ctx, cfg, func(r server.Ready) { ready <- r }) }()
+	select {
+	case r := <-ready:
+		s.URL = r.URL
+	case err := <-done:
+		t.Fatal(err)
+	}
+	s.Client = s.client()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("the server did not stop cleanly: %v", err)
+		}
+	})
+	return s
+}
+
 // Restart starts the server again on its directory and returns when it is ready.
 func (s *Server) Restart() {
 	s.t.Helper()
