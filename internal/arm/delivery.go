@@ -303,6 +303,7 @@ func tailEvents(a *api, r *request) (answer, error) {
 }
 
 func (a *api) tail(ctx context.Context, w http.ResponseWriter, sources []manage.Source) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the request is read; the answer has no end
 	ctx, cancel := context.WithCancel(ctx)
 	lines := make(chan broker.TailEvent)
 	var readers sync.WaitGroup

@@ -36,9 +36,10 @@ type openEntry struct {
 	attempts  int
 	outcome   Outcome
 	status    int
-	published int64 // Unix milliseconds, ingest time
-	due       int64 // Unix milliseconds, 0 = at once
-	last      int64 // Unix milliseconds of the last attempt, 0 = none
+	published int64  // Unix milliseconds, ingest time
+	due       int64  // Unix milliseconds, 0 = at once
+	last      int64  // Unix milliseconds of the last attempt, 0 = none
+	reason    Reason // not empty: given up, and its dead letter is being stored
 }
 
 // attemptEntry is the stored form of one attempt: the history of an event.
@@ -99,7 +100,10 @@ func (w *entryWriter) open(e openEntry) {
 	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(e.pos))
 	flags := byte(0)
 	if e.replay {
-		flags = 1
+		flags |= openReplay
+	}
+	if e.reason != "" {
+		flags |= openBurying
 	}
 	w.buf = append(w.buf, flags, byte(e.outcome))
 	w.uvarint(uint64(e.attempts))
@@ -107,8 +111,18 @@ func (w *entryWriter) open(e openEntry) {
 	w.uvarint(uint64(e.published))
 	w.uvarint(uint64(e.due))
 	w.uvarint(uint64(e.last))
+	if e.reason != "" {
+		w.uvarint(uint64(len(e.reason)))
+		w.buf = append(w.buf, e.reason...)
+	}
 	w.end()
 }
+
+// Flags of an open entry.
+const (
+	openReplay  = 1
+	openBurying = 2 // a reason follows the last field
+)
 
 func (w *entryWriter) closed(uid uint64, pos engine.Position, replay bool) {
 	t := tagClosed
@@ -256,9 +270,14 @@ func readEntries(payload []byte, h entryHandler) (journalHeader, error) {
 		uid := e.u64()
 		switch t {
 		case tagOpen:
-			o := openEntry{uid: uid, pos: engine.Position(e.u64()), replay: e.u8()&1 != 0, outcome: Outcome(e.u8())}
+			o := openEntry{uid: uid, pos: engine.Position(e.u64())}
+			flags := e.u8()
+			o.replay, o.outcome = flags&openReplay != 0, Outcome(e.u8())
 			o.attempts, o.status = int(e.uvarint()), int(e.uvarint())
 			o.published, o.due, o.last = int64(e.uvarint()), int64(e.uvarint()), int64(e.uvarint())
+			if flags&openBurying != 0 {
+				o.reason = Reason(e.bytes())
+			}
 			if !e.bad {
 				h.open(o)
 			}

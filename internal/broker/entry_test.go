@@ -77,6 +77,7 @@ func someEntries() []any {
 		openEntry{uid: 1, pos: engine.At(7, 3)},
 		openEntry{uid: farUID, pos: engine.At(1<<48-1, 65535), replay: true, attempts: 29, outcome: Full, status: 599,
 			published: 1767225600000, due: 1767225660000, last: 1767225650000},
+		openEntry{uid: 1, pos: engine.At(7, 4), attempts: 1, outcome: BadRequest, status: 400, reason: ReasonBadRequest},
 		closedEntry{2, engine.At(8, 0), false},
 		closedEntry{2, engine.At(8, 0), true},
 		attemptEntry{uid: 3, pos: engine.At(9, 1), number: 1, start: 1767225600000, duration: 812, outcome: Delivered, status: 200},

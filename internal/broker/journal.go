@@ -373,8 +373,11 @@ func (d *delivery) entry() openEntry {
 		uid: d.sub.uid, pos: d.pos, replay: d.replay, attempts: int(d.attempts), outcome: d.outcome,
 		status: int(d.status), published: millis(d.published), last: millis(d.last),
 	}
-	if d.state == delayed {
+	switch d.state {
+	case delayed:
 		e.due = millis(d.due)
+	case burying:
+		e.reason = d.reason.reason()
 	}
 	return e
 }

@@ -1,6 +1,9 @@
 package broker
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // retryDelays is the wait before attempt n+2, counted from the end of attempt
 // n+1; the last one repeats.
@@ -93,6 +96,24 @@ const (
 	ReasonTooLarge     Reason = "UndeliverableDueToHttpRequestEntityTooLarge"
 	ReasonAborted      Reason = "UndeliverableDueToAbortedAttempts"
 )
+
+// reasonCode is a Reason in one byte, as deliveries keep it.
+type reasonCode uint8
+
+var reasons = [...]Reason{
+	ReasonMaxAttempts, ReasonTimeToLive, ReasonBadRequest, ReasonUnauthorized, ReasonForbidden, ReasonTooLarge, ReasonAborted,
+}
+
+func codeOf(r Reason) reasonCode {
+	return reasonCode(slices.Index(reasons[:], r) + 1)
+}
+
+func (c reasonCode) reason() Reason {
+	if c == 0 {
+		return ""
+	}
+	return reasons[c-1]
+}
 
 // maxAborts is how many panics in its attempts an event may cause.
 const maxAborts = 3

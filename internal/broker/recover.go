@@ -236,6 +236,11 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 				s.known = append(s.known, e.pos)
 			}
 		}
+		if e.reason != "" {
+			d.state, d.reason = burying, codeOf(e.reason)
+			s.b.undertaker.take(d, e.reason)
+			continue
+		}
 		if e.due == 0 {
 			s.queue.push(d)
 			continue

@@ -117,9 +117,11 @@ func (s *subscription) settleLate(a *attempt, r Response) {
 }
 
 // bury gives d up for a reason: it stays open until its dead letter is stored. The
+// journal learns that it is given up, so that no start attempts it again. The
 // caller holds s.mu.
 func (s *subscription) bury(d *delivery, reason Reason) {
-	d.state = burying
+	d.state, d.reason = burying, codeOf(reason)
+	s.b.journal.dirtied(d)
 	s.b.undertaker.take(d, reason)
 }
 

@@ -57,11 +57,12 @@ type delivery struct {
 	aborts    uint8
 	outcome   Outcome // of the last attempt
 	state     deliveryState
-	alone     bool // never again in a batch: one with it was refused as bad
-	replay    bool // its body is in the dead letters
-	stated    bool // the journal has it as open
-	dirty     bool // in the journal's list for the next flush
-	tried     bool // attempted since this process started
+	reason    reasonCode // why it is given up, while burying
+	alone     bool       // never again in a batch: one with it was refused as bad
+	replay    bool       // its body is in the dead letters
+	stated    bool       // the journal has it as open
+	dirty     bool       // in the journal's list for the next flush
+	tried     bool       // attempted since this process started
 }
 
 // config is what an event subscription's record says about delivery, replaced as

@@ -46,6 +46,7 @@ const (
 	fullPart      = 0.95 // of its quota at which the log is called full: the next request may be refused
 	idleTime      = 2 * time.Minute
 	headerTime    = 10 * time.Second
+	requestTime   = 2 * time.Minute // for a whole request; longer than a handshake with its repetitions may take
 	shutdownGrace = 5 * time.Second
 )
 
@@ -322,7 +323,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 
 func (s *server) httpServer() *http.Server {
 	return &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
+		Handler: s.handler, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(debugWriter{s.log}, "", 0),
 	}
 }
