@@ -15,7 +15,7 @@ import (
 // deadLetterView shows a dead letter; its members are those of the documented
 // dead-letter event. Source: spec/delivery.md section 7.4.
 var deadLetterView = view{
-	plural: "dead letters",
+	plural: "dead letters at this source (--source-resource-id names another)",
 	columns: []column{{"Id", "id"}, {"Event type", "event.eventType|event.type"}, {"Reason", "deadLetterReason"},
 		{"Attempts", "deliveryAttempts"}, {"Last outcome", "lastDeliveryOutcome"}, {"Last attempt", "lastDeliveryAttemptTime"}},
 	detail: []column{{"Event subscription", "eventSubscription"}, {"Published", "publishTime"}, {"Subject", "event.subject"},
@@ -64,12 +64,16 @@ func (a *app) byID(cmd *cobra.Command, base string, ask func(base string) (json.
 
 func (a *app) deadLetterList() *cobra.Command {
 	cmd := &cobra.Command{Example: `  carillon deadletter list
-  carillon deadletter list --event-subscription failed-runs -o json`}
+  carillon deadletter list --event-subscription failed-runs -o json
+  carillon deadletter list --source-resource-id "$(carillon topic show orders -o json | jq -r .id)"`}
 	_, path := a.deadLetterScope(cmd)
-	return a.listCommand(kind{view: deadLetterView}, cmd, func(*cobra.Command) (string, error) {
+	list := a.listCommand(kind{view: deadLetterView}, cmd, func(*cobra.Command) (string, error) {
 		base, err := path()
 		return base + arm.DeadLettersPath, err
 	})
+	list.Short = "List dead letters"
+	list.Long = "List the dead letters of the current workspace. Those of a topic's event subscriptions\nare listed with --source-resource-id and the topic's id."
+	return list
 }
 
 func (a *app) deadLetterShow() *cobra.Command {

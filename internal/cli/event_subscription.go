@@ -16,7 +16,7 @@ var eventSubscriptionView = view{
 	plural: "event subscriptions",
 	columns: []column{{"Name", "name"}, {"State", "properties.provisioningState"},
 		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId"},
-		{"Event types", "properties.filter.includedEventTypes"}},
+		{"Event types", "properties.filter.includedEventTypes|=all"}},
 	detail: []column{
 		{"Source", "properties.topic"},
 		{"Destination", "properties.destination.endpointType"},

@@ -23,6 +23,7 @@ const maxDelivery = 16 << 20
 
 func (a *app) listenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "listen", Short: "Be a handler: answer handshakes and print what arrives", Args: noArguments,
+		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. Without it no server is needed.",
 		Example: `  carillon listen --subscribe to-my-terminal
   carillon listen --port 9000 --path /hooks -o json
   carillon listen --status 503 --delay 2s     # a handler in trouble`}

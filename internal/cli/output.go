@@ -23,7 +23,8 @@ type view struct {
 }
 
 // column is a title and the path of a member, segments separated by dots;
-// alternatives are separated by '|', the first that is there counts.
+// alternatives are separated by '|', the first that is there counts; one that
+// begins with '=' is a text of its own.
 type column struct {
 	title string
 	path  string
@@ -129,6 +130,9 @@ func cell(resource json.RawMessage, path string) string {
 // text returns a member as text, "" when it is absent, null or empty.
 func text(resource json.RawMessage, path string) string {
 	for alternative := range strings.SplitSeq(path, "|") {
+		if literal, ok := strings.CutPrefix(alternative, "="); ok {
+			return literal
+		}
 		if t := plain(member(resource, alternative)); t != "" {
 			return t
 		}

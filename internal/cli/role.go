@@ -99,6 +99,12 @@ func (a *app) roleAssignmentCreate() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if a.output != "json" {
+			named := []json.RawMessage{assignment}
+			if s.nameRoles(cmd.Context(), at, named) == nil { // without its name the role is shown by its id
+				assignment = named[0]
+			}
+		}
 		return a.show(roleAssignmentView, assignment)
 	}
 	return cmd

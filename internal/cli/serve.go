@@ -28,7 +28,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "Address to listen on, HOST:PORT; port 0 takes a free one.")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "Address under which clients reach the server; https and the listener's by default.")
-	durability := f.String("durability", string(cfg.Durability), "What an acknowledgement survives: the end of the process, or also of the machine (disk).")
+	durability := f.String("durability", string(cfg.Durability), "What an acknowledged event survives: kill -9 of the server (process), or also a power cut (disk).")
 	f.Var((*size)(&cfg.LogQuota), "log-quota", "Most that events waiting for handlers may take; 10GiB or a fifth of the free disk by default, the smaller.")
 	f.Var((*size)(&cfg.Memory), "memory", "Memory for events on their way.")
 	f.DurationVar(&cfg.Retention, "retention", cfg.Retention, "How long delivered events are kept.")
