@@ -15,7 +15,7 @@ import (
 // deadLetterView shows a dead letter; its members are those of the documented
 // dead-letter event. Source: spec/delivery.md section 7.4.
 var deadLetterView = view{
-	plural: "dead letters at this source (--source-resource-id names another)",
+	plural: "dead letters",
 	columns: []column{{"Id", "id"}, {"Event type", "event.eventType|event.type"}, {"Reason", "deadLetterReason"},
 		{"Attempts", "deliveryAttempts"}, {"Last outcome", "lastDeliveryOutcome"}, {"Last attempt", "lastDeliveryAttemptTime"}},
 	detail: []column{{"Event subscription", "eventSubscription"}, {"Published", "publishTime"}, {"Subject", "event.subject"},
@@ -46,19 +46,27 @@ func (a *app) deadLetterScope(cmd *cobra.Command) (name *string, path func() (st
 	}
 }
 
-// byID asks about dead letters that are named by id, which does not say where they
-// are: anywhere in the subscription, or below base when the flags name a place or
-// the caller may only read there.
-func (a *app) byID(cmd *cobra.Command, base string, ask func(base string) (json.RawMessage, error)) (json.RawMessage, error) {
+// anywhere asks about dead letters anywhere in the subscription, or below base when
+// the flags name a place or the caller may only read there.
+func (a *app) anywhere(cmd *cobra.Command, base string, ask func(base string) error) error {
 	for _, place := range []string{"source-resource-id", "event-subscription", "workspace"} {
 		if cmd.Flags().Changed(place) {
 			return ask(base)
 		}
 	}
-	out, err := ask(a.subscriptionID())
+	err := ask(a.subscriptionID())
 	if fault.Is(err, fault.Forbidden) {
 		return ask(base)
 	}
+	return err
+}
+
+// byID is anywhere for dead letters that are named by id.
+func (a *app) byID(cmd *cobra.Command, base string, ask func(base string) (json.RawMessage, error)) (out json.RawMessage, err error) {
+	err = a.anywhere(cmd, base, func(base string) (err error) {
+		out, err = ask(base)
+		return err
+	})
 	return out, err
 }
 
@@ -66,14 +74,30 @@ func (a *app) deadLetterList() *cobra.Command {
 	cmd := &cobra.Command{Example: `  carillon deadletter list
   carillon deadletter list --event-subscription failed-runs -o json
   carillon deadletter list --source-resource-id "$(carillon topic show orders -o json | jq -r .id)"`}
+	cmd.Use, cmd.Args = "list", noArguments
+	cmd.Short = "List dead letters"
+	cmd.Long = "List dead letters: all that you may read, or those of one source or one event\nsubscription."
 	_, path := a.deadLetterScope(cmd)
-	list := a.listCommand(kind{view: deadLetterView}, cmd, func(*cobra.Command) (string, error) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		base, err := path()
-		return base + arm.DeadLettersPath, err
-	})
-	list.Short = "List dead letters"
-	list.Long = "List the dead letters of the current workspace. Those of a topic's event subscriptions\nare listed with --source-resource-id and the topic's id."
-	return list
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		var letters []json.RawMessage
+		err = a.anywhere(cmd, base, func(base string) (err error) {
+			letters, err = s.all(cmd.Context(), base+arm.DeadLettersPath, pageSize())
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return a.list(deadLetterView, letters)
+	}
+	return cmd
 }
 
 func (a *app) deadLetterShow() *cobra.Command {
