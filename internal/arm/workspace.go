@@ -6,6 +6,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/workspace"
 )
 
 // workspaceBody is a workspace on the wire.
@@ -66,7 +67,16 @@ func (r *request) workspaceChange() manage.WorkspaceChange {
 			c.StatusEvents = &list
 		}
 	}
+	if p.null("statusEvents") { // null removes: the default is back
+		c.StatusEvents = &[]string{string(workspace.Failed)}
+	}
 	c.PayloadCasing, c.DriftRaiseOn = p.str("payloadCasing"), p.str("driftRaiseOn")
+	if p.null("payloadCasing") {
+		c.PayloadCasing = resource.PayloadCamelCase
+	}
+	if p.null("driftRaiseOn") {
+		c.DriftRaiseOn = resource.DriftOnCompleted
+	}
 	if access := p.str("publicNetworkAccess"); access != "" && !strings.EqualFold(access, "Enabled") {
 		p.refuse("publicNetworkAccess", "The value '%.40s' of publicNetworkAccess is not supported: this server limits no workspace to a network. Leave it out or use Enabled.", access)
 	}
