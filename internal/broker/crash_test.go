@@ -522,6 +522,6 @@ func (m *simulation) check() {
 		}
 	}
 	if m.t.Failed() {
-		m.t.Log(fmt.Sprintf("%d events, %d rounds, %d journal messages", len(m.events), m.round+1, len(m.store.journal)))
+		m.t.Logf("%d events, %d rounds, %d journal messages", len(m.events), m.round+1, len(m.store.journal))
 	}
 }

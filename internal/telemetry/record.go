@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 )
 
@@ -66,14 +67,21 @@ func (r *Record) SetLevel(level slog.Level) {
 	r.mu.Unlock()
 }
 
-// Add adds attributes to the request's record.
+// Add adds attributes to the request's record; one that is there already takes the
+// new value.
 func (r *Record) Add(attrs ...slog.Attr) {
 	if r == nil {
 		return
 	}
 	r.mu.Lock()
-	r.attrs = append(r.attrs, attrs...)
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	for _, a := range attrs {
+		if i := slices.IndexFunc(r.attrs, func(old slog.Attr) bool { return old.Key == a.Key }); i >= 0 {
+			r.attrs[i] = a
+			continue
+		}
+		r.attrs = append(r.attrs, a)
+	}
 }
 
 // SetError adds the cause of a failure, which the caller does not see, to the
