@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/carillon-events/carillon/internal/fault"
@@ -98,11 +99,16 @@ func (z *Authorizer) CheckLinked(c Caller, action string, scope resource.ID, lin
 // source, or an event subscription under it would go around the rule.
 // Source: spec/access.md section 10.
 func (z *Authorizer) CheckEventSubscriptionWrite(c Caller, action string, target, source resource.ID) error {
-	if err := z.Check(c, action, target); err != nil {
-		return err
-	}
 	if z.rule != Strict {
-		return nil
+		return z.Check(c, action, target)
+	}
+	if !z.Allowed(c, action, target) {
+		for _, id := range []resource.ID{source, target} {
+			if _, ok := workspaceOf(id); ok { // a role with the action alone would be refused next
+				return z.failed(c, managementPlane, action, target, ActionWorkspaceWrite)
+			}
+		}
+		return z.failed(c, managementPlane, action, target)
 	}
 	for _, id := range []resource.ID{source, target} {
 		if workspace, ok := workspaceOf(id); ok {
@@ -136,13 +142,13 @@ func workspaceOf(id resource.ID) (resource.ID, bool) {
 	return resource.ID{}, false
 }
 
-// failed is the answer to a caller that may not.
-// Source: spec/access.md section 11.
-func (z *Authorizer) failed(c Caller, p plane, action string, scope resource.ID) error {
+// failed is the answer to a caller that may not. The roles that it names grant the
+// further actions as well. Source: spec/access.md section 11.
+func (z *Authorizer) failed(c Caller, p plane, action string, scope resource.ID, further ...string) error {
 	f := fault.New(fault.Forbidden, "AuthorizationFailed",
 		"The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid. If access was recently granted, please refresh your credentials.",
 		c.Label(), c.ObjectID, action, scope)
-	f.Info = z.missing(p, action, scope)
+	f.Info = z.missing(p, action, scope, further...)
 	return f
 }
 
@@ -154,8 +160,13 @@ type MissingPermission struct {
 	RolesThatGrant []string `json:"rolesThatGrant"`
 }
 
-func (z *Authorizer) missing(p plane, action string, scope resource.ID) []fault.Info {
+func (z *Authorizer) missing(p plane, action string, scope resource.ID, further ...string) []fault.Info {
+	granting := z.directory.roles.granting(p, action)
+	for _, f := range further {
+		also := z.directory.roles.granting(p, f)
+		granting = slices.DeleteFunc(granting, func(role string) bool { return !slices.Contains(also, role) })
+	}
 	return []fault.Info{{Type: "MissingPermission", Info: MissingPermission{
-		Action: action, Scope: scope.String(), RolesThatGrant: z.directory.roles.granting(p, action),
+		Action: action, Scope: scope.String(), RolesThatGrant: granting,
 	}}}
 }

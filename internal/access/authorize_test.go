@@ -418,9 +418,12 @@ func TestForbiddenBodies(t *testing.T) {
 		code, message string
 		roles         []string
 	}{
-		{"action", w.strict.CheckEventSubscriptionWrite(app, "Microsoft.EventGrid/eventSubscriptions/write", events, workspace), "AuthorizationFailed",
+		{"action, plain rule", w.actions.CheckEventSubscriptionWrite(app, "Microsoft.EventGrid/eventSubscriptions/write", events, workspace), "AuthorizationFailed",
 			"The client 'a1000000-0000-0000-0000-000000000001' with object id 'c1000000-0000-0000-0000-000000000001' does not have authorization to perform action 'Microsoft.EventGrid/eventSubscriptions/write' over scope '" + testEvents + "' or the scope is invalid. If access was recently granted, please refresh your credentials.",
 			[]string{"Owner", "Contributor", "EventGrid Contributor", "EventGrid EventSubscription Contributor"}},
+		{"action, strict rule", w.strict.CheckEventSubscriptionWrite(app, "Microsoft.EventGrid/eventSubscriptions/write", events, workspace), "AuthorizationFailed",
+			"The client 'a1000000-0000-0000-0000-000000000001' with object id 'c1000000-0000-0000-0000-000000000001' does not have authorization to perform action 'Microsoft.EventGrid/eventSubscriptions/write' over scope '" + testEvents + "' or the scope is invalid. If access was recently granted, please refresh your credentials.",
+			[]string{"Owner", "Contributor"}},
 		{"linked", w.strict.CheckEventSubscriptionWrite(user, "Microsoft.EventGrid/eventSubscriptions/write", events, workspace), "LinkedAuthorizationFailed",
 			"The client 'ada@grid.example' with object id 'c1000000-0000-0000-0000-000000000002' has permission to perform action 'Microsoft.EventGrid/eventSubscriptions/write' on scope '" + testEvents + "', but it does not have permission to perform action 'Microsoft.MachineLearningServices/workspaces/write' on the linked scope '" + testWorkspace + "', or the linked scope is invalid.",
 			[]string{"Owner", "Contributor"}},
