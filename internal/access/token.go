@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -271,6 +272,13 @@ func (t *Tokens) Validate(_ context.Context, raw string, audiences Audiences) (C
 func (t *Tokens) verify(raw string) (claims, error) {
 	invalid := func(cause error) error {
 		return t.refuse("InvalidAuthenticationToken", "The access token is invalid.", cause)
+	}
+	// A token has one spelling: base64 with bits set that no byte comes from decodes
+	// to the same text, and is not what was signed.
+	for part := range strings.SplitSeq(raw, ".") {
+		if _, err := base64.RawURLEncoding.Strict().DecodeString(part); err != nil {
+			return claims{}, invalid(fmt.Errorf("decode token: %w", err))
+		}
 	}
 	// The built-in issuer signs with RS256 and nothing else. A token that says
 	// "none", or HS256 in the hope that the public key is taken for a shared

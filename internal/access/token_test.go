@@ -433,12 +433,13 @@ func FuzzValidate(f *testing.F) {
 	good := w.token(f, w.ownerCaller(f))
 	f.Add("", 0, byte(0))
 	f.Add("eyJhbGciOiJub25lIn0.e30.", 10, byte('A'))
+	f.Add("0", strings.IndexByte(good, '.')-1, byte('Y')) // the header's last character, in bits that decode to nothing
 	f.Fuzz(func(t *testing.T, text string, at int, with byte) {
 		altered := []byte(good)
 		altered[uint(at)%uint(len(altered))] = with
 		for _, token := range []string{text, string(altered)} {
 			caller, err := w.tokens.Validate(t.Context(), token, w.tokens.Management())
-			if err == nil && (caller.ObjectID != w.owner.ObjectID || strings.Join(strings.Split(token, ".")[:2], ".") != strings.Join(strings.Split(good, ".")[:2], ".")) {
+			if err == nil && (caller.ObjectID != w.owner.ObjectID || token != good) {
 				t.Errorf("let in %+v by %q", caller, token)
 			}
 		}
