@@ -19,6 +19,10 @@ import (
 // defaultTokenLife is how long a token lives that nobody asked to live otherwise.
 const defaultTokenLife = access.LocalTokenLifetime
 
+// startingUp is how long env waits for a server that takes its directory for the
+// first time.
+const startingUp = 3 * time.Second
+
 // localAddress makes an address out of a data directory: the URL that its server
 // wrote there, a token signed here, and its certificate.
 func localAddress(dir string, life time.Duration) (address, error) {
@@ -94,6 +98,13 @@ func (a *app) envCommand() *cobra.Command {
 			return err
 		}
 		at, err := localAddress(dir, *life)
+		for began := time.Now(); err != nil && time.Since(began) < startingUp; at, err = localAddress(dir, *life) {
+			select { // a server that was started a moment ago is not there yet
+			case <-time.After(50 * time.Millisecond):
+			case <-cmd.Context().Done():
+				return cmd.Context().Err()
+			}
+		}
 		if err != nil {
 			return err
 		}
