@@ -1,0 +1,91 @@
+package servertest
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/arm"
+)
+
+// TestKillWithRefusals kills the server several times while a handler refuses every
+// fifth event with 503. Whatever was acknowledged and not taken by the handler must
+// be an open delivery. It compares counts, so a loss hides behind deliveries that are
+// open though their event was taken (repeats) or never acknowledged: some dozens.
+func TestKillWithRefusals(t *testing.T) {
+	s := New(t)
+	handler := NewReceiver(t)
+	var mu sync.Mutex
+	taken := map[string]bool{}
+	handler.Answer = func(w http.ResponseWriter, _ *http.Request, events []Received) {
+		if rand.IntN(5) == 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range events {
+			taken[e.ID] = true
+		}
+	}
+	id, publish := s.Topic("refused")
+	s.Subscribe(id, "flaky", handler.URL, nil)
+	acked := map[string]bool{}
+	next := 0
+	for range 4 {
+		stop := time.Now().Add(300 * time.Millisecond)
+		for time.Now().Before(stop) {
+			if publish(eventBody(next, 5)) == nil {
+				for i := range 5 {
+					acked[strconv.Itoa(next+i)] = true
+				}
+			}
+			next += 5
+		}
+		s.Kill()
+		s.Restart()
+	}
+	var missing, open int
+	settled := false
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && !settled; {
+		<-time.After(500 * time.Millisecond)
+		missing, open = 0, 0
+		mu.Lock()
+		for n := range acked {
+			if !taken[n] {
+				missing++
+			}
+		}
+		mu.Unlock()
+		for raw, err := range s.List(t.Context(), id+arm.DeliveryStatusPath, nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			var st struct {
+				Open     int  `json:"openDeliveries"`
+				InFlight int  `json:"inFlight"`
+				Lagging  bool `json:"lagging"`
+			}
+			var wrapped struct{ Properties json.RawMessage }
+			if json.Unmarshal(raw, &wrapped) == nil && wrapped.Properties != nil {
+				raw = wrapped.Properties
+			}
+			if err := json.Unmarshal(raw, &st); err != nil {
+				t.Fatal(err)
+			}
+			open += st.Open
+			settled = st.InFlight == 0 && !st.Lagging && missing <= open
+		}
+	}
+	t.Logf("%d acknowledged, %d not taken yet, %d open", len(acked), missing, open)
+	if missing > open {
+		t.Errorf("%d acknowledged events are neither taken nor open", missing-open)
+	}
+	if len(acked) == 0 || open == 0 {
+		t.Error("nothing was refused: the test showed nothing")
+	}
+}
