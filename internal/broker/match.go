@@ -17,7 +17,7 @@ import (
 type matching struct {
 	indexes    map[uint64]*filter.Index // by topic uid
 	boundaries []boundary               // by place
-	ids        []uint64                 // reused
+	scratch    filter.Scratch           // reused
 	event      event.Event              // reused
 }
 
@@ -91,6 +91,5 @@ func (m *matching) match(r *engine.Record) ([]uint64, error) {
 	if err := m.event.Parse(r.Data, event.Schema(r.Schema)); err != nil {
 		return nil, err
 	}
-	m.ids = x.Match(&m.event, m.ids[:0])
-	return m.ids, nil
+	return x.Match(&m.event, &m.scratch), nil
 }

@@ -57,11 +57,11 @@ func BenchmarkMatch(b *testing.B) {
 					entries = append(entries, Entry{ID: uint64(i), Matcher: Compile(mustParse(b, f))})
 				}
 				x := NewIndex(entries)
-				dst := make([]uint64, 0, subs)
+				var s Scratch
 				b.ReportAllocs()
 				i := 0
 				for b.Loop() {
-					dst = x.Match(events[i%len(events)], dst[:0])
+					x.Match(events[i%len(events)], &s)
 					i++
 				}
 			})

@@ -47,7 +47,7 @@ func verdict(t testing.TB, m *Matcher, e *event.Event) bool {
 	if explained, reason := m.Explain(e); explained != ok || (reason == "") != ok {
 		t.Errorf("Match is %v, Explain says %v, %q", ok, explained, reason)
 	}
-	if indexed := len(NewIndex([]Entry{{ID: 1, Matcher: m}}).Match(e, nil)) == 1; indexed != ok {
+	if indexed := len(NewIndex([]Entry{{ID: 1, Matcher: m}}).Match(e, new(Scratch))) == 1; indexed != ok {
 		t.Errorf("Match is %v, the index says %v", ok, indexed)
 	}
 	return ok

@@ -142,7 +142,7 @@ func compareWithReference(t *testing.T, filter, raw string, schema event.Schema)
 	if ok, reason := m.Explain(&e); ok != want || (reason == "") != want {
 		t.Fatalf("filter %s\non %s event %s: Explain says %v, %s", filter, schema, raw, ok, reason)
 	}
-	if ids := NewIndex([]Entry{{ID: 1, Matcher: m}}).Match(&e, nil); (len(ids) == 1) != want {
+	if ids := NewIndex([]Entry{{ID: 1, Matcher: m}}).Match(&e, new(Scratch)); (len(ids) == 1) != want {
 		t.Fatalf("filter %s\non %s event %s: the index says %v", filter, schema, raw, ids)
 	}
 }

@@ -66,15 +66,22 @@ func (x *Index) Without(id uint64) *Index {
 // Len returns the number of entries.
 func (x *Index) Len() int { return len(x.entries) }
 
-// Match appends the ids of the entries that want the event to dst, each once, in
-// no particular order. It allocates only to make dst grow.
-func (x *Index) Match(e *event.Event, dst []uint64) []uint64 {
-	dst = matching(x.every, e, dst)
+// Scratch is the memory that matching works in. The zero Scratch is ready; one
+// serves any number of indexes, one call at a time.
+type Scratch struct {
+	ids []uint64
+}
+
+// Match returns the ids of the entries that want the event, each once, in no
+// particular order. They stand in s and are valid until s is used again. Match
+// allocates only while s still grows.
+func (x *Index) Match(e *event.Event, s *Scratch) []uint64 {
+	s.ids = matching(x.every, e, s.ids[:0])
 	if len(x.byType) > 0 {
 		var buf [128]byte
-		dst = matching(x.byType[string(appendFolded(buf[:0], e.Type))], e, dst)
+		s.ids = matching(x.byType[string(appendFolded(buf[:0], e.Type))], e, s.ids)
 	}
-	return dst
+	return s.ids
 }
 
 func matching(entries []Entry, e *event.Event, dst []uint64) []uint64 {
