@@ -26,6 +26,18 @@ const maxProblems = 100
 type ParseOptions struct {
 	Target     string   // JSON path of the filter, e.g. "properties.filter": put before the targets of problems
 	EventTypes []string // the only event types that the topic raises; nil = it may raise any
+
+	// Distinct refuses an operand that its advanced filter already holds, and an
+	// advanced filter that is there already: each costs one of the 25 places, says
+	// nothing, and is in practice a slip of the pen for another value or key. It is for
+	// requests; what is stored already is read without.
+	//
+	// Numbers are the same when their decimals are equal, ranges when both ends are,
+	// strings only when they are the same to the letter. Strings that differ in case
+	// alone are the same to every operator and are taken nevertheless: people who do
+	// not know that list both, .jpg and .JPG, and Event Grid documents no rule against
+	// it. Event types named twice are taken for the same reason; they cost nothing.
+	Distinct bool
 }
 
 // Parse reads a filter in the management API's form. Member names compare
@@ -37,7 +49,7 @@ func Parse(raw []byte, o ParseOptions) (Filter, error) {
 	if raw = bytes.Trim(raw, " \t\r\n"); len(raw) == 0 || string(raw) == "null" {
 		return Filter{}, nil
 	}
-	p := parser{target: o.Target}
+	p := parser{target: o.Target, distinct: o.Distinct}
 	if err := event.Check(raw); err != nil {
 		p.refuse("", "is not JSON: %v.", err)
 		return Filter{}, fault.Join(p.problems...)
@@ -66,6 +78,7 @@ func Parse(raw []byte, o ParseOptions) (Filter, error) {
 // inside the filter; a nil value is absent and gives the zero result.
 type parser struct {
 	target   string
+	distinct bool
 	problems []*fault.Error
 	values   int // operands seen in all conditions
 }
@@ -191,7 +204,14 @@ func (p *parser) conditions(raw []byte, path string) []Condition {
 	count := 0
 	p.list(raw, path, func(i int, element []byte) {
 		if count++; i < MaxConditions {
-			out = append(out, p.condition(element, fmt.Sprintf("%s[%d]", path, i)))
+			at, before := fmt.Sprintf("%s[%d]", path, i), len(p.problems)
+			c := p.condition(element, at)
+			if len(p.problems) > before {
+				c = Condition{} // it holds a place, and is the same as none
+			} else if first := slices.IndexFunc(out, c.same); p.distinct && first >= 0 {
+				p.refuse(at, "is the same advanced filter as %s[%d]: leave one of them out.", path, first)
+			}
+			out = append(out, c)
 		}
 	})
 	if count > MaxConditions {
@@ -302,8 +322,46 @@ func (p *parser) valueList(raw []byte, path string, c *Condition) {
 	if n == 0 && len(p.problems) == before {
 		p.refuse(path, "is empty: %s needs at least one value.", c.Operator)
 	}
+	if len(p.problems) == before && p.distinct {
+		p.repeats(c, path)
+	}
 	p.count(n, path)
 }
+
+// repeats refuses operands that stand further up in their list.
+func (p *parser) repeats(c *Condition, path string) {
+	for i := range max(len(c.Strings), len(c.Numbers), len(c.Ranges)) {
+		if first := c.firstLike(i); first < i {
+			p.refuse(fmt.Sprintf("%s[%d]", path, i), "is the same value as %s[%d]: %s takes each value once.", path, first, c.Operator)
+		}
+	}
+}
+
+// firstLike returns where the first operand stands that is the same as the one at i.
+func (c *Condition) firstLike(i int) int {
+	switch c.Operator.Operand() {
+	case StringValues:
+		return slices.Index(c.Strings, c.Strings[i])
+	case NumberValues:
+		return slices.IndexFunc(c.Numbers, c.Numbers[i].equal)
+	default:
+		return slices.IndexFunc(c.Ranges, func(r [2]Number) bool { return equalRanges(r, c.Ranges[i]) })
+	}
+}
+
+// same reports whether two advanced filters are one: the operator, the key to the
+// letter, since members that differ in case are different members, and the operands
+// in order.
+func (c *Condition) same(o Condition) bool {
+	return c.Operator == o.Operator && c.Key == o.Key && c.Bool == o.Bool &&
+		slices.Equal(c.Strings, o.Strings) && slices.EqualFunc(c.Numbers, o.Numbers, Number.equal) && slices.EqualFunc(c.Ranges, o.Ranges, equalRanges)
+}
+
+func (n Number) equal(o Number) bool {
+	return readDecimal([]byte(n)).compare(readDecimal([]byte(o))) == 0
+}
+
+func equalRanges(a, b [2]Number) bool { return a[0].equal(b[0]) && a[1].equal(b[1]) }
 
 // count adds operands and refuses those that make them too many, once.
 func (p *parser) count(n int, path string) {

@@ -254,6 +254,57 @@ func TestParseBoundsItsAnswer(t *testing.T) {
 	}
 }
 
+func TestParseDistinct(t *testing.T) {
+	tests := []struct {
+		name, conditions string
+		want             []string // target, message, …; none: accepted
+	}{
+		{"the same string", `{"operatorType":"StringIn","key":"k","values":["a","b","a","b"]}`, []string{
+			"advancedFilters[0].values[2]", "advancedFilters[0].values[2] is the same value as advancedFilters[0].values[0]: StringIn takes each value once.",
+			"advancedFilters[0].values[3]", "advancedFilters[0].values[3] is the same value as advancedFilters[0].values[1]: StringIn takes each value once."}},
+		{"the same string, escaped", `{"operatorType":"StringNotContains","key":"k","values":["a","\u0061"]}`, []string{
+			"advancedFilters[0].values[1]", "advancedFilters[0].values[1] is the same value as advancedFilters[0].values[0]: StringNotContains takes each value once."}},
+		{"strings that differ in case", `{"operatorType":"StringEndsWith","key":"subject","values":[".jpg",".JPG"]}`, nil},
+		{"the same decimal", `{"operatorType":"NumberIn","key":"k","values":[5,-5,0,5.00,50e-1,-0.0]}`, []string{
+			"advancedFilters[0].values[3]", "advancedFilters[0].values[3] is the same value as advancedFilters[0].values[0]: NumberIn takes each value once.",
+			"advancedFilters[0].values[4]", "advancedFilters[0].values[4] is the same value as advancedFilters[0].values[0]: NumberIn takes each value once.",
+			"advancedFilters[0].values[5]", "advancedFilters[0].values[5] is the same value as advancedFilters[0].values[2]: NumberIn takes each value once."}},
+		{"the same range", `{"operatorType":"NumberNotInRange","key":"k","values":[[1,2],[1,2.5],[1.0,2]]}`, []string{
+			"advancedFilters[0].values[2]", "advancedFilters[0].values[2] is the same value as advancedFilters[0].values[0]: NumberNotInRange takes each value once."}},
+		{"the same advanced filter", `{"operatorType":"IsNotNull","key":"k"},{"operatorType":"NumberIn","key":"k","values":[1,2]},{"operatorType":"NUMBERIN","key":"k","values":[1.0,2]},{"operatorType":"isnotnull","key":"k"}`, []string{
+			"advancedFilters[2]", "advancedFilters[2] is the same advanced filter as advancedFilters[1]: leave one of them out.",
+			"advancedFilters[3]", "advancedFilters[3] is the same advanced filter as advancedFilters[0]: leave one of them out."}},
+		{"the same boolean", `{"operatorType":"BoolEquals","key":"k","value":true},{"operatorType":"BoolEquals","key":"k","value":true}`, []string{
+			"advancedFilters[1]", "advancedFilters[1] is the same advanced filter as advancedFilters[0]: leave one of them out."}},
+		{"another value, key or operator", `{"operatorType":"BoolEquals","key":"k","value":true},{"operatorType":"BoolEquals","key":"k","value":false},{"operatorType":"BoolEquals","key":"K","value":true},` +
+			`{"operatorType":"NumberLessThan","key":"k","value":1},{"operatorType":"NumberLessThan","key":"k","value":2},{"operatorType":"NumberGreaterThan","key":"k","value":1},` +
+			`{"operatorType":"StringIn","key":"k","values":["a","b"]},{"operatorType":"StringIn","key":"k","values":["b","a"]}`, nil},
+		{"a refused one beside another", `{"operatorType":"NumberInRange","key":"k","values":[["x",1]]},{"operatorType":"NumberInRange","key":"k","values":[[0,1]]},{"operatorType":"NumberInRange","key":"k"}`, []string{
+			"advancedFilters[0].values[0][0]", `advancedFilters[0].values[0][0] is the string "x": the ends of a range are numbers.`,
+			"advancedFilters[2].values", "advancedFilters[2].values is missing or null: NumberInRange takes a list of pairs of numbers [low, high]."}},
+	}
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			raw := []byte(`{"advancedFilters":[` + c.conditions + `]}`)
+			_, err := Parse(raw, ParseOptions{Distinct: true})
+			switch {
+			case c.want == nil && err != nil:
+				t.Errorf("refused: %v", err)
+			case c.want != nil && err == nil:
+				t.Error("accepted")
+			case c.want != nil:
+				if got := problems(t, err); !reflect.DeepEqual(got, c.want) {
+					t.Errorf("problems\n%q, want\n%q", got, c.want)
+				}
+			}
+			var stored Filter
+			if err := json.Unmarshal(raw, &stored); err != nil && !strings.HasPrefix(c.name, "a refused") {
+				t.Errorf("it cannot be read when it is stored: %v", err)
+			}
+		})
+	}
+}
+
 func TestParseEventTypes(t *testing.T) {
 	o := ParseOptions{Target: "filter", EventTypes: []string{"Contoso.A", "Contoso.B"}}
 	f, err := Parse([]byte(`{"includedEventTypes":["contoso.a"]}`), o)
