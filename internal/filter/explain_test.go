@@ -1,8 +1,12 @@
 package filter
 
 import (
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/carillon-events/carillon/event"
 )
 
 func TestExplain(t *testing.T) {
@@ -49,4 +53,123 @@ func TestExplain(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestClauses(t *testing.T) {
+	const grid = `{"eventType":"Contoso.Done","subject":"models/churn:1","data":{"n":0.10,"s":"text","list":["a",1],"z":null}}`
+	condition := func(operator, key, operands string) string {
+		return `{"operatorType":"` + operator + `","key":"` + key + `"` + operands + `}`
+	}
+	type want struct {
+		result           Verdict
+		asks, found, saw string
+	}
+	const notMissing = "missing, which "
+	for _, tt := range []struct {
+		name, filter, event string
+		clauses             []want // the three plain clauses, then the advanced filters
+	}{
+		{"nothing set", `{"includedEventTypes":["All"]}`, grid, []want{
+			{NotSet, "", "string", `the string "Contoso.Done"`}, {NotSet, "", "string", `the string "models/churn:1"`}, {NotSet, "", "string", `the string "models/churn:1"`}}},
+		{"every clause is asked, also behind a refusal", `{"includedEventTypes":["A"],"subjectBeginsWith":"MODELS/","subjectEndsWith":":2","isSubjectCaseSensitive":false,"advancedFilters":[` +
+			condition("NumberGreaterThan", "data.n", `,"value":0.4`) + "," + condition("StringIn", "data.s", `,"values":["TEXT","x"]`) + "," + condition("StringContains", "data.n", `,"values":["0"]`) + `]}`, grid, []want{
+			{Refused, `one of "A"`, "string", `the string "Contoso.Done"`},
+			{Passed, `begins with "MODELS/" (ignoring case)`, "string", `the string "models/churn:1"`},
+			{Refused, `ends with ":2" (ignoring case)`, "string", `the string "models/churn:1"`},
+			{Refused, "data.n NumberGreaterThan 0.4", "number", "the number 0.10"},
+			{Passed, `data.s StringIn "TEXT", "x"`, "string", `the string "text"`},
+			{Refused, `data.n StringContains "0"`, "number", "the number 0.10, and the operator takes strings without conversion"}}},
+		{"by case", `{"subjectBeginsWith":"Models","isSubjectCaseSensitive":true}`, grid, []want{
+			{NotSet, "", "string", `the string "Contoso.Done"`}, {Refused, `begins with "Models" (in exactly these letters)`, "string", `the string "models/churn:1"`},
+			{NotSet, "", "string", `the string "models/churn:1"`}}},
+		{"no subject", `{"subjectEndsWith":"x"}`, `{"eventType":"t"}`, []want{
+			{NotSet, "", "string", `the string "t"`}, {NotSet, "", "missing", "missing"}, {Refused, `ends with "x" (ignoring case)`, "missing", "missing"}}},
+		{"missing goes both ways", `{"advancedFilters":[` + condition("StringNotIn", "data.x", `,"values":["a"]`) + "," + condition("StringNotContains", "data.x", `,"values":["a"]`) + "," +
+			condition("IsNullOrUndefined", "data.z", "") + "," + condition("NumberNotIn", "data.z", `,"values":[1]`) + `]}`, grid, []want{
+			{NotSet, "", "string", `the string "Contoso.Done"`}, {NotSet, "", "string", `the string "models/churn:1"`}, {NotSet, "", "string", `the string "models/churn:1"`},
+			{Passed, `data.x StringNotIn "a"`, "missing", notMissing + "passes StringNotIn"}, {Refused, `data.x StringNotContains "a"`, "missing", notMissing + "does not pass StringNotContains"},
+			{Passed, "data.z IsNullOrUndefined", "null", "null"}, {Passed, "data.z NumberNotIn 1", "null", "null, which passes NumberNotIn"}}},
+		{"lists", `{"advancedFilters":[` + condition("StringIn", "data.list", `,"values":["a"]`) + `]}`, grid, []want{
+			{NotSet, "", "string", `the string "Contoso.Done"`}, {NotSet, "", "string", `the string "models/churn:1"`}, {NotSet, "", "string", `the string "models/churn:1"`},
+			{Refused, `data.list StringIn "a"`, "array", "a list, and enableAdvancedFilteringOnArrays is off"}}},
+		{"lists, flag on", `{"enableAdvancedFilteringOnArrays":true,"advancedFilters":[` + condition("StringIn", "data.list", `,"values":["a"]`) + `]}`, grid, []want{
+			{NotSet, "", "string", `the string "Contoso.Done"`}, {NotSet, "", "string", `the string "models/churn:1"`}, {NotSet, "", "string", `the string "models/churn:1"`},
+			{Passed, `data.list StringIn "a"`, "array", `the list ["a",1]`}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := Compile(mustParse(t, tt.filter))
+			e := parseEvent(t, tt.event)
+			got := m.Clauses(e)
+			if len(got) != len(tt.clauses) {
+				t.Fatalf("%d clauses, want %d", len(got), len(tt.clauses))
+			}
+			for i, c := range got {
+				if w := tt.clauses[i]; c.Result != w.result || c.Asks != w.asks || c.Found != w.found || c.Saw != w.saw {
+					t.Errorf("%s\n got %s, %q, %s, %q\nwant %s, %q, %s, %q", c.Clause, c.Result, c.Asks, c.Found, c.Saw, w.result, w.asks, w.found, w.saw)
+				}
+			}
+			holdClauses(t, m, e)
+		})
+	}
+	var cloud event.Event
+	if err := cloud.Parse([]byte(`{"specversion":"1.0","type":"t"}`), event.CloudEventSchemaV1_0); err != nil {
+		t.Fatal(err)
+	}
+	if c := Compile(&Filter{}).Clauses(&cloud)[0]; c.Key != "type" {
+		t.Errorf("a CloudEvent's type is called %s", c.Key)
+	}
+}
+
+// holdClauses compares the clauses' verdicts with Match and Explain: the event is
+// wanted if none refuses it, and the first that does is the one Explain names.
+func holdClauses(t *testing.T, m *Matcher, e *event.Event) {
+	t.Helper()
+	first := ""
+	for _, c := range m.Clauses(e) {
+		if c.Result == Refused && first == "" {
+			first = c.Clause
+		}
+		if !strings.HasPrefix(c.Text, c.Clause) || c.Saw == "" || c.Found == "" || (c.Asks == "") != (c.Result == NotSet) {
+			t.Errorf("clause %+v", c)
+		}
+	}
+	_, reason := m.Explain(e)
+	clause, _, _ := strings.Cut(reason, ":")
+	if m.Match(e) != (first == "") || first != clause {
+		t.Errorf("%s on %s: Match says %v, the first clause to refuse is %q, Explain says %q", filterText(m), e.Raw, m.Match(e), first, reason)
+	}
+}
+
+func filterText(m *Matcher) string {
+	raw, err := m.filter.MarshalJSON()
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw)
+}
+
+// FuzzClauses holds the clauses against Match.
+func FuzzClauses(f *testing.F) {
+	raw, err := os.ReadFile("testdata/filter_cases.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	var cases []struct{ Filter, Event json.RawMessage }
+	if err := json.Unmarshal(raw, &cases); err != nil {
+		f.Fatal(err)
+	}
+	for i, c := range cases {
+		f.Add([]byte(c.Filter), []byte(c.Event), uint8(i))
+		f.Add([]byte(c.Filter), []byte(cases[(i+1)%len(cases)].Event), uint8(i))
+	}
+	f.Fuzz(func(t *testing.T, filter, raw []byte, schema uint8) {
+		parsed, err := Parse(filter, ParseOptions{})
+		if err != nil || event.Check(raw) != nil || event.KindOf(raw) != event.Object {
+			return
+		}
+		var e event.Event
+		if e.Parse(raw, event.EventGridSchema+event.Schema(schema%3)) == nil {
+			holdClauses(t, Compile(&parsed), &e)
+		}
+	})
 }
