@@ -3,11 +3,13 @@ package arm
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/mlevent"
 )
 
 // topicTypeBody is an entry of the catalogue. Its id has no leading slash.
@@ -65,15 +67,46 @@ type eventTypeProperties struct {
 	IsInDefaultSet bool   `json:"isInDefaultSet"`
 }
 
-func eventTypesOf(t manage.TopicType) []eventTypeBody {
+// eventTypesOf returns the event types of a source, each with the address of its
+// schema on this server, as the client reached it.
+func (a *api) eventTypesOf(r *request, t manage.TopicType) []eventTypeBody {
 	list := []eventTypeBody{}
 	for _, e := range t.EventTypes {
 		list = append(list, eventTypeBody{
 			ID: topicTypes + t.Name + "/eventTypes/" + e.Name, Name: e.Name, Type: "Microsoft.EventGrid/topicTypes/eventTypes",
-			Properties: eventTypeProperties{DisplayName: e.DisplayName, Description: e.Description, IsInDefaultSet: true},
+			Properties: eventTypeProperties{
+				DisplayName: e.DisplayName, Description: e.Description, SchemaURL: a.schemaURL(r, e.Name), IsInDefaultSet: true,
+			},
 		})
 	}
 	return list
+}
+
+// SchemasPath begins the paths of the event types' JSON Schemas. They are open to
+// everyone: a schemaUrl is followed by tools that have no token.
+const SchemasPath = "/schemas/"
+
+func (a *api) schemaURL(r *request, eventType string) string {
+	return a.origin(r.http) + SchemasPath + eventType + ".json"
+}
+
+// getSchema answers with the JSON Schema of an event type. The document's $id is the
+// address that the catalogue gives it.
+func getSchema(a *api, r *request) (answer, error) {
+	var document []byte
+	for _, name := range mlevent.Types() {
+		if strings.EqualFold(name+".json", r.rest[1]) {
+			document, _ = mlevent.Schema(name, a.schemaURL(r, name))
+		}
+	}
+	if document == nil {
+		return answer{}, fault.New(fault.NotFound, "ResourceNotFound", "No event type has a schema '%.80s'. There are those of %s, each with .json behind it.", r.rest[1], strings.Join(mlevent.Types(), ", "))
+	}
+	return answer{stream: func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "application/schema+json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(document)))
+		_, _ = w.Write(document) // the client has gone if this fails
+	}}, nil
 }
 
 func listTopicTypes(a *api, _ *request) (answer, error) {
@@ -97,14 +130,14 @@ func getTopicType(a *api, r *request) (answer, error) {
 	return ok(a.topicTypeBody(t)), err
 }
 
-func listEventTypes(_ *api, r *request) (answer, error) {
+func listEventTypes(a *api, r *request) (answer, error) {
 	t, err := r.topicType()
-	return whole(eventTypesOf(t)), err
+	return whole(a.eventTypesOf(r, t)), err
 }
 
 func listEventTypesOfSource(a *api, r *request) (answer, error) {
 	t, err := a.Plane.EventTypesOf(r.ctx, r.caller, r.scope)
-	return whole(eventTypesOf(t)), err
+	return whole(a.eventTypesOf(r, t)), err
 }
 
 // provider is an entry of the provider registry.

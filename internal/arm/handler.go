@@ -58,8 +58,8 @@ type Deliveries interface {
 }
 
 // NewHandler returns the management API. It serves /subscriptions, /tenants,
-// /providers, /metadata/endpoints and the validation links below
-// /eventsubscriptions. It must be reached without a redirect: a
+// /providers, and without a token /metadata/endpoints, the schemas below [SchemasPath]
+// and the validation links below /eventsubscriptions. It must be reached without a redirect: a
 // http.ServeMux in front of it would answer doubled slashes with one, and the
 // client would lose its body. Source: spec/management.md section 8.1.
 func NewHandler(c Config) http.Handler {

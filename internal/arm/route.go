@@ -66,6 +66,8 @@ func openRoute(segments []string) methods {
 	switch {
 	case len(segments) == 2 && strings.EqualFold(segments[0], "metadata") && strings.EqualFold(segments[1], "endpoints"):
 		return methods{http.MethodGet: metadataEndpoints}
+	case len(segments) == 2 && strings.EqualFold(segments[0], strings.Trim(SchemasPath, "/")):
+		return methods{http.MethodGet: getSchema}
 	case len(segments) == 3 && strings.EqualFold(segments[0], "eventSubscriptions") && strings.EqualFold(segments[2], "validate"):
 		return methods{http.MethodGet: validationLink, http.MethodPost: validationLink, http.MethodHead: nil}
 	}

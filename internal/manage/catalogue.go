@@ -22,11 +22,21 @@ type TopicType struct {
 	EventTypes   []EventType
 }
 
-// EventType is a kind of event that a source raises.
+// EventType is a kind of event that a source raises. mlevent.Schema has the schema
+// of those that workspaces raise.
 type EventType struct {
 	Name        string
 	DisplayName string
 	Description string
+}
+
+func workspaceEventTypes() []EventType {
+	var list []EventType
+	for _, name := range mlevent.Types() {
+		title, description := mlevent.Describe(name)
+		list = append(list, EventType{name, title, description})
+	}
+	return list
 }
 
 // TopicTypes returns the catalogue. Source: spec/management.md section 9.
@@ -47,13 +57,7 @@ var topicTypes = []TopicType{
 		Name: resource.TopicTypeWorkspace, Provider: "Microsoft.MachineLearningServices",
 		DisplayName: "Machine Learning Workspaces", Description: "What happens to the runs, models, online endpoints and drift monitors of a workspace.", Regional: true,
 		SourceFormat: "/subscriptions/<subscriptionId>/resourceGroups/<resourceGroupName>/providers/Microsoft.MachineLearningServices/Workspaces/<name>", Scopes: []string{"Resource"},
-		EventTypes: []EventType{
-			{mlevent.ModelRegisteredType, "Model registered", "A model or a new version of a model was registered."},
-			{mlevent.ModelDeployedType, "Model deployed", "One or more models were deployed to an endpoint."},
-			{mlevent.RunCompletedType, "Run completed", "A training run finished."},
-			{mlevent.DatasetDriftDetectedType, "Dataset drift detected", "A drift monitor compared two datasets and found drift."},
-			{mlevent.RunStatusChangedType, "Run status changed", "A run changed to a status that the workspace reports; Failed unless set otherwise."},
-		},
+		EventTypes: workspaceEventTypes(),
 	},
 	{
 		Name: "Microsoft.Resources.ResourceGroups", Provider: "Microsoft.Resources",
