@@ -223,6 +223,7 @@ func TestCompletionOffersNames(t *testing.T) {
 	for _, args := range [][]string{
 		{"topic", "show", ""}, {"topic", "show", "--name", ""}, {"es", "delete", "-n", ""}, {"event", "publish", "--topic", ""},
 		{"system-topic", "event-subscription", "list", "--system-topic-name", ""}, {"drift", "run", "list", "--monitor", ""},
+		{"topic-type", "list-event-types", "--name", ""}, {"topic-type", "show", ""},
 	} {
 		_, stdout, _ := run(t, env, append([]string{"__completeNoDesc"}, args...)...)
 		if !strings.HasPrefix(stdout, "orders\nclicks\n") {
