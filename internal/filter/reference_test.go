@@ -2,9 +2,11 @@ package filter
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"math/big"
 	"strings"
+	"testing"
 	"unicode"
 
 	"github.com/carillon-events/carillon/event"
@@ -156,10 +158,10 @@ type refAttribute struct {
 	text  string
 }
 
-func refMatch(f *Filter, e *event.Event) bool {
-	top := refDecode(e.Raw)
+// refMatch evaluates a filter on a decoded event.
+func refMatch(f *Filter, top any, schema event.Schema) bool {
 	name := "eventType"
-	if e.Schema == event.CloudEventSchemaV1_0 {
+	if schema == event.CloudEventSchemaV1_0 {
 		name = "type"
 	}
 	eventType, _ := refText(top, name)
@@ -183,7 +185,7 @@ func refMatch(f *Filter, e *event.Event) bool {
 	}
 	for i := range f.AdvancedFilters {
 		c := &f.AdvancedFilters[i]
-		if !refHolds(c, refResolve(top, e.Schema, c.Key), f.EnableAdvancedFilteringOnArrays) {
+		if !refHolds(c, refResolve(top, schema, c.Key), f.EnableAdvancedFilteringOnArrays) {
 			return false
 		}
 	}
@@ -245,7 +247,7 @@ func refHit(c *Condition, v any) bool {
 	if !ok {
 		return false
 	}
-	compare := func(n Number) int { return refRat(string(number)).Cmp(refRat(string(n))) }
+	compare := func(n Number) int { return refCompare(string(number), string(n)) }
 	for _, n := range c.Numbers {
 		order := compare(n)
 		switch {
@@ -265,10 +267,74 @@ func refHit(c *Condition, v any) bool {
 	return false
 }
 
+// refCompare compares two JSON numbers: as fractions where their exponents allow
+// it, else by their digits and where the first one stands.
+func refCompare(a, b string) int {
+	if !longExponent(a) && !longExponent(b) {
+		return refRat(a).Cmp(refRat(b))
+	}
+	aSign, aDigits, aPlace := refDigits(a)
+	bSign, bDigits, bPlace := refDigits(b)
+	switch place := aPlace.Cmp(bPlace); {
+	case aSign != bSign:
+		return cmp.Compare(aSign, bSign)
+	case aSign == 0:
+		return 0
+	case place != 0:
+		return aSign * place
+	default:
+		return aSign * strings.Compare(aDigits, bDigits)
+	}
+}
+
 func refRat(text string) *big.Rat {
 	r, ok := new(big.Rat).SetString(text)
 	if !ok {
 		panic("not a number: " + text)
 	}
 	return r
+}
+
+// refDigits returns a number as sign × 0.digits × 10^place.
+func refDigits(text string) (sign int, digits string, place *big.Int) {
+	text, negative := strings.CutPrefix(text, "-")
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(text), "e")
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	place, ok := new(big.Int).SetString(cmp.Or(exponent, "0"), 10)
+	if !ok {
+		panic("not a number: " + text)
+	}
+	significant := strings.TrimLeft(whole+fraction, "0")
+	place.Add(place, big.NewInt(int64(len(whole)-(len(whole+fraction)-len(significant)))))
+	switch digits = strings.TrimRight(significant, "0"); {
+	case digits == "":
+		return 0, "", new(big.Int)
+	case negative:
+		return -1, digits, place
+	default:
+		return 1, digits, place
+	}
+}
+
+// longExponent reports whether a number has an exponent of more than three
+// digits, which makes for long fractions.
+func longExponent(number string) bool {
+	i := strings.IndexAny(number, "eE")
+	return i >= 0 && len(strings.TrimLeft(number[i+1:], "+-0")) > 3
+}
+
+func TestReferenceCompare(t *testing.T) {
+	tests := []struct {
+		a, b string
+		want int
+	}{
+		{"1e10000", "9e9999", 1}, {"-1e10000", "-9e9999", -1}, {"1e-10000", "9e-10001", 1}, {"0e10000", "-0e-99999", 0},
+		{"100e9998", "1e10000", 0}, {"0.001e10003", "1e10000", 0}, {"1.05e10000", "1.5e10000", -1}, {"1.5e10000", "1.50001e10000", -1},
+		{"1e10000", "-1e10000", 1}, {"0", "1e-10000", -1}, {"12e1", "1.2e00002", 0},
+	}
+	for _, c := range tests {
+		if got := refCompare(c.a, c.b); got != c.want || refCompare(c.b, c.a) != -c.want {
+			t.Errorf("refCompare(%s, %s) = %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
 }
