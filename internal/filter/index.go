@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/carillon-events/carillon/event"
@@ -13,82 +12,123 @@ type Entry struct {
 	Matcher *Matcher
 }
 
-// Index answers which of many event subscriptions want an event. It is an
-// immutable snapshot: Match may be called by any number of goroutines, and a
-// change makes the next snapshot and leaves this one as it is. The caller keeps
-// the newest behind an atomic pointer, with one writer at a time.
+// Index answers which of many event subscriptions want an event, in a time that
+// depends on those that do and hardly on the others. It is an immutable snapshot:
+// Match may be called by any number of goroutines, and a change makes the next
+// snapshot, which shares nearly everything with this one, and leaves this one as
+// it is. The caller keeps the newest behind an atomic pointer, with one writer at
+// a time.
 //
-// An index must answer exactly what asking every entry's matcher would answer.
-// This one does ask them, after a first cut by event type.
+// An index answers exactly what asking every entry's matcher would answer. It is a
+// tree of nodes: an entry goes down by the clause of its filter that the fewest
+// events are likely to satisfy, then by the next one, until a node has so few
+// entries that they are asked one by one. An event goes down wherever a value of
+// its leads: texts through radix trees, forwards for equality and beginnings and
+// backwards for ends; pieces of texts through a table of four bytes at a time;
+// numbers through a tree of intervals, into which the negative number operators go
+// as what they leave over. Other conditions are asked once for all entries that
+// share them. The keys of all entries are looked up together, in one pass over the
+// event, and only when a node first asks for one.
 type Index struct {
-	entries []Entry            // all of them, by id
-	every   []Entry            // those that want every event type
-	byType  map[string][]Entry // the others, by folded event type
+	entries list
+	root    *node
+	paths   paths
 }
 
 // NewIndex returns the index of the entries. Of several entries with one id the
 // last one counts.
 func NewIndex(entries []Entry) *Index {
-	sorted := slices.Clone(entries)
-	slices.Reverse(sorted)
-	slices.SortStableFunc(sorted, func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
-	sorted = slices.CompactFunc(sorted, func(a, b Entry) bool { return a.ID == b.ID })
-	x := &Index{entries: sorted, byType: map[string][]Entry{}}
-	for _, e := range sorted {
-		if e.Matcher.types == nil {
-			x.every = append(x.every, e)
-		}
-		for i, t := range e.Matcher.types {
-			if !containsBytes(e.Matcher.types[:i], t) {
-				x.byType[string(t)] = append(x.byType[string(t)], e)
-			}
-		}
+	x, e := &Index{}, new(edit)
+	for _, entry := range entries {
+		x.remove(e, entry.ID)
+		x.insert(e, entry)
 	}
 	return x
 }
 
-func containsBytes(all [][]byte, one []byte) bool {
-	return slices.ContainsFunc(all, func(b []byte) bool { return string(b) == string(one) })
+// With returns an index that also holds entry, in place of one with its id.
+func (x *Index) With(entry Entry) *Index {
+	next, e := *x, new(edit)
+	next.remove(e, entry.ID)
+	next.insert(e, entry)
+	return &next
 }
-
-// With returns an index that also holds e, in place of an entry with its id.
-func (x *Index) With(e Entry) *Index { return NewIndex(append(slices.Clone(x.entries), e)) }
 
 // Without returns an index without the entry of that id; it is x if there is none.
 func (x *Index) Without(id uint64) *Index {
-	i := slices.IndexFunc(x.entries, func(e Entry) bool { return e.ID == id })
-	if i < 0 {
+	next := *x
+	if !next.remove(new(edit), id) {
 		return x
 	}
-	return NewIndex(slices.Delete(slices.Clone(x.entries), i, i+1))
+	return &next
 }
 
 // Len returns the number of entries.
-func (x *Index) Len() int { return len(x.entries) }
+func (x *Index) Len() int { return x.entries.n }
+
+func (x *Index) insert(e *edit, entry Entry) {
+	p := x.place(e, entry)
+	all := uint32(1)<<len(p.clauses) - 1
+	at := located{entry: p, rest: all, free: all}
+	x.entries.insert(e, at)
+	x.root = x.root.insert(e, at)
+}
+
+func (x *Index) remove(e *edit, id uint64) bool {
+	c, i, ok := x.entries.find(id)
+	if !ok {
+		return false
+	}
+	at := x.entries.chunks[c].items[i]
+	x.entries.remove(e, id)
+	x.root = x.root.remove(e, at)
+	m := at.entry.matcher
+	for i := range m.conditions {
+		x.paths.leave(e, m.filter.AdvancedFilters[i].Key, &m.conditions[i].key)
+	}
+	return true
+}
 
 // Scratch is the memory that matching works in. The zero Scratch is ready; one
 // serves any number of indexes, one call at a time.
 type Scratch struct {
-	ids []uint64
+	ids      []uint64
+	often    []uint64 // ids that may have been met before
+	found    layer    // what the keys find in the event
+	envelope layer    // of it, what those of custom input find outside the data
+	text     []byte   // folded texts of the event
+	grams    gramsSeen
 }
+
+// maxScratch is how much text a Scratch keeps room for between events, in bytes.
+const maxScratch = 1 << 20
 
 // Match returns the ids of the entries that want the event, each once, in no
 // particular order. They stand in s and are valid until s is used again. Match
 // allocates only while s still grows.
 func (x *Index) Match(e *event.Event, s *Scratch) []uint64 {
-	s.ids = matching(x.every, e, s.ids[:0])
-	if len(x.byType) > 0 {
-		var buf [128]byte
-		s.ids = matching(x.byType[string(appendFolded(buf[:0], e.Type))], e, s.ids)
+	s.ids, s.often, s.text = s.ids[:0], s.often[:0], s.text[:0]
+	if x.root == nil {
+		return s.ids
+	}
+	s.found.begin(max(x.paths.slots, firstKeySlot))
+	s.found.set(typeSlot, attributeValue(e.Type))
+	s.found.set(subjectSlot, attributeValue(e.Subject))
+	r := run{s: s, paths: &x.paths, event: e}
+	r.node(x.root)
+	if len(s.often) > 0 {
+		slices.Sort(s.often)
+		s.ids = append(s.ids, slices.Compact(s.often)...)
+	}
+	if cap(s.text) > maxScratch {
+		s.text = nil
 	}
 	return s.ids
 }
 
-func matching(entries []Entry, e *event.Event, dst []uint64) []uint64 {
-	for i := range entries {
-		if entries[i].Matcher.Match(e) {
-			dst = append(dst, entries[i].ID)
-		}
+func attributeValue(text []byte) seen {
+	if text == nil {
+		return seen{single: true}
 	}
-	return dst
+	return seen{value: textValue(text), single: true}
 }

@@ -17,7 +17,12 @@ type key struct {
 	alias attribute // the attribute that the key stands for on any event without such a member
 	// Whether a member found is a context attribute if the event is a CloudEvent.
 	context bool
+	ofData  bool // the first name is data, however it is spelled
 }
+
+const dataName = "data"
+
+var dataFolded = fold(dataName)
 
 // segment is one step of a path: a member name, exact and folded.
 type segment struct {
@@ -119,11 +124,14 @@ func compileKey(path string) key {
 	for name := range strings.SplitSeq(path, ".") {
 		k.segments = append(k.segments, segment{name: []byte(name), folded: fold(name)})
 	}
+	if first := &k.segments[0]; bytes.Equal(first.folded, dataFolded) {
+		k.ofData, first.name = true, []byte(dataName)
+	}
 	if len(k.segments) == 1 {
 		k.grid = gridAttribute(path)
 		k.cloud = cloudAttribute(path)
 		k.alias = aliasAttribute(string(k.segments[0].folded))
-		k.context = string(k.segments[0].folded) != "DATA"
+		k.context = !k.ofData
 	}
 	return k
 }
@@ -151,16 +159,21 @@ func (k *key) find(e *event.Event) value {
 	return v
 }
 
+// own returns the attribute that the key is exactly the name of in the event's
+// schema, nil if there is none.
+func (k *key) own(e *event.Event) []byte {
+	if e.Schema == event.CloudEventSchemaV1_0 {
+		return k.cloud.of(e)
+	}
+	return k.grid.of(e)
+}
+
 func (k *key) findInEnvelope(e *event.Event) value {
 	cloud := e.Schema == event.CloudEventSchemaV1_0
-	own := k.grid
-	if cloud {
-		own = k.cloud
-	}
-	if text := own.of(e); text != nil {
+	if text := k.own(e); text != nil {
 		return textValue(text)
 	}
-	if e.Data != nil && string(k.segments[0].name) == "data" {
+	if e.Data != nil && k.ofData {
 		return lookUp(e.Data, k.segments[1:])
 	}
 	v := lookUp(e.Raw, k.segments)

@@ -1,0 +1,329 @@
+package filter
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// node holds entries that an event may want once it has come this far. Those that
+// are few, or that nothing tells apart any more, are asked one by one. The others
+// stand below, in the directories of the keys they were placed by, so that an
+// event meets only those that one of its values leads to.
+type node struct {
+	owner  *edit
+	count  int  // entries here and below
+	open   int  // entries of direct that could be placed
+	split  bool // new entries are placed
+	direct list
+	keys   trie[directory] // by slot
+	absent trie[directory] // those of keys with entries that want events without a value there
+}
+
+// maxOpen is how many entries that could be placed a node asks one by one.
+const maxOpen = 8
+
+// directory is what a node knows of one key.
+type directory struct {
+	owner  *edit
+	slot   uint32
+	arrays bool // its entries look inside arrays
+	count  int  // entries placed by the key
+	absent int  // of them, those that want events without a value there
+
+	heads   trie[head]  // folded texts: those equal to it, and those that it begins
+	tails   trie[node]  // folded texts backwards: those that end with it
+	pieces  grams       // folded texts: those that contain it
+	numbers trie[node]  // numbers in canonical form: those equal to it
+	spans   intervals   // those in an interval
+	others  *node       // entries of gaps between intervals, for values that are no numbers
+	asked   trie[asked] // conditions that are asked once for all their entries
+}
+
+// head is what a text may be to a value.
+type head struct {
+	owner         *edit
+	equal, begins *node
+}
+
+// asked is a condition and the entries of which it is a part.
+type asked struct {
+	owner     *edit
+	condition *condition
+	here      *node
+}
+
+func (n *node) own(e *edit) *node {
+	switch {
+	case n == nil:
+		return &node{owner: e}
+	case n.owner == e:
+		return n
+	default:
+		copied := *n
+		copied.owner = e
+		return &copied
+	}
+}
+
+func (n *node) size() int {
+	if n == nil {
+		return 0
+	}
+	return n.count
+}
+
+// insert returns the node with one more entry.
+func (n *node) insert(e *edit, at located) *node {
+	n = n.own(e)
+	n.count++
+	if n.split {
+		n.put(e, at)
+		return n
+	}
+	n.ask(e, at)
+	if n.open > maxOpen {
+		n.split = true
+		all := slices.Collect(n.direct.all)
+		n.direct, n.open = list{}, 0
+		for _, at := range all {
+			n.put(e, at)
+		}
+	}
+	return n
+}
+
+// put places an entry by the choice that the fewest events are likely to meet.
+func (n *node) put(e *edit, at located) {
+	var best choice
+	var spots []spot
+	fewest := 2.0
+	for c := range at.choices {
+		s := at.entry.spots(c)
+		if odds := n.directory(at.entry, c).odds(at.entry, c, s); odds < fewest {
+			best, spots, fewest = c, s, odds
+		}
+	}
+	if spots == nil {
+		n.ask(e, at)
+		return
+	}
+	next := at.after(best)
+	n.update(e, at.entry, best, 1, func(d *directory) {
+		for _, s := range spots {
+			d.update(e, s, func(here *node) *node { return here.insert(e, next) })
+		}
+	})
+}
+
+func (n *node) ask(e *edit, at located) {
+	n.direct.insert(e, at)
+	if at.free != 0 {
+		n.open++
+	}
+}
+
+// remove returns the node without an entry that it holds, nil if it was the last.
+func (n *node) remove(e *edit, at located) *node {
+	n = n.own(e)
+	if n.count--; n.count == 0 {
+		return nil
+	}
+	if _, _, ok := n.direct.find(at.entry.id); ok {
+		n.direct.remove(e, at.entry.id)
+		if at.free != 0 {
+			n.open--
+		}
+		return n
+	}
+	c, _ := n.placement(at)
+	next := at.after(c)
+	n.update(e, at.entry, c, -1, func(d *directory) {
+		for _, s := range at.entry.spots(c) {
+			d.update(e, s, func(here *node) *node { return here.remove(e, next) })
+		}
+	})
+	return n
+}
+
+// placement finds the choice that an entry was placed by.
+func (n *node) placement(at located) (c choice, ok bool) {
+	for c := range at.choices {
+		if here := n.directory(at.entry, c).find(at.entry.spots(c)[0]); here != nil && here.holds(at.after(c)) {
+			return c, true
+		}
+	}
+	return c, false
+}
+
+// holds reports whether the entry is here or below.
+func (n *node) holds(at located) bool {
+	if _, _, ok := n.direct.find(at.entry.id); ok {
+		return true
+	}
+	_, ok := n.placement(at)
+	return ok
+}
+
+// directoryKey is where a node keeps the directory of a choice.
+func directoryKey(p *placed, c choice) (key [5]byte, slot uint32) {
+	slot = p.clauses[c.clause].slot
+	binary.BigEndian.PutUint32(key[:], slot)
+	if p.arrays {
+		key[4] = 1
+	}
+	return key, slot
+}
+
+// directory returns the directory of a choice, nil if there is none.
+func (n *node) directory(p *placed, c choice) *directory {
+	key, _ := directoryKey(p, c)
+	return n.keys.get(key[:])
+}
+
+// update changes the directory of a choice, n more entries being placed by it.
+func (n *node) update(e *edit, p *placed, c choice, more int, change func(*directory)) {
+	key, slot := directoryKey(p, c)
+	var now *directory
+	n.keys.update(e, key[:], func(d *directory) *directory {
+		switch {
+		case d == nil:
+			d = &directory{owner: e, slot: slot, arrays: p.arrays}
+		case d.owner != e:
+			copied := *d
+			copied.owner = e
+			d = &copied
+		}
+		change(d)
+		d.count += more
+		if p.clauses[c.clause].operator.onMissing() {
+			d.absent += more
+		}
+		if d.count == 0 {
+			return nil
+		}
+		now = d
+		return d
+	})
+	n.absent.update(e, key[:], func(*directory) *directory {
+		if now == nil || now.absent == 0 {
+			return nil
+		}
+		return now
+	})
+}
+
+// find returns the node of a spot, nil if there is none.
+func (d *directory) find(s spot) *node {
+	if d == nil {
+		return nil
+	}
+	switch s.kind {
+	case equalText, beginsText:
+		h := d.heads.get(s.text)
+		switch {
+		case h == nil:
+			return nil
+		case s.kind == equalText:
+			return h.equal
+		default:
+			return h.begins
+		}
+	case endsText:
+		return d.tails.get(s.text)
+	case containsText:
+		return d.pieces.find(s.text)
+	case equalNumber:
+		return d.numbers.get(s.text)
+	case inSpan:
+		return d.spans.find(s.span)
+	case noNumber:
+		return d.others
+	default:
+		if a := d.asked.get(s.text); a != nil {
+			return a.here
+		}
+		return nil
+	}
+}
+
+// update gives a spot the node that change makes of its present one.
+func (d *directory) update(e *edit, s spot, change func(*node) *node) {
+	switch s.kind {
+	case equalText, beginsText:
+		d.heads.update(e, s.text, func(h *head) *head {
+			switch {
+			case h == nil:
+				h = &head{owner: e}
+			case h.owner != e:
+				h = &head{owner: e, equal: h.equal, begins: h.begins}
+			}
+			if s.kind == equalText {
+				h.equal = change(h.equal)
+			} else {
+				h.begins = change(h.begins)
+			}
+			if h.equal == nil && h.begins == nil {
+				return nil
+			}
+			return h
+		})
+	case endsText:
+		d.tails.update(e, s.text, change)
+	case containsText:
+		d.pieces.update(e, s.text, change)
+	case equalNumber:
+		d.numbers.update(e, s.text, change)
+	case inSpan:
+		d.spans.update(e, s.span, change)
+	case noNumber:
+		d.others = change(d.others)
+	default:
+		d.asked.update(e, s.text, func(a *asked) *asked {
+			switch {
+			case a == nil:
+				a = &asked{owner: e, condition: s.asked}
+			case a.owner != e:
+				a = &asked{owner: e, condition: a.condition, here: a.here}
+			}
+			if a.here = change(a.here); a.here == nil {
+				return nil
+			}
+			return a
+		})
+	}
+}
+
+// odds guesses which part of the events that come to a node a choice would let
+// through to an entry. Where the operands are values, it takes events to be spread
+// over them as the entries are: what few ask for is rare. The rest are constants
+// that only need to be in the right order.
+func (d *directory) odds(p *placed, c choice, spots []spot) float64 {
+	all := 0
+	if d != nil {
+		all = d.count
+	}
+	share := 0.0
+	for _, s := range spots {
+		share += float64(d.find(s).size()+1) / float64(all+8)
+	}
+	op := p.clauses[c.clause].operator
+	switch op {
+	case StringIn, NumberIn:
+		return share
+	case StringBeginsWith, StringEndsWith:
+		return share + 0.02
+	case StringContains:
+		return share + 0.04
+	case IsNullOrUndefined, NumberInRange:
+		return 0.3
+	case BoolEquals:
+		return 0.5
+	case NumberLessThan, NumberLessThanOrEquals, NumberGreaterThan, NumberGreaterThanOrEquals, IsNotNull:
+		return 0.6
+	case NumberNotIn, NumberNotInRange:
+		if !p.arrays {
+			return 0.9
+		}
+	}
+	return 1 - min(share, 1)/4 // a negative operator: what many exclude is frequent
+}

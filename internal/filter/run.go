@@ -1,0 +1,320 @@
+package filter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/carillon-events/carillon/event"
+)
+
+// run is one event on its way through an index.
+type run struct {
+	s        *Scratch
+	paths    *paths
+	event    *event.Event
+	resolved bool // keys are looked up
+}
+
+// value returns what a key finds.
+func (r *run) value(slot uint32) *seen {
+	if slot >= firstKeySlot && !r.resolved {
+		r.resolve()
+	}
+	return r.s.found.at(slot)
+}
+
+func (r *run) resolve() {
+	r.resolved = true
+	r.s.resolve(r.paths, r.event)
+}
+
+// node takes the event to a node.
+func (r *run) node(n *node) {
+	for _, c := range n.direct.chunks {
+		for i := range c.items {
+			if at := &c.items[i]; at.rest == 0 || r.ask(at) {
+				r.hit(at.entry)
+			}
+		}
+	}
+	if n.keys.n > 4 && !r.resolved {
+		r.resolve()
+	}
+	if n.keys.n <= 2*len(r.s.found.slots) {
+		r.directories(n.keys.root)
+		return
+	}
+	for _, slot := range r.s.found.slots {
+		var key [5]byte
+		binary.BigEndian.PutUint32(key[:], slot)
+		for key[4] = range byte(2) {
+			if d := n.keys.get(key[:]); d != nil {
+				if v := r.value(slot); v.kind > event.Null {
+					r.directory(d, v)
+				}
+			}
+		}
+	}
+	r.absentees(n.absent.root)
+}
+
+// directories goes through all directories of a node.
+func (r *run) directories(n *trieNode[directory]) {
+	if n == nil {
+		return
+	}
+	if d := n.value; d != nil {
+		switch v := r.value(d.slot); {
+		case v.kind > event.Null:
+			r.directory(d, v)
+		case d.absent > 0:
+			r.absentee(d, v)
+		}
+	}
+	for _, child := range n.children {
+		r.directories(child)
+	}
+}
+
+// absentees goes through the directories with entries that want events without a
+// value, and stops at those whose value there is.
+func (r *run) absentees(n *trieNode[directory]) {
+	if n == nil {
+		return
+	}
+	if d := n.value; d != nil {
+		if v := r.value(d.slot); v.kind <= event.Null {
+			r.absentee(d, v)
+		}
+	}
+	for _, child := range n.children {
+		r.absentees(child)
+	}
+}
+
+func (r *run) absentee(d *directory, v *seen) {
+	if d.others != nil {
+		r.node(d.others)
+	}
+	r.askeds(d.asked.root, v, d.arrays)
+}
+
+// directory takes the event to the entries that its value leads to.
+func (r *run) directory(d *directory, v *seen) {
+	r.askeds(d.asked.root, v, d.arrays)
+	if v.kind != event.Array {
+		r.scalar(d, v)
+		if v.kind != event.Number && d.others != nil {
+			r.node(d.others)
+		}
+		return
+	}
+	if d.arrays {
+		for c := event.Walk(v.raw); c.Next(); {
+			element := seen{value: cursorValue(&c)}
+			r.scalar(d, &element)
+		}
+	}
+}
+
+// askeds asks the conditions that are asked once for all.
+func (r *run) askeds(n *trieNode[asked], v *seen, arrays bool) {
+	if n == nil {
+		return
+	}
+	if a := n.value; a != nil && r.holds(a.condition, v, arrays) {
+		r.node(a.here)
+	}
+	for _, child := range n.children {
+		r.askeds(child, v, arrays)
+	}
+}
+
+// scalar takes the event to the entries that a value outside any array leads to.
+func (r *run) scalar(d *directory, v *seen) {
+	if d.heads.n > 0 || d.tails.n > 0 || d.pieces.lists.n > 0 {
+		if text, ok := r.s.folded(v); ok {
+			r.heads(d.heads.root, text)
+			if d.tails.n > 0 {
+				r.tails(d.tails.root, r.s.backwards(v))
+			}
+			if d.pieces.lists.n > 0 {
+				r.contained(&d.pieces, text)
+			}
+		}
+	}
+	if v.kind == event.Number && (d.numbers.n > 0 || d.spans.root != nil) {
+		number := readDecimal(v.raw)
+		if d.numbers.n > 0 && len(number.digits) <= MaxCharacters {
+			var buf [MaxCharacters + 16]byte
+			if here := d.numbers.get(number.appendCanonical(buf[:0])); here != nil {
+				r.node(here)
+			}
+		}
+		if d.spans.root != nil {
+			b := makeBound(number)
+			r.stab(d.spans.root, &b)
+		}
+	}
+}
+
+func (r *run) heads(n *trieNode[head], text []byte) {
+	for n != nil && bytes.HasPrefix(text, n.prefix) {
+		text = text[len(n.prefix):]
+		if h := n.value; h != nil {
+			if h.begins != nil {
+				r.node(h.begins)
+			}
+			if h.equal != nil && len(text) == 0 {
+				r.node(h.equal)
+			}
+		}
+		if len(text) == 0 {
+			return
+		}
+		n = n.child(text[0])
+	}
+}
+
+func (r *run) tails(n *trieNode[node], turned []byte) {
+	for n != nil && bytes.HasPrefix(turned, n.prefix) {
+		turned = turned[len(n.prefix):]
+		if n.value != nil {
+			r.node(n.value)
+		}
+		if len(turned) == 0 {
+			return
+		}
+		n = n.child(turned[0])
+	}
+}
+
+// stab takes the event to the entries of all intervals that hold the number.
+func (r *run) stab(n *interval, number *bound) {
+	for n != nil && number.compare(n.top) <= 0 {
+		r.stab(n.left, number)
+		if number.compare(n.low) < 0 {
+			return
+		}
+		if number.compare(n.high) <= 0 {
+			r.node(n.here)
+		}
+		n = n.right
+	}
+}
+
+// hit notes an entry that wants the event.
+func (r *run) hit(p *placed) {
+	if p.often {
+		r.s.often = append(r.s.often, p.id)
+	} else {
+		r.s.ids = append(r.s.ids, p.id)
+	}
+}
+
+// ask asks an entry what the way to it has not settled.
+func (r *run) ask(at *located) bool {
+	for rest := at.rest; rest != 0; rest &= rest - 1 {
+		c := &at.entry.clauses[bits.TrailingZeros32(rest)]
+		v := r.value(c.slot)
+		if c.letter {
+			if !c.holdsForLetters(v) {
+				return false
+			}
+		} else if !r.holds(c.condition, v, at.entry.arrays) {
+			return false
+		}
+	}
+	return true
+}
+
+// holdsForLetters is a subject test in which letters count.
+func (c *clause) holdsForLetters(v *seen) bool {
+	if c.operator == StringBeginsWith {
+		return bytes.HasPrefix(v.raw, c.strings[0])
+	}
+	return bytes.HasSuffix(v.raw, c.strings[0])
+}
+
+// holds is condition.holds for a value that was found before.
+func (r *run) holds(c *condition, v *seen, arrays bool) bool {
+	switch {
+	case c.operator == IsNotNull:
+		return v.kind > event.Null
+	case v.kind <= event.Null || c.operator == IsNullOrUndefined:
+		return v.kind <= event.Null && c.operator.onMissing()
+	case v.kind != event.Array:
+		return r.hits(c, v) != c.operator.Negative()
+	case !arrays:
+		return false
+	}
+	for e := event.Walk(v.raw); e.Next(); {
+		element := seen{value: cursorValue(&e)}
+		if r.hits(c, &element) {
+			return !c.operator.Negative()
+		}
+	}
+	return c.operator.Negative()
+}
+
+// hits reports whether the positive relation of the operator holds between the
+// value and any operand.
+func (r *run) hits(c *condition, v *seen) bool {
+	switch c.operator.Operand() {
+	case StringValues:
+		text, ok := r.s.folded(v)
+		return ok && c.hitsFolded(text)
+	case BoolValue:
+		return v.kind == c.boolean
+	default:
+		return v.kind == event.Number && c.hitNumber(readDecimal(v.raw))
+	}
+}
+
+func (c *condition) hitsFolded(text []byte) bool {
+	relation := bytes.Equal
+	switch c.operator {
+	case StringBeginsWith, StringNotBeginsWith:
+		relation = bytes.HasPrefix
+	case StringEndsWith, StringNotEndsWith:
+		relation = bytes.HasSuffix
+	case StringContains, StringNotContains:
+		relation = bytes.Contains
+	}
+	for _, s := range c.strings {
+		if relation(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// folded returns the value as string operators see it, folded.
+func (s *Scratch) folded(v *seen) (folded []byte, ok bool) {
+	if !v.judged {
+		v.judged = true
+		var buf [256]byte
+		text, isText := v.text(buf[:0])
+		if isText {
+			start := len(s.text)
+			s.text = appendFolded(s.text, text)
+			v.isText, v.folded = true, s.text[start:len(s.text):len(s.text)]
+		}
+	}
+	return v.folded, v.isText
+}
+
+// backwards returns the end of a folded text, backwards: as much of it as the
+// longest operand may have.
+func (s *Scratch) backwards(v *seen) []byte {
+	if v.turned == nil {
+		start := len(s.text)
+		s.text = append(s.text, v.folded[max(0, len(v.folded)-MaxCharacters*utf8.UTFMax):]...)
+		v.turned = s.text[start:len(s.text):len(s.text)]
+		slices.Reverse(v.turned)
+	}
+	return v.turned
+}
