@@ -9,15 +9,20 @@ import (
 // ParseCLI reads the arguments of one --advanced-filter: KEY OPERATOR VALUE…,
 // and returns the advanced filter as the management API takes it. The operator
 // compares ignoring case; ranges are written low,high; the null operators take no
-// VALUE. A value may stand in quotes, in parentheses, or in both, as guides write
-// it, ('value1'); inside quotes nothing more is taken off. The limits are left to
-// the server.
+// VALUE. The limits are left to the server.
+//
+// Values may be written as guides do, ('value1') or ('value1', 'value2'), and come
+// here as the shell left them: whole, without the quotes, without the parentheses,
+// parted at the blanks. Parentheses around all values or around one are taken off,
+// then quotes around each; inside quotes nothing more is. So '(beta)' with its
+// quotes is how a value that has parentheses is written, and '-5' one that would
+// pass for a flag.
 // Source: spec/filtering.md section 7.
 func ParseCLI(args []string) ([]byte, error) {
 	if len(args) < 2 {
 		return nil, fault.Field(cliFlag, "%s needs KEY OPERATOR VALUE…, for example: %s data.runStatus StringIn Failed.", cliFlag, cliFlag)
 	}
-	c := Condition{Key: undecorate(args[0])}
+	c := Condition{Key: unquoteCLI(unwrap(args[0]))}
 	if c.Key == "" {
 		return nil, fault.Field(cliFlag, "%s: the key is empty; name an attribute or a path such as data.runStatus.", cliFlag)
 	}
@@ -38,23 +43,23 @@ func (c *Condition) setCLIValues(values []string) error {
 		return fault.Field(cliFlag, "%s %s %s: "+format+".", append([]any{cliFlag, shorten(c.Key), c.Operator}, args...)...)
 	}
 	operand := c.Operator.Operand()
+	values = valuesCLI(values)
 	switch n := len(values); {
 	case operand == NoOperand && n > 0:
-		return refuse("takes no value, %d given", n)
+		return refuse("takes no value, %d given: leave out %s", n, quote(strings.Join(values, " ")))
 	case operand.Member() == "value" && n != 1:
-		return refuse("takes exactly one value, %d given", n)
+		return refuse("takes exactly one value, %d given: write it behind the operator", n)
 	case operand.Member() == "values" && n == 0:
-		return refuse("needs at least one value")
+		return refuse("needs at least one value: write %s behind the operator", operand)
 	}
 	for _, v := range values {
-		v = undecorate(v)
 		switch operand {
 		case StringValues:
 			c.Strings = append(c.Strings, v)
 		case BoolValue:
 			c.Bool = strings.EqualFold(v, "true")
 			if !c.Bool && !strings.EqualFold(v, "false") {
-				return refuse("%s is neither true nor false", quote(v))
+				return refuse("%s is neither true nor false: write one of them", quote(v))
 			}
 		case RangeValues:
 			low, high, _ := strings.Cut(v, ",")
@@ -94,13 +99,70 @@ func cliNumber(text string) Number {
 	return ""
 }
 
-// undecorate takes parentheses and then quotes off a value.
-func undecorate(v string) string {
-	if n := len(v); n >= 2 && v[0] == '(' && v[n-1] == ')' {
-		v = v[1 : n-1]
+// valuesCLI returns the values that the words of a command line stand for.
+func valuesCLI(words []string) []string {
+	if len(words) == 0 {
+		return nil
 	}
-	if n := len(v); n >= 2 && (v[0] == '\'' || v[0] == '"') && v[n-1] == v[0] {
-		v = v[1 : n-1]
+	first, last := words[0], words[len(words)-1]
+	if len(words) > 1 && strings.HasPrefix(first, "(") && !strings.HasSuffix(first, ")") && strings.HasSuffix(last, ")") {
+		// One list in parentheses, which the shell parted at the blanks.
+		if list := quotedList(unwrap(strings.Join(words, " "))); list != nil {
+			return list
+		}
+		parted := append([]string(nil), words...)
+		parted[0], parted[len(parted)-1] = first[1:], last[:len(last)-1]
+		for i, w := range parted {
+			parted[i] = unquoteCLI(strings.TrimSuffix(w, ","))
+		}
+		return parted
 	}
-	return v
+	var values []string
+	for _, w := range words {
+		w = unwrap(w)
+		if list := quotedList(w); list != nil {
+			values = append(values, list...)
+		} else {
+			values = append(values, unquoteCLI(w))
+		}
+	}
+	return values
+}
+
+// quotedList reads values in quotes, parted by commas; nil if text is not that.
+func quotedList(text string) (list []string) {
+	for {
+		text = strings.TrimSpace(text)
+		if len(text) < 2 || text[0] != '\'' && text[0] != '"' {
+			return nil
+		}
+		end := strings.IndexByte(text[1:], text[0])
+		if end < 0 {
+			return nil
+		}
+		list = append(list, text[1:1+end])
+		if text = strings.TrimSpace(text[end+2:]); text == "" {
+			return list
+		}
+		if text[0] != ',' {
+			return nil
+		}
+		text = text[1:]
+	}
+}
+
+// unwrap takes parentheses off.
+func unwrap(text string) string {
+	if n := len(text); n >= 2 && text[0] == '(' && text[n-1] == ')' {
+		return text[1 : n-1]
+	}
+	return text
+}
+
+// unquoteCLI takes quotes off.
+func unquoteCLI(text string) string {
+	if n := len(text); n >= 2 && (text[0] == '\'' || text[0] == '"') && text[n-1] == text[0] {
+		return text[1 : n-1]
+	}
+	return text
 }
