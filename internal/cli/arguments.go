@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,16 +21,25 @@ var (
 	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url"}
 )
 
+// shortNames are second names that az has for flags.
+var shortNames = map[string]string{"--enable-af-arr": "--enable-advanced-filtering-on-arrays"}
+
 // joinValues rewrites the arguments so that a flag of several words is one
-// argument: the words after it, up to the next flag. A word that begins with a
-// minus and a digit is a number, not a flag. Source: spec/filtering.md section 7.
+// argument: the words after it, up to the next flag.
+// Source: spec/filtering.md section 7.
 func joinValues(args []string) []string {
-	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
-		return args // the shell asks for completions of an unfinished line
+	if len(args) > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		return append(args[:1:1], joinUnfinished(args[1:])...)
 	}
 	var out []string
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
+		if name, value, given := strings.Cut(arg, "="); shortNames[name] != "" {
+			arg = shortNames[name]
+			if given {
+				arg += "=" + value
+			}
+		}
 		switch {
 		case arg == "--":
 			return append(out, args[i:]...)
@@ -39,7 +50,7 @@ func joinValues(args []string) []string {
 			}
 			out = append(out, arg+"="+strings.Join(args[i+1:n], wordSeparator))
 			i = n - 1
-		case slices.Contains(switchFlags, arg) && i+1 < len(args) && isBool(args[i+1]):
+		case slices.Contains(switchFlags, arg) && i+1 < len(args) && isChoice(args[i+1]):
 			out = append(out, arg+"="+strings.ToLower(args[i+1]))
 			i++
 		default:
@@ -49,12 +60,33 @@ func joinValues(args []string) []string {
 	return out
 }
 
-func isFlag(arg string) bool {
-	return len(arg) > 1 && arg[0] == '-' && !strings.ContainsRune("0123456789.", rune(arg[1]))
+// joinUnfinished is joinValues for a line that the shell asks completions for, and
+// whose last word is still being typed: where it belongs to a flag of several words,
+// it is completed together with those before it.
+func joinUnfinished(args []string) []string {
+	last := len(args) - 1
+	if !isFlag(args[last]) {
+		i := last - 1
+		for i >= 0 && !isFlag(args[i]) {
+			i--
+		}
+		if i >= 0 && slices.Contains(wordFlags, args[i]) && !slices.Contains(args[:i], "--") {
+			return append(joinValues(args[:i]), args[i], strings.Join(args[i+1:], wordSeparator))
+		}
+	}
+	return append(joinValues(args[:last]), args[last])
 }
 
-func isBool(arg string) bool {
-	return strings.EqualFold(arg, "true") || strings.EqualFold(arg, "false")
+// isFlag reports whether a word is a flag. A minus and a digit begin a number, and a
+// word with a blank was in quotes; az takes both for values, too.
+func isFlag(arg string) bool {
+	return len(arg) > 1 && arg[0] == '-' && !strings.ContainsRune("0123456789.", rune(arg[1])) && !strings.Contains(arg, " ")
+}
+
+// isChoice reports whether a word behind a switch is meant for it: true or false, and
+// what people write for them, which the flag then refuses.
+func isChoice(arg string) bool {
+	return slices.Contains([]string{"true", "false", "yes", "no", "on", "off", "t", "f", "y", "n", "1", "0"}, strings.ToLower(arg))
 }
 
 // words is the value of a flag of several words; each use of the flag adds one
@@ -111,6 +143,31 @@ func (w *words) list() []string {
 		}
 	}
 	return out
+}
+
+// toggle is the value of a switch that may be followed by true or false.
+type toggle bool
+
+// Set reads true or false in any case.
+func (t *toggle) Set(text string) error {
+	on := strings.EqualFold(text, "true")
+	if !on && !strings.EqualFold(text, "false") {
+		return errors.New("write true or false")
+	}
+	*t = toggle(on)
+	return nil
+}
+
+// String returns true or false.
+func (t *toggle) String() string { return strconv.FormatBool(bool(*t)) }
+
+// Type makes the help text show a switch.
+func (t *toggle) Type() string { return "bool" }
+
+func toggleFlag(cmd *cobra.Command, name, usage string) *toggle {
+	t := new(toggle)
+	cmd.Flags().VarPF(t, name, "", usage).NoOptDefVal = "true"
+	return t
 }
 
 func wordsFlag(cmd *cobra.Command, name, kind, usage string) *words {

@@ -86,7 +86,13 @@ func TestJoinValues(t *testing.T) {
 		{"after two dashes", "-- --tags a b", "-- --tags a b"},
 		{"switch with a value", "--subject-case-sensitive TRUE x", "--subject-case-sensitive=true x"},
 		{"switch without", "--subject-case-sensitive --name x", "--subject-case-sensitive --name x"},
-		{"completion", "__complete topic --tags a b", "__complete topic --tags a b"},
+		{"switch with what is neither", "--subject-case-sensitive Yes", "--subject-case-sensitive=yes"},
+		{"switch before a name", "--include-full-endpoint-url failed-runs", "--include-full-endpoint-url failed-runs"},
+		{"az's short name", "--enable-af-arr true --enable-af-arr=false", "--enable-advanced-filtering-on-arrays=true --enable-advanced-filtering-on-arrays=false"},
+		{"completion", "__complete topic --tags a b", "__complete topic --tags a" + s + "b"},
+		{"completion of a flag", "__complete topic --tags a --na", "__complete topic --tags=a --na"},
+		{"completion behind another flag", "__complete es --advanced-filter k IsNotNull --name x", "__complete es --advanced-filter=k" + s + "IsNotNull --name x"},
+		{"completion of a negative number", "__complete es --advanced-filter k NumberIn -1", "__complete es --advanced-filter k" + s + "NumberIn" + s + "-1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := strings.Join(joinValues(strings.Fields(test.in)), " ")
@@ -236,6 +242,31 @@ func TestCompletionOffersNames(t *testing.T) {
 	}
 	if code, stdout, _ := run(t, nil, "completion", "bash"); code != exitDone || !strings.Contains(stdout, "carillon") {
 		t.Errorf("completion script: %d", code)
+	}
+}
+
+func TestCompletionOfAdvancedFilters(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		line []string
+		want string // the offers and the directive
+	}{
+		{"attributes", []string{"es", "create", "--advanced-filter", "event"}, "eventType eventTime :4"},
+		{"members in any case", []string{"es", "update", "-n", "x", "--advanced-filter", "DATA.DRIFT"}, "data.driftCoefficient :4"},
+		{"a table wants a name", []string{"topic", "event-subscription", "create", "--advanced-filter", "data.modelT"}, "data.modelTags. :6"},
+		{"operators", []string{"system-topic", "event-subscription", "update", "--advanced-filter", "data.x", "numbernot"}, "NumberNotIn NumberNotInRange :4"},
+		{"operators of the second", []string{"es", "create", "--advanced-filter", "id", "IsNotNull", "--advanced-filter", "data.x", "Is"}, "IsNullOrUndefined IsNotNull :4"},
+		{"booleans", []string{"es", "create", "--advanced-filter", "data.x", "boolequals", ""}, "true false :4"},
+		{"statuses", []string{"es", "create", "--advanced-filter", "data.runStatus", "StringIn", "Failed", "Cancel"}, "CancelRequested Canceled :4"},
+		{"values of one's own", []string{"es", "create", "--advanced-filter", "data.x", "StringIn", ""}, ":4"},
+		{"the second event type", []string{"es", "create", "--included-event-types", machineLearningEventTypes[0], ""}, strings.Join(machineLearningEventTypes, " ") + " :4"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, stdout, _ := run(t, nil, append([]string{"__completeNoDesc"}, test.line...)...)
+			if got := strings.Join(strings.Fields(stdout), " "); got != test.want {
+				t.Errorf("offers %q, want %q", got, test.want)
+			}
+		})
 	}
 }
 

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/mlevent"
 )
 
 // deliveryFlags are the flags of an event subscription that say where and how its
@@ -120,13 +122,14 @@ func cutFold(s, sep string) (before, after string, found bool) {
 // gets. Source: spec/filtering.md section 7.
 func filterFlags(cmd *cobra.Command) func(body map[string]any) error {
 	types := wordsFlag(cmd, "included-event-types", "TYPE...", `Event types, several after another; "All" for every type.`)
-	advanced := wordsFlag(cmd, "advanced-filter", "KEY OPERATOR VALUE...", "A condition, e.g. data.runStatus StringIn Failed; may be repeated, all must hold.")
+	advanced := wordsFlag(cmd, "advanced-filter", "KEY OPERATOR VALUE...", "An advanced filter, e.g. data.runStatus StringIn Failed; may be repeated, all must hold.")
 	f := cmd.Flags()
-	f.String("subject-begins-with", "", "What the subject must begin with.")
-	f.String("subject-ends-with", "", "What the subject must end with.")
-	sensitive := f.Bool("subject-case-sensitive", false, "Compare the subject by case.")
-	arrays := f.Bool("enable-advanced-filtering-on-arrays", false, "Let conditions look inside array values.")
+	f.String("subject-begins-with", "", `What the subject must begin with; "" is no test.`)
+	f.String("subject-ends-with", "", `What the subject must end with; "" is no test.`)
+	sensitive := toggleFlag(cmd, "subject-case-sensitive", "Compare the subject by case; true or false may follow.")
+	arrays := toggleFlag(cmd, "enable-advanced-filtering-on-arrays", "Let advanced filters look inside array values; true or false may follow.")
 	_ = cmd.RegisterFlagCompletionFunc("included-event-types", cobra.FixedCompletions(machineLearningEventTypes, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("advanced-filter", completeAdvancedFilter)
 	return func(body map[string]any) error {
 		if types.given() {
 			body["includedEventTypes"] = nil
@@ -147,7 +150,7 @@ func filterFlags(cmd *cobra.Command) func(body map[string]any) error {
 		conditions := []any{}
 		for _, group := range advanced.groups {
 			if len(group) == 0 && len(advanced.groups) == 1 {
-				break // --advanced-filter alone removes all conditions
+				break // --advanced-filter alone removes all of them, which az has no way to do
 			}
 			condition, err := filter.ParseCLI(group)
 			if err != nil {
@@ -158,6 +161,54 @@ func filterFlags(cmd *cobra.Command) func(body map[string]any) error {
 		body["advancedFilters"] = conditions
 		return nil
 	}
+}
+
+// completeAdvancedFilter offers keys, then operators, then values where there are
+// few to choose from.
+func completeAdvancedFilter(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	words := strings.Split(typed, wordSeparator)
+	last := words[len(words)-1]
+	var offers []string
+	switch {
+	case len(words) == 1:
+		offers = filterKeys()
+	case len(words) == 2:
+		for _, op := range filter.Operators() {
+			offers = append(offers, op.String())
+		}
+	case strings.EqualFold(words[1], filter.BoolEquals.String()):
+		offers = []string{"true", "false"}
+	case strings.EqualFold(words[0], "data.runStatus") && strings.HasPrefix(strings.ToLower(words[1]), "string"):
+		for _, status := range mlevent.RunStatuses() {
+			offers = append(offers, string(status))
+		}
+	}
+	offers = slices.DeleteFunc(offers, func(offer string) bool {
+		return len(offer) < len(last) || !strings.EqualFold(offer[:len(last)], last)
+	})
+	directive := cobra.ShellCompDirectiveNoFileComp
+	if len(offers) == 1 && strings.HasSuffix(offers[0], ".") {
+		directive |= cobra.ShellCompDirectiveNoSpace // a tag's name follows
+	}
+	return offers, directive
+}
+
+// filterKeys are the keys that every event has, in both envelopes, and the members of
+// what workspaces raise. Source: spec/filtering.md section 4.
+func filterKeys() []string {
+	keys := []string{"id", "topic", "source", "subject", "eventType", "type", "eventTime", "time", "dataVersion"}
+	for _, eventType := range mlevent.Types() {
+		for _, m := range mlevent.Members(eventType) {
+			key := "data." + m.Name
+			if m.Table {
+				key += "."
+			}
+			if !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
 }
 
 // machineLearningEventTypes are what a workspace raises.

@@ -20,7 +20,11 @@ import (
 // Source: spec/filtering.md section 7.
 func ParseCLI(args []string) ([]byte, error) {
 	if len(args) < 2 {
-		return nil, fault.Field(cliFlag, "%s needs KEY OPERATOR VALUE…, for example: %s data.runStatus StringIn Failed.", cliFlag, cliFlag)
+		found := ""
+		if len(args) == 1 {
+			found = ", found " + quote(args[0]) + " only"
+		}
+		return nil, fault.Field(cliFlag, "%s needs KEY OPERATOR VALUE…%s. For example: %s data.runStatus StringIn Failed.", cliFlag, found, cliFlag)
 	}
 	c := Condition{Key: unquoteCLI(unwrap(args[0]))}
 	if c.Key == "" {
@@ -47,10 +51,10 @@ func (c *Condition) setCLIValues(values []string) error {
 	switch n := len(values); {
 	case operand == NoOperand && n > 0:
 		return refuse("takes no value, %d given: leave out %s", n, quote(strings.Join(values, " ")))
-	case operand.Member() == "value" && n != 1:
-		return refuse("takes exactly one value, %d given: write it behind the operator", n)
-	case operand.Member() == "values" && n == 0:
-		return refuse("needs at least one value: write %s behind the operator", operand)
+	case operand.Member() == "value" && n > 1:
+		return refuse("takes one value, %d given: leave out all but one of %s", n, quote(strings.Join(values, " ")))
+	case operand != NoOperand && n == 0:
+		return refuse("needs a value: write %s behind the operator", operand)
 	}
 	for _, v := range values {
 		switch operand {
