@@ -84,7 +84,7 @@ func (x *Index) remove(e *edit, id uint64) bool {
 	x.root = x.root.remove(e, at)
 	m := at.entry.matcher
 	for i := range m.conditions {
-		x.paths.leave(e, m.filter.AdvancedFilters[i].Key, &m.conditions[i].key)
+		x.paths.leave(e, m.filter.AdvancedFilters[i].Key, m.conditions[i].key)
 	}
 	return true
 }

@@ -2,7 +2,10 @@ package filter
 
 import (
 	"bytes"
+	"runtime"
 	"strings"
+	"sync"
+	"weak"
 
 	"github.com/carillon-events/carillon/event"
 )
@@ -119,8 +122,25 @@ func (a attribute) of(e *event.Event) []byte {
 	}
 }
 
-func compileKey(path string) key {
-	var k key
+// keys holds the compiled keys in use by path: many conditions name the same few.
+var keys sync.Map // of weak.Pointer[key]
+
+// keyOf returns the key of a path, the same one as long as anybody uses it.
+func keyOf(path string) *key {
+	if w, ok := keys.Load(path); ok {
+		if k := w.(weak.Pointer[key]).Value(); k != nil {
+			return k
+		}
+	}
+	k := compileKey(path)
+	w := weak.Make(k)
+	keys.Store(path, w)
+	runtime.AddCleanup(k, func(path string) { keys.CompareAndDelete(path, w) }, path)
+	return k
+}
+
+func compileKey(path string) *key {
+	k := &key{}
 	for name := range strings.SplitSeq(path, ".") {
 		k.segments = append(k.segments, segment{name: []byte(name), folded: fold(name)})
 	}

@@ -19,7 +19,7 @@ type Matcher struct {
 // condition is a compiled [Condition].
 type condition struct {
 	operator Operator
-	key      key
+	key      *key
 	strings  [][]byte // folded
 	numbers  []decimal
 	ranges   [][2]decimal
@@ -47,7 +47,7 @@ func Compile(f *Filter) *Matcher {
 }
 
 func compileCondition(c *Condition) condition {
-	out := condition{operator: c.Operator, key: compileKey(c.Key), boolean: event.False}
+	out := condition{operator: c.Operator, key: keyOf(c.Key), boolean: event.False}
 	if c.Bool {
 		out.boolean = event.True
 	}

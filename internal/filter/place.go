@@ -42,7 +42,7 @@ func (x *Index) place(e *edit, entry Entry) *placed {
 	}
 	for i := range m.conditions {
 		c := &m.conditions[i]
-		slot := x.paths.use(e, m.filter.AdvancedFilters[i].Key, &c.key)
+		slot := x.paths.use(e, m.filter.AdvancedFilters[i].Key, c.key)
 		p.clauses = append(p.clauses, clause{condition: c, slot: slot})
 	}
 	for i := range p.clauses {
