@@ -1,0 +1,178 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+)
+
+// The delivery journal is the history of deliveries: attempts are written there as
+// they are made and stay until the journal passes its quota. A message says the
+// watermark it was written at, so the place where an event's history begins is
+// found by halves; from there messages are read in order, and those that do not
+// hold the event subscription's uid are passed over unread. A look at a recent event
+// costs a few messages. One whose end is not known, because its history is gone or
+// is not written yet, costs the journal from there to its end, at most its quota.
+
+// past is what the journal tells of one event for one event subscription.
+type past struct {
+	uid uint64
+	pos engine.Position
+
+	attempts []attemptEntry
+	inForce  *generationEntry // the filter at pos, nil when no message that was read states it
+	earliest *generationEntry // the first filter of all that were read
+	purged   bool             // some of it may be purged
+}
+
+// delivered reports whether the last attempt was a success.
+func (p *past) delivered() bool {
+	return len(p.attempts) > 0 && p.attempts[len(p.attempts)-1].outcome == Delivered
+}
+
+// ended reports whether an attempt is there that ended at last, which is known to
+// the nanosecond; the journal keeps starts in milliseconds.
+func (p *past) ended(last time.Time) bool {
+	for _, a := range p.attempts {
+		if !a.end().Add(time.Millisecond).Before(last) {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *attemptEntry) end() time.Time {
+	return time.UnixMilli(e.start).Add(time.Duration(e.duration) * time.Microsecond)
+}
+
+// readFilters reads which filter was in force at the event's position. It was
+// stated between the oldest message that the journal needed shortly before the
+// event and the first one whose watermark has passed it.
+func (b *Broker) readFilters(ctx context.Context, p *past) error {
+	begin, err := b.pastBegins(ctx, p.pos.Seq())
+	if err != nil {
+		return err
+	}
+	first, _ := b.cfg.Journal.Bounds()
+	before := begin - min(begin-first, fewMessages)
+	head, _, err := b.headFrom(ctx, before)
+	if err != nil {
+		return err
+	}
+	return b.readPast(ctx, p, max(first, min(head.oldest, before)), func(head journalHeader) bool { return head.watermark >= p.pos.Seq() })
+}
+
+// readAttempts reads the attempts, up to a success or to one that ended at last,
+// zero if that is not known.
+func (b *Broker) readAttempts(ctx context.Context, p *past, last time.Time) error {
+	begin, err := b.pastBegins(ctx, p.pos.Seq())
+	if err != nil {
+		return err
+	}
+	if first, _ := b.cfg.Journal.Bounds(); first > 1 && begin == first {
+		head, _, err := b.headFrom(ctx, first)
+		if err != nil {
+			return err
+		}
+		p.purged = head.watermark+1 >= p.pos.Seq()
+	}
+	return b.readPast(ctx, p, begin, func(journalHeader) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
+}
+
+// readPast reads messages in order until one of them was enough.
+func (b *Broker) readPast(ctx context.Context, p *past, from uint64, enough func(journalHeader) bool) error {
+	var uid [8]byte
+	binary.BigEndian.PutUint64(uid[:], p.uid)
+	for m, err := range b.cfg.Journal.Read(ctx, from) {
+		if errors.Is(err, engine.ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the delivery journal: %w", err)
+		}
+		head, entries, err := readHeader(m.Payload)
+		if err == nil && bytes.Contains(entries, uid[:]) {
+			_, err = readEntries(m.Payload, p)
+		}
+		if err != nil {
+			return fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
+		}
+		if enough(head) {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// fewMessages is how many messages are sooner read than searched by halves.
+const fewMessages = 64
+
+// pastBegins returns a journal message before which nothing is told of a frame: at
+// the latest the first that was written when the dispatcher had come to the frame.
+func (b *Broker) pastBegins(ctx context.Context, seq uint64) (uint64, error) {
+	low, last := b.cfg.Journal.Bounds()
+	for high := last + 1; high > low+fewMessages; {
+		mid := low + (high-low)/2
+		head, at, err := b.headFrom(ctx, mid)
+		if err != nil {
+			return 0, err
+		}
+		if at == 0 || head.watermark+1 >= seq {
+			high = mid
+		} else {
+			low = at + 1
+		}
+	}
+	return low, nil
+}
+
+// headFrom returns the head of the first readable message from one on; message is
+// 0 when there is none.
+func (b *Broker) headFrom(ctx context.Context, from uint64) (head journalHeader, message uint64, err error) {
+	for m, err := range b.cfg.Journal.Read(ctx, from) {
+		if errors.Is(err, engine.ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			return head, 0, fmt.Errorf("read the delivery journal: %w", err)
+		}
+		if head, _, err = readHeader(m.Payload); err != nil {
+			return head, 0, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
+		}
+		return head, m.Seq, nil
+	}
+	return head, 0, ctx.Err()
+}
+
+func (p *past) attempt(e attemptEntry) {
+	if e.uid == p.uid && e.pos == p.pos {
+		p.attempts = append(p.attempts, e)
+	}
+}
+
+func (p *past) generation(e generationEntry) {
+	if e.uid != p.uid {
+		return
+	}
+	e.filter = bytes.Clone(e.filter)
+	if p.earliest == nil || e.number < p.earliest.number {
+		p.earliest = &e
+	}
+	if e.from <= p.pos.Seq() && (p.inForce == nil || e.number >= p.inForce.number) {
+		p.inForce = &e
+	}
+}
+
+// What else the journal says is of no interest here.
+
+func (p *past) open(openEntry)                       {}
+func (p *past) closed(uint64, engine.Position, bool) {}
+func (p *past) lag(uint64, engine.Position)          {}
+func (p *past) breaker(breakerEntry)                 {}
+func (p *past) gone(uint64)                          {}
+func (p *past) restate(uint64)                       {}
