@@ -99,6 +99,7 @@ func (w *world) wanted(t testing.TB, c *candidate, i int) bool {
 	bit := uint64(1) << i
 	if c.asked&bit == 0 {
 		c.asked |= bit
+		c.wants &^= bit
 		ok := c.matcher.Match(w.events[i])
 		if ok {
 			c.wants |= bit
