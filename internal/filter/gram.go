@@ -64,7 +64,8 @@ func (g *grams) find(text []byte) *node {
 	return nil
 }
 
-// update gives a pattern the node that change makes of its present one.
+// update gives a pattern the node that change makes of its present one, as
+// [intervals.update] does.
 func (g *grams) update(e *edit, text []byte, change func(*node) *node) {
 	var best []byte
 	fewest := 0
@@ -86,9 +87,6 @@ func (g *grams) update(e *edit, text []byte, change func(*node) *node) {
 		i := l.find(text)
 		if i < 0 {
 			here := change(nil)
-			if here == nil {
-				return l
-			}
 			if l == nil {
 				g.mark(e, best)
 			}

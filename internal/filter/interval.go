@@ -98,7 +98,9 @@ func (t *intervals) find(s span) *node {
 	return nil
 }
 
-// update gives an interval the node that change makes of its present one.
+// update gives an interval the node that change makes of its present one, nil if
+// it has none; nil from change takes it out, which only an interval that is there
+// can be.
 func (t *intervals) update(e *edit, s span, change func(*node) *node) {
 	t.root = t.root.update(e, s, change)
 }
@@ -112,11 +114,7 @@ func (n *interval) order(s span) int {
 
 func (n *interval) update(e *edit, s span, change func(*node) *node) *interval {
 	if n == nil {
-		here := change(nil)
-		if here == nil {
-			return nil
-		}
-		return &interval{owner: e, span: s, top: s.high, priority: rand.Uint32(), here: here}
+		return &interval{owner: e, span: s, top: s.high, priority: rand.Uint32(), here: change(nil)}
 	}
 	switch c := n.order(s); {
 	case c == 0:
@@ -124,16 +122,11 @@ func (n *interval) update(e *edit, s span, change func(*node) *node) *interval {
 		if here == nil {
 			return merge(e, n.left, n.right)
 		}
-		if here != n.here {
-			n = n.own(e)
-			n.here = here
-		}
+		n = n.own(e)
+		n.here = here
 		return n
 	case c > 0:
 		left := n.left.update(e, s, change)
-		if left == n.left && (left == nil || left.owner != e) {
-			return n
-		}
 		n = n.own(e)
 		n.left = left
 		if left != nil && left.priority > n.priority {
@@ -144,9 +137,6 @@ func (n *interval) update(e *edit, s span, change func(*node) *node) *interval {
 		}
 	default:
 		right := n.right.update(e, s, change)
-		if right == n.right && (right == nil || right.owner != e) {
-			return n
-		}
 		n = n.own(e)
 		n.right = right
 		if right != nil && right.priority > n.priority {

@@ -39,13 +39,6 @@ func (l *list) find(id uint64) (c, i int, found bool) {
 	return c, i, i < len(items) && items[i].entry.id == id
 }
 
-func (l *list) get(id uint64) *placed {
-	if c, i, ok := l.find(id); ok {
-		return l.chunks[c].items[i].entry
-	}
-	return nil
-}
-
 // insert adds an entry whose id the list does not hold.
 func (l *list) insert(e *edit, at located) {
 	l.n++
@@ -64,19 +57,15 @@ func (l *list) insert(e *edit, at located) {
 	}
 }
 
-// remove takes the entry of an id out and reports whether there was one.
-func (l *list) remove(e *edit, id uint64) bool {
-	c, i, ok := l.find(id)
-	if !ok {
-		return false
-	}
+// remove takes out the entry of an id that the list holds.
+func (l *list) remove(e *edit, id uint64) {
+	c, i, _ := l.find(id)
 	l.n--
 	l.ownRow(e)
 	k := l.ownChunk(e, c)
 	if k.items = slices.Delete(k.items, i, i+1); len(k.items) == 0 {
 		l.chunks = slices.Delete(l.chunks, c, c+1)
 	}
-	return true
 }
 
 func (l *list) ownRow(e *edit) {
