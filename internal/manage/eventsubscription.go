@@ -161,7 +161,8 @@ func (p *Plane) DeliveryAttributes(ctx context.Context, caller access.Caller, id
 }
 
 // PutEventSubscription creates an event subscription or replaces it with the
-// request. The endpoint is asked for consent each time.
+// request. The endpoint is asked for consent each time. For a filter it promises what
+// PatchEventSubscription does.
 func (p *Plane) PutEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition) (EventSubscription, error) {
 	return p.change(ctx, caller, id, c, pre, true)
 }
@@ -169,6 +170,13 @@ func (p *Plane) PutEventSubscription(ctx context.Context, caller access.Caller, 
 // PatchEventSubscription changes what the request says and leaves the rest. The
 // endpoint is asked for consent when it or the delivery schema changed, or when it
 // has not consented to what is there.
+//
+// An event meets exactly one filter, decided by its place in the log: what was
+// acknowledged before the call meets the old filter, what is published after it has
+// returned meets the new one, and of what is published in between, everything before
+// one place in the log meets the old one and everything from there on the new one;
+// the events of one request are on the same side. Where the endpoint has to consent
+// by link, that place is taken when it has. A refused change changes nothing.
 func (p *Plane) PatchEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition) (EventSubscription, error) {
 	return p.change(ctx, caller, id, c, pre, false)
 }
