@@ -414,7 +414,7 @@ func (g *generator) vary(f, other *Filter) *Filter {
 		}
 		return &v
 	}
-	switch g.choose(9) {
+	switch g.choose(10) {
 	case 0:
 		v.EnableAdvancedFilteringOnArrays = !v.EnableAdvancedFilteringOnArrays
 	case 1:
@@ -431,6 +431,12 @@ func (g *generator) vary(f, other *Filter) *Filter {
 		if n := len(v.AdvancedFilters); n > 0 {
 			i := g.choose(n)
 			v.AdvancedFilters = slices.Delete(v.AdvancedFilters, i, i+1)
+		}
+	case 7: // two conditions that may lead to the same place
+		if n := len(v.AdvancedFilters); n > 0 && n < 4 {
+			twin := v.AdvancedFilters[g.choose(n)]
+			g.varyOperand(&twin)
+			v.AdvancedFilters = append(v.AdvancedFilters, twin)
 		}
 	default:
 		if n := len(other.AdvancedFilters); n > 0 && len(v.AdvancedFilters) < 4 {
