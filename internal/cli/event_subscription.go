@@ -143,6 +143,8 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
 func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "update", Short: "Change an event subscription",
 		Example: `  carillon event-subscription update --name failed-runs --subject-begins-with experiments/
+  carillon event-subscription update --name failed-runs --advanced-filter data.runTags.team StringIn growth   # in place of those there
+  carillon event-subscription update --name failed-runs --advanced-filter                                     # removes all of them
   carillon event-subscription update --name failed-runs --endpoint https://ci.example/hooks
   carillon event-subscription update --name failed-runs --max-delivery-attempts 5 --event-ttl 30`}
 	fill := deliveryFlags(cmd)
