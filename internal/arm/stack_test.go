@@ -162,7 +162,7 @@ func newStack(t *testing.T) *stack {
 	}
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, Sealer: secret.NewSealer(secret.Key{1}),
-		Handshaker: manage.HandshakerFunc(s.validate), Activator: s.broker,
+		Handshaker: manage.HandshakerFunc(s.validate), Activator: s.broker, EventLog: s.broker,
 		CheckURL: func(u *url.URL) error {
 			if u.Scheme != "https" {
 				return fmt.Errorf("the URL must start with https://")

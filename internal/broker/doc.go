@@ -13,9 +13,9 @@
 // Beside the walk: catchup.go brings lagging event subscriptions up again,
 // journal.go writes and reads the delivery journal, policy.go and breaker.go
 // decide without touching clock, disk or socket, retain.go keeps history and
-// purges it, deadletter.go keeps and replays what could not be delivered. history.go looks back
-// into the log, explain.go tells what became of an event, from memory and from what
-// past.go reads of the journal.
+// purges it, deadletter.go keeps and replays what could not be delivered.
+// history.go looks back into the log, explain.go tells what became of an event,
+// from memory and from what past.go reads of the journal.
 //
 // # State
 //

@@ -57,10 +57,11 @@ type Attempt struct {
 // StoryState is where a delivery stands.
 type StoryState string
 
-// The states. Those from NotMatched to Expired never become another; Queued,
-// InFlight, WaitingForRetry and DeadLettering are open deliveries.
+// The states. Queued, InFlight, WaitingForRetry and DeadLettering are those of open
+// deliveries.
 const (
 	StoryNotMatched      StoryState = "notMatched"              // a clause of the filter refused the event
+	StoryNotActive       StoryState = "notActive"               // its endpoint has not consented: it gets nothing
 	StoryTooEarly        StoryState = "beforeEventSubscription" // it was logged before the event subscription began
 	StoryExpired         StoryState = "expired"                 // it was logged after the event subscription's expiration
 	StoryNotHandedOut    StoryState = "notHandedOut"            // the event subscription lags, or the dispatcher has not come to it

@@ -45,6 +45,7 @@ type Config struct {
 	Sealer         *secret.Sealer
 	Handshaker     Handshaker
 	Activator      Activator
+	EventLog       EventLog             // optional: without it no event is explained
 	Facts          Facts                // optional
 	CheckURL       func(*url.URL) error // what the operator lets destinations be; its error is shown to the caller
 	PublicURL      string               // scheme, host and port under which the server is reached: begins validation links
