@@ -1,8 +1,10 @@
 package filter
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/carillon-events/carillon/internal/fault"
@@ -73,4 +75,24 @@ func TestParseCLI(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzParseCLI reads any words: no panic, a refusal is an Invalid fault, and what is
+// accepted is a filter to the server, the limits aside.
+func FuzzParseCLI(f *testing.F) {
+	for _, line := range []string{"k|StringIn|('a',|'b')", "k|NumberIn|(1,|-.5)", "k|NumberInRange|(1,2)|3,4", "k|BoolEquals|(true)", "(k)|isnotnull", "k|StringIn|(|)|'|\"", "k|NumberIn|+", "|", "k|StringIn|''"} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		raw, err := ParseCLI(strings.Split(line, "|"))
+		if err == nil {
+			_, err = Parse(fmt.Appendf(nil, `{"advancedFilters":[%s]}`, raw), ParseOptions{})
+		}
+		if err != nil && fault.KindOf(err) != fault.Invalid {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if err == nil && !json.Valid(raw) {
+			t.Fatalf("%q became %s", line, raw)
+		}
+	})
 }
