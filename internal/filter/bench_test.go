@@ -11,7 +11,7 @@ import (
 // TestWorkloads holds every workload to its promise: exactly none, one or ten of a
 // population want an event, says the plain loop and says the index.
 func TestWorkloads(t *testing.T) {
-	for _, w := range append(workloads(), expressible()) {
+	for _, w := range append(workloads(), expressible(), equality()) {
 		t.Run(w.op, func(t *testing.T) {
 			for _, n := range []int{100, 1000} {
 				p := w.populate(t, n)
@@ -127,12 +127,12 @@ func BenchmarkMatch(b *testing.B) {
 }
 
 // BenchmarkMatchRaw asks who wants a stored event and parses it first, as the
-// broker does. Its patterns are what the filters of event pattern matchers can
-// express.
+// broker does. Beside mixed filters it takes those that event pattern matchers can
+// express too.
 func BenchmarkMatchRaw(b *testing.B) {
 	for _, subs := range []int{100, 1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("subs=%d", subs), func(b *testing.B) {
-			for _, w := range []workload{mixed(), expressible()} {
+			for _, w := range []workload{mixed(), expressible(), equality()} {
 				b.Run("op="+w.op, func(b *testing.B) {
 					p, x := build(b, &w, subs)
 					for _, hits := range hitCounts {

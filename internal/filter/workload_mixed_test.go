@@ -133,7 +133,8 @@ func tagsOf(kind int) string {
 }
 
 // patterns are the filters that patterns of equality, prefix, anything-but and
-// exists can express too. Prefixes of subjects are case-sensitive here.
+// exists can express too, the first five even those of equality and prefix alone.
+// Prefixes of subjects are case-sensitive here.
 var patterns = []template{
 	{18, func(c choices) Filter { // every version of one model
 		return Filter{IncludedEventTypes: types(modelRegistered), SubjectBeginsWith: "models/" + modelName(c.number()) + ":", IsSubjectCaseSensitive: true}
@@ -274,5 +275,8 @@ func mixed() workload {
 // expressible holds only what equality, prefix, anything-but and exists can say: the
 // subset of filters that event pattern matchers share.
 func expressible() workload { return mixedWorkload("patterns", 100_000, patterns) }
+
+// equality holds only what equality and prefix can say, which pattern matchers do best.
+func equality() workload { return mixedWorkload("equality", 100_000, patterns[:5]) }
 
 func workloads() []workload { return append([]workload{mixed()}, operatorWorkloads()...) }
