@@ -265,6 +265,7 @@ func (g *generator) condition() string {
 	case NoOperand:
 		return one + "}"
 	}
+	decoded := refDecode([]byte(text)).(string)
 	var values []string
 	for range 1 + g.choose(3) {
 		switch op.Operand() {
@@ -277,7 +278,7 @@ func (g *generator) condition() string {
 			}
 			values = append(values, `[`+low+`,`+high+`]`)
 		default:
-			values = append(values, quoteJSON(g.nearText(refDecode([]byte(text)).(string))))
+			values = append(values, quoteJSON(g.nearText(decoded)))
 		}
 	}
 	return one + `,"values":[` + strings.Join(values, ",") + "]}"
