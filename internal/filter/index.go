@@ -68,8 +68,7 @@ func (x *Index) Len() int { return x.entries.n }
 
 func (x *Index) insert(e *edit, entry Entry) {
 	p := x.place(e, entry)
-	all := uint32(1)<<len(p.clauses) - 1
-	at := located{entry: p, rest: all, free: all}
+	at := located{entry: p, rest: 1<<len(p.clauses) - 1}
 	x.entries.insert(e, at)
 	x.root = x.root.insert(e, at)
 }

@@ -9,8 +9,8 @@ import (
 // settled.
 type located struct {
 	entry *placed
-	rest  uint32 // conditions that must still be asked, by bit
-	free  uint32 // conditions by which it may still be placed
+	way   way    // the clauses it was placed by
+	rest  uint32 // clauses that must still be asked, by bit
 }
 
 // list holds entries by id in chunks, so that a change copies one chunk and the

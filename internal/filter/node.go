@@ -117,7 +117,7 @@ func (n *node) put(e *edit, at located) {
 
 func (n *node) ask(e *edit, at located) {
 	n.direct.insert(e, at)
-	if at.free != 0 {
+	if at.free() {
 		n.open++
 	}
 }
@@ -128,9 +128,9 @@ func (n *node) remove(e *edit, at located) *node {
 	if n.count--; n.count == 0 {
 		return nil
 	}
-	if _, _, ok := n.direct.find(at.entry.id); ok {
+	if n.asks(at) {
 		n.direct.remove(e, at.entry.id)
-		if at.free != 0 {
+		if at.free() {
 			n.open--
 		}
 		return n
@@ -155,13 +155,19 @@ func (n *node) placement(at located) (c choice, ok bool) {
 	return c, false
 }
 
-// holds reports whether the entry is here or below.
+// holds reports whether the entry came here by its way, or further.
 func (n *node) holds(at located) bool {
-	if _, _, ok := n.direct.find(at.entry.id); ok {
+	if n.asks(at) {
 		return true
 	}
 	_, ok := n.placement(at)
 	return ok
+}
+
+// asks reports whether the entry came here by its way and no further.
+func (n *node) asks(at located) bool {
+	c, i, ok := n.direct.find(at.entry.id)
+	return ok && n.direct.chunks[c].items[i].way == at.way
 }
 
 // directoryKey is where a node keeps the directory of a choice.

@@ -94,10 +94,42 @@ type choice struct {
 	operand int
 }
 
+// way is the clauses that an entry was placed by from the root on, wayBits each,
+// the last one lowest; 0 is the root. It tells places apart that two clauses with
+// an operand in common lead to.
+type way uint64
+
+const (
+	wayBits = 5  // up to 31 clauses: 25 conditions, the event type, two subject tests
+	maxWay  = 12 // clauses; what they do not tell apart is asked one by one
+)
+
+// has reports whether a clause is on the way.
+func (w way) has(clause int) bool {
+	for ; w != 0; w >>= wayBits {
+		if w&(1<<wayBits-1) == way(clause)+1 {
+			return true
+		}
+	}
+	return false
+}
+
+// free reports whether an entry may be placed by another clause.
+func (at located) free() bool {
+	n := 0
+	for w := at.way; w != 0; w >>= wayBits {
+		n++
+	}
+	return n < min(maxWay, len(at.entry.clauses))
+}
+
 // choices yields the choices that are left to an entry.
 func (at located) choices(yield func(choice) bool) {
+	if !at.free() {
+		return
+	}
 	for i := range at.entry.clauses {
-		if at.free>>i&1 == 0 {
+		if at.way.has(i) {
 			continue
 		}
 		for j := range at.entry.shared(i) {
@@ -124,12 +156,11 @@ func (p *placed) shared(i int) int {
 }
 
 // after is the entry behind a choice: its clause need not be asked again, unless
-// the way there did not settle it, and no choice by it is left.
+// the way there did not settle it.
 func (at located) after(c choice) located {
-	bit := uint32(1) << c.clause
-	at.free &^= bit
+	at.way = at.way<<wayBits | way(c.clause+1)
 	if at.entry.shared(c.clause) == 1 && !at.entry.clauses[c.clause].letter {
-		at.rest &^= bit
+		at.rest &^= 1 << c.clause
 	}
 	return at
 }
