@@ -42,6 +42,8 @@ func TestDoors(t *testing.T) {
 		{"metrics", s.HTTP() + "/metrics", "", http.DefaultClient, 200, "eventgrid_publish_success_total"},
 		{"metrics of the engine", s.HTTP() + "/metrics", "", http.DefaultClient, 200, "carillon_open_deliveries"},
 		{"management without a token", s.URL + "/subscriptions?api-version=2022-12-01", "", secure, 401, "AuthenticationFailed"},
+		{"schema of an event type", s.URL + "/schemas/Microsoft.MachineLearningServices.RunCompleted.json", "", secure, 200,
+			`"$id": "` + s.URL + `/schemas/Microsoft.MachineLearningServices.RunCompleted.json"`},
 		{"discovery", s.URL + "/common/v2.0/.well-known/openid-configuration", "", secure, 200, `"token_endpoint"`},
 		{"foreign host", s.HTTP() + "/healthz", "evil.example", http.DefaultClient, 421, "MisdirectedRequest"},
 		{"publish host", s.HTTP() + "/api/events", "orders.local-1.eventgrid.localhost", http.DefaultClient, 404, "The topic 'orders' is not found"},
