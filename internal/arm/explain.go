@@ -9,6 +9,12 @@ import (
 	"github.com/carillon-events/carillon/internal/manage"
 )
 
+// Actions below the id of an event subscription, each with POST.
+const (
+	ExplainPath    = "/explain"    // what it makes of an event, and what became of the delivery
+	TestFilterPath = "/testFilter" // which of the last logged events a filter matches
+)
+
 // explainBody is the answer to explain. This API is Carillon's own.
 type explainBody struct {
 	EventSubscription string          `json:"eventSubscription"` // full resource id

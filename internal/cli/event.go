@@ -17,10 +17,11 @@ import (
 )
 
 func (a *app) eventCommand() *cobra.Command {
-	return group("event", "Events: publish them, watch them pass",
+	return group("event", "Events: publish them, watch them pass, explain what became of them",
 		`  carillon event publish --topic orders --event-type Shop.OrderPlaced --subject orders/7 --data '{"amount": 12}'
-  carillon event tail`,
-		a.eventPublish(), a.eventTail())
+  carillon event tail
+  carillon event explain 98162289-5d3f-561c-b9eb-80b238ae64f7`,
+		a.eventPublish(), a.eventTail(), a.eventExplain())
 }
 
 // publication is what the flags of event publish say.

@@ -73,7 +73,7 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 	group.AddCommand(a.listCommand(kind{view: eventSubscriptionView}, list, func(*cobra.Command) (string, error) { return path() }))
 	here := "carillon " + strings.ReplaceAll(what, " ", "-") + " event-subscription "
 	for _, cmd := range append(group.Commands(), group) {
-		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete)")
+		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|test-filter)")
 		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
 	}
 	return group
@@ -104,6 +104,7 @@ func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Co
 		a.eventSubscriptionShow(k),
 		a.eventSubscriptionUpdate(k),
 		a.deleteCommand(k, `  carillon event-subscription delete --name failed-runs`),
+		a.eventSubscriptionTestFilter(k),
 	)
 	cmd.Aliases = []string{"es"}
 	return cmd

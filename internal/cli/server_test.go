@@ -269,3 +269,48 @@ func TestDemoOnTheRealServer(t *testing.T) {
 		}
 	}
 }
+
+// TestExplainOnTheRealServer follows an event of a workspace from the tail to its
+// explanation, with one event subscription and with all.
+func TestExplainOnTheRealServer(t *testing.T) {
+	env := map[string]string{"CARILLON_DATA": startServer(t)}
+	url, events, _ := startListen(t, env, "--subscribe", "everything", "-o", "json")
+	if line := <-events; text(line, "handshake") == "" {
+		t.Fatalf("the first line is %s, not the handshake", line)
+	}
+	if code, _, stderr := run(t, env, "es", "create", "-n", "production", "--endpoint", url, "--advanced-filter", "data.modelTags.stage", "StringIn", "production"); code != exitDone {
+		t.Fatalf("es create: %s", stderr)
+	}
+	waitFor(t, "the event subscription", func() bool {
+		_, stdout, _ := run(t, env, "es", "show", "everything", "-o", "json")
+		return strings.Contains(stdout, `"Succeeded"`)
+	})
+	if code, _, stderr := run(t, env, "model", "register", "churn", "--tags", "stage=staging"); code != exitDone {
+		t.Fatalf("register: %s", stderr)
+	}
+	var id string
+	for line := range events {
+		if id = text(line, "event.id"); id != "" && text(line, "event.subject") == "models/churn:1" {
+			break
+		}
+	}
+	waitFor(t, "the delivery", func() bool {
+		code, stdout, stderr := run(t, env, "event", "explain", id)
+		if code != exitDone {
+			t.Fatalf("explain: %s", stderr)
+		}
+		return strings.Contains(stdout, "everything          yes     delivered") &&
+			strings.Contains(stdout, `production          no      notMatched  advancedFilters[0]: data.modelTags.stage StringIn "production": data.modelTags.stage was the string "staging"`)
+	})
+	code, stdout, stderr := run(t, env, "event", "explain", id, "--event-subscription", "everything")
+	if code != exitDone || !strings.Contains(stdout, "Delivery: delivered.") || !strings.Contains(stdout, "1        ") || !strings.Contains(stdout, "Delivered  200") {
+		t.Errorf("explain: %d %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = run(t, env, "es", "test-filter", "production", "--advanced-filter", "data.modelTags.stage", "StringIn", "staging")
+	if code != exitDone || !strings.Contains(stdout, "Of the last 1 event, 1 would match this filter, which is not saved.") {
+		t.Errorf("test-filter: %d %s%s", code, stdout, stderr)
+	}
+	if code, _, stderr = run(t, env, "event", "explain", "nowhere"); code != exitFailed || !strings.Contains(stderr, "code: EventNotFound") {
+		t.Errorf("an event that is not there: %d %s", code, stderr)
+	}
+}
