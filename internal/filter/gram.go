@@ -14,7 +14,7 @@ import (
 // tells nearly always that no pattern is filed under the gram at hand. Versions
 // share what a change leaves alone.
 type grams struct {
-	lists   trie[gramList]
+	lists   table[gramList]  // by the number of the gram and its length
 	lengths [maxGram + 1]int // patterns by length of their gram
 	owner   *edit            // of bitmap
 	bitmap  []uint64         // a bit by hash for each gram with patterns, and for some that had
@@ -56,7 +56,7 @@ func piecesOf(text []byte) func(yield func([]byte) bool) {
 // find returns the node of a pattern, nil if there is none.
 func (g *grams) find(text []byte) *node {
 	for gram := range piecesOf(text) {
-		l := g.lists.get(gram)
+		l := g.lists.get(gramKey(gram), nil)
 		if i := l.find(text); i >= 0 {
 			return l.patterns[i].here
 		}
@@ -70,7 +70,7 @@ func (g *grams) update(e *edit, text []byte, change func(*node) *node) {
 	var best []byte
 	fewest := 0
 	for gram := range piecesOf(text) {
-		l := g.lists.get(gram)
+		l := g.lists.get(gramKey(gram), nil)
 		if l.find(text) >= 0 {
 			best = gram
 			break
@@ -83,7 +83,7 @@ func (g *grams) update(e *edit, text []byte, change func(*node) *node) {
 			best, fewest = gram, n
 		}
 	}
-	g.lists.update(e, best, func(l *gramList) *gramList {
+	g.lists.update(e, gramKey(best), nil, func(l *gramList) *gramList {
 		i := l.find(text)
 		if i < 0 {
 			here := change(nil)
@@ -140,7 +140,7 @@ func (g *grams) mark(e *edit, gram []byte) {
 		g.lists.root.each(func(l *gramList) {
 			for _, p := range l.patterns[:1] {
 				for piece := range piecesOf(p.text) { // any of them may be the one
-					if g.lists.get(piece) == l {
+					if g.lists.get(gramKey(piece), nil) == l {
 						g.set(piece)
 					}
 				}
@@ -167,6 +167,9 @@ func gramOf(gram []byte) uint32 {
 	}
 	return v
 }
+
+// gramKey is a gram and its length in one number.
+func gramKey(gram []byte) uint64 { return uint64(len(gram))<<32 | uint64(gramOf(gram)) }
 
 // hashGram returns the bit of a gram in a bitmap of so many words.
 func hashGram(gram uint32, words int) uint32 {
@@ -213,7 +216,7 @@ func (r *run) contained(g *grams, text []byte) {
 			if g.bitmap[h>>6]>>(h&63)&1 == 0 || !r.s.grams.first(stamp, gram) {
 				continue
 			}
-			if l := g.lists.get(text[i : i+n]); l != nil {
+			if l := g.lists.get(uint64(n)<<32|uint64(gram), nil); l != nil {
 				for j := range l.patterns {
 					p := &l.patterns[j]
 					// Of all places of the gram this is the first: no match begins before it

@@ -1,9 +1,6 @@
 package filter
 
-import (
-	"encoding/binary"
-	"slices"
-)
+import "slices"
 
 // node holds entries that an event may want once it has come this far. Those that
 // are few, or that nothing tells apart any more, are asked one by one. The others
@@ -15,8 +12,8 @@ type node struct {
 	open   int  // entries of direct that could be placed
 	split  bool // new entries are placed
 	direct list
-	keys   trie[directory] // by slot
-	absent trie[directory] // those of keys with entries that want events without a value there
+	keys   table[directory] // by slot and arrays
+	absent table[directory] // those of keys with entries that want events without a value there
 }
 
 // maxOpen is how many entries that could be placed a node asks one by one.
@@ -30,19 +27,14 @@ type directory struct {
 	count  int  // entries placed by the key
 	absent int  // of them, those that want events without a value there
 
-	heads   trie[head]  // folded texts: those equal to it, and those that it begins
-	tails   trie[node]  // folded texts backwards: those that end with it
-	pieces  grams       // folded texts: those that contain it
-	numbers trie[node]  // numbers in canonical form: those equal to it
-	spans   intervals   // those in an interval
-	others  *node       // entries of gaps between intervals, for values that are no numbers
-	asked   trie[asked] // conditions that are asked once for all their entries
-}
-
-// head is what a text may be to a value.
-type head struct {
-	owner         *edit
-	equal, begins *node
+	texts   table[node]  // folded texts: those equal to it
+	heads   trie[node]   // those that begin with it
+	tails   trie[node]   // those that end with it; it is written backwards
+	pieces  grams        // those that contain it
+	numbers table[node]  // numbers in canonical form: those equal to it
+	spans   intervals    // those in an interval
+	others  *node        // entries of gaps between intervals, for values that are no numbers
+	asked   table[asked] // conditions that are asked once for all their entries
 }
 
 // asked is a condition and the entries of which it is a part.
@@ -170,27 +162,25 @@ func (n *node) asks(at located) bool {
 	return ok && n.direct.chunks[c].items[i].way == at.way
 }
 
-// directoryKey is where a node keeps the directory of a choice.
-func directoryKey(p *placed, c choice) (key [5]byte, slot uint32) {
-	slot = p.clauses[c.clause].slot
-	binary.BigEndian.PutUint32(key[:], slot)
-	if p.arrays {
-		key[4] = 1
+// directoryKey is where a node keeps the directory of a slot.
+func directoryKey(slot uint32, arrays bool) uint64 {
+	if arrays {
+		return uint64(slot)<<1 | 1
 	}
-	return key, slot
+	return uint64(slot) << 1
 }
 
 // directory returns the directory of a choice, nil if there is none.
 func (n *node) directory(p *placed, c choice) *directory {
-	key, _ := directoryKey(p, c)
-	return n.keys.get(key[:])
+	return n.keys.get(directoryKey(p.clauses[c.clause].slot, p.arrays), nil)
 }
 
 // update changes the directory of a choice, n more entries being placed by it.
 func (n *node) update(e *edit, p *placed, c choice, more int, change func(*directory)) {
-	key, slot := directoryKey(p, c)
+	slot := p.clauses[c.clause].slot
+	key := directoryKey(slot, p.arrays)
 	var now *directory
-	n.keys.update(e, key[:], func(d *directory) *directory {
+	n.keys.update(e, key, nil, func(d *directory) *directory {
 		switch {
 		case d == nil:
 			d = &directory{owner: e, slot: slot, arrays: p.arrays}
@@ -210,7 +200,7 @@ func (n *node) update(e *edit, p *placed, c choice, more int, change func(*direc
 		now = d
 		return d
 	})
-	n.absent.update(e, key[:], func(*directory) *directory {
+	n.absent.update(e, key, nil, func(*directory) *directory {
 		if now == nil || now.absent == 0 {
 			return nil
 		}
@@ -224,28 +214,22 @@ func (d *directory) find(s spot) *node {
 		return nil
 	}
 	switch s.kind {
-	case equalText, beginsText:
-		h := d.heads.get(s.text)
-		switch {
-		case h == nil:
-			return nil
-		case s.kind == equalText:
-			return h.equal
-		default:
-			return h.begins
-		}
+	case equalText:
+		return d.texts.get(hashOf(s.text), s.text)
+	case beginsText:
+		return d.heads.get(s.text)
 	case endsText:
 		return d.tails.get(s.text)
 	case containsText:
 		return d.pieces.find(s.text)
 	case equalNumber:
-		return d.numbers.get(s.text)
+		return d.numbers.get(hashOf(s.text), s.text)
 	case inSpan:
 		return d.spans.find(s.span)
 	case noNumber:
 		return d.others
 	default:
-		if a := d.asked.get(s.text); a != nil {
+		if a := d.asked.get(hashOf(s.text), s.text); a != nil {
 			return a.here
 		}
 		return nil
@@ -255,36 +239,22 @@ func (d *directory) find(s spot) *node {
 // update gives a spot the node that change makes of its present one.
 func (d *directory) update(e *edit, s spot, change func(*node) *node) {
 	switch s.kind {
-	case equalText, beginsText:
-		d.heads.update(e, s.text, func(h *head) *head {
-			switch {
-			case h == nil:
-				h = &head{owner: e}
-			case h.owner != e:
-				h = &head{owner: e, equal: h.equal, begins: h.begins}
-			}
-			if s.kind == equalText {
-				h.equal = change(h.equal)
-			} else {
-				h.begins = change(h.begins)
-			}
-			if h.equal == nil && h.begins == nil {
-				return nil
-			}
-			return h
-		})
+	case equalText:
+		d.texts.update(e, hashOf(s.text), s.text, change)
+	case beginsText:
+		d.heads.update(e, s.text, change)
 	case endsText:
 		d.tails.update(e, s.text, change)
 	case containsText:
 		d.pieces.update(e, s.text, change)
 	case equalNumber:
-		d.numbers.update(e, s.text, change)
+		d.numbers.update(e, hashOf(s.text), s.text, change)
 	case inSpan:
 		d.spans.update(e, s.span, change)
 	case noNumber:
 		d.others = change(d.others)
 	default:
-		d.asked.update(e, s.text, func(a *asked) *asked {
+		d.asked.update(e, hashOf(s.text), s.text, func(a *asked) *asked {
 			switch {
 			case a == nil:
 				a = &asked{owner: e, condition: s.asked}

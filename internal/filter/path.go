@@ -21,13 +21,13 @@ const (
 
 // paths is the tree of keys. The zero paths is empty.
 type paths struct {
-	keys    trie[usedKey] // by path, its first name as "data" however that is spelled
-	root    *branch       // the names that keys begin with
-	data    *branch       // data among them
-	texts   []textKey     // keys that may stand for an attribute that an event holds as text
-	others  int           // keys that do not begin with data
-	strange int           // those of them that are none of texts
-	slots   uint32        // in use, and free ones below
+	keys    table[usedKey] // by path, its first name as "data" however that is spelled
+	root    *branch        // the names that keys begin with
+	data    *branch        // data among them
+	texts   []textKey      // keys that may stand for an attribute that an event holds as text
+	others  int            // keys that do not begin with data
+	strange int            // those of them that are none of texts
+	slots   uint32         // in use, and free ones below
 	free    *freeSlot
 }
 
@@ -52,12 +52,12 @@ type freeSlot struct {
 // branch is one place in the tree.
 type branch struct {
 	owner    *edit
-	slot     uint32       // what the walk finds here
-	wanted   bool         // a key ends here
-	single   bool         // that key is one name
-	context  bool         // that name is a context attribute of CloudEvents
-	names    trie[family] // members below, by folded name
-	initials uint64       // of their names: see initial
+	slot     uint32        // what the walk finds here
+	wanted   bool          // a key ends here
+	single   bool          // that key is one name
+	context  bool          // that name is a context attribute of CloudEvents
+	names    table[family] // members below, by folded name
+	initials uint64        // of their names: see initial
 }
 
 // family is the spellings of a name in the keys: equal ignoring case.
@@ -86,7 +86,8 @@ func (k *key) canonical(path string) []byte {
 
 // use returns the slot of a key, one more condition naming it.
 func (p *paths) use(e *edit, path string, k *key) (slot uint32) {
-	p.keys.update(e, k.canonical(path), func(u *usedKey) *usedKey {
+	text := k.canonical(path)
+	p.keys.update(e, hashOf(text), text, func(u *usedKey) *usedKey {
 		if u == nil {
 			u = &usedKey{owner: e}
 			p.root = p.grow(e, p.root, k, k.segments, &u.slot)
@@ -102,7 +103,8 @@ func (p *paths) use(e *edit, path string, k *key) (slot uint32) {
 
 // leave takes one condition's use of a key back.
 func (p *paths) leave(e *edit, path string, k *key) {
-	p.keys.update(e, k.canonical(path), func(u *usedKey) *usedKey {
+	text := k.canonical(path)
+	p.keys.update(e, hashOf(text), text, func(u *usedKey) *usedKey {
 		if u = u.own(e); u.users > 1 {
 			u.users--
 			return u
@@ -171,7 +173,7 @@ func (p *paths) grow(e *edit, b *branch, k *key, path []segment, slot *uint32) *
 	}
 	s := &path[0]
 	b.initials |= initial(firstByte(s.folded), len(s.folded))
-	b.names.update(e, s.folded, func(f *family) *family {
+	b.names.update(e, hashOf(s.folded), s.folded, func(f *family) *family {
 		f = f.own(e)
 		i := f.find(s.name)
 		if i < 0 {
@@ -190,7 +192,7 @@ func (p *paths) prune(e *edit, b *branch, path []segment) *branch {
 	if len(path) == 0 {
 		b.wanted = false
 	} else {
-		b.names.update(e, path[0].folded, func(f *family) *family {
+		b.names.update(e, hashOf(path[0].folded), path[0].folded, func(f *family) *family {
 			f = f.own(e)
 			i := f.find(path[0].name)
 			if f.spellings[i].branch = p.prune(e, f.spellings[i].branch, path[1:]); f.spellings[i].branch == nil {
@@ -214,7 +216,7 @@ func (b *branch) family(folded []byte) *family {
 	if b == nil {
 		return nil
 	}
-	return b.names.get(folded)
+	return b.names.get(hashOf(folded), folded)
 }
 
 func (f *family) own(e *edit) *family {
@@ -252,13 +254,15 @@ type layer struct {
 // seen is a value as conditions look at it.
 type seen struct {
 	value
-	stamp  uint32 // valid if equal to the layer's
-	single bool   // the key is one name
-	exact  bool   // the last name on the way was spelled as in the key
-	judged bool   // isText and folded are made
-	isText bool   // string operators see a text
-	folded []byte // that text, folded
-	turned []byte // and backwards, once made
+	stamp   uint32 // valid if equal to the layer's
+	single  bool   // the key is one name
+	exact   bool   // the last name on the way was spelled as in the key
+	judged  bool   // isText and folded are made
+	isText  bool   // string operators see a text
+	hasHash bool
+	hash    uint64 // of folded
+	folded  []byte // that text, folded
+	turned  []byte // and backwards, once made
 }
 
 // missingValue is what a key finds that finds nothing.
@@ -348,7 +352,7 @@ func (l *layer) member(text, name []byte, i int, b *branch) int {
 	}
 	end := 0
 	if b.initials&initial(firstByte(folded), len(folded)) != 0 {
-		if f := b.names.get(folded); f != nil {
+		if f := b.names.get(hashOf(folded), folded); f != nil {
 			for m := range f.spellings {
 				end = max(end, l.relative(text, name, i, &f.spellings[m]))
 			}

@@ -2,7 +2,6 @@ package filter
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/bits"
 	"slices"
 	"unicode/utf8"
@@ -48,50 +47,53 @@ func (r *run) node(n *node) {
 		return
 	}
 	for _, slot := range r.s.found.slots {
-		var key [5]byte
-		binary.BigEndian.PutUint32(key[:], slot)
-		for key[4] = range byte(2) {
-			if d := n.keys.get(key[:]); d != nil {
-				if v := r.value(slot); v.kind > event.Null {
-					r.directory(d, v)
-				}
-			}
+		v := r.value(slot)
+		if v.kind <= event.Null {
+			continue
+		}
+		if d := n.keys.get(directoryKey(slot, false), nil); d != nil {
+			r.directory(d, v)
+		}
+		if d := n.keys.get(directoryKey(slot, true), nil); d != nil {
+			r.directory(d, v)
 		}
 	}
 	r.absentees(n.absent.root)
 }
 
 // directories goes through all directories of a node.
-func (r *run) directories(n *trieNode[directory]) {
+func (r *run) directories(n *tableNode[directory]) {
 	if n == nil {
 		return
 	}
-	if d := n.value; d != nil {
-		switch v := r.value(d.slot); {
+	for i := range n.slots {
+		s := &n.slots[i]
+		if s.below != nil {
+			r.directories(s.below)
+			continue
+		}
+		switch d, v := s.value, r.value(uint32(s.hash>>1)); {
 		case v.kind > event.Null:
 			r.directory(d, v)
 		case d.absent > 0:
 			r.absentee(d, v)
 		}
 	}
-	for _, child := range n.children {
-		r.directories(child)
-	}
 }
 
 // absentees goes through the directories with entries that want events without a
 // value, and stops at those whose value there is.
-func (r *run) absentees(n *trieNode[directory]) {
+func (r *run) absentees(n *tableNode[directory]) {
 	if n == nil {
 		return
 	}
-	if d := n.value; d != nil {
-		if v := r.value(d.slot); v.kind <= event.Null {
-			r.absentee(d, v)
+	for i := range n.slots {
+		s := &n.slots[i]
+		if s.below != nil {
+			r.absentees(s.below)
+		} else if v := r.value(uint32(s.hash >> 1)); v.kind <= event.Null {
+			r.absentee(s.value, v)
 		}
-	}
-	for _, child := range n.children {
-		r.absentees(child)
 	}
 }
 
@@ -121,25 +123,34 @@ func (r *run) directory(d *directory, v *seen) {
 }
 
 // askeds asks the conditions that are asked once for all.
-func (r *run) askeds(n *trieNode[asked], v *seen, arrays bool) {
+func (r *run) askeds(n *tableNode[asked], v *seen, arrays bool) {
 	if n == nil {
 		return
 	}
-	if a := n.value; a != nil && r.holds(a.condition, v, arrays) {
-		r.node(a.here)
-	}
-	for _, child := range n.children {
-		r.askeds(child, v, arrays)
+	for i := range n.slots {
+		s := &n.slots[i]
+		if s.below != nil {
+			r.askeds(s.below, v, arrays)
+		} else if r.holds(s.value.condition, v, arrays) {
+			r.node(s.value.here)
+		}
 	}
 }
 
 // scalar takes the event to the entries that a value outside any array leads to.
 func (r *run) scalar(d *directory, v *seen) {
-	if d.heads.n > 0 || d.tails.n > 0 || d.pieces.lists.n > 0 {
+	if d.texts.n+d.heads.n+d.tails.n+d.pieces.lists.n > 0 {
 		if text, ok := r.s.folded(v); ok {
-			r.heads(d.heads.root, text)
+			if d.texts.n > 0 {
+				if here := d.texts.get(v.hashed(), text); here != nil {
+					r.node(here)
+				}
+			}
+			if d.heads.n > 0 {
+				r.beginnings(d.heads.root, text)
+			}
 			if d.tails.n > 0 {
-				r.tails(d.tails.root, r.s.backwards(v))
+				r.beginnings(d.tails.root, r.s.backwards(v))
 			}
 			if d.pieces.lists.n > 0 {
 				r.contained(&d.pieces, text)
@@ -150,7 +161,8 @@ func (r *run) scalar(d *directory, v *seen) {
 		number := readDecimal(v.raw)
 		if d.numbers.n > 0 && len(number.digits) <= MaxCharacters {
 			var buf [MaxCharacters + 16]byte
-			if here := d.numbers.get(number.appendCanonical(buf[:0])); here != nil {
+			canonical := number.appendCanonical(buf[:0])
+			if here := d.numbers.get(hashOf(canonical), canonical); here != nil {
 				r.node(here)
 			}
 		}
@@ -161,34 +173,16 @@ func (r *run) scalar(d *directory, v *seen) {
 	}
 }
 
-func (r *run) heads(n *trieNode[head], text []byte) {
+// beginnings takes the event to the entries of all keys that the text begins with.
+func (r *run) beginnings(n *trieNode[node], text []byte) {
 	for n != nil && bytes.HasPrefix(text, n.prefix) {
-		text = text[len(n.prefix):]
-		if h := n.value; h != nil {
-			if h.begins != nil {
-				r.node(h.begins)
-			}
-			if h.equal != nil && len(text) == 0 {
-				r.node(h.equal)
-			}
-		}
-		if len(text) == 0 {
-			return
-		}
-		n = n.child(text[0])
-	}
-}
-
-func (r *run) tails(n *trieNode[node], turned []byte) {
-	for n != nil && bytes.HasPrefix(turned, n.prefix) {
-		turned = turned[len(n.prefix):]
 		if n.value != nil {
 			r.node(n.value)
 		}
-		if len(turned) == 0 {
+		if text = text[len(n.prefix):]; len(text) == 0 {
 			return
 		}
-		n = n.child(turned[0])
+		n = n.child(text[0])
 	}
 }
 
@@ -305,6 +299,14 @@ func (s *Scratch) folded(v *seen) (folded []byte, ok bool) {
 		}
 	}
 	return v.folded, v.isText
+}
+
+// hashed returns the hash of a folded text.
+func (v *seen) hashed() uint64 {
+	if !v.hasHash {
+		v.hash, v.hasHash = hashOf(v.folded), true
+	}
+	return v.hash
 }
 
 // backwards returns the end of a folded text, backwards: as much of it as the
