@@ -79,6 +79,7 @@ type Engine struct {
 	partition   *Partition
 	kv          *KV
 	deadLetters *Table
+	work        *Table
 	metrics     *metrics
 
 	stop      context.CancelCauseFunc
@@ -137,6 +138,9 @@ func (e *Engine) start(ctx context.Context) (replayed int, err error) {
 		return 0, err
 	}
 	if e.deadLetters, err = openTable(ctx, e.node, "DL", "dl."); err != nil {
+		return 0, err
+	}
+	if e.work, err = openTable(ctx, e.node, "WK", "wk."); err != nil {
 		return 0, err
 	}
 	if e.partition, err = openPartition(ctx, e); err != nil {
@@ -200,3 +204,7 @@ func (e *Engine) KV() *KV { return e.kv }
 
 // DeadLetters returns the table of dead letters.
 func (e *Engine) DeadLetters() *Table { return e.deadLetters }
+
+// Work returns the table of what is under way and goes on after a start: how far
+// dead letters are written to their stores, replays of the log.
+func (e *Engine) Work() *Table { return e.work }

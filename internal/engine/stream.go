@@ -199,6 +199,11 @@ const (
 // messages reads the messages from..through in order, in batches that bound what
 // is in flight. Sequences that are not stored are passed over.
 func (s *stream) messages(ctx context.Context, from, through uint64) iter.Seq2[message, error] {
+	return s.messagesOf(ctx, "", from, through)
+}
+
+// messagesOf is messages for the subjects that match a filter; "" is all.
+func (s *stream) messagesOf(ctx context.Context, filter string, from, through uint64) iter.Seq2[message, error] {
 	return func(yield func(message, error) bool) {
 		if from == 0 {
 			from = 1
@@ -218,8 +223,12 @@ func (s *stream) messages(ctx context.Context, from, through uint64) iter.Seq2[m
 			return
 		}
 		for from <= through {
-			request := fmt.Sprintf(`{"seq":%d,"batch":%d,"max_bytes":%d}`, from, min(batchMessages, through-from+1), batchBytes)
-			if err := s.node.bulk.PublishRequest("$JS.API.DIRECT.GET."+s.name, inbox, []byte(request)); err != nil {
+			request, err := json.Marshal(bulkRequest{from, min(batchMessages, through-from+1), batchBytes, filter})
+			if err != nil {
+				yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
+				return
+			}
+			if err := s.node.bulk.PublishRequest("$JS.API.DIRECT.GET."+s.name, inbox, request); err != nil {
 				yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
 				return
 			}
@@ -251,6 +260,14 @@ func (s *stream) messages(ctx context.Context, from, through uint64) iter.Seq2[m
 			}
 		}
 	}
+}
+
+// bulkRequest asks for several messages in order.
+type bulkRequest struct {
+	Seq      uint64 `json:"seq"`
+	Batch    uint64 `json:"batch"`
+	MaxBytes int    `json:"max_bytes"`
+	NextFor  string `json:"next_by_subj,omitempty"` // of subjects that match this filter only
 }
 
 func nextMessage(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {

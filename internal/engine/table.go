@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -81,6 +83,57 @@ func (t *Table) Delete(ctx context.Context, key string) error {
 // Keys lists the keys that begin with prefix, sorted.
 func (t *Table) Keys(ctx context.Context, prefix string) ([]string, error) {
 	return t.stream.keys(ctx, t.root, prefix)
+}
+
+// TableEntry is a stored value in the order of storing.
+type TableEntry struct {
+	Seq   uint64 // grows with each Put
+	Key   string
+	Value []byte
+}
+
+// Since yields what was stored behind a sequence under keys that begin with
+// prefix, as of the call, in the order it was stored. A value that is replaced
+// meanwhile may be yielded in both its forms, the newer one later.
+func (t *Table) Since(ctx context.Context, prefix string, after uint64) iter.Seq2[TableEntry, error] {
+	return func(yield func(TableEntry, error) bool) {
+		last, err := t.Last(ctx)
+		if err != nil {
+			yield(TableEntry{}, err)
+			return
+		}
+		for m, err := range t.stream.messagesOf(ctx, prefixFilter(t.root, prefix), after+1, last) {
+			if err != nil {
+				yield(TableEntry{}, fmt.Errorf("read in order: %w", err))
+				return
+			}
+			key, err := unescapeKey(strings.TrimPrefix(m.subject, t.root))
+			if err != nil {
+				yield(TableEntry{}, fmt.Errorf("read in order: %w", err))
+				return
+			}
+			if strings.HasPrefix(key, prefix) && !yield(TableEntry{m.seq, key, m.data}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Last is the sequence of the newest Put, 0 when there was none.
+func (t *Table) Last(ctx context.Context) (uint64, error) {
+	st, err := t.stream.state(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read the table's end: %w", err)
+	}
+	return st.last, nil
+}
+
+// Purge removes everything that was stored below a sequence.
+func (t *Table) Purge(ctx context.Context, below uint64) error {
+	if err := t.stream.purge(ctx, below); err != nil {
+		return fmt.Errorf("purge the table: %w", err)
+	}
+	return nil
 }
 
 // Bytes is what the table holds; 0 when the store does not answer.

@@ -207,3 +207,51 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestTableInOrder(t *testing.T) {
+	e := open(t, Options{Dir: t.TempDir()})
+	d := e.DeadLetters()
+	read := func(prefix string, after uint64) (got []string) {
+		t.Helper()
+		for entry, err := range d.Since(t.Context(), prefix, after) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(entry.Seq, " ", entry.Key, " ", string(entry.Value)))
+		}
+		return got
+	}
+	if got := read("", 0); got != nil {
+		t.Errorf("an empty table yields %q", got)
+	}
+	for i, key := range []string{"a/1", "b/1", "a/2", "b 2/é", "a/1"} {
+		if err := d.Put(t.Context(), key, []byte(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name, prefix string
+		after        uint64
+		want         string
+	}{
+		{"all, a replaced value at its new place", "", 0, `["2 b/1 1" "3 a/2 2" "4 b 2/é 3" "5 a/1 4"]`},
+		{"one prefix", "a/", 0, `["3 a/2 2" "5 a/1 4"]`},
+		{"one prefix, behind a place", "a/", 3, `["5 a/1 4"]`},
+		{"part of a segment", "b", 0, `["2 b/1 1" "4 b 2/é 3"]`},
+		{"nothing behind the end", "a/", 5, `[]`},
+		{"nothing of this prefix", "c/", 0, `[]`},
+	} {
+		if got := fmt.Sprintf("%q", read(tt.prefix, tt.after)); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	if last, err := d.Last(t.Context()); last != 5 || err != nil {
+		t.Errorf("last %d %v", last, err)
+	}
+	if err := d.Purge(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprintf("%q", read("", 0)), `["4 b 2/é 3" "5 a/1 4"]`; got != want {
+		t.Errorf("after a purge %s, want %s", got, want)
+	}
+}
