@@ -17,7 +17,7 @@ type node struct {
 }
 
 // maxOpen is how many entries that could be placed a node asks one by one.
-const maxOpen = 8
+const maxOpen = 4
 
 // directory is what a node knows of one key.
 type directory struct {

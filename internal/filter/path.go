@@ -3,6 +3,7 @@ package filter
 import (
 	"bytes"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/carillon-events/carillon/event"
 )
@@ -51,13 +52,13 @@ type freeSlot struct {
 
 // branch is one place in the tree.
 type branch struct {
-	owner    *edit
-	slot     uint32        // what the walk finds here
-	wanted   bool          // a key ends here
-	single   bool          // that key is one name
-	context  bool          // that name is a context attribute of CloudEvents
-	names    table[family] // members below, by folded name
-	initials uint64        // of their names: see initial
+	owner   *edit
+	slot    uint32        // what the walk finds here
+	wanted  bool          // a key ends here
+	single  bool          // that key is one name
+	context bool          // that name is a context attribute of CloudEvents
+	names   table[family] // members below, by folded name
+	marks   nameMarks     // of their names
 }
 
 // family is the spellings of a name in the keys: equal ignoring case.
@@ -71,9 +72,39 @@ type spelling struct {
 	branch *branch
 }
 
-// initial is the bit of a folded name: most names that no key spells have one that
-// is not set.
-func initial(folded byte, length int) uint64 { return 1 << ((uint(folded) + uint(length)*7) & 63) }
+// nameMarks tells most names that no key spells by their length, their first and
+// their last byte, folded.
+type nameMarks [4]uint64
+
+func nameMark(first, last byte, length int) (word, bit uint8) {
+	mark := first*5 + last*19 + byte(length)*67
+	return mark >> 6, mark & 63
+}
+
+func (m *nameMarks) set(folded []byte) {
+	if n := len(folded); n > 0 {
+		word, bit := nameMark(folded[0], folded[n-1], n)
+		m[word] |= 1 << bit
+	}
+}
+
+// mayBe reports whether a key may spell the name of a member; name holds only
+// ASCII and no escapes.
+func (m *nameMarks) mayBe(name []byte) bool {
+	n := len(name)
+	if n == 0 {
+		return true
+	}
+	word, bit := nameMark(foldByte(name[0]), foldByte(name[n-1]), n)
+	return m[word]>>bit&1 != 0
+}
+
+func foldByte(c byte) byte {
+	if c-'a' <= 'z'-'a' {
+		c -= 'a' - 'A'
+	}
+	return c
+}
 
 // canonical is the text that tells keys apart. However its first name is spelled,
 // a key that begins with data means the event's data.
@@ -172,7 +203,7 @@ func (p *paths) grow(e *edit, b *branch, k *key, path []segment, slot *uint32) *
 		return b
 	}
 	s := &path[0]
-	b.initials |= initial(firstByte(s.folded), len(s.folded))
+	b.marks.set(s.folded)
 	b.names.update(e, hashOf(s.folded), s.folded, func(f *family) *family {
 		f = f.own(e)
 		i := f.find(s.name)
@@ -232,13 +263,6 @@ func (f *family) own(e *edit) *family {
 
 func (f *family) find(name []byte) int {
 	return slices.IndexFunc(f.spellings, func(m spelling) bool { return bytes.Equal(m.name, name) })
-}
-
-func firstByte(text []byte) byte {
-	if len(text) == 0 {
-		return 0
-	}
-	return text[0]
 }
 
 // layer is what walks over one event found, by slot.
@@ -342,26 +366,47 @@ func (l *layer) object(text []byte, i int, b *branch) int {
 // member takes a member of the object at b: its name as written, and where its
 // value begins.
 func (l *layer) member(text, name []byte, i int, b *branch) int {
-	var foldedBuffer, nameBuffer [128]byte
-	folded, plain := foldASCII(foldedBuffer[:0], name)
-	if !plain {
+	if f := b.named(name); f != nil {
+		var buf [128]byte
 		if bytes.IndexByte(name, '\\') >= 0 {
-			name = event.AppendUnquoted(nameBuffer[:0], name)
+			name = event.AppendUnquoted(buf[:0], name)
 		}
-		folded = appendFolded(foldedBuffer[:0], name)
-	}
-	end := 0
-	if b.initials&initial(firstByte(folded), len(folded)) != 0 {
-		if f := b.names.get(hashOf(folded), folded); f != nil {
-			for m := range f.spellings {
-				end = max(end, l.relative(text, name, i, &f.spellings[m]))
-			}
+		end := 0
+		for m := range f.spellings {
+			end = max(end, l.relative(text, name, i, &f.spellings[m]))
+		}
+		if end > 0 {
+			return end
 		}
 	}
-	if end == 0 {
-		end = event.Skim(text).Value(i)
+	return event.Skim(text).Value(i)
+}
+
+// named returns the keys' spellings of the name of a member, as written.
+func (b *branch) named(name []byte) *family {
+	var buf, unquoted [128]byte
+	folded := buf[:0]
+	switch {
+	case !isPlain(name):
+		folded = appendFolded(folded, event.AppendUnquoted(unquoted[:0], name))
+	case !b.marks.mayBe(name):
+		return nil
+	default:
+		for _, c := range name {
+			folded = append(folded, foldByte(c))
+		}
 	}
-	return end
+	return b.names.get(hashOf(folded), folded)
+}
+
+// isPlain reports whether a name as written holds only ASCII and no escapes.
+func isPlain(name []byte) bool {
+	for _, c := range name {
+		if c >= utf8.RuneSelf || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // relative takes a member for one of the keys that its name may mean: the first
@@ -393,20 +438,6 @@ func (l *layer) forget(b *branch) {
 			l.forget(f.spellings[i].branch)
 		}
 	})
-}
-
-// foldASCII appends a folded name, if it holds no escape and nothing but ASCII.
-func foldASCII(dst, name []byte) (folded []byte, plain bool) {
-	for _, c := range name {
-		if c >= 0x80 || c == '\\' {
-			return dst, false
-		}
-		if c-'a' <= 'z'-'a' {
-			c -= 'a' - 'A'
-		}
-		dst = append(dst, c)
-	}
-	return dst, true
 }
 
 // resolve finds what every key of the tree finds in the event: what [key.find]
