@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"fmt"
+	"time"
 )
 
 // Limits of one publish request. Source: spec/events.md section 1, "Sizes".
@@ -17,6 +18,11 @@ const (
 type DecodeOptions struct {
 	Topic   string // ARM id of the addressed topic: stamped into Event Grid events, and the only topic they may name
 	Lenient bool   // takes CloudEvents without source or specversion and with numbers and booleans as text
+
+	// What custom input gets that has none of its own. Unset, the present time and
+	// random UUIDs.
+	Received time.Time
+	NewID    func() string
 
 	MaxEventBytes   int
 	MaxRequestBytes int
@@ -64,6 +70,7 @@ type decoder struct {
 
 	members    [maxMembers]member // known members of the event being read
 	extensions []extension        // extension attributes of the CloudEvent being read
+	mapped     [5]mappedMember    // what is looked for in custom input
 }
 
 // member is one property as it was published; kind None means absent.
@@ -191,10 +198,16 @@ func (d *decoder) array(i int) (int, *SyntaxError) {
 
 // object decodes the event at i, which stands inside depth arrays.
 func (d *decoder) object(i, depth int) (int, *SyntaxError) {
+	if d.schema == CustomEventSchema {
+		depth = 1 // it will stand in its envelope
+	}
 	c := walkAt(d.body, i, depth+1)
-	if d.schema == CloudEventSchemaV1_0 {
+	switch d.schema {
+	case CloudEventSchemaV1_0:
 		d.readCloud(&c)
-	} else {
+	case CustomEventSchema:
+		d.readCustom(&c)
+	default:
 		d.readGrid(&c)
 	}
 	if c.err != nil {
@@ -206,10 +219,14 @@ func (d *decoder) object(i, depth int) (int, *SyntaxError) {
 		}
 	}
 	if d.broken == nil && d.tooLarge == nil && d.count < d.MaxEvents {
-		d.reserve(c.at-i, c.at)
-		if d.schema == CloudEventSchemaV1_0 {
+		switch d.schema {
+		case CloudEventSchemaV1_0:
+			d.reserve(c.at-i, c.at)
 			d.storeCloud()
-		} else {
+		case CustomEventSchema:
+			d.storeCustom(d.body[i:c.at], c.at)
+		default:
+			d.reserve(c.at-i, c.at)
 			d.storeGrid()
 		}
 	}

@@ -1,5 +1,6 @@
 // Package event holds the envelopes that events travel in: the Event Grid event
-// schema and CloudEvents 1.0. It decodes and validates what publishers send,
+// schema and CloudEvents 1.0, and the mapping that gives JSON objects without an
+// envelope, custom input, that of Event Grid. It decodes and validates what publishers send,
 // gives every event one stored form, and writes deliveries from it.
 //
 // It hides the JSON text. An [Event] is one JSON object and the places of its

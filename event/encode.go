@@ -1,14 +1,23 @@
 package event
 
-// AppendEventGrid appends the event as one object of the Event Grid schema. A
-// CloudEvent has no such form: its extensions would be lost, so an event
-// subscription cannot ask for it. Source: spec/events.md section 2.4.
+// AppendEventGrid appends the event as one object of the Event Grid schema; custom
+// input as its mapping made it, with the published object as data. A CloudEvent has
+// no such form: its extensions would be lost, so an event subscription cannot ask for
+// it. Source: spec/events.md section 2.4.
 func (e *Event) AppendEventGrid(dst []byte) []byte {
 	return append(dst, e.Raw...)
 }
 
+// AppendCustom appends custom input as it was published. Events of other schemas have
+// no such form, and an event subscription cannot ask for it.
+// Source: spec/events.md section 3.
+func (e *Event) AppendCustom(dst []byte) []byte {
+	return append(dst, e.Data...)
+}
+
 // AppendCloudEvent appends the event as one CloudEvent in the JSON format: a
-// CloudEvent as it is stored, an Event Grid event converted. dataschema is
+// CloudEvent as it is stored, an Event Grid event converted, custom input as the
+// Event Grid event that its mapping made. dataschema is
 // written only for a dataVersion that is not empty, and the extension sequence
 // only if sequence is not empty; neither changes a stored CloudEvent.
 // Source: spec/events.md section 2.4, spec/workspace.md section 3.2.

@@ -2,6 +2,7 @@ package event
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected part of the golden files")
@@ -76,8 +78,21 @@ func (g *golden) header() http.Header {
 	return h
 }
 
+// testArrival is when custom input arrives.
+var testArrival = time.Date(2026, 11, 24, 13, 0, 0, 123456789, time.FixedZone("", 3600))
+
+// mapping reads the section "mapping", the member properties of an inputSchemaMapping.
+func (g *golden) mapping(t *testing.T) *Mapping {
+	t.Helper()
+	m := new(Mapping)
+	if err := json.Unmarshal([]byte(g.sections["mapping"]), m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 // TestGolden follows each request of testdata from its published bytes to the
-// stored form and both delivery forms, or to its error. A case lies in a folder
+// stored form and its delivery forms, or to its error. A case lies in a folder
 // named after the schema of the topic; "-- lenient --" makes the topic lenient.
 func TestGolden(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*/*.txt")
@@ -88,18 +103,21 @@ func TestGolden(t *testing.T) {
 		t.Run(strings.TrimSuffix(strings.TrimPrefix(path, "testdata/"), ".txt"), func(t *testing.T) {
 			g := readGolden(t, path)
 			_, lenient := g.sections["lenient"]
-			o := DecodeOptions{Topic: testTopic, Lenient: lenient}
+			o := DecodeOptions{Topic: testTopic, Lenient: lenient, Received: testArrival, NewID: func() string { return "made-up-id" }}
 			body := []byte(strings.TrimSuffix(g.sections["body"], "\n"))
 			var events []Event
 			var err error
-			if filepath.Base(filepath.Dir(path)) == "eventgrid" {
+			switch filepath.Base(filepath.Dir(path)) {
+			case "eventgrid":
 				events, err = DecodeEventGrid(body, o)
-			} else {
+			case "custom":
+				events, err = DecodeCustom(body, g.mapping(t), o)
+			default:
 				events, err = DecodeCloudEvents(body, g.header(), o)
 			}
 			got := &golden{source: g.source, sections: map[string]string{}}
 			for _, name := range g.names {
-				if name == "lenient" || name == "header" || name == "body" {
+				if name == "lenient" || name == "header" || name == "mapping" || name == "body" {
 					got.set(name, g.sections[name])
 				}
 			}
@@ -117,6 +135,9 @@ func TestGolden(t *testing.T) {
 				got.set("stored", got.sections["stored"]+string(e.Raw)+"\n")
 				if e.Schema != CloudEventSchemaV1_0 {
 					got.set("EventGridSchema", got.sections["EventGridSchema"]+string(e.AppendEventGrid(nil))+"\n")
+				}
+				if e.Schema == CustomEventSchema {
+					got.set("CustomInputSchema", got.sections["CustomInputSchema"]+string(e.AppendCustom(nil))+"\n")
 				}
 				got.set("CloudEventSchemaV1_0", got.sections["CloudEventSchemaV1_0"]+string(e.AppendCloudEvent(nil, ""))+"\n")
 			}
@@ -154,12 +175,16 @@ func checkStored(t *testing.T, e *Event) {
 			t.Errorf("%s is %q when decoded and %q when parsed from %s", part.name, part.want, part.got, e.Raw)
 		}
 	}
-	for _, delivery := range [][]byte{e.AppendCloudEvent(nil, ""), e.AppendCloudEvent(nil, "00ff"), e.AppendEventGrid(nil)} {
+	deliveries := [][]byte{e.AppendCloudEvent(nil, ""), e.AppendCloudEvent(nil, "00ff"), e.AppendEventGrid(nil)}
+	if e.Schema == CustomEventSchema {
+		deliveries = append(deliveries, e.AppendCustom(nil))
+	}
+	for _, delivery := range deliveries {
 		if err := Check(delivery); err != nil {
 			t.Errorf("delivery %s is not JSON: %v", delivery, err)
 		}
 	}
-	if e.Schema == EventGridSchema {
+	if e.Schema != CloudEventSchemaV1_0 {
 		var cloud Event
 		if err := cloud.Parse(e.AppendCloudEvent(nil, ""), CloudEventSchemaV1_0); err != nil {
 			t.Fatalf("the CloudEvents form of %s does not parse: %v", e.Raw, err)
