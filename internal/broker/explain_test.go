@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -334,5 +335,131 @@ func TestExplainNobody(t *testing.T) {
 			t.Error("an event that is none is explained")
 		}
 		finish(t, p)
+	})
+}
+
+// TestExplainWhileItHappens asks for events on their way, from publish to success:
+// no moment of it looks like another story.
+func TestExplainWhileItHappens(t *testing.T) {
+	var n atomic.Int64
+	h := &handler{answer: func(ctx context.Context, _ asked) Response {
+		took := time.Duration(n.Add(1)%8) * time.Millisecond
+		if took == 0 {
+			return Response{Outcome: BadRequest, Status: 400}
+		}
+		return after(ctx, took, answerOK)
+	}}
+	es := testSubscription(0, filter.Filter{})
+	p := one(t, h, es)
+	const events = 400
+	published := make(chan int, events)
+	go func() {
+		defer close(published)
+		for i := range events {
+			if err := p.Publish(t.Context(), testTopicUID, []event.Event{testEvent(strconv.Itoa(i), "a")}); err != nil {
+				t.Error(err)
+				return
+			}
+			published <- i
+		}
+	}()
+	seen := map[StoryState]int{}
+	ask := func(i int) {
+		x := explained(t, p, es, fmt.Sprintf("%012x%04x", i+1, 0))
+		seen[x.Delivery.State]++
+		switch x.Delivery.State {
+		case StoryNotHandedOut, StoryQueued, StoryInFlight, StoryDeadLettering:
+		case StoryDelivered, StoryDeadLettered:
+			if len(x.Delivery.Attempts) != 1 {
+				t.Errorf("event %d: %s", i, x.Delivery.line())
+			}
+		default:
+			t.Errorf("event %d: %s: %s", i, x.Delivery.line(), x.Delivery.Text)
+		}
+	}
+	for i := range published {
+		ask(i)
+	}
+	for i := 0; p.Open(es.UID) > 0; i++ {
+		ask(i % events)
+	}
+	t.Logf("states seen: %v", seen)
+	finish(t, p)
+}
+
+// TestExplainOnTheEngine reads a day of attempts back from the real journal, in
+// which other deliveries and many flushes stand between them, and after a restart.
+func TestExplainOnTheEngine(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		failing := &handler{t: t, answer: always(answerFailed)}
+		es, other := testSubscription(0, filter.Filter{SubjectBeginsWith: "first"}), testSubscription(1, filter.Filter{})
+		senders := map[string]Sender{"es0": failing, "es1": &handler{t: t}}
+		start := func() (b *Broker, stop func()) {
+			e, err := engine.Open(t.Context(), engine.Options{Dir: dir, SyncInterval: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			b, err = New(ctx, Config{
+				Log: e.Partition(), Journal: e.Partition().Journal(), DeadLetters: e.DeadLetters(), Logger: slog.New(slog.DiscardHandler),
+				NewSender: func(es *resource.EventSubscription) (Sender, error) { return senders[es.Name], nil },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, es := range []*resource.EventSubscription{es, other} {
+				if err := b.Activate(ctx, es); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan error, 1)
+			go func() { done <- b.Run(ctx) }()
+			if err := b.Ready(ctx); err != nil {
+				t.Fatal(err)
+			}
+			return b, func() {
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if err := e.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		check := func(b *Broker, id, want string) {
+			t.Helper()
+			e, err := b.FindEvent(t.Context(), testTopicUID, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x, _, err := b.Explain(t.Context(), es.UID, &e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := x.Delivery.line(); got != want {
+				t.Errorf("event %s: %s, want %s", id, got, want)
+			}
+		}
+		b, stop := start()
+		publish(t, b, 0, 1, "first")
+		for i := range 300 {
+			publish(t, b, 1+i, 1, "other")
+			time.Sleep(time.Minute)
+		}
+		want := "waitingForRetry"
+		for i := range 9 {
+			want += fmt.Sprintf(" %d:GenericError", i+1)
+		}
+		check(b, "0", want)
+		check(b, "250", "notMatched")
+		stop()
+		b, stop = start()
+		check(b, "0", want)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		check(b, "0", "deadLettered"+strings.TrimPrefix(want, "waitingForRetry")+" 10:GenericError 11:GenericError letter:TimeToLiveExceeded")
+		stop()
 	})
 }
