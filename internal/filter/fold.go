@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/binary"
 	"unicode"
 	"unicode/utf8"
 )
@@ -12,11 +13,15 @@ import (
 // appendFolded appends the folded text.
 func appendFolded(dst, text []byte) []byte {
 	for len(text) > 0 {
-		if c := text[0]; c < utf8.RuneSelf {
-			if 'a' <= c && c <= 'z' {
-				c -= 'a' - 'A'
+		if len(text) >= 8 {
+			if w := binary.LittleEndian.Uint64(text); w&highBits == 0 {
+				dst = binary.LittleEndian.AppendUint64(dst, foldWord(w))
+				text = text[8:]
+				continue
 			}
-			dst = append(dst, c)
+		}
+		if text[0] < utf8.RuneSelf {
+			dst = append(dst, foldByte(text[0]))
 			text = text[1:]
 			continue
 		}
@@ -25,6 +30,25 @@ func appendFolded(dst, text []byte) []byte {
 		text = text[n:]
 	}
 	return dst
+}
+
+const (
+	everyByte = 0x0101010101010101
+	highBits  = 0x80 * everyByte
+)
+
+// foldWord folds eight characters of ASCII at once.
+func foldWord(w uint64) uint64 {
+	fromA := w + (0x80-'a')*everyByte
+	beyondZ := w + (0x7f-'z')*everyByte
+	return w ^ (fromA^beyondZ)&highBits>>2
+}
+
+func foldByte(c byte) byte {
+	if c-'a' <= 'z'-'a' {
+		c -= 'a' - 'A'
+	}
+	return c
 }
 
 // fold returns the folded text, never nil.

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"unicode/utf8"
 
@@ -97,13 +98,6 @@ func (m *nameMarks) mayBe(name []byte) bool {
 	}
 	word, bit := nameMark(foldByte(name[0]), foldByte(name[n-1]), n)
 	return m[word]>>bit&1 != 0
-}
-
-func foldByte(c byte) byte {
-	if c-'a' <= 'z'-'a' {
-		c -= 'a' - 'A'
-	}
-	return c
 }
 
 // canonical is the text that tells keys apart. However its first name is spelled,
@@ -385,22 +379,27 @@ func (l *layer) member(text, name []byte, i int, b *branch) int {
 // named returns the keys' spellings of the name of a member, as written.
 func (b *branch) named(name []byte) *family {
 	var buf, unquoted [128]byte
-	folded := buf[:0]
+	var folded []byte
 	switch {
 	case !isPlain(name):
-		folded = appendFolded(folded, event.AppendUnquoted(unquoted[:0], name))
+		folded = appendFolded(buf[:0], event.AppendUnquoted(unquoted[:0], name))
 	case !b.marks.mayBe(name):
 		return nil
 	default:
-		for _, c := range name {
-			folded = append(folded, foldByte(c))
-		}
+		folded = appendFolded(buf[:0], name)
 	}
 	return b.names.get(hashOf(folded), folded)
 }
 
 // isPlain reports whether a name as written holds only ASCII and no escapes.
 func isPlain(name []byte) bool {
+	for ; len(name) >= 8; name = name[8:] {
+		w := binary.LittleEndian.Uint64(name)
+		slash := w ^ '\\'*everyByte
+		if (w|(slash-everyByte)&^slash)&highBits != 0 {
+			return false
+		}
+	}
 	for _, c := range name {
 		if c >= utf8.RuneSelf || c == '\\' {
 			return false

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 // The parts of the index by themselves, each against something plain, with changes
@@ -337,5 +339,28 @@ func TestScratchWrapsAround(t *testing.T) {
 	long := parseEvent(t, `{"data":{"k":"`+string(bytes.Repeat([]byte("x"), maxScratch+1))+`v"}}`)
 	if got := x.Match(long, &s); len(got) != 1 || s.text != nil {
 		t.Errorf("a long text: %v, %d bytes are kept", got, cap(s.text))
+	}
+}
+
+// TestFoldInWords: eight bytes at a time fold as one character at a time.
+func TestFoldInWords(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 14))
+	pieces := []string{"a", "z", "A", "Z", "@", "[", "`", "{", "\x7f", "\x00", "5", "\\", "é", "ı", "ⱥ", "ſ", "😀", "mlflow", "STAGE-production"}
+	for range 20_000 {
+		var text, want []byte
+		for range r.IntN(12) {
+			piece := pieces[r.IntN(len(pieces))]
+			text = append(text, piece...)
+			for _, c := range piece {
+				want = utf8.AppendRune(want, unicode.ToUpper(c))
+			}
+		}
+		if got := appendFolded(nil, text); !bytes.Equal(got, want) {
+			t.Fatalf("%q folds to %q, want %q", text, got, want)
+		}
+		plain := !bytes.ContainsFunc(text, func(c rune) bool { return c >= utf8.RuneSelf || c == '\\' })
+		if isPlain(text) != plain {
+			t.Fatalf("isPlain(%q) = %v", text, !plain)
+		}
 	}
 }
