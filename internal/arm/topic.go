@@ -22,7 +22,7 @@ type topicProperties struct {
 	ProvisioningState          string `json:"provisioningState"`
 	Endpoint                   string `json:"endpoint"`
 	InputSchema                string `json:"inputSchema"`
-	InputSchemaMapping         any    `json:"inputSchemaMapping"`
+	InputSchemaMapping         any    `json:"inputSchemaMapping"` // null but for custom input
 	MetricResourceID           string `json:"metricResourceId"`
 	PublicNetworkAccess        string `json:"publicNetworkAccess"`
 	InboundIPRules             any    `json:"inboundIpRules"`
@@ -54,6 +54,7 @@ func (a *api) topicBody(t resource.Item[resource.Topic]) topicBody {
 			ProvisioningState:          string(resource.Succeeded),
 			Endpoint:                   a.PublicURL + "/topics/" + t.Value.ID.Name() + "/api/events",
 			InputSchema:                t.Value.InputSchema.String(),
+			InputSchemaMapping:         mappingBodyOf(t.Value.Mapping),
 			MetricResourceID:           guid(t.Value.UID),
 			PublicNetworkAccess:        "Enabled",
 			DataResidencyBoundary:      properties.or("dataResidencyBoundary", "WithinGeopair"),
@@ -73,9 +74,7 @@ func (r *request) topicChange() manage.TopicChange {
 	noIdentity(f)
 	p := f.sub("properties")
 	c.InputSchema = p.str("inputSchema")
-	if raw, ok := p.member("inputSchemaMapping"); ok && !emptyObject(raw) {
-		p.refuse("inputSchemaMapping", "This server maps no custom input schemas: leave inputSchemaMapping out.")
-	}
+	c.Mapping = mappingOf(p)
 	if access := p.str("publicNetworkAccess"); access != "" && !strings.EqualFold(access, "Enabled") {
 		p.refuse("publicNetworkAccess", "The value '%.40s' of publicNetworkAccess is not supported: this server limits no topic to a network. Leave it out or use Enabled.", access)
 	}

@@ -192,8 +192,8 @@ const (
 )
 
 // encode appends the request's body to dst and fills in what its headers say:
-// Event Grid events travel as an array, a CloudEvent as an object unless batching
-// is on. Source: spec/delivery.md section 2.2.
+// Event Grid events and custom input travel as an array, a CloudEvent as an object
+// unless batching is on. Source: spec/delivery.md section 2.2.
 func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte) ([]byte, error) {
 	cloud := cfg.schema == event.CloudEventSchemaV1_0
 	array := !cloud || cfg.maxBatch > 1
@@ -215,6 +215,8 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 				sequence = sequencer
 			}
 			dst = e.AppendCloudEvent(dst, sequence)
+		} else if cfg.schema == event.CustomEventSchema {
+			dst = e.AppendCustom(dst)
 		} else {
 			dst = e.AppendEventGrid(dst)
 		}

@@ -30,6 +30,8 @@ func decode(r *http.Request, topic *Topic) ([]event.Event, error) {
 		events, err = event.DecodeEventGrid(body, o)
 	case event.CloudEventSchemaV1_0:
 		events, err = event.DecodeCloudEvents(body, r.Header, o)
+	case event.CustomEventSchema:
+		events, err = event.DecodeCustom(body, topic.Mapping, o)
 	default:
 		return nil, fmt.Errorf("topic %s has input schema %s, of which no decoder is known", topic.ID, topic.Schema)
 	}

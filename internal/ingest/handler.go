@@ -20,8 +20,9 @@ type Topic struct {
 	UID     resource.UID
 	ID      string // ARM id, in the spelling of the resource
 	Schema  event.Schema
-	Keys    [2]string // both are valid; an empty one never is
-	Lenient bool      // see event.DecodeOptions
+	Mapping *event.Mapping // of custom input
+	Keys    [2]string      // both are valid; an empty one never is
+	Lenient bool           // see event.DecodeOptions
 }
 
 // Topics finds custom topics by name. A name is compared ignoring case; region is

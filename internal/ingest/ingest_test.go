@@ -32,8 +32,9 @@ const (
 	key2   = "Hx4dHBsaGRgXFhUUExIREA8ODQwLCgkIBwYFBAMCAQA="
 	prefix = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.EventGrid/topics/"
 
-	gridEvent  = `{"id":"1","subject":"orders/7","eventType":"Orders.Placed","eventTime":"2024-05-01T10:00:00Z","data":{"total":12.50}}`
-	cloudEvent = `{"specversion":"1.0","type":"Orders.Placed","source":"/shop","id":"1","data":{"total":12.50}}`
+	gridEvent    = `{"id":"1","subject":"orders/7","eventType":"Orders.Placed","eventTime":"2024-05-01T10:00:00Z","data":{"total":12.50}}`
+	customObject = `{"trackingId":"a1","at":"2024-05-01T10:00:00Z","kind":"Orders.Placed","total":12.50}`
+	cloudEvent   = `{"specversion":"1.0","type":"Orders.Placed","source":"/shop","id":"1","data":{"total":12.50}}`
 )
 
 // world stands for the topics and the broker.
@@ -52,7 +53,13 @@ func newWorld() *world {
 	lenient.Lenient = true
 	keyless := topic(4, "keyless", event.EventGridSchema)
 	keyless.Keys = [2]string{"", ""}
+	custom := topic(6, "custom", event.CustomEventSchema)
+	custom.Mapping = &event.Mapping{
+		ID: event.MappedAttribute{SourceField: "trackingId"}, Time: event.MappedAttribute{SourceField: "at"}, Type: event.MappedAttribute{SourceField: "kind"},
+		Subject: event.MappedAttribute{DefaultValue: "none"}, DataVersion: event.MappedAttribute{DefaultValue: "1.0"},
+	}
 	return &world{topics: map[string]Topic{
+		"custom": custom,
 		"orders": topic(1, "orders", event.EventGridSchema), "shop": topic(2, "shop", event.CloudEventSchemaV1_0),
 		"lenient": lenient, "keyless": keyless, "unknown-schema": topic(5, "unknown-schema", 9),
 	}}
@@ -106,6 +113,15 @@ var exchanges = []exchange{
 		"ce-specversion: 1.0", "ce-id: 1", "ce-source: /shop", "ce-type: Orders.Placed"}, body: `{"total":12.50}`},
 	{name: "success-lenient", source: "2.2", target: "/topics/lenient/api/events", header: []string{"aeg-sas-key: " + key1, "Content-Type: application/json"}, body: `{"id":1,"type":"t"}`},
 	{name: "success-any-valid-credential", source: "8.4", header: []string{"Authorization: Bearer x", "Authorization: Basic y", "aeg-sas-key: wrong", "aeg-sas-key: " + key1}, body: "[" + gridEvent + "]"},
+	{name: "success-custom", source: "3", target: "/topics/custom/api/events", body: "[" + customObject + "]"},
+	{name: "success-custom-form-content-type", source: "3, any content type", target: "/topics/custom/api/events",
+		header: []string{"aeg-sas-key: " + key1, "Content-Type: application/x-www-form-urlencoded"}, body: "[" + customObject + ", " + customObject + "]"},
+	{name: "success-custom-one-object", source: "3", target: "/topics/custom/api/events", body: customObject},
+	{name: "custom-missing-type", source: "3", target: "/topics/custom/api/events", body: "[" + customObject + `,{"trackingId":"a2"}]`},
+	{name: "custom-not-an-object", source: "3", target: "/topics/custom/api/events", body: "[1]"},
+	{name: "custom-malformed", source: "8.6", target: "/topics/custom/api/events", body: "[" + customObject + ",]"},
+	{name: "custom-event-too-large", source: "8.6", target: "/topics/custom/api/events", body: strings.Replace("["+customObject+"]", "12.50", `"`+strings.Repeat("x", event.MaxEventBytes)+`"`, 1)},
+	{name: "options-custom", source: "8.3", method: "OPTIONS", target: "/topics/custom/api/events"},
 
 	{name: "options", source: "8.3", method: "OPTIONS"},
 	{name: "options-cloud", source: "8.3", method: "OPTIONS", target: "/topics/shop/api/events"},

@@ -28,6 +28,7 @@ type source struct {
 	raises    resource.ID // what raises the events: the topic or the workspace
 	topicUID  resource.UID
 	schema    event.Schema
+	mapping   *event.Mapping // of custom input
 	location  string
 	topicType string
 }
@@ -40,7 +41,7 @@ func (p *Plane) findSource(parent resource.ID) (source, error) {
 	switch {
 	case parent.IsType(resource.TypeTopic):
 		t, err := p.topic(parent)
-		return source{t.Value.ID, t.Value.ID, t.Value.UID, t.Value.InputSchema, t.Value.Location, resource.TopicTypeCustom}, err
+		return source{t.Value.ID, t.Value.ID, t.Value.UID, t.Value.InputSchema, t.Value.Mapping, t.Value.Location, resource.TopicTypeCustom}, err
 	case parent.IsType(resource.TypeWorkspace):
 		w, err := p.workspace(parent)
 		return workspaceSource(w.Value.ID, &w.Value), err
@@ -56,7 +57,7 @@ func (p *Plane) findSource(parent resource.ID) (source, error) {
 }
 
 func workspaceSource(id resource.ID, w *resource.Workspace) source {
-	return source{id, w.ID, w.TopicUID, event.EventGridSchema, w.Location, resource.TopicTypeWorkspace}
+	return source{id, w.ID, w.TopicUID, event.EventGridSchema, nil, w.Location, resource.TopicTypeWorkspace}
 }
 
 // action returns the action for an event subscription id: the nested form has

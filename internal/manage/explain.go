@@ -130,6 +130,8 @@ func (s source) decode(raw json.RawMessage) (event.Event, error) {
 		events, err = event.DecodeEventGrid(raw, o)
 	case event.CloudEventSchemaV1_0:
 		events, err = event.DecodeCloudEvents(raw, http.Header{"Content-Type": {event.MediaTypeCloudEvent}}, o)
+	case event.CustomEventSchema:
+		events, err = event.DecodeCustom(raw, s.mapping, o)
 	default:
 		err = fmt.Errorf("source %s has input schema %s, of which no decoder is known", s.raises, s.schema)
 	}

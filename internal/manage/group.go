@@ -30,7 +30,7 @@ func (t Tracked) verdict(problems []*fault.Error) error {
 }
 
 // trackedOrder is the order of the members of tracked resources.
-var trackedOrder = []string{"id", "name", "type", "location", "tags", "identity", "properties.inputSchema", "properties.source", "properties.topicType", "properties"}
+var trackedOrder = []string{"id", "name", "type", "location", "tags", "identity", "properties.inputSchema", "properties.inputSchemaMapping", "properties.source", "properties.topicType", "properties"}
 
 func (t Tracked) check(name resource.NameRule, id resource.ID) []*fault.Error {
 	problems := []*fault.Error{name.Check(id.Name())}

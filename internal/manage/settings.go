@@ -274,18 +274,24 @@ func everyType(types []string) bool {
 	return len(types) == 0 || slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, "All") })
 }
 
+// CustomInputSchema is what the management API calls the delivery of custom input as
+// it was published. Everywhere else that is event.CustomEventSchema.
+const CustomInputSchema = "CustomInputSchema"
+
 // deliverySchema reads the delivery schema and checks that the topic's events can
 // be written in it. Source: spec/delivery.md section 2.3.
 func (v *checker) deliverySchema(name string, input event.Schema) event.Schema {
 	const target = "eventDeliverySchema"
-	known, ok := oneOf(name, event.EventGridSchema.String(), event.CloudEventSchemaV1_0.String(), "CustomInputSchema")
+	known, ok := oneOf(name, event.EventGridSchema.String(), event.CloudEventSchemaV1_0.String(), CustomInputSchema)
 	switch {
 	case !ok:
-		v.field(target, "The delivery schema '%s' is not known: use EventGridSchema or CloudEventSchemaV1_0.", name)
-	case known == "CustomInputSchema":
+		v.field(target, "The delivery schema '%s' is not known: use %s.", name, usable(input))
+	case known == CustomInputSchema && input != event.CustomEventSchema:
 		v.field(target, "The delivery schema CustomInputSchema is for topics whose input schema is CustomEventSchema; this one's is %s. Use %s.", input, usable(input))
 	case known == event.EventGridSchema.String() && input == event.CloudEventSchemaV1_0:
 		v.field(target, "The topic takes CloudEventSchemaV1_0 and delivers nothing else: use %s.", usable(input))
+	case known == CustomInputSchema:
+		return event.CustomEventSchema
 	case known == event.EventGridSchema.String():
 		return event.EventGridSchema
 	default:
@@ -294,11 +300,16 @@ func (v *checker) deliverySchema(name string, input event.Schema) event.Schema {
 	return 0
 }
 
+// usable names the delivery schemas of a topic.
 func usable(input event.Schema) string {
-	if input == event.CloudEventSchemaV1_0 {
+	switch input {
+	case event.CloudEventSchemaV1_0:
 		return "CloudEventSchemaV1_0"
+	case event.CustomEventSchema:
+		return "EventGridSchema, CustomInputSchema or CloudEventSchemaV1_0"
+	default:
+		return "EventGridSchema or CloudEventSchemaV1_0"
 	}
-	return "EventGridSchema or CloudEventSchemaV1_0"
 }
 
 // Ranges of a retry policy. Source: spec/delivery.md section 4.2.

@@ -22,6 +22,7 @@ const actionTopics = "Microsoft.EventGrid/topics/"
 type TopicChange struct {
 	Tracked
 	InputSchema string          // "" = EventGridSchema on creation, unchanged after it
+	Mapping     *event.Mapping  // goes with CustomEventSchema; nil = none on creation, unchanged after it
 	Extra       json.RawMessage // members that are kept and shown as they came; nil = unchanged on PATCH
 }
 
@@ -55,8 +56,8 @@ func (p *Plane) Topics(ctx context.Context, caller access.Caller, scope resource
 	return inScope(p, p.Store.Topics, scope, func(t *resource.Topic) resource.ID { return t.ID })
 }
 
-// PutTopic creates a topic or replaces it. Its keys, its input schema and its
-// endpoint stay.
+// PutTopic creates a topic or replaces it. Its keys, its input schema with the mapping
+// and its endpoint stay.
 func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, c Precondition) (item resource.Item[resource.Topic], err error) {
 	if err := p.authorize(ctx, caller, actionTopics+"write", id); err != nil {
 		return item, err
@@ -65,14 +66,15 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 	if err != nil {
 		return item, err
 	}
-	schema, problem := inputSchema(t.InputSchema)
-	problems := append(t.check(resource.TopicName, id), problem, checkExtra(t.Extra))
+	key := id.Key()
+	_, exists := p.Store.Topics.Get(key)
+	schema, problems := t.input(!exists)
+	problems = append(append(problems, t.check(resource.TopicName, id)...), checkExtra(t.Extra))
 	if err := t.verdict(problems); err != nil {
 		return item, err
 	}
 	ctx, unlock := p.alter(ctx)
 	defer unlock()
-	key := id.Key()
 	old, exists := p.Store.Topics.Get(key)
 	if err := c.Check(etagOf(old, exists)); err != nil {
 		return item, err
@@ -81,9 +83,8 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 		if err := t.moved(old.Value.Meta); err != nil {
 			return item, err
 		}
-		if t.InputSchema != "" && schema != old.Value.InputSchema {
-			return item, fault.Field("properties.inputSchema", "The input schema of topic '%s' is %s and cannot be changed to %s. Make another topic, or delete this one first.",
-				old.Value.ID.Name(), old.Value.InputSchema, schema)
+		if err := t.keepsInput(&old.Value); err != nil {
+			return item, err
 		}
 		v := old.Value
 		v.Tags, v.Extra, v.Modified = t.Tags, t.Extra, stamp(caller)
@@ -95,9 +96,12 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 		if err := p.topicNameFree(id.Name()); err != nil {
 			return item, err
 		}
+		if _, problems := t.input(true); len(problems) > 0 { // it was there when the request was checked
+			return item, t.verdict(problems)
+		}
 		v := resource.Topic{
 			Meta: t.meta(settle(group.Value.ID, resource.TypeTopic, id.Name()), caller),
-			UID:  resource.NewUID(), Partition: p.Partition(), InputSchema: schema, Extra: t.Extra,
+			UID:  resource.NewUID(), Partition: p.Partition(), InputSchema: schema, Mapping: t.Mapping, Extra: t.Extra,
 		}
 		for i := range v.SealedKeys {
 			if v.SealedKeys[i], err = p.newTopicKey(&v); err != nil {
@@ -124,20 +128,6 @@ func (p *Plane) topicNameFree(name string) error {
 	return nil
 }
 
-func inputSchema(name string) (event.Schema, *fault.Error) {
-	if name == "" {
-		return event.EventGridSchema, nil
-	}
-	schema, err := event.ParseSchema(name)
-	switch {
-	case err != nil:
-		return 0, fault.Field("properties.inputSchema", "The input schema '%s' is not known: use EventGridSchema or CloudEventSchemaV1_0.", name)
-	case schema == event.CustomEventSchema:
-		return 0, fault.Field("properties.inputSchema", "This server does not take the input schema CustomEventSchema: use EventGridSchema or CloudEventSchemaV1_0.")
-	}
-	return schema, nil
-}
-
 func checkExtra(extra json.RawMessage) *fault.Error {
 	if len(extra) > maxExtra {
 		return fault.New(fault.Invalid, "InvalidRequest", "The members of the body that are kept as they come take %d bytes, more than %d. Leave some out.", len(extra), maxExtra)
@@ -150,7 +140,8 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 	if err := p.authorize(ctx, caller, actionTopics+"write", id); err != nil {
 		return item, err
 	}
-	problems := append(t.Problems, resource.CheckTags(t.Tags)...)
+	_, problems := t.input(false)
+	problems = append(append(problems, t.Problems...), resource.CheckTags(t.Tags)...)
 	if err := t.verdict(append(problems, checkExtra(t.Extra))); err != nil {
 		return item, err
 	}
@@ -161,6 +152,9 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 		return item, err
 	}
 	if err := c.Check(old.ETag()); err != nil {
+		return item, err
+	}
+	if err := t.keepsInput(&old.Value); err != nil {
 		return item, err
 	}
 	v := old.Value

@@ -51,6 +51,7 @@ type Topic struct {
 	UID         UID             `json:"uid"`
 	Partition   int             `json:"partition"` // its home in the log
 	InputSchema event.Schema    `json:"inputSchema"`
+	Mapping     *event.Mapping  `json:"inputSchemaMapping,omitempty"` // of custom input only
 	SealedKeys  [2]string       `json:"sealedKeys"`      // base64 access keys, sealed with KeyOwner as associated data
 	Extra       json.RawMessage `json:"extra,omitempty"` // members only previews know (sku, kind, …), echoed as they came
 }

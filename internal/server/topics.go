@@ -67,7 +67,7 @@ func (t *publishTopics) build() *topicSnapshot {
 		v := &item.Value
 		topic := publishTopic{
 			location: v.Location,
-			Topic:    ingest.Topic{UID: v.UID, ID: v.ID.String(), Schema: v.InputSchema},
+			Topic:    ingest.Topic{UID: v.UID, ID: v.ID.String(), Schema: v.InputSchema, Mapping: v.Mapping},
 		}
 		for i, sealed := range v.SealedKeys {
 			plain, err := t.sealer.Open(sealed, v.KeyOwner())
