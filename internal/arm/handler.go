@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"iter"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -48,11 +49,14 @@ type Subresources interface {
 type Deliveries interface {
 	// Status returns the figures of an event subscription, false when it is not live.
 	Status(uid resource.UID) (broker.Status, bool)
-	// DeadLetters returns the ids of an event subscription's dead letters, of all for
-	// 0, oldest event first.
-	DeadLetters(ctx context.Context, uid resource.UID) ([]string, error)
+	// DeadLetters yields the dead letters of an event subscription, of all for 0, in
+	// the order they were given up, from behind a place on.
+	DeadLetters(ctx context.Context, uid resource.UID, after uint64) iter.Seq2[*broker.Letter, error]
 	DeadLetter(ctx context.Context, id string) (*broker.Letter, error)
-	Replay(ctx context.Context, id string) error
+	RemoveDeadLetter(ctx context.Context, id string) error
+	// Replay delivers dead letters once more. It returns what stands against each, nil
+	// for nothing; the error says that none of it is durable.
+	Replay(ctx context.Context, ids ...string) ([]error, error)
 	// Tail returns the events of a topic from now on, until stop.
 	Tail(topic resource.UID) (events <-chan broker.TailEvent, stop func())
 }

@@ -304,7 +304,7 @@ var routes = map[string]map[string]methods{
 		auth + "roledefinitions":                            {http.MethodGet: listRoles},
 		auth + "roledefinitions/*":                          {http.MethodGet: getRole},
 		deliver + "deadletters":                             {http.MethodGet: listDeadLetters},
-		deliver + "deadletters/*":                           {http.MethodGet: getDeadLetter, http.MethodPost: replayDeadLetters},
+		deliver + "deadletters/*":                           {http.MethodGet: getDeadLetter, http.MethodPost: replayDeadLetters, http.MethodDelete: deleteDeadLetter},
 		deliver + "events":                                  {http.MethodGet: tailEvents},
 		deliver + "deliverystatus":                          {http.MethodGet: listDeliveryStatus},
 		deliver + "deliverystatus/*":                        {http.MethodGet: getDeliveryStatus},

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -76,17 +78,30 @@ func (b *fakeBroker) Status(uid resource.UID) (broker.Status, bool) {
 	return broker.Status{EventSubscription: es.ID().String(), Open: 2, Delivered: 40}, true
 }
 
-func (b *fakeBroker) DeadLetters(_ context.Context, uid resource.UID) ([]string, error) {
+func (b *fakeBroker) DeadLetters(_ context.Context, uid resource.UID, after uint64) iter.Seq2[*broker.Letter, error] {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	var ids []string
-	for id := range b.letters {
-		if uid == 0 || strings.HasPrefix(id, uid.String()) {
-			ids = append(ids, id)
+	var list []*broker.Letter
+	for id, l := range b.letters {
+		if (uid == 0 || strings.HasPrefix(id, uid.String())) && l.Place > after {
+			list = append(list, l)
 		}
 	}
-	slices.Sort(ids)
-	return ids, nil
+	b.mu.Unlock()
+	slices.SortFunc(list, func(x, y *broker.Letter) int { return int(x.Place) - int(y.Place) })
+	return func(yield func(*broker.Letter, error) bool) {
+		for _, l := range list {
+			if !yield(l, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (b *fakeBroker) RemoveDeadLetter(_ context.Context, id string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.letters, id)
+	return nil
 }
 
 func (b *fakeBroker) DeadLetter(_ context.Context, id string) (*broker.Letter, error) {
@@ -98,11 +113,11 @@ func (b *fakeBroker) DeadLetter(_ context.Context, id string) (*broker.Letter, e
 	return nil, fault.New(fault.NotFound, "DeadLetterNotFound", "Dead letter %q was not found.", id)
 }
 
-func (b *fakeBroker) Replay(_ context.Context, id string) error {
+func (b *fakeBroker) Replay(_ context.Context, ids ...string) ([]error, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.replays = append(b.replays, id)
-	return nil
+	b.replays = append(b.replays, ids...)
+	return make([]error, len(ids)), nil
 }
 
 func (b *fakeBroker) Tail(topic resource.UID) (<-chan broker.TailEvent, func()) {
@@ -125,6 +140,7 @@ func (b *fakeBroker) bury(es *resource.EventSubscription, position int) string {
 	b.letters[id] = &broker.Letter{
 		Version: 1, ID: id, EventSubscription: es.ID().String(), Topic: es.Scope.String(), Event: json.RawMessage(`{"id":"e1"}`),
 		DeadLetterReason: "MaxDeliveryAttemptsExceeded", DeliveryAttempts: 3, LastDeliveryOutcome: "NotFound", PublishTime: time.Now().UTC(),
+		InputSchema: uint8(event.EventGridSchema), Place: uint64(position),
 	}
 	return id
 }

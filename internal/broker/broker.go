@@ -52,11 +52,33 @@ type Table interface {
 	Keys(ctx context.Context, prefix string) ([]string, error)
 }
 
+// LetterTable is a Table that is also read, and purged, in the order of storing.
+// engine.Table satisfies it.
+type LetterTable interface {
+	Table
+	Since(ctx context.Context, prefix string, after uint64) iter.Seq2[engine.TableEntry, error]
+	Last(ctx context.Context) (uint64, error)
+	Purge(ctx context.Context, below uint64) error
+	Bytes() int64
+}
+
+// DeadLetterStore writes dead letters where their event subscription wants them. A
+// destination satisfies it; calls come from several goroutines at once.
+type DeadLetterStore interface {
+	// Write stores one blob, in the place of one of that name. Its error is shown to
+	// whoever asks for the delivery status, so it holds no secret.
+	Write(ctx context.Context, to *resource.DeadLetterDestination, name string, content []byte) error
+}
+
 // Config is what a Broker is made of.
 type Config struct {
 	Log         Log
 	Journal     Journal
-	DeadLetters Table
+	DeadLetters LetterTable
+	Work        Table // what goes on after a start: how far dead letters are written, replays of the log
+	// DeadLetterStore takes the dead letters of event subscriptions that have a
+	// destination for them; nil = they stay in DeadLetters alone.
+	DeadLetterStore DeadLetterStore
 	// NewSender makes the sender of an event subscription's destination, once for
 	// each time its record changes.
 	NewSender  func(*resource.EventSubscription) (Sender, error)
@@ -65,6 +87,9 @@ type Config struct {
 	Retention  time.Duration         // how long history is kept; 0 = 7 days
 	Window     int                   // bytes of frames kept in memory; 0 = 64 MiB
 	Grace      time.Duration         // how long a stop waits for attempts in flight; 0 = 5 s
+
+	DeadLetterQuota int64         // bytes of dead letters kept, the oldest go; 0 = no limit
+	DeadLetterDelay time.Duration // how long dead letters are gathered before they are written to their store; 0 = 2 s
 }
 
 // Broker is the walk of one partition: it takes what is published, and brings it
@@ -84,6 +109,7 @@ type Broker struct {
 	dispatcher *dispatcher
 	elevator   *elevator
 	undertaker *undertaker
+	exporter   *exporter
 	tails      tails
 	open       atomic.Int64 // deliveries that are not settled, of all event subscriptions
 
@@ -109,6 +135,9 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.Grace == 0 {
 		cfg.Grace = 5 * time.Second
 	}
+	if cfg.DeadLetterDelay == 0 {
+		cfg.DeadLetterDelay = 2 * time.Second
+	}
 	recovery, err := recoverJournal(ctx, cfg.Journal)
 	if err != nil {
 		return nil, err
@@ -132,6 +161,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	b.dispatcher = &dispatcher{b: b, next: recovery.w + 1}
 	b.elevator = &elevator{b: b, ring: make(chan struct{}, 1)}
 	b.undertaker = &undertaker{b: b, some: make(chan struct{}, 1)}
+	b.exporter = newExporter(b)
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(newCollector(b))
 	}
@@ -150,6 +180,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	g.Go(func() error { return b.dispatcher.run(running) })
 	g.Go(func() error { return b.elevator.run(running) })
 	g.Go(func() error { return b.undertaker.run(running) })
+	g.Go(func() error { return b.exporter.run(running) })
 	g.Go(func() error { return (&retainer{b: b}).run(running) })
 	b.elevator.call()
 	<-running.Done() // told to stop, or the journal cannot be written
@@ -317,6 +348,7 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	}
 	old := s.cfg.Swap(cfg)
 	old.sender.Close()
+	b.exporter.changed(s.uid, cfg.deadLetter)
 	now := time.Now()
 	s.pump(now)
 	s.arm(now)
@@ -342,6 +374,7 @@ func (b *Broker) Deactivate(ctx context.Context, uid resource.UID) error {
 		b.dispatcher.matching.drop(s.topic, s.uid)
 		s.end()
 		b.journal.gone(s)
+		b.exporter.ended(s.uid)
 	})
 	select {
 	case <-done:
@@ -386,6 +419,8 @@ type Status struct {
 	FailedAttempts    uint64    `json:"failedAttempts"`
 	DeadLettered      uint64    `json:"deadLetteredEvents"`
 	Dropped           uint64    `json:"droppedEvents"`
+
+	DeadLetterStore *StoreTrouble `json:"deadLetterStore,omitempty"` // while the dead letters of the event subscription cannot be written
 }
 
 func (s *subscription) status() Status {
@@ -400,6 +435,7 @@ func (s *subscription) status() Status {
 	if st.Lagging {
 		st.LagPosition = s.lag.String()
 	}
+	st.DeadLetterStore = s.b.exporter.trouble(s.cfg.Load().deadLetter)
 	return st
 }
 

@@ -312,12 +312,12 @@ func (m *simulation) replay(p *process) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 20*time.Second)
 	defer cancel()
 	time.Sleep(time.Duration(m.intN(100)) * time.Millisecond)
-	ids, err := p.DeadLetters(ctx, 0)
-	if err != nil {
-		m.t.Error(err)
-	}
-	for _, id := range ids {
-		if m.chance(2) && p.Replay(ctx, id) != nil && p.h.isDead() {
+	for l, err := range p.DeadLetters(ctx, 0, 0) {
+		if err != nil {
+			m.t.Error(err)
+			return
+		}
+		if m.chance(2) && p.Replay(ctx, l.ID) != nil && p.h.isDead() {
 			return
 		}
 	}

@@ -6,10 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/carillon-events/carillon/event"
@@ -36,6 +36,10 @@ type Letter struct {
 	LastHTTPStatusCode      int             `json:"lastHttpStatusCode,omitempty"`
 	PublishTime             time.Time       `json:"publishTime"`
 	LastDeliveryAttemptTime time.Time       `json:"lastDeliveryAttemptTime,omitzero"` // zero when no attempt was made
+	DeadLetterTime          time.Time       `json:"deadLetterTime,omitzero"`          // when it was given up
+	DeliverySchema          uint8           `json:"deliverySchema,omitempty"`         // event.Schema it was to be delivered in, and is written to a store in
+
+	Place uint64 `json:"-"` // in the order of dead letters, set by a list
 }
 
 // encode is the stored form. The encoder would compact the event and escape some of
@@ -51,6 +55,14 @@ func (l *Letter) encode() ([]byte, error) {
 	return slices.Concat(before, []byte(`"event":`), l.Event, behind), nil
 }
 
+// GivenUp is when the event was dead-lettered.
+func (l *Letter) GivenUp() time.Time {
+	if l.DeadLetterTime.IsZero() { // stored before the time was kept
+		return l.PublishTime
+	}
+	return l.DeadLetterTime
+}
+
 func (l *Letter) schema() event.Schema { return event.Schema(l.InputSchema) }
 
 // letterID names the dead letter of a delivery; letterKey is where it is stored.
@@ -63,6 +75,8 @@ func letterKey(id string) string {
 	uid, pos, _ := strings.Cut(id, "-")
 	return uid + "/" + pos
 }
+
+func idOfKey(key string) string { return strings.Replace(key, "/", "-", 1) }
 
 // byPosition compares a delivery of an ordered list with a position.
 func byPosition(d *delivery, pos engine.Position) int { return cmp.Compare(d.pos, pos) }
@@ -80,140 +94,6 @@ func parseLetterID(id string) (uid uint64, pos engine.Position, err error) {
 	return 0, 0, fault.New(fault.NotFound, "DeadLetterNotFound",
 		"Dead letter %q was not found: an id looks like 0123456789abcdef-0123456789abcdef, as the list shows it.", id)
 }
-
-// undertaker stores dead letters, one at a time, behind everybody's back: a
-// delivery stays open until its letter is durable, and a letter is forgotten only
-// after the success of its replay is.
-type undertaker struct {
-	b *Broker
-
-	mu    sync.Mutex
-	queue []burial
-	some  chan struct{}
-}
-
-// burial is a delivery to be dead-lettered, or a letter to be forgotten.
-type burial struct {
-	d      *delivery
-	reason Reason
-	forget string
-}
-
-func (u *undertaker) take(d *delivery, reason Reason) { u.push(burial{d: d, reason: reason}) }
-
-func (u *undertaker) push(x burial) {
-	u.mu.Lock()
-	u.queue = append(u.queue, x)
-	u.mu.Unlock()
-	select {
-	case u.some <- struct{}{}:
-	default:
-	}
-}
-
-func (u *undertaker) run(ctx context.Context) error {
-	for {
-		u.mu.Lock()
-		batch := u.queue
-		u.queue = nil
-		u.mu.Unlock()
-		var forget []string
-		for _, x := range batch {
-			if ctx.Err() != nil {
-				return nil // what is left is open in the journal
-			}
-			if x.forget != "" {
-				forget = append(forget, x.forget)
-				continue
-			}
-			u.bury(ctx, x.d, x.reason)
-		}
-		if len(forget) > 0 && u.b.journal.sync(ctx) == nil {
-			for _, id := range forget {
-				if err := u.b.cfg.DeadLetters.Delete(ctx, letterKey(id)); err != nil {
-					u.b.log.Error("replayed dead letter cannot be removed", telemetry.DeadLetterID, id, telemetry.Error, err)
-				}
-			}
-		}
-		select {
-		case <-u.some:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// bury stores one dead letter and then closes its delivery. A store that fails is
-// asked again until it takes it.
-func (u *undertaker) bury(ctx context.Context, d *delivery, reason Reason) {
-	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-		err := u.store(ctx, d, reason)
-		if err == nil {
-			return
-		}
-		u.b.log.Error("dead letter cannot be stored", telemetry.DeliveryID, d.id(), telemetry.Error, err, telemetry.NextAttempt, wait)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (u *undertaker) store(ctx context.Context, d *delivery, reason Reason) error {
-	s := d.sub
-	cfg := s.cfg.Load()
-	s.mu.Lock()
-	l := Letter{
-		Version: 1, ID: d.letterID(), EventSubscription: cfg.id, Topic: cfg.topicID, DeadLetterReason: reason,
-		DeliveryAttempts: int(d.attempts), LastDeliveryOutcome: d.outcome.String(), LastHTTPStatusCode: int(d.status),
-		PublishTime: time.Unix(0, d.published).UTC(),
-	}
-	if d.attempts == 0 {
-		l.LastDeliveryOutcome = Probation.String() // it waited for a destination that rested
-	}
-	if d.last != 0 {
-		l.LastDeliveryAttemptTime = time.Unix(0, d.last).UTC()
-	}
-	gone := s.deleted
-	s.mu.Unlock()
-	if gone {
-		return nil
-	}
-	var e event.Event
-	sequencer, err := u.b.load(ctx, d, &e)
-	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		u.b.log.Error("event dropped: it cannot be read any more", telemetry.DeliveryID, d.id(), telemetry.Error, err)
-		s.dropped.Add(1)
-		u.b.metrics.dropped.WithLabelValues("Unreadable").Inc()
-		s.buried(d, reason)
-		return nil
-	}
-	if d.replay { // what the first letter said of its publishing stays true
-		if first, err := u.b.letter(ctx, l.ID); err == nil {
-			l.PublishTime = first.PublishTime
-		}
-	}
-	l.InputSchema, l.Event, l.Sequencer = uint8(e.Schema), e.Raw, sequencer
-	raw, err := l.encode()
-	if err != nil {
-		return err
-	}
-	if err := u.b.cfg.DeadLetters.Put(ctx, letterKey(l.ID), raw); err != nil {
-		return err
-	}
-	s.buried(d, reason)
-	u.b.log.Info("event dead-lettered", telemetry.EventSubscription, cfg.id, telemetry.DeadLetterID, l.ID,
-		telemetry.EventID, string(e.ID), telemetry.DeadLetterReason, string(reason), telemetry.Attempt, l.DeliveryAttempts,
-		telemetry.Outcome, l.LastDeliveryOutcome, telemetry.Status, l.LastHTTPStatusCode)
-	return nil
-}
-
-// forgetLetter removes a dead letter whose replay succeeded, once that is durable.
-func (b *Broker) forgetLetter(id string) { b.undertaker.push(burial{forget: id}) }
 
 // letter reads one dead letter.
 func (b *Broker) letter(ctx context.Context, id string) (*Letter, error) {
@@ -239,27 +119,69 @@ func (b *Broker) DeadLetter(ctx context.Context, id string) (*Letter, error) {
 	return b.letter(ctx, id)
 }
 
-// DeadLetters returns the ids of the dead letters of one event subscription, or of
-// all for uid 0, oldest event first.
-func (b *Broker) DeadLetters(ctx context.Context, uid resource.UID) ([]string, error) {
+// DeadLetters yields the dead letters of one event subscription, or of all for uid
+// 0, in the order they were given up, from behind a place on.
+func (b *Broker) DeadLetters(ctx context.Context, uid resource.UID, after uint64) iter.Seq2[*Letter, error] {
 	prefix := ""
 	if uid != 0 {
 		prefix = uid.String() + "/"
 	}
-	keys, err := b.cfg.DeadLetters.Keys(ctx, prefix)
-	if err != nil {
-		return nil, fmt.Errorf("list dead letters: %w", err)
+	return func(yield func(*Letter, error) bool) {
+		for entry, err := range b.cfg.DeadLetters.Since(ctx, prefix, after) {
+			if err != nil {
+				yield(nil, fmt.Errorf("list dead letters: %w", err))
+				return
+			}
+			l := &Letter{Place: entry.Seq}
+			if err := json.Unmarshal(entry.Value, l); err != nil {
+				yield(nil, fmt.Errorf("decode dead letter %s: %w", entry.Key, err))
+				return
+			}
+			if !yield(l, nil) {
+				return
+			}
+		}
 	}
-	for i, k := range keys {
-		keys[i] = strings.Replace(k, "/", "-", 1)
-	}
-	return keys, nil
 }
 
-// Replay delivers a dead letter once more, with the id, etag and sequencer it
-// always had: a new delivery with attempts and a time to live of its own. It
-// returns when the replay is durable. The letter goes when the replay succeeds.
-func (b *Broker) Replay(ctx context.Context, id string) error {
+// RemoveDeadLetter removes a dead letter for good; one that is not there is
+// NotFound. One that is being replayed goes when that succeeds.
+func (b *Broker) RemoveDeadLetter(ctx context.Context, id string) error {
+	uid, pos, err := parseLetterID(id)
+	if err != nil {
+		return err
+	}
+	if _, err := b.letter(ctx, id); err != nil {
+		return err
+	}
+	if s := b.lookup(uid); s != nil {
+		s.mu.Lock()
+		open := s.openAt(pos) != nil
+		s.mu.Unlock()
+		if open {
+			return fault.New(fault.Conflict, "DeadLetterInProgress", "Dead letter %s is being replayed or just being stored. Remove it in a moment, if it is still there.", id)
+		}
+	}
+	if err := b.cfg.DeadLetters.Delete(ctx, letterKey(id)); err != nil {
+		return fmt.Errorf("remove dead letter %s: %w", id, err)
+	}
+	b.log.Info("dead letter removed", telemetry.DeadLetterID, id)
+	return nil
+}
+
+// Replay delivers dead letters once more, with the id, etag and sequencer they
+// always had: new deliveries with attempts and a time to live of their own. It
+// returns what stands against each, nil for nothing, when the replays are durable;
+// the error says that they are not. A letter goes when its replay succeeds.
+func (b *Broker) Replay(ctx context.Context, ids ...string) (problems []error, err error) {
+	problems = make([]error, len(ids))
+	for i, id := range ids {
+		problems[i] = b.replay(ctx, id)
+	}
+	return problems, b.journal.sync(ctx)
+}
+
+func (b *Broker) replay(ctx context.Context, id string) error {
 	uid, pos, err := parseLetterID(id)
 	if err != nil {
 		return err
@@ -304,5 +226,5 @@ func (b *Broker) Replay(ctx context.Context, id string) error {
 	b.journal.dirtied(d)
 	s.pump(time.Now())
 	s.mu.Unlock()
-	return b.journal.sync(ctx)
+	return nil
 }

@@ -203,7 +203,8 @@ func TestReplayRefused(t *testing.T) {
 	})
 }
 
-// TestDeadLettersOfOne lists by event subscription, oldest event first.
+// TestDeadLettersOfOne lists by event subscription, in the order of giving up, and
+// from a place on.
 func TestDeadLettersOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := testSubscription(0, filter.Filter{}), testSubscription(1, filter.Filter{SubjectBeginsWith: "b"})
@@ -212,15 +213,26 @@ func TestDeadLettersOfOne(t *testing.T) {
 		publish(t, p.Broker, 0, 2, "a")
 		publish(t, p.Broker, 2, 2, "b")
 		settleAll(t, p)
-		for uid, want := range map[uint64]int{uint64(a.UID): 4, uint64(b.UID): 2, 0: 6, 77: 0} {
-			ids, err := p.DeadLetters(t.Context(), resource.UID(uid))
-			if err != nil || len(ids) != want {
-				t.Errorf("%x: %d letters, want %d, %v", uid, len(ids), want, err)
+		list := func(uid resource.UID, after uint64) (ids []string) {
+			last := after
+			for l, err := range p.DeadLetters(t.Context(), uid, after) {
+				if err != nil || l.Place <= last {
+					t.Fatalf("%+v behind %d, %v", l, last, err)
+				}
+				last = l.Place
+				ids = append(ids, l.ID)
+			}
+			return ids
+		}
+		for uid, want := range map[resource.UID]int{a.UID: 4, b.UID: 2, 0: 6, 77: 0} {
+			if ids := list(uid, 0); len(ids) != want {
+				t.Errorf("%x: letters %v, want %d", uint64(uid), ids, want)
 			}
 		}
-		ids, _ := p.DeadLetters(t.Context(), b.UID)
-		if want := fmt.Sprintf("[%016x-%016x %016x-%016x]", uint64(b.UID), uint64(engine.At(2, 0)), uint64(b.UID), uint64(engine.At(2, 1))); fmt.Sprint(ids) != want {
-			t.Errorf("got %v, want %s", ids, want)
+		all := list(0, 0)
+		third := letters(t, p.Broker)[2].Place
+		if got := list(0, third); fmt.Sprint(got) != fmt.Sprint(all[3:]) {
+			t.Errorf("behind the third %v, want %v", got, all[3:])
 		}
 		finish(t, p)
 	})

@@ -249,7 +249,7 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 
 // load reads the event of a delivery and returns its sequencer.
 func (b *Broker) load(ctx context.Context, d *delivery, e *event.Event) (sequencer string, err error) {
-	if d.replay {
+	if d.replay && !d.logged {
 		letter, err := b.letter(ctx, d.letterID())
 		if err != nil {
 			return "", err

@@ -32,7 +32,8 @@ const (
 type openEntry struct {
 	uid       uint64
 	pos       engine.Position
-	replay    bool // the body is in the dead letters, not in the log
+	replay    bool // a new delivery of what was settled before; the body is in the dead letters
+	logged    bool // of a replay: the body is in the log
 	attempts  int
 	outcome   Outcome
 	status    int
@@ -102,6 +103,9 @@ func (w *entryWriter) open(e openEntry) {
 	if e.replay {
 		flags |= openReplay
 	}
+	if e.logged {
+		flags |= openLogged
+	}
 	if e.reason != "" {
 		flags |= openBurying
 	}
@@ -122,6 +126,7 @@ func (w *entryWriter) open(e openEntry) {
 const (
 	openReplay  = 1
 	openBurying = 2 // a reason follows the last field
+	openLogged  = 4
 )
 
 func (w *entryWriter) closed(uid uint64, pos engine.Position, replay bool) {
@@ -272,7 +277,7 @@ func readEntries(payload []byte, h entryHandler) (journalHeader, error) {
 		case tagOpen:
 			o := openEntry{uid: uid, pos: engine.Position(e.u64())}
 			flags := e.u8()
-			o.replay, o.outcome = flags&openReplay != 0, Outcome(e.u8())
+			o.replay, o.logged, o.outcome = flags&openReplay != 0, flags&openLogged != 0, Outcome(e.u8())
 			o.attempts, o.status = int(e.uvarint()), int(e.uvarint())
 			o.published, o.due, o.last = int64(e.uvarint()), int64(e.uvarint()), int64(e.uvarint())
 			if flags&openBurying != 0 {

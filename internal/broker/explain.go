@@ -102,6 +102,10 @@ func (s *subscription) standing(pos engine.Position) standing {
 	if d == nil {
 		return st
 	}
+	if d.state == burying && d.reason.reason() == reasonReplayed {
+		st.last = d.last // delivered; its dead letter is on its way out
+		return st
+	}
 	st.open, st.replay, st.state, st.attempts, st.due, st.last = true, d.replay, d.state, d.attempts, d.due, d.last
 	st.reason, st.tried = d.reason, d.tried
 	st.expiry = d.published + int64(s.cfg.Load().policy.TimeToLive)

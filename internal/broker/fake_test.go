@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,12 +28,17 @@ type store struct {
 	frames  []*engine.Frame // seq i+1
 	first   uint64
 	journal []engine.JournalEntry
-	table   map[string][]byte
+	table   map[string][]byte // dead letters
+	places  map[string]uint64 // their places in the order of storing
+	placed  uint64            // the last of them
+	work    map[string][]byte
 	floor   uint64
 	noted   func(payload []byte) // told of each journal message as it is stored
 }
 
-func newStore() *store { return &store{table: map[string][]byte{}, first: 1} }
+func newStore() *store {
+	return &store{table: map[string][]byte{}, places: map[string]uint64{}, work: map[string][]byte{}, first: 1}
+}
 
 var errKilled = errors.New("the process was killed")
 
@@ -187,37 +193,98 @@ func (j fakeJournal) Bounds() (first, last uint64) {
 func (j fakeJournal) Purge(context.Context, uint64) error { return nil }
 func (j fakeJournal) Bytes() int64                        { return 0 }
 
-type fakeTable struct{ *handle }
+// fakeTable is a table of a store: the dead letters, or with work what is under way.
+type fakeTable struct {
+	*handle
+	work bool
+}
+
+func (t fakeTable) values() map[string][]byte {
+	if t.work {
+		return t.handle.work
+	}
+	return t.table
+}
 
 func (t fakeTable) Put(_ context.Context, key string, value []byte) error {
-	if t.failPut != nil && t.failPut() {
+	if !t.work && t.failPut != nil && t.failPut() {
 		return errors.New("the store refused")
 	}
-	return t.guard(func() { t.table[key] = slices.Clone(value) })
+	return t.guard(func() {
+		t.values()[key] = slices.Clone(value)
+		if !t.work {
+			t.placed++
+			t.places[key] = t.placed
+		}
+	})
 }
 
 func (t fakeTable) Get(_ context.Context, key string) ([]byte, bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v, ok := t.table[key]
+	v, ok := t.values()[key]
 	return v, ok, nil
 }
 
 func (t fakeTable) Delete(_ context.Context, key string) error {
-	return t.guard(func() { delete(t.table, key) })
+	return t.guard(func() { delete(t.values(), key) })
 }
 
 func (t fakeTable) Keys(_ context.Context, prefix string) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var keys []string
-	for k := range t.table {
+	for k := range t.values() {
 		if strings.HasPrefix(k, prefix) {
 			keys = append(keys, k)
 		}
 	}
 	slices.Sort(keys)
 	return keys, nil
+}
+
+func (t fakeTable) Since(_ context.Context, prefix string, after uint64) iter.Seq2[engine.TableEntry, error] {
+	t.mu.Lock()
+	var entries []engine.TableEntry
+	for k, v := range t.table {
+		if strings.HasPrefix(k, prefix) && t.places[k] > after {
+			entries = append(entries, engine.TableEntry{Seq: t.places[k], Key: k, Value: v})
+		}
+	}
+	t.mu.Unlock()
+	slices.SortFunc(entries, func(a, b engine.TableEntry) int { return cmp.Compare(a.Seq, b.Seq) })
+	return func(yield func(engine.TableEntry, error) bool) {
+		for _, e := range entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (t fakeTable) Last(context.Context) (uint64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.placed, nil
+}
+
+func (t fakeTable) Purge(_ context.Context, below uint64) error {
+	return t.guard(func() {
+		for k := range t.table {
+			if t.places[k] < below {
+				delete(t.table, k)
+			}
+		}
+	})
+}
+
+func (t fakeTable) Bytes() (n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k, v := range t.table {
+		n += int64(len(k)+len(v)) + 64
+	}
+	return n
 }
 
 // senderFunc is a Sender made of a function.
@@ -243,7 +310,7 @@ func startProcess(t *testing.T, h *handle, senders map[string]Sender, subs ...*r
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	cfg := Config{
-		Log: fakeLog{h}, Journal: fakeJournal{h}, DeadLetters: fakeTable{h}, Logger: slog.New(slog.DiscardHandler),
+		Log: fakeLog{h}, Journal: fakeJournal{h}, DeadLetters: fakeTable{handle: h}, Work: fakeTable{h, true}, Logger: slog.New(slog.DiscardHandler),
 		NewSender: func(es *resource.EventSubscription) (Sender, error) { return senders[es.Name], nil },
 	}
 	if h.tune != nil {
@@ -273,6 +340,12 @@ func startProcess(t *testing.T, h *handle, senders map[string]Sender, subs ...*r
 		t.Fatal(err)
 	}
 	return p
+}
+
+// Replay replays one dead letter.
+func (p *process) Replay(ctx context.Context, id string) error {
+	problems, err := p.Broker.Replay(ctx, id)
+	return cmp.Or(problems[0], err)
 }
 
 // end stops the process and returns what Run returned.

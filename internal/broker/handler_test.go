@@ -121,13 +121,8 @@ func publish(t *testing.T, b *Broker, first, n int, subject string) {
 // letters returns every dead letter.
 func letters(t *testing.T, b *Broker) []*Letter {
 	t.Helper()
-	ids, err := b.DeadLetters(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var all []*Letter
-	for _, id := range ids {
-		l, err := b.DeadLetter(t.Context(), id)
+	for l, err := range b.DeadLetters(t.Context(), 0, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,12 +148,12 @@ func finish(t *testing.T, p *process) {
 
 // timedTable tells when something was stored.
 type timedTable struct {
-	Table
+	LetterTable
 	stored chan time.Time
 }
 
 func (t timedTable) Put(ctx context.Context, key string, value []byte) error {
-	err := t.Table.Put(ctx, key, value)
+	err := t.LetterTable.Put(ctx, key, value)
 	t.stored <- time.Now()
 	return err
 }

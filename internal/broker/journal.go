@@ -370,7 +370,7 @@ func (s *subscription) state(out *entryWriter, w uint64) bool {
 
 func (d *delivery) entry() openEntry {
 	e := openEntry{
-		uid: d.sub.uid, pos: d.pos, replay: d.replay, attempts: int(d.attempts), outcome: d.outcome,
+		uid: d.sub.uid, pos: d.pos, replay: d.replay, logged: d.logged, attempts: int(d.attempts), outcome: d.outcome,
 		status: int(d.status), published: millis(d.published), last: millis(d.last),
 	}
 	switch d.state {

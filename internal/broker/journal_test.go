@@ -157,8 +157,8 @@ func restate(t *testing.T, seed uint64) {
 				}
 			}
 		case 2:
-			if ids, _ := p.DeadLetters(t.Context(), 0); len(ids) > 0 {
-				_ = p.Replay(t.Context(), ids[rng.IntN(len(ids))])
+			if all := letters(t, p.Broker); len(all) > 0 {
+				_ = p.Replay(t.Context(), all[rng.IntN(len(all))].ID)
 			}
 		default:
 			publish(t, p.Broker, n*10, 1+rng.IntN(4), []string{"a", "b"}[n%2])
@@ -298,6 +298,8 @@ func TestRecovery(t *testing.T) {
 	pos := engine.At(7, 1)
 	open := openEntry{uid: uid, pos: pos, attempts: 1, outcome: Busy, status: 503, published: 1, due: 2, last: 1}
 	replay := openEntry{uid: uid, pos: pos, replay: true, published: 3}
+	replayed := replay
+	replayed.reason = reasonReplayed // its dead letter is still to be removed
 	success := attemptEntry{uid: uid, pos: pos, number: 2, outcome: Delivered, status: 200}
 	failure := attemptEntry{uid: uid, pos: pos, number: 2, outcome: Busy, status: 503}
 	type messages [][]any
@@ -311,7 +313,7 @@ func TestRecovery(t *testing.T) {
 		{"open", 7, messages{{open}}, []openEntry{open}, false},
 		{"a failure leaves it open", 7, messages{{open}, {failure}}, []openEntry{open}, false},
 		{"a success closes it, though the close was not written", 7, messages{{open}, {success}}, nil, false},
-		{"a success closes a replay", 7, messages{{replay}, {success}}, nil, false},
+		{"a success of a replay leaves its dead letter to be removed", 7, messages{{replay}, {success}}, []openEntry{replayed}, false},
 		{"a close is the delivery's, not the replay's", 7, messages{{open, replay}, {closedEntry{uid, pos, false}}}, []openEntry{replay}, false},
 		{"a close is the replay's, not the delivery's", 7, messages{{open, replay}, {closedEntry{uid, pos, true}}}, []openEntry{open}, false},
 		{"a success above the watermark is kept", 6, messages{{success}}, nil, true},

@@ -13,6 +13,7 @@ type metrics struct {
 	published, publishFailed, unmatched, matched, delivered prometheus.Counter
 	publishLatency                                          prometheus.Histogram
 	failed, deadLettered, dropped                           *prometheus.CounterVec
+	written, writtenLate, writeFailed, evicted              prometheus.Counter   // dead letters
 	processing                                              prometheus.Histogram // of webhooks, the one kind of destination there is
 }
 
@@ -37,12 +38,20 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		deadLettered: vector("eventgrid_dead_lettered_events_total", "DeadLetteredCount", "Events dead-lettered.", "reason"),
 		dropped:      vector("eventgrid_dropped_events_total", "DroppedEventCount", "Events dropped without a dead letter.", "reason"),
 	}
+	ours := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	m.written = ours("carillon_dead_letters_written_total", "Dead letters written to the store of their event subscription.")
+	m.writtenLate = ours("carillon_dead_letters_written_late_total", "Those of them written more than 4 hours after they were given up: Azure would have dropped them.")
+	m.writeFailed = ours("carillon_dead_letter_write_failures_total", "Failed attempts to write dead letters to a store.")
+	m.evicted = ours("carillon_dead_letters_evicted_total", "Dead letters removed because all of them passed their quota.")
 	processing := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "eventgrid_destination_processing_duration_seconds", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 17),
 		Help: "Time a destination took to answer an attempt. Azure metric: DestinationProcessingDurationInMs.",
 	}, []string{"destination"})
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	if r != nil {
+		r.MustRegister(m.written, m.writtenLate, m.writeFailed, m.evicted)
 		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped)
 	}
 	return m

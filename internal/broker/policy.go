@@ -97,11 +97,16 @@ const (
 	ReasonAborted      Reason = "UndeliverableDueToAbortedAttempts"
 )
 
+// reasonReplayed stands in the place of a reason while the dead letter of a replay
+// that succeeded is being removed. Nobody else sees it.
+const reasonReplayed Reason = "Replayed"
+
 // reasonCode is a Reason in one byte, as deliveries keep it.
 type reasonCode uint8
 
 var reasons = [...]Reason{
 	ReasonMaxAttempts, ReasonTimeToLive, ReasonBadRequest, ReasonUnauthorized, ReasonForbidden, ReasonTooLarge, ReasonAborted,
+	reasonReplayed,
 }
 
 func codeOf(r Reason) reasonCode {

@@ -77,7 +77,10 @@ func (r *recovery) attempt(e attemptEntry) {
 	}
 	if s := r.subs[e.uid]; s != nil {
 		delete(s.open, e.pos)
-		delete(s.replays, e.pos)
+		if replay, open := s.replays[e.pos]; open { // its dead letter may still be there
+			replay.reason = reasonReplayed
+			s.replays[e.pos] = replay
+		}
 	}
 	if e.pos.Seq() > r.w {
 		r.ahead[e.uid] = append(r.ahead[e.uid], e.pos)
@@ -223,7 +226,7 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 	cfg := s.cfg.Load()
 	for _, e := range entries {
 		d := &delivery{
-			sub: s, pos: e.pos, replay: e.replay, published: nanos(e.published), last: nanos(e.last),
+			sub: s, pos: e.pos, replay: e.replay, logged: e.logged, published: nanos(e.published), last: nanos(e.last),
 			attempts: uint16(e.attempts), outcome: e.outcome, status: uint16(e.status), stated: true,
 		}
 		s.openN++

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"container/heap"
 	"log/slog"
 	"time"
 
@@ -78,7 +79,11 @@ func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time
 		s.delivered.Add(1)
 		s.b.metrics.delivered.Inc()
 		if d.replay {
-			s.b.forgetLetter(d.letterID())
+			if d.state == delayed {
+				heap.Remove(&s.delayed, int(d.heapIndex))
+			}
+			s.bury(d, reasonReplayed) // open until its dead letter is gone
+			return
 		}
 		s.close(d)
 	case Retry:
@@ -116,16 +121,16 @@ func (s *subscription) settleLate(a *attempt, r Response) {
 	s.pump(now)
 }
 
-// bury gives d up for a reason: it stays open until its dead letter is stored. The
-// journal learns that it is given up, so that no start attempts it again. The
-// caller holds s.mu.
+// bury gives d up for a reason: it stays open until its dead letter is stored, or
+// is gone after the success of its replay. The journal learns of it first, so that
+// no start attempts it again. The caller holds s.mu.
 func (s *subscription) bury(d *delivery, reason Reason) {
 	d.state, d.reason = burying, codeOf(reason)
 	s.b.journal.dirtied(d)
 	s.b.undertaker.take(d, reason)
 }
 
-// buried closes d after its dead letter was stored.
+// buried closes d after its dead letter was stored, or removed.
 func (s *subscription) buried(d *delivery, reason Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,9 +138,12 @@ func (s *subscription) buried(d *delivery, reason Reason) {
 		return
 	}
 	s.close(d)
+	s.signalRoom()
+	if reason == reasonReplayed {
+		return
+	}
 	s.deadLettered.Add(1)
 	s.b.metrics.deadLettered.WithLabelValues(string(reason)).Inc()
-	s.signalRoom()
 }
 
 // failureLogRate is how many failed attempts of one event subscription are logged

@@ -59,7 +59,8 @@ type delivery struct {
 	state     deliveryState
 	reason    reasonCode // why it is given up, while burying
 	alone     bool       // never again in a batch: one with it was refused as bad
-	replay    bool       // its body is in the dead letters
+	replay    bool       // a new delivery of what was settled before; its body is in the dead letters
+	logged    bool       // of a replay: its body is in the log
 	stated    bool       // the journal has it as open
 	dirty     bool       // in the journal's list for the next flush
 	tried     bool       // attempted since this process started
@@ -73,10 +74,11 @@ type config struct {
 	topicID    string
 	schema     event.Schema
 	policy     Policy
-	expiration time.Time // zero = never
-	maxBatch   int       // events per request, 1 = no batching
-	batchBytes int       // size that a batch aims at
-	sequenced  bool      // its events carry data.sequencer
+	expiration time.Time                       // zero = never
+	maxBatch   int                             // events per request, 1 = no batching
+	batchBytes int                             // size that a batch aims at
+	sequenced  bool                            // its events carry data.sequencer
+	deadLetter *resource.DeadLetterDestination // nil = the local store alone
 	sender     Sender
 }
 
@@ -295,9 +297,10 @@ func configOf(es *resource.EventSubscription, sender Sender) *config {
 			MaxAttempts: es.RetryPolicy.MaxDeliveryAttempts,
 			TimeToLive:  time.Duration(es.RetryPolicy.EventTimeToLive) * time.Minute,
 		},
-		maxBatch:  1,
-		sequenced: !es.Scope.IsType(resource.TypeTopic),
-		sender:    sender,
+		maxBatch:   1,
+		sequenced:  !es.Scope.IsType(resource.TypeTopic),
+		deadLetter: es.DeadLetter,
+		sender:     sender,
 	}
 	if w := es.Destination.WebHook; w != nil && w.MaxEventsPerBatch > 1 {
 		c.maxBatch = w.MaxEventsPerBatch

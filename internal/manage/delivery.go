@@ -99,3 +99,9 @@ func (p *Plane) below(scope resource.ID) []EventSubscription {
 	}
 	return out
 }
+
+// DeadLetterRemoval checks that a caller may remove dead letters at a scope: it
+// needs what changing event subscriptions there needs.
+func (p *Plane) DeadLetterRemoval(ctx context.Context, caller access.Caller, scope resource.ID) error {
+	return p.authorize(ctx, caller, resource.TypeEventSubscription+"/write", scope)
+}

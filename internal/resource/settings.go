@@ -18,6 +18,8 @@ type Settings struct {
 	DeliverySchema event.Schema  `json:"deliverySchema"`
 	RetryPolicy    RetryPolicy   `json:"retryPolicy"`
 	Expiration     time.Time     `json:"expiration,omitzero"`
+
+	DeadLetter *DeadLetterDestination `json:"deadLetter,omitempty"`
 }
 
 // Settings returns the settings that deliveries follow.
@@ -25,6 +27,7 @@ func (es *EventSubscription) Settings() Settings {
 	return Settings{
 		Destination: es.Destination, Filter: es.Filter, Labels: es.Labels,
 		DeliverySchema: es.DeliverySchema, RetryPolicy: es.RetryPolicy, Expiration: es.Expiration,
+		DeadLetter: es.DeadLetter,
 	}
 }
 
@@ -45,6 +48,7 @@ func (es *EventSubscription) Apply(s Settings) {
 	}
 	es.Destination, es.Filter, es.Labels = s.Destination, s.Filter, s.Labels
 	es.DeliverySchema, es.RetryPolicy, es.Expiration = s.DeliverySchema, s.RetryPolicy, s.Expiration
+	es.DeadLetter = s.DeadLetter
 	es.Pending = nil
 }
 

@@ -52,8 +52,8 @@ type Topic struct {
 	Partition   int             `json:"partition"` // its home in the log
 	InputSchema event.Schema    `json:"inputSchema"`
 	Mapping     *event.Mapping  `json:"inputSchemaMapping,omitempty"` // of custom input only
-	SealedKeys  [2]string       `json:"sealedKeys"`      // base64 access keys, sealed with KeyOwner as associated data
-	Extra       json.RawMessage `json:"extra,omitempty"` // members only previews know (sku, kind, …), echoed as they came
+	SealedKeys  [2]string       `json:"sealedKeys"`                   // base64 access keys, sealed with KeyOwner as associated data
+	Extra       json.RawMessage `json:"extra,omitempty"`              // members only previews know (sku, kind, …), echoed as they came
 }
 
 // KeyOwner is the associated data that the topic's keys are sealed with.
@@ -121,6 +121,8 @@ type EventSubscription struct {
 	DeliverySchema   event.Schema  `json:"deliverySchema"`
 	RetryPolicy      RetryPolicy   `json:"retryPolicy"`
 	Expiration       time.Time     `json:"expiration,omitzero"` // zero = never; an event matches iff its ingest time is before it
+
+	DeadLetter *DeadLetterDestination `json:"deadLetter,omitempty"` // nil = dead letters stay with the server
 
 	State      ProvisioningState `json:"state"`
 	Active     bool              `json:"active,omitempty"`     // events are matched and delivered by it: true from the first consent on, also while a change waits or after it failed
