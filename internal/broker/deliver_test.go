@@ -305,11 +305,12 @@ func workspaceSubscription(n int) *resource.EventSubscription {
 	return es
 }
 
-// TestRequests holds bodies, content types and header values of both schemas.
+// TestRequests holds bodies, content types and header values of all schemas.
 // Source: spec/delivery.md sections 2.1, 2.2 and 5.
 func TestRequests(t *testing.T) {
 	grid := event.Event{Schema: event.EventGridSchema, Raw: []byte(`{"id":"0","topic":"/t","subject":"s","eventType":"T","eventTime":"2026-01-01T00:00:00Z","data":{"n":1.0},"dataVersion":"2","metadataVersion":"1"}`)}
 	cloud := event.Event{Schema: event.CloudEventSchemaV1_0, Raw: []byte(`{"id":"0","source":"/t","type":"T","specversion":"1.0","data":{"n":1.0}}`)}
+	custom := event.Event{Schema: event.CustomEventSchema, Raw: []byte(`{"topic":"/t","subject":"s","eventType":"T","eventTime":"2026-01-01T00:00:00Z","id":"0","dataVersion":"2","metadataVersion":"1","data":{"kind":"T","data":{"n":1.0}}}`)}
 	const converted = `"type":"T"`
 	for _, tt := range []struct {
 		name        string
@@ -330,6 +331,11 @@ func TestRequests(t *testing.T) {
 		{"grid as cloud event", false, event.CloudEventSchemaV1_0, 1, grid, contentCloudEvent, `{`, false, "", "1.0"},
 		{"grid of a workspace as cloud event", true, event.CloudEventSchemaV1_0, 1, grid, contentCloudEvent, `{`, true, "", "1.0"},
 		{"grid of a workspace as cloud events in batches", true, event.CloudEventSchemaV1_0, 10, grid, contentCloudEventBatch, `[{`, true, "", ""},
+		{"custom input as it was published", false, event.CustomEventSchema, 1, custom, contentEvents, `[{"kind":"T","data":{"n":1.0}}]`, false, "2", "1"},
+		{"custom input in batches", false, event.CustomEventSchema, 10, custom, contentEvents, `[{"kind":"T","data":{"n":1.0}}]`, false, "", ""},
+		{"custom input mapped", false, event.EventGridSchema, 1, custom, contentEvents, `[{"topic":"/t","subject":"s","eventType":"T",`, false, "2", "1"},
+		{"custom input as cloud event", false, event.CloudEventSchemaV1_0, 1, custom, contentCloudEvent, `{"specversion":"1.0","type":"T",`, false, "", "1.0"},
+		{"custom input as cloud events in batches", false, event.CloudEventSchemaV1_0, 10, custom, contentCloudEventBatch, `[{"specversion":"1.0","type":"T",`, false, "", ""},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
 			h := &handler{}
@@ -489,6 +495,53 @@ func TestBatchesOfRecoveredEvents(t *testing.T) {
 			if len(a.Body) > 4*(2000+300) {
 				t.Errorf("a batch of %d bytes", len(a.Body))
 			}
+		}
+		finish(t, p)
+	})
+}
+
+// TestCustomInput takes raw custom input through a batch, a refusal, its dead letter and
+// a replay: the letter holds the event as its mapping made it, the handler gets the
+// object both times. Source: spec/delivery.md section 7.
+func TestCustomInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		object := func(n int) string { return fmt.Sprintf(`{ "n" : %d.0, "kind":"T" }`, n) }
+		events := make([]event.Event, 3)
+		for i := range events {
+			events[i] = event.Event{Schema: event.CustomEventSchema, Raw: fmt.Appendf(nil,
+				`{"topic":"/t","subject":"s","eventType":"T","eventTime":"2026-01-01T00:00:00Z","id":"%d","dataVersion":"","metadataVersion":"1","data":%s}`, i, object(i))}
+		}
+		h := &handler{answer: func(_ context.Context, a asked) Response {
+			if strings.Contains(string(a.Body), `"n" : 1.0`) && a.Replay == "" {
+				return answerBad
+			}
+			return answerOK
+		}}
+		es := testSubscription(0, filter.Filter{})
+		es.DeliverySchema = event.CustomEventSchema
+		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 10, PreferredBatchSizeInKilobytes: 64}
+		p := one(t, h, es)
+		if err := p.Publish(t.Context(), testTopicUID, events); err != nil {
+			t.Fatal(err)
+		}
+		settleAll(t, p)
+		found := letters(t, p.Broker)
+		if len(found) != 1 || string(found[0].Event) != string(events[1].Raw) {
+			t.Fatalf("letters %+v", found)
+		}
+		if err := p.Replay(t.Context(), found[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		settleAll(t, p)
+		var bodies []string
+		for _, a := range h.got() {
+			bodies = append(bodies, string(a.Body))
+		}
+		slices.Sort(bodies[1:])
+		one := func(n int) string { return "[" + object(n) + "]" }
+		want := []string{"[" + object(0) + "," + object(1) + "," + object(2) + "]", one(0), one(1), one(1), one(2)}
+		if !slices.Equal(bodies, want) {
+			t.Errorf("requests %q, want %q", bodies, want)
 		}
 		finish(t, p)
 	})

@@ -578,6 +578,13 @@ func TestRequestBytes(t *testing.T) {
 			broker.Request{Body: []byte(`[{"id":"1"},{"id":"2"}]`), ContentType: "application/json; charset=utf-8"},
 		},
 		{
+			"custom_single", WebhookConfig{Schema: event.CustomEventSchema}, "/shop",
+			broker.Request{
+				Body: []byte(`[{"trackingId":"a1","kind":"Orders.Placed","total":12.50}]`), ContentType: "application/json; charset=utf-8",
+				Single: &broker.SingleEvent{OutputID: "0f5b1c9a-1", DataVersion: "1.0", MetadataVersion: "1"},
+			},
+		},
+		{
 			"cloudevents_single", WebhookConfig{Schema: event.CloudEventSchemaV1_0}, "/ml/events?code=s3cret",
 			broker.Request{
 				Body: []byte(`{"id":"c1f4","source":"/t","type":"E","specversion":"1.0"}`), ContentType: "application/cloudevents+json; charset=utf-8",
