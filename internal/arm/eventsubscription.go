@@ -2,7 +2,6 @@ package arm
 
 import (
 	"cmp"
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -45,14 +44,14 @@ type destinationBody struct {
 
 // webHookBody is a webhook on the wire. Its URL may hold a key and is never shown.
 type webHookBody struct {
-	EndpointURL                            any    `json:"endpointUrl"`
-	EndpointBaseURL                        string `json:"endpointBaseUrl"`
-	MaxEventsPerBatch                      int    `json:"maxEventsPerBatch"`
-	PreferredBatchSizeInKilobytes          int    `json:"preferredBatchSizeInKilobytes"`
-	AzureActiveDirectoryTenantID           any    `json:"azureActiveDirectoryTenantId"`
-	AzureActiveDirectoryApplicationIDOrURI any    `json:"azureActiveDirectoryApplicationIdOrUri"`
-	DeliveryAttributeMappings              any    `json:"deliveryAttributeMappings"`
-	MinimumTLSVersionAllowed               any    `json:"minimumTlsVersionAllowed,omitempty"`
+	EndpointURL                            any             `json:"endpointUrl"`
+	EndpointBaseURL                        string          `json:"endpointBaseUrl"`
+	MaxEventsPerBatch                      int             `json:"maxEventsPerBatch"`
+	PreferredBatchSizeInKilobytes          int             `json:"preferredBatchSizeInKilobytes"`
+	AzureActiveDirectoryTenantID           any             `json:"azureActiveDirectoryTenantId"`
+	AzureActiveDirectoryApplicationIDOrURI any             `json:"azureActiveDirectoryApplicationIdOrUri"`
+	DeliveryAttributeMappings              []attributeBody `json:"deliveryAttributeMappings"`
+	MinimumTLSVersionAllowed               any             `json:"minimumTlsVersionAllowed,omitempty"`
 }
 
 type retryPolicyBody struct {
@@ -90,6 +89,7 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 		b.Properties.Destination.Properties = webHookBody{
 			EndpointBaseURL: hook.BaseURL, MaxEventsPerBatch: max(hook.MaxEventsPerBatch, defaultBatchEvents),
 			PreferredBatchSizeInKilobytes: cmp.Or(hook.PreferredBatchSizeInKilobytes, defaultBatchKilobytes),
+			DeliveryAttributeMappings:     maskedAttributes(hook.DeliveryAttributes),
 			MinimumTLSVersionAllowed:      keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
 		}
 	}
@@ -163,9 +163,7 @@ func destinationChange(d fields) *manage.DestinationChange {
 			p.refuse(name, "This server signs deliveries with no Microsoft Entra token: leave %s out.", name)
 		}
 	}
-	if raw, given := p.member("deliveryAttributeMappings"); given && !emptyArray(raw) {
-		p.refuse("deliveryAttributeMappings", "This server adds no delivery attributes to requests: leave deliveryAttributeMappings out.")
-	}
+	c.Attributes = attributeChanges(p)
 	extra := kept{}
 	if tls := tlsVersion(p); tls != "" {
 		extra["minimumTlsVersionAllowed"] = quoted(tls)
@@ -208,13 +206,6 @@ func getFullURL(a *api, r *request) (answer, error) {
 		return answer{}, err
 	}
 	return ok(map[string]string{"endpointUrl": url}), nil
-}
-
-func getDeliveryAttributes(a *api, r *request) (answer, error) {
-	if err := a.Plane.DeliveryAttributes(r.ctx, r.caller, r.id); err != nil {
-		return answer{}, err
-	}
-	return whole([]json.RawMessage{}), nil
 }
 
 // listNestedEventSubscriptions lists those of a topic or system topic, under the

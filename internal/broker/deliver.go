@@ -18,7 +18,8 @@ type attempt struct {
 	count      int // earlier attempts, the least of its deliveries
 	started    time.Time
 	hold       time.Duration
-	late       bool // judged TimedOut; its answer, if one comes, is late
+	late       bool    // judged TimedOut; its answer, if one comes, is late
+	cfg        *config // that its batch was made for; nil for the present one
 }
 
 // pump starts workers for what waits. The caller holds s.mu.
@@ -57,6 +58,7 @@ func (s *subscription) work() {
 		}
 		s.mu.Unlock()
 
+		s.keepAlike(a)
 		r := s.send(a)
 
 		s.mu.Lock()
@@ -170,7 +172,10 @@ func (s *subscription) send(a *attempt) (r Response) {
 			bodies.Put(buf)
 		}
 	}()
-	cfg := s.cfg.Load()
+	cfg := a.cfg
+	if cfg == nil {
+		cfg = s.cfg.Load()
+	}
 	req := Request{Hold: a.hold, Count: a.count}
 	var err error
 	if *buf, err = s.encode(cfg, a, &req, (*buf)[:0]); err != nil {
@@ -222,6 +227,9 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 		}
 		if d.replay {
 			req.Replay = d.letterID()
+		}
+		if i == 0 && len(cfg.attributes) > 0 {
+			req.Attributes = s.attributesOf(cfg, &e)
 		}
 		if cfg.maxBatch == 1 {
 			single := &SingleEvent{OutputID: sequencer, MetadataVersion: "1"}

@@ -24,7 +24,11 @@ type Request struct {
 	Single      *SingleEvent  // nil for a batch
 	Hold        time.Duration // how long the connection may live while waiting for an answer
 	Replay      string        // id of the replayed dead letter: header carillon-replay; "" for a first delivery
+	Attributes  []Attribute   // dynamic delivery attributes, the same for every event of a batch; fit for headers
 }
+
+// Attribute is a dynamic delivery attribute with the value that the event has for it.
+type Attribute struct{ Name, Value string }
 
 // SingleEvent holds what the headers say of the event of an unbatched request.
 type SingleEvent struct {

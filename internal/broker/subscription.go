@@ -80,6 +80,7 @@ type config struct {
 	sequenced  bool                            // its events carry data.sequencer
 	deadLetter *resource.DeadLetterDestination // nil = the local store alone
 	sender     Sender
+	attributes []dynamicAttribute // delivery attributes whose value the event has
 }
 
 // generation is a filter and the first log sequence it applies to.
@@ -306,6 +307,7 @@ func configOf(es *resource.EventSubscription, sender Sender) *config {
 		c.maxBatch = w.MaxEventsPerBatch
 		c.batchBytes = max(w.PreferredBatchSizeInKilobytes, 1) << 10
 	}
+	c.attributes = dynamicAttributes(es.Destination.WebHook)
 	return c
 }
 

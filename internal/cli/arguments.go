@@ -17,12 +17,16 @@ const wordSeparator = "\x1f"
 // by true or false.
 var (
 	wordFlags = []string{"--advanced-filter", "--included-event-types", "--labels", "--tags", "--properties",
-		"--remove-tags", "--features", "--status-events", "--ids"}
-	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url"}
+		"--remove-tags", "--features", "--status-events", "--ids", "--delivery-attribute-mapping"}
+	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url",
+		"--include-static-delivery-attribute-secret"}
 )
 
 // shortNames are second names that az has for flags.
-var shortNames = map[string]string{"--enable-af-arr": "--enable-advanced-filtering-on-arrays"}
+var shortNames = map[string]string{
+	"--enable-af-arr": "--enable-advanced-filtering-on-arrays", "--dam": "--delivery-attribute-mapping",
+	"--include-attrib-secret": "--include-static-delivery-attribute-secret",
+}
 
 // joinValues rewrites the arguments so that a flag of several words is one
 // argument: the words after it, up to the next flag.

@@ -23,6 +23,7 @@ var eventSubscriptionView = view{
 		{"Subject begins with", "properties.filter.subjectBeginsWith"},
 		{"Subject ends with", "properties.filter.subjectEndsWith"},
 		{"Advanced filters", "properties.filter.advancedFilters"},
+		{"Delivery attributes", "properties.destination.properties.deliveryAttributeMappings"},
 		{"Labels", "properties.labels"},
 		{"Delivery schema", "properties.eventDeliverySchema"},
 		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
@@ -116,7 +117,9 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
       --included-event-types Microsoft.MachineLearningServices.RunStatusChanged \
       --advanced-filter data.runStatus StringIn Failed
   carillon event-subscription create --name deploy --endpoint https://ci.example/hooks --subject-begins-with models/churn \
-      --advanced-filter data.modelTags.stage StringIn production staging --labels team-growth`}
+      --advanced-filter data.modelTags.stage StringIn production staging --labels team-growth
+  carillon event-subscription create --name pager --endpoint https://pager.example/in \
+      --delivery-attribute-mapping Authorization static "Bearer $TOKEN" true --delivery-attribute-mapping X-Subject dynamic subject`}
 	fill := deliveryFlags(cmd)
 	filters := filterFlags(cmd)
 	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
@@ -162,7 +165,9 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 		if len(body) == 0 && len(changes) == 0 {
 			return nil, nil, usagef(cmd, "Nothing to change. Give at least one of the flags that --help lists.")
 		}
-		if len(changes) == 0 && policy == nil {
+		to, _ := body["destination"].(map[string]any)
+		partial := to != nil && to["endpointType"] == nil
+		if len(changes) == 0 && policy == nil && !partial {
 			return body, nil, nil
 		}
 		present, err := s.get(cmd.Context(), path)
@@ -174,6 +179,11 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 		}
 		if policy != nil {
 			body["retryPolicy"] = over(decoded(present, "properties.retryPolicy"), policy)
+		}
+		if partial {
+			there := decoded(present, "properties.destination")
+			there["properties"] = over(decoded(present, "properties.destination.properties"), to["properties"].(map[string]any))
+			body["destination"] = there
 		}
 		return body, nil, nil
 	})
@@ -207,13 +217,20 @@ func (a *app) changeHandshake(k kind, cmd *cobra.Command, method string,
 
 func (a *app) eventSubscriptionShow(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "show", Short: "Show one event subscription", Example: `  carillon event-subscription show --name failed-runs
-  carillon event-subscription show --name failed-runs --include-full-endpoint-url true -o json`}
+  carillon event-subscription show --name failed-runs --include-full-endpoint-url true -o json
+  carillon event-subscription show --name failed-runs --include-static-delivery-attribute-secret true -o json`}
 	full := cmd.Flags().Bool("include-full-endpoint-url", false, "Show the webhook's URL with its query, which may hold a secret.")
+	secrets := cmd.Flags().Bool("include-static-delivery-attribute-secret", false, "Show the values of secret delivery attributes.")
 	return a.showWith(k, cmd, func(ctx context.Context, s *remote, path string) (json.RawMessage, error) {
+		read := s.get
 		if *full {
-			return s.withFullURL(ctx, path)
+			read = s.withFullURL
 		}
-		return s.get(ctx, path)
+		resource, err := read(ctx, path)
+		if err != nil || !*secrets {
+			return resource, err
+		}
+		return s.withAttributeSecrets(ctx, path, resource)
 	})
 }
 

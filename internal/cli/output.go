@@ -179,6 +179,13 @@ func plain(value any) string {
 		if v["operatorType"] != nil { // an advanced filter, as it is written on a command line
 			return strings.TrimSpace(plain(v["key"]) + " " + plain(v["operatorType"]) + " " + firstOf(plain(v["value"]), plain(v["values"])))
 		}
+		if of, ok := v["properties"].(map[string]any); ok && v["name"] != nil && v["type"] != nil { // a delivery attribute, likewise
+			shown := firstOf(plain(of["value"]), plain(of["sourceField"]))
+			if of["isSecret"] == true && of["value"] == nil {
+				shown = "(secret)"
+			}
+			return plain(v["name"]) + " " + strings.ToLower(plain(v["type"])) + " " + shown
+		}
 		parts := make([]string, 0, len(v))
 		for _, k := range slices.Sorted(maps.Keys(v)) {
 			parts = append(parts, oneLine(k)+"="+plain(v[k]))

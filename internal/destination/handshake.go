@@ -320,7 +320,10 @@ func (h *Handshaker) exchange(ctx context.Context, v asked, body io.Reader, head
 	}
 	r.Close = true // nothing follows soon
 	r.Header = header
-	r.Header["User-Agent"] = []string{UserAgent}
+	r.Header.Set("User-Agent", UserAgent)
+	for _, own := range v.Headers {
+		r.Header.Set(own.Name, own.Value)
+	}
 	resp, err := h.client.Do(r)
 	if err != nil {
 		return nil, nil, &refusal{reason: handshakeClass(err), err: err}

@@ -178,6 +178,29 @@ func TestCloudEventsHandshake(t *testing.T) {
 	}
 }
 
+// The static delivery attributes come with both forms, and no error shows them.
+// Source: spec/delivery.md section 1.2.
+func TestHandshakeWithDeliveryAttributes(t *testing.T) {
+	got := make(chan http.Header, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer srv.Close()
+	for _, schema := range []event.Schema{event.EventGridSchema, event.CloudEventSchemaV1_0} {
+		v := validation(schema, srv.URL)
+		v.Headers = []manage.Header{{Name: "x-team", Value: "mlops"}, {Name: "authorization", Value: "Bearer s3cret"}, {Name: "USER-AGENT", Value: "mine"}}
+		_, err := NewHandshaker(loopback).Validate(t.Context(), v)
+		checkFault(t, err, "Imateapot")
+		h := <-got
+		for name, want := range map[string]string{"X-Team": "mlops", "Authorization": "Bearer s3cret", "User-Agent": "mine"} {
+			if values := h[name]; len(values) != 1 || values[0] != want {
+				t.Errorf("%s: %s is %q, want %q", schema, name, values, want)
+			}
+		}
+	}
+}
+
 // Without a link nobody can consent later.
 func TestHandshakeWithoutLink(t *testing.T) {
 	srv := httptest.NewServer(reply(200, ""))

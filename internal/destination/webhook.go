@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/egress"
+	"github.com/carillon-events/carillon/internal/manage"
 )
 
 // Limits of one exchange. Source: spec/delivery.md section 9.5 rule 5.
@@ -49,6 +51,9 @@ type WebhookConfig struct {
 	Schema event.Schema // that deliveries have
 	Guard  *egress.Guard
 	Origin string // "" for DefaultOrigin
+
+	Headers []manage.Header // static delivery attributes
+	Dynamic []string        // names of dynamic ones, whose values come with each request
 }
 
 // Webhook posts deliveries to one URL. It satisfies broker.Sender.
@@ -87,7 +92,7 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
 	}
 	w.addr = net.JoinHostPort(u.Hostname(), port)
-	w.head = appendFixedHead(nil, u, c)
+	w.head = appendFixedHead(nil, u, &c)
 	return w, nil
 }
 
@@ -206,13 +211,16 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b
 
 // appendFixedHead appends request line and headers that are the same for every
 // attempt of an event subscription. Source: spec/delivery.md section 2.1.
-func appendFixedHead(b []byte, u *url.URL, c WebhookConfig) []byte {
+func appendFixedHead(b []byte, u *url.URL, c *WebhookConfig) []byte {
 	b = append(b, "POST "...)
 	b = append(b, target(u)...)
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = appendHeader(b, "Host", u.Host)
-	b = appendHeader(b, "User-Agent", UserAgent)
-	b = appendHeader(b, "Accept", "*/*")
+	for _, ours := range []manage.Header{{Name: "User-Agent", Value: UserAgent}, {Name: "Accept", Value: "*/*"}} {
+		if !c.hasAttribute(ours.Name) {
+			b = appendHeader(b, ours.Name, ours.Value)
+		}
+	}
 	b = appendHeader(b, "aeg-event-type", "Notification")
 	b = appendHeader(b, "aeg-subscription-name", strings.ToUpper(c.Name))
 	if c.Schema == event.CloudEventSchemaV1_0 {
@@ -223,7 +231,17 @@ func appendFixedHead(b []byte, u *url.URL, c WebhookConfig) []byte {
 		b = appendHeader(b, "Origin", origin)
 		b = appendHeader(b, "WebHook-Request-Origin", origin)
 	}
+	for _, own := range c.Headers {
+		b = appendHeader(b, own.Name, own.Value)
+	}
 	return b
+}
+
+// hasAttribute reports whether a delivery attribute stands in place of a header of
+// ours.
+func (c *WebhookConfig) hasAttribute(name string) bool {
+	return slices.ContainsFunc(c.Headers, func(h manage.Header) bool { return strings.EqualFold(h.Name, name) }) ||
+		slices.ContainsFunc(c.Dynamic, func(d string) bool { return strings.EqualFold(d, name) })
 }
 
 // appendHead appends the headers of one attempt and ends the head.
@@ -246,6 +264,9 @@ func (w *Webhook) appendHead(b []byte, r *broker.Request) []byte {
 		b = appendHeader(b, "aeg-output-event-id", s.OutputID)
 	}
 	b = appendHeader(b, "aeg-metadata-version", metadata)
+	for _, own := range r.Attributes {
+		b = appendHeader(b, own.Name, own.Value)
+	}
 	if r.Replay != "" {
 		b = appendHeader(b, "carillon-replay", r.Replay)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/egress"
+	"github.com/carillon-events/carillon/internal/manage"
 )
 
 var update = flag.Bool("update", false, "rewrite the files in testdata")
@@ -594,6 +595,18 @@ func TestRequestBytes(t *testing.T) {
 		{
 			"cloudevents_batch_own_origin", WebhookConfig{Schema: event.CloudEventSchemaV1_0, Origin: "carillon.example"}, "/",
 			broker.Request{Body: []byte(`[{"id":"1"},{"id":"2"}]`), ContentType: "application/cloudevents-batch+json; charset=utf-8", Count: 1},
+		},
+		{
+			"delivery_attributes", WebhookConfig{
+				Schema:  event.EventGridSchema,
+				Headers: []manage.Header{{Name: "X-Team", Value: "mlops"}, {Name: "authorization", Value: "Bearer s3cret"}, {Name: "user-agent", Value: "ours/1"}},
+				Dynamic: []string{"X-Model-Stage", "ACCEPT"},
+			}, "/",
+			broker.Request{
+				Body: []byte(`[{"id":"1"}]`), ContentType: "application/json; charset=utf-8",
+				Single:     &broker.SingleEvent{OutputID: "0f5b1c9a-1", DataVersion: "2", MetadataVersion: "1"},
+				Attributes: []broker.Attribute{{Name: "X-Model-Stage", Value: "prod"}},
+			},
 		},
 		{
 			"replay_with_hostile_values", WebhookConfig{Schema: event.CustomEventSchema, Name: "n\r\nx: y"}, "/a b/%2F?q=a b\"é",

@@ -151,16 +151,6 @@ func (p *Plane) openURL(es *resource.EventSubscription, d resource.Destination) 
 	return string(plain), nil
 }
 
-// DeliveryAttributes returns the delivery attributes of an event subscription,
-// secret ones included. No destination of this server has any.
-func (p *Plane) DeliveryAttributes(ctx context.Context, caller access.Caller, id resource.ID) error {
-	if err := p.authorize(ctx, caller, action(id, "getDeliveryAttributes/action"), id); err != nil {
-		return err
-	}
-	_, _, err := p.find(id)
-	return err
-}
-
 // PutEventSubscription creates an event subscription or replaces it with the
 // request. The endpoint is asked for consent each time. For a filter it promises what
 // PatchEventSubscription does.
@@ -169,8 +159,8 @@ func (p *Plane) PutEventSubscription(ctx context.Context, caller access.Caller, 
 }
 
 // PatchEventSubscription changes what the request says and leaves the rest. The
-// endpoint is asked for consent when it or the delivery schema changed, or when it
-// has not consented to what is there.
+// endpoint is asked for consent when it, the delivery schema or a delivery attribute
+// changed, or when it has not consented to what is there.
 //
 // An event meets exactly one filter, decided by its place in the log: what was
 // acknowledged before the call meets the old filter, what is published after it has
@@ -217,13 +207,21 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 		return EventSubscription{}, err
 	}
 
-	consented := false // to exactly this endpoint and schema, some time before
-	if es.Active && es.State == resource.Succeeded {
-		consented = !put && wantedURL == url && wanted.DeliverySchema == es.DeliverySchema
+	consented := false // to exactly this endpoint, schema and headers, some time before
+	attributes, err := p.openAttributes(&es, wanted.Destination)
+	if err != nil {
+		return EventSubscription{}, err
+	}
+	if es.Active && es.State == resource.Succeeded && !put {
+		before, err := p.openAttributes(&es, es.Destination)
+		if err != nil {
+			return EventSubscription{}, err
+		}
+		consented = wantedURL == url && wanted.DeliverySchema == es.DeliverySchema && slices.Equal(attributes, before)
 	}
 	var waits *resource.Validation
 	if !consented {
-		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL); err != nil {
+		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL, attributes); err != nil {
 			return EventSubscription{}, err
 		}
 	}

@@ -43,7 +43,11 @@ type ValidationRequest struct {
 	ValidationURL string       // where consent may be given later
 	Origin        string       // who asks, for the CloudEvents handshake
 	Rate          int          // requests per minute that are asked for, for the CloudEvents handshake
+	Headers       []Header     // static delivery attributes, which the handshake carries like a delivery
 }
+
+// Header is a header of a request. Its value may be a secret.
+type Header struct{ Name, Value string }
 
 // ValidationResult is how a handshake ended that did not fail.
 type ValidationResult struct {
@@ -85,7 +89,7 @@ type handshake struct {
 // consented, and otherwise the Validation that waits for the link. The link can be
 // opened from the beginning on, also while the endpoint has not answered yet;
 // whoever called shake calls finish once the Validation is stored or given up.
-func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string) (*resource.Validation, error) {
+func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string, attributes []Attribute) (*resource.Validation, error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
 	token := base64.RawURLEncoding.EncodeToString(raw[:])
@@ -97,7 +101,7 @@ func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic
 		URL: url, Name: es.Name, TopicID: lowerProvider(topic), Schema: schema,
 		Code:          strings.ToUpper(uuid.NewString()),
 		ValidationURL: fmt.Sprintf("%s/eventsubscriptions/%s/validate?token=%s", p.PublicURL, es.UID, token),
-		Origin:        handshakeOrigin, Rate: handshakeRate,
+		Origin:        handshakeOrigin, Rate: handshakeRate, Headers: staticHeaders(attributes),
 	})
 	if err == nil && !result.Validated {
 		return &resource.Validation{TokenHash: hash, Expires: time.Now().UTC().Add(ManualWindow).Truncate(time.Millisecond), Message: result.Message}, nil
@@ -107,6 +111,19 @@ func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic
 		return nil, context.Cause(ctx)
 	}
 	return nil, err
+}
+
+// staticHeaders are the delivery attributes that a handshake carries: there is no event
+// that a dynamic one could take its value from.
+// Source: spec/delivery.md section 1.2.
+func staticHeaders(attributes []Attribute) []Header {
+	var headers []Header
+	for _, a := range attributes {
+		if a.Type == resource.AttributeStatic {
+			headers = append(headers, Header{a.Name, a.Value})
+		}
+	}
+	return headers
 }
 
 // begin notes a handshake, false when one of the same event subscription runs.

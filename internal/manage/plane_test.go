@@ -128,7 +128,7 @@ func operations(f *fixture) []struct {
 			return err
 		}},
 		{"full URL", eg + "eventSubscriptions/getFullUrl/action", ext, func(c access.Caller) error { _, err := f.FullURL(ctx, c, id(ext)); return err }},
-		{"attributes", eg + "eventSubscriptions/getDeliveryAttributes/action", ext, func(c access.Caller) error { return f.DeliveryAttributes(ctx, c, id(ext)) }},
+		{"attributes", eg + "eventSubscriptions/getDeliveryAttributes/action", ext, func(c access.Caller) error { _, err := f.DeliveryAttributes(ctx, c, id(ext)); return err }},
 		{"list of a source", eg + "eventSubscriptions/read", missingTopic, func(c access.Caller) error {
 			_, err := f.EventSubscriptions(ctx, c, id(missingTopic), false)
 			return err

@@ -40,6 +40,8 @@ type DestinationChange struct {
 	// Output batching: each turns it on when given alone, 1 event per batch is off.
 	MaxEventsPerBatch             *int
 	PreferredBatchSizeInKilobytes *int
+
+	Attributes []AttributeChange // delivery attributes, all of them
 }
 
 // RetryPolicyChange is a retry policy as a request gives it.
@@ -71,10 +73,12 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 		v.add(resource.EventSubscriptionName.Check(es.Name))
 	}
 	endpoint := oldURL
+	var attributes []newAttribute
 	switch {
 	case c.Destination != nil:
 		endpoint = v.destination(c.Destination, base.Destination.Type, oldURL, p.CheckURL)
 		v.batch(c.Destination)
+		attributes = v.attributes(c.Destination.Attributes, keptSecrets(base.Destination, oldURL, endpoint))
 	case put:
 		v.field("destination", "An event subscription needs a destination: send one with endpointType WebHook and properties.endpointUrl.")
 	}
@@ -107,6 +111,9 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 		want.Destination = resource.Destination{Type: resource.DestinationWebHook, WebHook: &resource.WebHook{
 			SealedURL: sealed, BaseURL: secret.MaskURL(endpoint), Extra: c.Destination.Extra,
 		}}
+		if want.Destination.WebHook.DeliveryAttributes, err = p.sealAttributes(es, attributes); err != nil {
+			return want, "", err
+		}
 		want.Destination.WebHook.MaxEventsPerBatch, want.Destination.WebHook.PreferredBatchSizeInKilobytes = c.Destination.batching()
 	}
 	return want, endpoint, nil

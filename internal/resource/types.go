@@ -157,11 +157,12 @@ const DestinationWebHook = "WebHook"
 
 // WebHook is an HTTP endpoint that proved by a handshake that it wants events.
 type WebHook struct {
-	SealedURL                     string          `json:"sealedUrl"`                               // the full URL, sealed with the event subscription's UID as associated data
-	BaseURL                       string          `json:"baseUrl"`                                 // without query and fragment, for showing
-	MaxEventsPerBatch             int             `json:"maxEventsPerBatch,omitempty"`             // 1 to 5000; above 1 turns output batching on
-	PreferredBatchSizeInKilobytes int             `json:"preferredBatchSizeInKilobytes,omitempty"` // 1 to 1024; a size that batches aim at
-	Extra                         json.RawMessage `json:"extra,omitempty"`
+	SealedURL                     string              `json:"sealedUrl"`                               // the full URL, sealed with the event subscription's UID as associated data
+	BaseURL                       string              `json:"baseUrl"`                                 // without query and fragment, for showing
+	MaxEventsPerBatch             int                 `json:"maxEventsPerBatch,omitempty"`             // 1 to 5000; above 1 turns output batching on
+	PreferredBatchSizeInKilobytes int                 `json:"preferredBatchSizeInKilobytes,omitempty"` // 1 to 1024; a size that batches aim at
+	DeliveryAttributes            []DeliveryAttribute `json:"deliveryAttributes,omitempty"`            // headers of one's own, at most MaxDeliveryAttributes
+	Extra                         json.RawMessage     `json:"extra,omitempty"`
 }
 
 // Validation is a handshake that waits for somebody to open the link, or did: the

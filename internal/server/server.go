@@ -256,7 +256,19 @@ func newSender(es *resource.EventSubscription, sealer *secret.Sealer, guard *egr
 	if err != nil {
 		return nil, fmt.Errorf("open the endpoint URL: %w", err)
 	}
-	return destination.NewWebhook(destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard})
+	c := destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard}
+	for _, a := range hook.DeliveryAttributes {
+		if a.Type == resource.AttributeDynamic {
+			c.Dynamic = append(c.Dynamic, a.Name)
+			continue
+		}
+		value, err := manage.OpenAttribute(sealer, es, &a)
+		if err != nil {
+			return nil, err
+		}
+		c.Headers = append(c.Headers, manage.Header{Name: a.Name, Value: value})
+	}
+	return destination.NewWebhook(c)
 }
 
 // reasons says why the server is not ready; none when it is.
