@@ -50,6 +50,7 @@ type handle struct {
 
 	tune    func(*Config) // changes what a broker is made of
 	failPut func() bool   // whether the dead-letter store refuses this time
+	failKey string        // a key that the dead-letter store never takes
 
 	killMu sync.Mutex
 	left   int // operations until the kill; negative = never
@@ -207,7 +208,7 @@ func (t fakeTable) values() map[string][]byte {
 }
 
 func (t fakeTable) Put(_ context.Context, key string, value []byte) error {
-	if !t.work && t.failPut != nil && t.failPut() {
+	if !t.work && (key == t.failKey || t.failPut != nil && t.failPut()) {
 		return errors.New("the store refused")
 	}
 	return t.guard(func() {
