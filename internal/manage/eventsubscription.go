@@ -152,22 +152,24 @@ func (p *Plane) openURL(es *resource.EventSubscription, d resource.Destination) 
 }
 
 // PutEventSubscription creates an event subscription or replaces it with the
-// request. The endpoint is asked for consent each time. For a filter it promises what
-// PatchEventSubscription does.
+// request. The endpoint is asked for consent each time, unless the operator set
+// ValidateOnChangeOnly. For a filter it promises what PatchEventSubscription does.
 func (p *Plane) PutEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition) (EventSubscription, error) {
 	return p.change(ctx, caller, id, c, pre, true)
 }
 
 // PatchEventSubscription changes what the request says and leaves the rest. The
-// endpoint is asked for consent when it, the delivery schema or a delivery attribute
-// changed, or when it has not consented to what is there.
+// endpoint is asked for consent when something changed that it was asked about, see
+// sameEndpoint, or when it has not consented to what is there.
 //
 // An event meets exactly one filter, decided by its place in the log: what was
 // acknowledged before the call meets the old filter, what is published after it has
 // returned meets the new one, and of what is published in between, everything before
 // one place in the log meets the old one and everything from there on the new one;
 // the events of one request are on the same side. Where the endpoint has to consent
-// by link, that place is taken when it has. A refused change changes nothing.
+// by link, that place is taken when it has. A change that is refused changes nothing;
+// where it was the endpoint that refused, the event subscription shows that, in state
+// Failed, and goes on as it was.
 func (p *Plane) PatchEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition) (EventSubscription, error) {
 	return p.change(ctx, caller, id, c, pre, false)
 }
@@ -207,21 +209,24 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 		return EventSubscription{}, err
 	}
 
-	consented := false // to exactly this endpoint, schema and headers, some time before
 	attributes, err := p.openAttributes(&es, wanted.Destination)
 	if err != nil {
 		return EventSubscription{}, err
 	}
-	if es.Active && es.State == resource.Succeeded && !put {
+	consented := false // to exactly this, some time before
+	if es.Active && es.State == resource.Succeeded && (!put || p.ValidateOnChangeOnly) {
 		before, err := p.openAttributes(&es, es.Destination)
 		if err != nil {
 			return EventSubscription{}, err
 		}
-		consented = wantedURL == url && wanted.DeliverySchema == es.DeliverySchema && slices.Equal(attributes, before)
+		consented = wantedURL == url && sameEndpoint(&wanted, &es) && slices.Equal(attributes, before)
 	}
 	var waits *resource.Validation
 	if !consented {
 		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL, attributes); err != nil {
+			if exists {
+				p.noteRefusal(ctx, caller, old, err)
+			}
 			return EventSubscription{}, err
 		}
 	}

@@ -1,12 +1,14 @@
 package manage
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
@@ -124,6 +127,35 @@ func staticHeaders(attributes []Attribute) []Header {
 		}
 	}
 	return headers
+}
+
+// sameEndpoint reports whether an endpoint that consented to what es has would be
+// asked about the same: neither the delivery schema nor what is shown of the
+// destination as it came (the least TLS version) changed. The full URL and the
+// delivery attributes are sealed; the caller compares them.
+// Source: spec/delivery.md section 1.7.
+func sameEndpoint(want *resource.Settings, es *resource.EventSubscription) bool {
+	a, b := want.Destination.WebHook, es.Destination.WebHook
+	return want.DeliverySchema == es.DeliverySchema && a != nil && b != nil && bytes.Equal(a.Extra, b.Extra)
+}
+
+// noteRefusal shows on an event subscription that an endpoint refused a change of it.
+// What it delivers by stays; a change that waited for consent is given up, since this
+// one came after it. Source: spec/delivery.md section 1.7.
+func (p *Plane) noteRefusal(ctx context.Context, caller access.Caller, old resource.Item[resource.EventSubscription], refused error) {
+	f, ok := errors.AsType[*fault.Error](refused)
+	if !ok || f.Code != URLValidation {
+		return // the request was cut short, or was never a question to the endpoint
+	}
+	ctx, unlock := p.alterOne(ctx, old.Key)
+	defer unlock()
+	es := old.Value
+	es.State, es.Pending, es.Validation, es.Failure, es.Modified = resource.Failed, nil, nil, f.Message, stamp(caller)
+	_, err := p.Store.EventSubscriptions.Update(ctx, old.Key, es, old.Revision)
+	if err != nil && !fault.Is(err, fault.PreconditionFailed) && !fault.Is(err, fault.NotFound) {
+		p.Log.LogAttrs(ctx, slog.LevelError, "refused change cannot be noted",
+			slog.String(telemetry.EventSubscription, es.ID().String()), slog.String(telemetry.Error, err.Error()))
+	}
 }
 
 // begin notes a handshake, false when one of the same event subscription runs.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -64,19 +65,113 @@ func TestRefusedHandshakeCreatesNothing(t *testing.T) {
 	}
 }
 
-func TestRefusedHandshakeChangesNothing(t *testing.T) {
+// A refused change shows on the event subscription, which goes on as it was.
+func TestRefusedChangeGoesOnAsBefore(t *testing.T) {
+	ctx := context.Background()
+	f := newFixture(t)
+	at := workspaceID + extension + "es1"
+	f.put(t, at, hook(hookURL))
+	f.endpoint.will(silent) // a change that waits, and is given up by the next
+	f.put(t, at, hook("https://h.example/waits"))
+	link := f.endpoint.last()
+	f.endpoint.will(refusing)
+	f.broker.took()
+	c := hook("https://h.example/other")
+	c.Labels = &[]string{"new"}
+	for _, change := range []func(context.Context, access.Caller, resource.ID, EventSubscriptionChange, Precondition) (EventSubscription, error){
+		f.PutEventSubscription, f.PatchEventSubscription,
+	} {
+		if _, err := change(ctx, f.owner, id(at), c, Precondition{}); !fault.Is(err, fault.Invalid) {
+			t.Fatalf("error %v", err)
+		}
+		es := f.get(t, at).Value
+		if es.State != resource.Failed || !strings.HasPrefix(es.Failure, "Webhook validation handshake failed") || es.Pending != nil || es.Validation != nil {
+			t.Errorf("state %s (%s), pending %v, validation %v", es.State, es.Failure, es.Pending, es.Validation)
+		}
+		if !es.Active || es.Destination.WebHook.BaseURL != "https://h.example/in" || es.Labels != nil {
+			t.Errorf("active %t, delivers to %s, labels %v", es.Active, es.Destination.WebHook.BaseURL, es.Labels)
+		}
+	}
+	if live := f.Live(); len(live) != 1 || f.broker.took() != "" {
+		t.Errorf("%d live", len(live))
+	}
+	if err := f.Consent(ctx, f.get(t, at).Value.UID, token(t, link)); !fault.Is(err, fault.Invalid) {
+		t.Errorf("link of the change that was given up: %v", err)
+	}
+	f.endpoint.will(nil) // not Succeeded: the same settings are asked about again
+	asked := f.endpoint.count()
+	if _, err := f.PatchEventSubscription(ctx, f.owner, id(at), EventSubscriptionChange{}, Precondition{}); err != nil {
+		t.Fatal(err)
+	}
+	if es := f.get(t, at).Value; es.State != resource.Succeeded || es.Failure != "" || f.endpoint.count() != asked+1 {
+		t.Errorf("after it was repaired: state %s (%s), asked %d times", es.State, es.Failure, f.endpoint.count()-asked)
+	}
+}
+
+// A request that ends for another reason than the endpoint's answer shows nowhere.
+func TestInterruptedChangeChangesNothing(t *testing.T) {
 	f := newFixture(t)
 	at := workspaceID + extension + "es1"
 	before := f.put(t, at, hook(hookURL))
-	f.endpoint.will(refusing)
-	c := hook("https://h.example/other")
-	c.Labels = &[]string{"new"}
-	if _, err := f.PutEventSubscription(context.Background(), f.owner, id(at), c, Precondition{}); !fault.Is(err, fault.Invalid) {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.endpoint.will(func(context.Context, ValidationRequest) (ValidationResult, error) {
+		cancel()
+		return ValidationResult{}, ctx.Err()
+	})
+	if _, err := f.PutEventSubscription(ctx, f.owner, id(at), hook(hookURL), Precondition{}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v", err)
 	}
 	if after := f.get(t, at); after.ETag() != before.ETag() || after.Value.State != resource.Succeeded {
-		t.Errorf("after the refusal: etag %s (was %s), state %s", after.ETag(), before.ETag(), after.Value.State)
+		t.Errorf("etag %s (was %s), state %s", after.ETag(), before.ETag(), after.Value.State)
 	}
+}
+
+// Source: spec/delivery.md section 1.7.
+func TestPutAsksAgain(t *testing.T) {
+	attribute := withAttributes(hookURL, static("x-a", "1", false))
+	tls := hook(hookURL)
+	tls.Destination.Extra = []byte(`{"minimumTlsVersionAllowed":"1.2"}`)
+	schema := hook(hookURL)
+	schema.DeliverySchema = text("CloudEventSchemaV1_0")
+	filter := hook(hookURL)
+	filter.Filter = []byte(`{"subjectBeginsWith":"runs/"}`)
+	tests := []struct {
+		name   string
+		c      EventSubscriptionChange
+		always bool // what the operator set: validate on every PUT
+		asks   bool
+	}{
+		{"nothing changed, on every PUT", hook(hookURL), true, true},
+		{"nothing changed", hook(hookURL), false, false},
+		{"the filter changed", filter, false, false},
+		{"the endpoint changed", hook(hookURL + "2"), false, true},
+		{"the delivery schema changed", schema, false, true},
+		{"the attributes changed", attribute, false, true},
+		{"the TLS version changed", tls, false, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.ValidateOnChangeOnly = !tt.always
+			at := workspaceID + extension + "es1"
+			f.put(t, at, hook(hookURL))
+			f.put(t, at, tt.c)
+			if got := f.endpoint.count() == 2; got != tt.asks {
+				t.Errorf("asked again: %t, want %t", got, tt.asks)
+			}
+		})
+	}
+	t.Run("not Succeeded", func(t *testing.T) {
+		f := newFixture(t)
+		f.ValidateOnChangeOnly = true
+		f.endpoint.will(silent)
+		at := workspaceID + extension + "es1"
+		f.put(t, at, hook(hookURL))
+		f.put(t, at, hook(hookURL))
+		if n := f.endpoint.count(); n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+	})
 }
 
 func TestManualHandshake(t *testing.T) {

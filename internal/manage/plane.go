@@ -53,6 +53,10 @@ type Config struct {
 	Location       string               // of what the first start makes; "" for FirstLocation
 	Partition      func() int           // home of a new topic in the log; nil for partition 0
 	Log            *slog.Logger
+
+	// ValidateOnChangeOnly leaves out the handshake of a PUT that changes nothing the
+	// endpoint consented to. Azure validates on each PUT.
+	ValidateOnChangeOnly bool
 }
 
 // Plane is the management plane. It is safe for concurrent use.

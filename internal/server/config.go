@@ -29,6 +29,8 @@ type Config struct {
 	InsecureHTTP     bool                 // serve plain http to peers that are not on this machine
 	WorkspaceRule    access.WorkspaceRule // who may change event subscriptions of a workspace; default strict
 
+	RevalidateOnEveryPut bool // ask an endpoint for consent on each PUT, as Azure does, also when nothing changed that it was asked about; default true
+
 	LogLevel  slog.Level // least level that is logged; default Info
 	LogOutput io.Writer  // where the log goes; default standard error, set by the command
 }
@@ -37,7 +39,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7443", Durability: engine.DurabilityDisk, Memory: 256 << 20,
-		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict,
+		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true,
 	}
 }
 
@@ -81,5 +83,6 @@ func (c Config) LogValue() slog.Value {
 		slog.String("durability", string(c.Durability)), slog.Int64("log_quota", c.LogQuota), slog.Int64("memory", c.Memory),
 		slog.Duration("retention", c.Retention), slog.Any("allow_destination", c.AllowDestination),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
+		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut),
 	)
 }

@@ -197,6 +197,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, Sealer: sealer, Handshaker: destination.NewHandshaker(guard),
 		Activator: s.broker, EventLog: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, PublicURL: s.origin, Log: s.log,
+		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 	})
 	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
 		return err
