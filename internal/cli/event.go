@@ -36,16 +36,17 @@ type publication struct {
 
 func (a *app) eventPublish() *cobra.Command {
 	cmd := &cobra.Command{Use: "publish", Short: "Publish events to a topic", Args: noArguments,
-		Long: "Publish one event made of flags, or the events of a file or of standard input as they\nare: one JSON object or an array, in the input schema of the topic.\n\n--data is the event's data here; name the server by \"carillon env\" or CARILLON_DATA.",
+		Long: "Publish one event made of flags, or the events of a file or of standard input as they\nare: one JSON object or an array, in the input schema of the topic. A topic of custom\ninput takes the objects themselves, by --data or --file.\n\n--data is the event's data here; name the server by \"carillon env\" or CARILLON_DATA.",
 		Example: `  carillon event publish --topic orders --event-type Shop.OrderPlaced --subject orders/7 --data '{"amount": 12}'
   carillon event publish --topic orders --file events.json
+  carillon event publish --topic shop --data '{"kind": "Shop.OrderPlaced", "amount": 12}'     # custom input
   jq -c . events.json | carillon event publish --topic orders --file -`}
 	var p publication
 	f := cmd.Flags()
 	f.StringVar(&p.topic, "topic", "", "Topic, by name or full id.")
 	f.StringVar(&p.key, "topic-key", "", "Access key of the topic; asked for by listKeys by default.")
 	f.StringVar(&p.file, "file", "", "File with whole events, - for standard input.")
-	f.StringVar(&p.data, "data", "", "Data of the event, JSON; - reads it from standard input.")
+	f.StringVar(&p.data, "data", "", "Data of the event, JSON; - reads it from standard input. The whole object for a topic of custom input.")
 	f.StringVar(&p.eventType, "event-type", "", "Type of the event.")
 	f.StringVar(&p.subject, "subject", "", "Subject of the event.")
 	f.StringVar(&p.id, "id", "", "Id of the event; a new GUID by default.")
@@ -57,7 +58,7 @@ func (a *app) eventPublish() *cobra.Command {
 		if err := required(cmd, "topic"); err != nil {
 			return err
 		}
-		if p.file == "" && p.eventType == "" {
+		if p.file == "" && p.eventType == "" && p.data == "" {
 			return usagef(cmd, "What is published? Give --event-type, --subject and --data, or --file.")
 		}
 		if p.file != "" && (p.eventType != "" || p.data != "") {
@@ -79,6 +80,9 @@ func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
 		return err
 	}
 	p.inputSchema, p.endpoint = text(topic, "properties.inputSchema"), text(topic, "properties.endpoint")
+	if err := checkFlags(cmd, p); err != nil {
+		return err
+	}
 	body, contentType, err := a.publishBody(cmd, p)
 	if err != nil {
 		return err
@@ -111,13 +115,37 @@ func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
 	return nil
 }
 
+const customInput = "CustomEventSchema"
+
+// checkFlags holds the flags against the input schema of the topic. Custom input has
+// its attributes where the topic's mapping says, so that no flag can give them.
+func checkFlags(cmd *cobra.Command, p publication) error {
+	if p.inputSchema != customInput {
+		if p.file == "" && p.eventType == "" {
+			return usagef(cmd, "What type has the event? Give --event-type beside --data; topic %s takes events of %s.", p.topic, p.inputSchema)
+		}
+		return nil
+	}
+	for _, name := range []string{"event-type", "subject", "id", "event-time", "data-version", "source"} {
+		if cmd.Flag(name).Changed {
+			return usagef(cmd, "--%s is not for topic %s: it takes custom input, whose attributes its mapping finds in the object. Give the object whole, by --data or --file.", name, p.topic)
+		}
+	}
+	return nil
+}
+
 // publishBody makes the body that the topic's input schema wants.
 // Source: spec/events.md section 8.1.
 func (a *app) publishBody(cmd *cobra.Command, p publication) (body []byte, contentType string, err error) {
 	cloud := p.inputSchema == "CloudEventSchemaV1_0"
-	if p.file != "" {
+	switch {
+	case p.file != "":
 		body, err = a.readAll(p.file)
-	} else {
+	case p.inputSchema == customInput && p.data == "-":
+		body, err = a.readAll("-")
+	case p.inputSchema == customInput:
+		body = []byte(p.data)
+	default:
 		body, err = a.composeEvent(cmd, p, cloud)
 	}
 	if err != nil {
@@ -209,12 +237,17 @@ func count(n int, what string) string {
 var eventView = struct{ eventType, subject, id, time string }{"eventType|type", "subject", "id", "eventTime|time"}
 
 // printEvent shows an event to a person: its type in full, then what else
-// matters, then its data.
+// matters, then its data. An object without an envelope is shown whole.
 func printEvent(w io.Writer, p paint, at time.Time, raw json.RawMessage, notes ...string) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s\n", p.faint(at.Format("15:04:05.000")), p.eventType(firstOf(text(raw, eventView.eventType), "(no type)")))
+	enveloped := text(raw, "specversion|metadataVersion") != ""
+	title := "(custom input)"
+	if enveloped {
+		title = firstOf(text(raw, eventView.eventType), "(no type)")
+	}
+	fmt.Fprintf(&b, "%s  %s\n", p.faint(at.Format("15:04:05.000")), p.eventType(title))
 	for _, line := range [][2]string{{"subject", eventView.subject}, {"id", eventView.id}, {"time", eventView.time}, {"topic", "topic"}, {"source", "source"}} {
-		if value := text(raw, line[1]); value != "" {
+		if value := text(raw, line[1]); enveloped && value != "" {
 			fmt.Fprintf(&b, "  %s %s\n", p.faint(fmt.Sprintf("%-8s", line[0])), value)
 		}
 	}
@@ -224,9 +257,16 @@ func printEvent(w io.Writer, p paint, at time.Time, raw json.RawMessage, notes .
 	var parsed struct {
 		Data json.RawMessage `json:"data"`
 	}
+	name := "object"
+	if enveloped {
+		name = "data"
+		_ = json.Unmarshal(raw, &parsed) // what is no object has no data
+	} else {
+		parsed.Data = raw
+	}
 	var pretty bytes.Buffer
-	if json.Unmarshal(raw, &parsed) == nil && len(parsed.Data) > 0 && json.Indent(&pretty, parsed.Data, "           ", "  ") == nil {
-		fmt.Fprintf(&b, "  %s ", p.faint(fmt.Sprintf("%-8s", "data")))
+	if len(parsed.Data) > 0 && json.Indent(&pretty, parsed.Data, "           ", "  ") == nil {
+		fmt.Fprintf(&b, "  %s ", p.faint(fmt.Sprintf("%-8s", name)))
 		for i, line := range strings.Split(pretty.String(), "\n") {
 			if i > 0 {
 				b.WriteByte('\n')

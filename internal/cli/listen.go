@@ -35,7 +35,7 @@ func (a *app) listenCommand() *cobra.Command {
 	subscribe := cmd.Flags().String("subscribe", "", "Create the event subscription of this name for it; it stays when listen ends.")
 	from := a.bySourceID(cmd)
 	filters := filterFlags(cmd)
-	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe: EventGridSchema or CloudEventSchemaV1_0.")
+	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe: EventGridSchema, CloudEventSchemaV1_0 or CustomInputSchema.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		address := *listen
 		if cmd.Flag("port").Changed {

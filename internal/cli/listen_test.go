@@ -202,8 +202,18 @@ func TestPrintEvent(t *testing.T) {
              "n": 12.50
            }
 `},
-		{"coloured", `{"type":"t","data":1}`, true, "\x1b[2m10:00:01.250\x1b[0m  \x1b[1;32mt\x1b[0m\n  \x1b[2mdelivery\x1b[0m for ONE, attempt 1\n  \x1b[2mdata    \x1b[0m 1\n"},
-		{"control characters", "{\"type\":\"a\\u001b[2Jb\",\"data\":\"c\u009bd\"}", false, "10:00:01.250  a?[2Jb\n  delivery for ONE, attempt 1\n  data     \"c?d\"\n"},
+		{"coloured", `{"specversion":"1.0","type":"t","data":1}`, true, "\x1b[2m10:00:01.250\x1b[0m  \x1b[1;32mt\x1b[0m\n  \x1b[2mdelivery\x1b[0m for ONE, attempt 1\n  \x1b[2mdata    \x1b[0m 1\n"},
+		{"control characters", "{\"specversion\":\"1.0\",\"type\":\"a\\u001b[2Jb\",\"data\":\"c\u009bd\"}", false, "10:00:01.250  a?[2Jb\n  delivery for ONE, attempt 1\n  data     \"c?d\"\n"},
+		{"custom input", `{"type":"t","id":7,"data":{"n":12.50}}`, false, `10:00:01.250  (custom input)
+  delivery for ONE, attempt 1
+  object   {
+             "type": "t",
+             "id": 7,
+             "data": {
+               "n": 12.50
+             }
+           }
+`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var b bytes.Buffer

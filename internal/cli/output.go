@@ -176,6 +176,9 @@ func plain(value any) string {
 		}
 		return strings.Join(parts, ", ")
 	case map[string]any:
+		if v["inputSchemaMappingType"] != nil {
+			return mappingText(v)
+		}
 		if v["operatorType"] != nil { // an advanced filter, as it is written on a command line
 			return strings.TrimSpace(plain(v["key"]) + " " + plain(v["operatorType"]) + " " + firstOf(plain(v["value"]), plain(v["values"])))
 		}

@@ -342,9 +342,9 @@ func TestNewRunID(t *testing.T) {
 func TestFollowShowsEventsUntilTheLimit(t *testing.T) {
 	var out bytes.Buffer
 	a := &app{stdout: &out, stderr: &bytes.Buffer{}, getenv: func(string) string { return "" }}
-	stream := `{"event":{"id":"1","eventType":"A","data":{"x":1}},"publishTime":"2026-03-01T10:00:00Z"}` + "\n\n" +
-		`{"event":{"id":"2","eventType":"B"},"publishTime":"2026-03-01T10:00:00Z"}` + "\n" +
-		`{"event":{"id":"3","eventType":"a"},"publishTime":"2026-03-01T10:00:00Z"}` + "\n"
+	stream := `{"event":{"id":"1","metadataVersion":"1","eventType":"A","data":{"x":1}},"publishTime":"2026-03-01T10:00:00Z"}` + "\n\n" +
+		`{"event":{"id":"2","metadataVersion":"1","eventType":"B"},"publishTime":"2026-03-01T10:00:00Z"}` + "\n" +
+		`{"event":{"id":"3","metadataVersion":"1","eventType":"a"},"publishTime":"2026-03-01T10:00:00Z"}` + "\n"
 	if err := a.follow(t.Context(), strings.NewReader(stream), []string{"a"}, 2); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
 	attributes := attributeFlag(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
-		cobra.FixedCompletions([]string{"EventGridSchema", "CloudEventSchemaV1_0"}, cobra.ShellCompDirectiveNoFileComp))
+		cobra.FixedCompletions([]string{"EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes(), cobra.ShellCompDirectiveNoFileComp))
 	return func(properties map[string]any) error {
 		if *endpoint != "" {

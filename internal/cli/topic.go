@@ -14,7 +14,7 @@ func (a *app) topicKind() kind {
 			plural: "topics",
 			columns: []column{{"Name", "name"}, {"Input schema", "properties.inputSchema"}, {"State", "properties.provisioningState"},
 				{"Endpoint", "properties.endpoint"}},
-			detail: []column{{"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
+			detail: []column{{"Input mapping", "properties.inputSchemaMapping"}, {"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
 		},
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			name := nameFlag(cmd, "topic")
@@ -54,9 +54,13 @@ func (a *app) topicCommand() *cobra.Command {
 
 func (a *app) topicCreate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "create", Short: "Create a topic, or replace its settings", Example: `  carillon topic create orders
-  carillon topic create --name orders -g local --input-schema cloudeventschemav1_0 --tags team=growth`}
+  carillon topic create --name orders -g local --input-schema cloudeventschemav1_0 --tags team=growth
+  carillon topic create shop --input-schema customeventschema \
+    --input-mapping-fields id=trackingId eventType=kind \
+    --input-mapping-default-values subject=none dataVersion=1.0`}
 	location := cmd.Flags().StringP("location", "l", "", "Location; the resource group's by default.")
-	schema := cmd.Flags().String("input-schema", "EventGridSchema", "Envelope of the events published to it: EventGridSchema or CloudEventSchemaV1_0.")
+	schema := cmd.Flags().String("input-schema", "EventGridSchema", "Envelope of the events published to it: EventGridSchema, CloudEventSchemaV1_0 or CustomEventSchema.")
+	mapping := mappingFlags(cmd)
 	tags := tagsFlag(cmd)
 	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, _ string) (any, http.Header, error) {
 		word, err := oneOf(cmd, "input-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomEventSchema")
@@ -69,7 +73,11 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 				return nil, nil, err
 			}
 		}
-		body := map[string]any{"location": at, "properties": map[string]any{"inputSchema": word}}
+		properties := map[string]any{"inputSchema": word}
+		if err := mapping(word, properties); err != nil {
+			return nil, nil, err
+		}
+		body := map[string]any{"location": at, "properties": properties}
 		if tags.given() {
 			body["tags"] = tags.pairs()
 		}
