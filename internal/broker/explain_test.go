@@ -463,3 +463,27 @@ func TestExplainOnTheEngine(t *testing.T) {
 		stop()
 	})
 }
+
+// TestExplainRetriedUnderAnotherFilter: an attempt that was made before the filter
+// changed is told once, though the journal is read for the filter first.
+func TestExplainRetriedUnderAnotherFilter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		es := testSubscription(0, filter.Filter{})
+		failing := &handler{t: t, answer: func(context.Context, asked) Response { return answerFailed }}
+		p := startProcess(t, newStore().open(-1), map[string]Sender{"es0": failing}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		time.Sleep(time.Second)
+		for range 3 { // so that nothing in memory tells of the first filter
+			es = withFilter(es, filter.Filter{SubjectBeginsWith: "b"})
+			activate(t, p.Broker, es)
+			publish(t, p.Broker, 1, 1, "a")
+			time.Sleep(time.Second)
+		}
+		time.Sleep(20 * time.Second)
+		x := explained(t, p, es, "0")
+		if got := x.Delivery.line(); got != "waitingForRetry 1:GenericError 2:GenericError" || x.Generation != 1 {
+			t.Errorf("%s, generation %d", got, x.Generation)
+		}
+		finish(t, p)
+	})
+}

@@ -81,6 +81,7 @@ func (b *Broker) readAttempts(ctx context.Context, p *past, last time.Time) erro
 		}
 		p.purged = head.watermark+1 >= p.pos.Seq()
 	}
+	p.attempts = nil // readFilters may have come by some
 	return b.readPast(ctx, p, begin, func(journalHeader) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
 }
 
