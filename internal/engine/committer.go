@@ -137,6 +137,10 @@ func (c *committer) enqueue(r *appendRequest) error {
 	if err := c.p.stopped.Load(); err != nil {
 		return unavailable(*err)
 	}
+	if err := c.p.engine.disk.refusal(); err != nil {
+		c.p.engine.metrics.refused.Inc()
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

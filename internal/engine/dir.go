@@ -20,6 +20,7 @@ const formatVersion = 1
 //	LOCK       held by the process that uses the directory
 //	FORMAT     its format version
 //	CLEAN      there only between a graceful stop and the next start
+//	RESERVE    space kept for a full disk, see disk.go
 //	jetstream  the store
 type directory struct {
 	path  string
@@ -137,36 +138,37 @@ func syncPath(path string) error {
 	return nil
 }
 
-// storeLimit sets the default of the log's quota and returns what the store may
-// hold in all. It is a last fence: the store refuses to write over it and deletes
-// nothing. It leaves a reserve of the disk, for a disk that is truly full would
-// stop purging too.
-func (e *Engine) storeLimit() (int64, error) {
-	total, free, err := diskSpace(e.dir.path)
-	if err != nil {
-		return 0, err
-	}
-	var used int64
-	err = filepath.WalkDir(filepath.Join(e.dir.path, "jetstream"), func(_ string, d fs.DirEntry, err error) error {
+// used is the bytes the store takes on the disk.
+func (d *directory) used() (bytes int64, err error) {
+	err = filepath.WalkDir(filepath.Join(d.path, "jetstream"), func(_ string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil || d.IsDir() {
+		if err != nil || entry.IsDir() {
 			return err
 		}
-		info, err := d.Info()
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		used += info.Size()
+		bytes += info.Size()
 		return nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("measure store: %w", err)
 	}
-	if e.opts.LogQuota == 0 {
-		e.opts.LogQuota = min(maxLogQuota, (free+used)/5)
+	return bytes, nil
+}
+
+// defaultQuota is what the log may hold where nothing was said: a fifth of the
+// space there is for it, at most maxLogQuota.
+func (e *Engine) defaultQuota() (int64, error) {
+	used, err := e.dir.used()
+	if err != nil {
+		return 0, err
 	}
-	reserve := min(1<<30, total/50)
-	return max(free+used-reserve, 64<<20), nil
+	return min(maxLogQuota, (e.disk.free.Load()+used)/5), nil
 }

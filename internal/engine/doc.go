@@ -12,20 +12,26 @@
 //   - Ingest time never falls, and positions are never reused, within a log.
 //   - Nothing is dropped by age or size: the log refuses writes over its quota and
 //     shrinks only by Purge.
+//   - A disk that fills up refuses events, facts and changes of keys while there is
+//     room left for the journal, dead letters and purging.
+//   - A store that does not ack for five seconds is started anew under its users;
+//     Partition.Err says so meanwhile.
 //
 // In reading order: engine.go (open and close), frame.go (the stored format),
 // committer.go (Append: many requests, one frame, one write), fenced.go (a write
 // whose ack may be lost), partition.go (take-over, reading, purging, quota),
-// projection.go (facts), journal.go, table.go, kv.go; below them stream.go and
-// nats.go speak to the server, dir.go and host_unix.go to the file system.
+// projection.go (facts), journal.go, table.go, kv.go, disk.go (free space and the
+// reserve file), restart.go (a store that answers no more is started anew); below
+// them stream.go and nats.go speak to the server, dir.go and host_*.go to the file
+// system.
 //
 // A frame goes: request queue, frame, log stream, then in the committer's
 // goroutine the counters, the projection's memory and OnCommit, then the waiting
 // Appends. Locks are taken in this order: Partition.purging, committer.mu,
-// Partition.mu; projection.mu is taken last.
+// Partition.mu; projection.mu is taken last. Engine.restarting comes before
+// projection.writing.
 //
-// It does not know what an event, a fact or a journal entry means, does not
-// decide what may be purged, and does not watch the disk: Partition.Err says when
-// the store has stopped answering. Two processes never share a data directory; a
+// It does not know what an event, a fact or a journal entry means, and does not
+// decide what may be purged. Two processes never share a data directory; a
 // cluster of servers is not there yet, though its stored formats are.
 package engine

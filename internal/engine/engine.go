@@ -32,13 +32,18 @@ type Options struct {
 	Logger       *slog.Logger          // default: none
 	Registerer   prometheus.Registerer // default: none
 	Name         string                // of this node, in take-over records; default "carillon"
-	SyncInterval time.Duration         // how often what is not synced with each write is synced; default 2 s, tests in fake time set a minute to make a day cheap
+	SyncInterval time.Duration         // how often what is not synced with each write is synced; default 2 s, tests in fake time set a minute to make a day cheap; the disk is looked at ten times as often
+
+	// FreeSpace reads the size of the file system that holds a directory and the
+	// bytes still free to this process; default: what the system says.
+	FreeSpace func(dir string) (total, free int64, err error)
 }
 
 const (
 	maxLogQuota         = 10 << 30
 	defaultJournalQuota = 512 << 20
 	closeLimit          = 30 * time.Second // for a store that does not answer any more
+	looksPerSync        = 10               // at the disk: every 200 ms
 )
 
 // withDefaults fills what is not set, and refuses levels that one node cannot
@@ -68,6 +73,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Name == "" {
 		o.Name = "carillon"
 	}
+	if o.FreeSpace == nil {
+		o.FreeSpace = diskSpace
+	}
 	return o, nil
 }
 
@@ -75,14 +83,21 @@ func (o Options) withDefaults() (Options, error) {
 type Engine struct {
 	opts        Options
 	dir         *directory
+	disk        *diskWatch
 	node        *node
+	lateness    lateness
 	partition   *Partition
 	kv          *KV
 	deadLetters *Table
 	work        *Table
 	metrics     *metrics
 
+	quotaUnset bool // the log's quota follows the disk
+	restarting sync.Mutex
+	restarted  time.Time // when the store was last started anew; guarded by restarting
+
 	stop      context.CancelCauseFunc
+	keeper    sync.WaitGroup // watches disk and store
 	writers   sync.WaitGroup // committer and journal
 	projector sync.WaitGroup // fed by the committer, ends after it
 	closeOnce sync.Once
@@ -102,7 +117,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: o, dir: dir}
+	e := &Engine{opts: o, dir: dir, quotaUnset: o.LogQuota == 0}
 	replayed, err := e.start(ctx)
 	if err != nil {
 		if e.node != nil {
@@ -119,6 +134,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	e.writers.Go(func() { e.partition.committer.run(work) })
 	e.writers.Go(func() { e.partition.journal.run(work) })
 	e.projector.Go(func() { e.partition.projection.run(work) })
+	e.keeper.Go(func() { e.keep(work) })
 	e.report(replayed, time.Since(began))
 	return e, nil
 }
@@ -127,16 +143,21 @@ func (e *Engine) start(ctx context.Context) (replayed int, err error) {
 	if err := e.dir.takeCleanMark(); err != nil {
 		return 0, err
 	}
-	maxStore, err := e.storeLimit()
-	if err != nil {
+	if e.disk, err = newDiskWatch(e.opts); err != nil {
 		return 0, err
 	}
-	if e.node, err = startNode(e.opts, maxStore); err != nil {
+	if e.quotaUnset {
+		if e.opts.LogQuota, err = e.defaultQuota(); err != nil {
+			return 0, err
+		}
+	}
+	if e.node, err = startNode(e.opts, &e.lateness); err != nil {
 		return 0, err
 	}
 	if e.kv, err = openKV(ctx, e.node, "CP"); err != nil {
 		return 0, err
 	}
+	e.kv.disk = e.disk
 	if e.deadLetters, err = openTable(ctx, e.node, "DL", "dl."); err != nil {
 		return 0, err
 	}
@@ -184,6 +205,7 @@ func (e *Engine) Close() error {
 		p.projection.close()
 		e.projector.Wait()
 		e.stop(errors.New("engine is closed"))
+		e.keeper.Wait()
 		e.node.stop()
 		e.metrics.unregister()
 		if _, last := p.Bounds(); p.projection.written.applied != last {

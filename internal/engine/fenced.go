@@ -94,7 +94,9 @@ func (w *fencedWriter) attempt(ctx context.Context, token uint64, header nats.He
 // resolve finds out what became of a message without a good ack.
 func (w *fencedWriter) resolve(ctx context.Context, seq uint64, msg []byte, refusal *apiError) (stored bool, err error) {
 	for {
-		found, err := w.stream.get(ctx, seq)
+		look, cancel := context.WithTimeout(ctx, w.limit) // a question that a restart lost is asked again
+		found, err := w.stream.get(look, seq)
+		cancel()
 		switch {
 		case err == nil && len(found.data) >= 16 &&
 			binary.BigEndian.Uint64(found.data[8:]) == binary.BigEndian.Uint64(msg[8:]):

@@ -104,7 +104,7 @@ func TestLostAcks(t *testing.T) {
 			var told []bool
 			p.writer.stuck = func(err error) {
 				told = append(told, err != nil)
-				p.overdue(err)
+				p.engine.lateness.set(logStream, err)
 				if err != nil {
 					repair()
 				}

@@ -62,7 +62,7 @@ type journalResult struct {
 }
 
 func openJournal(p *Partition, s *stream) (*Journal, error) {
-	w, err := newFencedWriter(s, journalSubject, p.overdue)
+	w, err := newFencedWriter(s, journalSubject, p.engine.lateness.of(journalStream))
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,14 @@ import (
 
 // KV is the control plane's key-value store. Every change of a key gives it a
 // new revision, which serves as its etag. Durable like the log.
-type KV struct{ bucket jetstream.KeyValue }
+//
+// While the disk is nearly full keys are neither created nor changed: the answer is
+// a fault Unavailable. Deleting goes on, for it may make room.
+type KV struct {
+	bucket   jetstream.KeyValue
+	disk     *diskWatch
+	lateness *lateness
+}
 
 // Entry is one key with its value.
 type Entry struct {
@@ -38,7 +45,7 @@ func openKV(ctx context.Context, n *node, bucket string) (*KV, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open key-value store: %w", err)
 	}
-	return &KV{bucket: b}, nil
+	return &KV{bucket: b, lateness: n.lateness}, nil
 }
 
 // Get reads a key. A key that is not there is a fault NotFound.
@@ -64,7 +71,12 @@ func (k *KV) Create(ctx context.Context, key string, value []byte) (revision uin
 	if err != nil {
 		return 0, err
 	}
+	if err := k.disk.refusal(); err != nil {
+		return 0, err
+	}
+	end := k.lateness.watch("KV")
 	revision, err = k.bucket.Create(ctx, tokens, value)
+	end(err)
 	if wrongRevision(err) {
 		return 0, fault.New(fault.Conflict, "Conflict", "There is a %s already.", key)
 	}
@@ -81,7 +93,12 @@ func (k *KV) Update(ctx context.Context, key string, value []byte, revision uint
 	if err != nil {
 		return 0, err
 	}
+	if err := k.disk.refusal(); err != nil {
+		return 0, err
+	}
+	end := k.lateness.watch("KV")
 	next, err := k.bucket.Update(ctx, tokens, value, revision)
+	end(err)
 	if wrongRevision(err) {
 		return 0, changed(key, revision)
 	}
@@ -103,7 +120,9 @@ func (k *KV) Delete(ctx context.Context, key string, revision uint64) error {
 	if revision != 0 {
 		opts = append(opts, jetstream.LastRevision(revision))
 	}
+	end := k.lateness.watch("KV")
 	err = k.bucket.Delete(ctx, tokens, opts...)
+	end(err)
 	if wrongRevision(err) {
 		return changed(key, revision)
 	}

@@ -10,7 +10,7 @@ import (
 type metrics struct {
 	frames, records, bytes prometheus.Counter
 	commit                 prometheus.Histogram
-	refused                prometheus.Counter
+	refused, restarts      prometheus.Counter
 
 	registerer prometheus.Registerer // nil for none
 	registered []prometheus.Collector
@@ -22,10 +22,11 @@ func newMetrics(r prometheus.Registerer, e *Engine) (*metrics, error) {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "engine", Name: name, Help: help})
 	}
 	m := &metrics{
-		frames:  counter("frames_total", "Frames stored in the event log."),
-		records: counter("records_total", "Records stored in the event log."),
-		bytes:   counter("frame_bytes_total", "Bytes of the frames stored in the event log."),
-		refused: counter("refused_total", "Appends refused because the log is over its quota."),
+		frames:   counter("frames_total", "Frames stored in the event log."),
+		records:  counter("records_total", "Records stored in the event log."),
+		bytes:    counter("frame_bytes_total", "Bytes of the frames stored in the event log."),
+		refused:  counter("refused_total", "Appends refused because the log is over its quota or the disk is nearly full."),
+		restarts: counter("store_restarts_total", "Restarts of the store because it did not ack any more."),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "carillon", Subsystem: "engine", Name: "commit_seconds",
 			Help:    "Time from sending a frame until it is stored at the configured durability.",
@@ -42,10 +43,12 @@ func newMetrics(r prometheus.Registerer, e *Engine) (*metrics, error) {
 	}
 	p := e.partition
 	for _, c := range []prometheus.Collector{
-		m.frames, m.records, m.bytes, m.refused, m.commit,
+		m.frames, m.records, m.bytes, m.refused, m.restarts, m.commit,
 		gauge("log_bytes", "Bytes the event log holds.", func() int64 { return p.Usage().Bytes }),
 		gauge("log_above_floor_bytes", "Bytes of the event log that someone still needs.", func() int64 { return p.Usage().AboveFloor }),
 		gauge("log_quota_bytes", "Bytes the event log may hold above its floor.", func() int64 { return p.Usage().Quota }),
+		gauge("disk_free_bytes", "Bytes of the data directory's disk that are free, besides the reserve file.", func() int64 { return e.disk.free.Load() }),
+		gauge("disk_space", "Space on the disk: 0 ample, 1 low (publishing and changes are refused), 2 out (the reserve file is given up).", func() int64 { return int64(e.disk.space()) }),
 		gauge("journal_bytes", "Bytes the delivery journal holds.", func() int64 { return p.journal.Bytes() }),
 	} {
 		if err := r.Register(c); err != nil {

@@ -2,8 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -19,16 +22,34 @@ const (
 )
 
 // node is the embedded server and the two connections to it: a slow reader on
-// one must not delay acks on the other.
+// one must not delay acks on the other. The connections outlive the server: when
+// it is started anew they connect again, and their subscriptions go on.
 type node struct {
-	server *server.Server
-	write  *nats.Conn // publishes and their acks
-	bulk   *nats.Conn // reads, look-ups, purges
-	js     jetstream.JetStream
+	opts     Options
+	lateness *lateness
+	server   atomic.Pointer[server.Server] // nil while there is none
+	life     atomic.Pointer[life]          // of the present server, or of the next
+	write    *nats.Conn                    // publishes and their acks
+	bulk     *nats.Conn                    // reads, look-ups, purges
+	js       jetstream.JetStream
 }
 
-// startNode starts the server in this process without a listener.
-func startNode(o Options, maxStore int64) (*node, error) {
+// InProcessConn connects to the present server. The connections call it.
+func (n *node) InProcessConn() (net.Conn, error) {
+	s := n.server.Load()
+	if s == nil {
+		return nil, errors.New("the store is being restarted")
+	}
+	return s.InProcessConn()
+}
+
+// boot starts a server in this process without a listener.
+func (n *node) boot() error {
+	o := n.opts
+	total, _, err := o.FreeSpace(o.Dir)
+	if err != nil {
+		return err
+	}
 	s, err := server.NewServer(&server.Options{
 		ServerName:             o.Name,
 		DontListen:             true,
@@ -38,28 +59,46 @@ func startNode(o Options, maxStore int64) (*node, error) {
 		StoreDir:               o.Dir, // the server adds "jetstream"
 		SyncAlways:             o.Durability == DurabilityDisk,
 		SyncInterval:           o.SyncInterval,
-		JetStreamMaxStore:      maxStore,
+		JetStreamMaxStore:      total, // quota and disk watch refuse earlier, and not everybody
 		JetStreamMaxMemory:     64 << 20,
 		MaxPayload:             maxPayload,
 		MaxControlLine:         maxControlLine,
 		MaxPending:             128 << 20,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("configure embedded server: %w", err)
+		return fmt.Errorf("configure embedded server: %w", err)
 	}
 	s.SetLoggerV2(serverLog{o.Logger}, false, false, false)
 	s.Start()
-	n := &node{server: s}
 	if !s.ReadyForConnections(startLimit) || !s.JetStreamEnabled() {
-		n.stop()
-		return nil, fmt.Errorf("the store in %s did not start within %s; its log lines tell why", o.Dir, startLimit)
+		halt(s)
+		return fmt.Errorf("the store in %s did not start within %s; its log lines tell why", o.Dir, startLimit)
+	}
+	n.server.Store(s)
+	return nil
+}
+
+// halt stops a server and waits until it has written what it holds.
+func halt(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
+	time.Sleep(flusherRest)
+}
+
+// startNode starts the server and connects to it.
+func startNode(o Options, l *lateness) (*node, error) {
+	n := &node{opts: o, lateness: l}
+	n.life.Store(newLife())
+	err := n.boot()
+	if err != nil {
+		return nil, err
 	}
 	for _, c := range []struct {
 		conn **nats.Conn
 		use  string
 	}{{&n.write, "write"}, {&n.bulk, "bulk"}} {
 		if *c.conn, err = nats.Connect("",
-			nats.InProcessServer(s),
+			nats.InProcessServer(n),
 			nats.Name("carillon engine "+c.use),
 			nats.MaxReconnects(-1),
 			nats.ReconnectWait(100*time.Millisecond),
@@ -88,6 +127,61 @@ func (n *node) ensure(ctx context.Context, c jetstream.StreamConfig) (*stream, e
 	return &stream{node: n, name: c.Name}, nil
 }
 
+// life ends when its server is stopped: what was asked of it is lost.
+type life struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+func newLife() *life {
+	ctx, end := context.WithCancel(context.Background())
+	return &life{ctx, end}
+}
+
+// errRestarted says that the server was stopped before it answered.
+var errRestarted = errors.New("the store was restarted")
+
+// during runs one question to the present server, for requestLimit at most.
+func (n *node) during(ctx context.Context, ask func(context.Context) (*nats.Msg, error)) (*nats.Msg, error) {
+	l := n.life.Load()
+	bound, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	stop := context.AfterFunc(l.ctx, cancel)
+	defer stop()
+	m, err := ask(bound)
+	if err != nil && ctx.Err() == nil && l.ctx.Err() != nil {
+		return nil, errRestarted
+	}
+	return m, err
+}
+
+// request asks the server and asks again the one that follows it, so what it asks
+// for may be done twice. While there is none it waits for it.
+func (n *node) request(ctx context.Context, c *nats.Conn, subject string, body []byte) (*nats.Msg, error) {
+	for {
+		m, err := n.during(ctx, func(ctx context.Context) (*nats.Msg, error) { return c.RequestWithContext(ctx, subject, body) })
+		if !errors.Is(err, errRestarted) {
+			return m, err
+		}
+	}
+}
+
+// next waits for the next message of a bulk read.
+func (n *node) next(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
+	return n.during(ctx, sub.NextMsgWithContext)
+}
+
+// reconnect returns when both connections are with the present server.
+func (n *node) reconnect(ctx context.Context) {
+	for !n.write.IsConnected() || !n.bulk.IsConnected() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // stop closes the connections and waits until the server has written what it
 // holds.
 func (n *node) stop() {
@@ -96,9 +190,15 @@ func (n *node) stop() {
 			c.Close()
 		}
 	}
-	n.server.Shutdown()
-	n.server.WaitForShutdown()
-	time.Sleep(flusherRest)
+	n.down()
+}
+
+// down stops the server, if there is one; the connections wait for the next.
+func (n *node) down() {
+	if s := n.server.Swap(nil); s != nil {
+		halt(s)
+		n.life.Swap(newLife()).end()
+	}
 }
 
 // serverLog hands the server's own log lines on: notices are of no interest to

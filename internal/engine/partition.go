@@ -51,7 +51,6 @@ type Partition struct {
 	first   atomic.Uint64
 	last    atomic.Uint64
 	stopped atomic.Pointer[error] // why nothing can be written any more
-	late    atomic.Pointer[error] // why writing is overdue at the moment
 
 	purging sync.Mutex
 	mu      sync.Mutex // guards what follows
@@ -66,6 +65,7 @@ type Usage struct {
 	Bytes      int64 // of all kept frames
 	AboveFloor int64 // of the frames at or above the floor
 	Quota      int64 // most that may lie above the floor
+	Space      Space // what the disk has left: unless ample, history should go
 }
 
 // openPartition opens the streams and takes the partition over: from its return
@@ -87,7 +87,7 @@ func openPartition(ctx context.Context, e *Engine) (*Partition, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.writer, err = newFencedWriter(p.log, logSubject, p.overdue); err != nil {
+	if p.writer, err = newFencedWriter(p.log, logSubject, e.lateness.of(logStream)); err != nil {
 		return nil, err
 	}
 	if p.journal, err = openJournal(p, journal); err != nil {
@@ -209,15 +209,13 @@ func (p *Partition) Bounds() (first, last uint64) { return p.first.Load(), p.las
 func (p *Partition) Journal() *Journal { return p.journal }
 
 // Err tells why the partition cannot be written: it was taken over by another
-// owner, or the store has not acked for some seconds. Nil means healthy.
+// owner, or the store has not acked a write for some seconds and is started anew.
+// Nil means healthy.
 func (p *Partition) Err() error {
 	if err := p.stopped.Load(); err != nil {
 		return *err
 	}
-	if err := p.late.Load(); err != nil {
-		return *err
-	}
-	return nil
+	return p.engine.lateness.err()
 }
 
 // stop ends all writing to the partition.
@@ -225,16 +223,6 @@ func (p *Partition) stop(err error) {
 	if p.stopped.CompareAndSwap(nil, &err) {
 		p.engine.opts.Logger.Error("partition stopped", "error", err)
 	}
-}
-
-func (p *Partition) overdue(err error) {
-	if err == nil {
-		p.late.Store(nil)
-		p.engine.opts.Logger.Info("store writes again")
-		return
-	}
-	p.late.Store(&err)
-	p.engine.opts.Logger.Error("store does not ack", "error", err)
 }
 
 // unavailable is the answer while the partition takes no writes.
@@ -328,7 +316,7 @@ func (p *Partition) SetFloor(seq uint64) {
 func (p *Partition) Usage() Usage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Usage{Bytes: p.bytes, AboveFloor: p.aboveFloor(), Quota: p.quota}
+	return Usage{Bytes: p.bytes, AboveFloor: p.aboveFloor(), Quota: p.quota, Space: p.engine.disk.space()}
 }
 
 // aboveFloor needs p.mu.

@@ -9,7 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/nats-io/nats.go"
 )
 
 // Fact is the newest state of one object.
@@ -61,11 +64,17 @@ type projection struct {
 	facts *stream
 	acks  *publisher
 	log   *slog.Logger
+	late  func(error)   // told when acks are overdue, and with nil when not
 	rest  time.Duration // until what was written counts as safe
 	boot  string        // this run of the operating system, "" for not known
 	wake  chan struct{}
 
+	writing  sync.Mutex    // held while a batch is written, and while the store is started anew
+	restarts atomic.Uint64 // of the store: odd while one is under way, when reads may be stale
+
 	mu      sync.Mutex
+	holding bool            // the disk is full: nothing that is written counts as settled
+	resumed chan struct{}   // closed at the end of the restart under way
 	pending map[string]Fact // newest state of each key in queue
 	queue   []Fact          // not yet written, in log order
 	bytes   int             // of queue
@@ -93,7 +102,7 @@ func newProjection(n *node, facts *stream, o Options) (*projection, error) {
 		return nil, err
 	}
 	return &projection{
-		facts: facts, acks: acks, log: o.Logger, rest: settleSyncs*o.SyncInterval + settleGrain, boot: bootID(),
+		facts: facts, acks: acks, log: o.Logger, late: n.lateness.of(projectionStream), rest: settleSyncs*o.SyncInterval + settleGrain, boot: bootID(),
 		wake: make(chan struct{}, 1), pending: map[string]Fact{},
 	}, nil
 }
@@ -101,15 +110,11 @@ func newProjection(n *node, facts *stream, o Options) (*projection, error) {
 // add takes the facts of a stored frame. They can be read when it returns.
 func (j *projection) add(f *Frame) {
 	j.mu.Lock()
-	for i := range f.Records {
-		r := &f.Records[i]
-		if r.Kind != KindFact {
-			continue
-		}
-		fact := Fact{Key: r.Key, Position: f.Position(i), Generation: f.Generation, Time: f.Time, Data: r.Data}
-		j.pending[r.Key] = fact
-		j.queue = append(j.queue, fact)
-		j.bytes += len(r.Data)
+	before := len(j.queue)
+	j.queue = appendFacts(j.queue, f)
+	for _, fact := range j.queue[before:] {
+		j.pending[fact.Key] = fact
+		j.bytes += len(fact.Data)
 	}
 	j.seen = f.Seq
 	if j.full == nil && (len(j.queue) > backlogFacts || j.bytes > backlogBytes) {
@@ -117,6 +122,16 @@ func (j *projection) add(f *Frame) {
 	}
 	j.mu.Unlock()
 	j.signal()
+}
+
+// appendFacts appends the facts of a frame.
+func appendFacts(to []Fact, f *Frame) []Fact {
+	for i := range f.Records {
+		if r := &f.Records[i]; r.Kind == KindFact {
+			to = append(to, Fact{Key: r.Key, Position: f.Position(i), Generation: f.Generation, Time: f.Time, Data: r.Data})
+		}
+	}
+	return to
 }
 
 func (j *projection) signal() {
@@ -142,8 +157,100 @@ func (j *projection) room(ctx context.Context) error {
 	}
 }
 
+// steady runs a read of the store, and again if the store was started anew
+// meanwhile: until that is over it may lack what was written last.
+func (j *projection) steady(ctx context.Context, read func() error) error {
+	for {
+		before := j.restarts.Load()
+		if before%2 == 1 {
+			j.mu.Lock()
+			resumed := j.resumed
+			j.mu.Unlock()
+			if resumed != nil {
+				select {
+				case <-resumed:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			continue
+		}
+		err := read()
+		if j.restarts.Load() == before {
+			return err
+		}
+	}
+}
+
+// suspend keeps everybody from the store while it is started anew; what it returns
+// lets them on again.
+func (j *projection) suspend() (resume func()) {
+	resumed := make(chan struct{})
+	j.mu.Lock()
+	j.resumed = resumed
+	j.mu.Unlock()
+	j.restarts.Add(1)
+	j.writing.Lock()
+	return func() {
+		j.writing.Unlock()
+		j.restarts.Add(1)
+		close(resumed)
+	}
+}
+
+// rewind writes again what is written but not safe: the store that was stopped may
+// have had it in memory only. Its caller has suspended everybody else.
+func (j *projection) rewind(ctx context.Context, p *Partition) error {
+	j.mu.Lock()
+	at := j.positions()
+	if at.safe < at.applied {
+		j.young = []settling{{at.safe + 1, time.Now()}}
+	}
+	j.mu.Unlock()
+	var batch []Fact
+	for f, err := range p.Frames(ctx, at.safe+1) {
+		if errors.Is(err, ErrCorrupt) {
+			j.log.Error("frame left out of the projection", "error", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if f.Seq > at.applied {
+			break
+		}
+		batch = appendFacts(batch, f)
+		if len(batch) >= projectBatch {
+			if err := j.write(ctx, batch); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+	}
+	if err := j.write(ctx, batch); err != nil {
+		return err
+	}
+	return j.buryAgain(ctx)
+}
+
+// hold says whether the disk is full. While it is, the store's periodic sync may
+// fail, so the time until something counts as safe begins anew.
+func (j *projection) hold(full bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.holding = full
+}
+
 // fact reads the newest state of a key.
-func (j *projection) fact(ctx context.Context, key string) (Fact, bool, error) {
+func (j *projection) fact(ctx context.Context, key string) (f Fact, found bool, err error) {
+	err = j.steady(ctx, func() error {
+		f, found, err = j.present(ctx, key)
+		return err
+	})
+	return f, found, err
+}
+
+func (j *projection) present(ctx context.Context, key string) (Fact, bool, error) {
 	j.mu.Lock()
 	f, ok := j.pending[key]
 	j.mu.Unlock()
@@ -166,7 +273,15 @@ func (j *projection) fact(ctx context.Context, key string) (Fact, bool, error) {
 }
 
 // keys lists the keys of live objects below a prefix, sorted.
-func (j *projection) keys(ctx context.Context, prefix string) ([]string, error) {
+func (j *projection) keys(ctx context.Context, prefix string) (keys []string, err error) {
+	err = j.steady(ctx, func() error {
+		keys, err = j.presentKeys(ctx, prefix)
+		return err
+	})
+	return keys, err
+}
+
+func (j *projection) presentKeys(ctx context.Context, prefix string) ([]string, error) {
 	pending := map[string]bool{} // false: gone
 	j.mu.Lock()
 	for k, f := range j.pending {
@@ -224,6 +339,9 @@ func (j *projection) positions() projected {
 		p.safe = p.applied
 	}
 	now := time.Now()
+	if j.holding && len(j.young) > 0 {
+		j.young = append(j.young[:0], settling{j.young[0].seq, now})
+	}
 	for len(j.young) > 0 && now.Sub(j.young[0].at) > j.rest {
 		j.young = j.young[1:]
 	}
@@ -271,13 +389,11 @@ func (j *projection) run(ctx context.Context) {
 func (j *projection) drain(ctx context.Context) {
 	warned := false
 	for ctx.Err() == nil {
-		j.mu.Lock()
-		batch := j.queue[:min(len(j.queue), projectBatch)]
-		j.mu.Unlock()
-		if len(batch) == 0 {
+		more, err := j.drainBatch(ctx)
+		if err == nil && !more {
 			return
 		}
-		if err := j.write(ctx, batch); err != nil {
+		if err != nil {
 			if !warned && ctx.Err() == nil {
 				j.log.Error("projection cannot be written; it is tried again", "error", err)
 				warned = true
@@ -286,10 +402,30 @@ func (j *projection) drain(ctx context.Context) {
 			case <-time.After(projectionTry):
 			case <-ctx.Done():
 			}
-			continue
 		}
+	}
+}
+
+// drainBatch writes one batch of what waits, and reports whether there was any.
+func (j *projection) drainBatch(ctx context.Context) (any bool, err error) {
+	j.writing.Lock()
+	defer j.writing.Unlock()
+	j.mu.Lock()
+	batch := j.queue[:min(len(j.queue), projectBatch)]
+	j.mu.Unlock()
+	if len(batch) == 0 {
+		return false, nil
+	}
+	err = j.write(ctx, batch)
+	if err == nil {
 		j.done(batch)
 	}
+	if errors.Is(err, errNoAck) || errors.Is(err, nats.ErrNoResponders) {
+		j.late(err)
+	} else {
+		j.late(nil)
+	}
+	return true, err
 }
 
 // done takes written facts off the queue.

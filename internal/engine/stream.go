@@ -57,9 +57,7 @@ func (s *stream) ask(ctx context.Context, verb string, request, answer any) erro
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestLimit)
-	defer cancel()
-	m, err := s.node.bulk.RequestWithContext(ctx, "$JS.API.STREAM."+verb+"."+s.name, body)
+	m, err := s.node.request(ctx, s.node.bulk, "$JS.API.STREAM."+verb+"."+s.name, body)
 	if err != nil {
 		return fmt.Errorf("%s of stream %s: %w", strings.ToLower(verb), s.name, err)
 	}
@@ -163,9 +161,7 @@ func (s *stream) newest(ctx context.Context, subject string) (message, error) {
 }
 
 func (s *stream) direct(ctx context.Context, request string) (message, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestLimit)
-	defer cancel()
-	m, err := s.node.bulk.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+s.name, []byte(request))
+	m, err := s.node.request(ctx, s.node.bulk, "$JS.API.DIRECT.GET."+s.name, []byte(request))
 	if err != nil {
 		return message{}, fmt.Errorf("read stream %s: %w", s.name, err)
 	}
@@ -233,7 +229,10 @@ func (s *stream) messagesOf(ctx context.Context, filter string, from, through ui
 				return
 			}
 			for more := true; more; {
-				m, err := nextMessage(ctx, sub)
+				m, err := s.node.next(ctx, sub)
+				if errors.Is(err, errRestarted) {
+					break // what was in flight is lost: ask for the rest
+				}
 				if err != nil {
 					yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
 					return
@@ -270,12 +269,6 @@ type bulkRequest struct {
 	NextFor  string `json:"next_by_subj,omitempty"` // of subjects that match this filter only
 }
 
-func nextMessage(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestLimit)
-	defer cancel()
-	return sub.NextMsgWithContext(ctx)
-}
-
 // ack is the server's answer to a publish.
 type ack struct {
 	Seq   uint64    `json:"seq"`
@@ -285,9 +278,9 @@ type ack struct {
 // store publishes one message and waits until it is stored. For streams where a
 // repeat does no harm.
 func (s *stream) store(ctx context.Context, subject string, data []byte) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestLimit)
-	defer cancel()
-	m, err := s.node.write.RequestWithContext(ctx, subject, data)
+	end := s.node.lateness.watch(s.name)
+	m, err := s.node.request(ctx, s.node.write, subject, data)
+	end(err)
 	if err != nil {
 		return 0, fmt.Errorf("store in stream %s: %w", s.name, err)
 	}
@@ -305,6 +298,7 @@ func (s *stream) store(ctx context.Context, subject string, data []byte) (uint64
 // its own, without a subscription or goroutine per message. Not for concurrent
 // use.
 type publisher struct {
+	node  *node
 	conn  *nats.Conn
 	inbox string
 	acks  chan *nats.Msg
@@ -312,7 +306,7 @@ type publisher struct {
 }
 
 func newPublisher(n *node, window int) (*publisher, error) {
-	p := &publisher{conn: n.write, inbox: n.write.NewInbox() + ".", acks: make(chan *nats.Msg, 4*window)}
+	p := &publisher{node: n, conn: n.write, inbox: n.write.NewInbox() + ".", acks: make(chan *nats.Msg, 4*window)}
 	if _, err := n.write.ChanSubscribe(p.inbox+"*", p.acks); err != nil {
 		return nil, fmt.Errorf("subscribe to acks: %w", err)
 	}
@@ -332,8 +326,10 @@ func (p *publisher) send(token uint64, subject string, header nats.Header, data 
 // errNoAck says that no ack came in time: the message may be stored or not.
 var errNoAck = errors.New("no ack in time")
 
-// wait returns the next ack of a token that lies at or above from.
+// wait returns the next ack of a token that lies at or above from. A server that
+// is stopped meanwhile owes none.
 func (p *publisher) wait(ctx context.Context, from uint64, limit *time.Timer) (uint64, ack, error) {
+	lost := p.node.life.Load().ctx.Done()
 	for {
 		select {
 		case m := <-p.acks:
@@ -353,6 +349,8 @@ func (p *publisher) wait(ctx context.Context, from uint64, limit *time.Timer) (u
 			}
 			return token, a, nil
 		case <-limit.C:
+			return 0, ack{}, errNoAck
+		case <-lost:
 			return 0, ack{}, errNoAck
 		case <-ctx.Done():
 			return 0, ack{}, context.Cause(ctx)
