@@ -33,6 +33,7 @@ type eventSubscriptionProperties struct {
 	EventDeliverySchema   string          `json:"eventDeliverySchema"`
 	RetryPolicy           retryPolicyBody `json:"retryPolicy"`
 	DeadLetterDestination any             `json:"deadLetterDestination"`
+	DeadLetterIdentity    any             `json:"deadLetterWithResourceIdentity,omitempty"`
 	ExpirationTimeUTC     *string         `json:"expirationTimeUtc"`
 	Validation            *validationBody `json:"validation,omitempty"` // ours: how a handshake that is not done stands
 }
@@ -93,6 +94,7 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 			MinimumTLSVersionAllowed:      keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
 		}
 	}
+	b.Properties.DeadLetterDestination, b.Properties.DeadLetterIdentity = deadLetterOf(s.DeadLetter)
 	if !s.Expiration.IsZero() {
 		at := armTime(s.Expiration)
 		b.Properties.ExpirationTimeUTC = &at
@@ -138,11 +140,7 @@ func (r *request) eventSubscriptionChange() manage.EventSubscriptionChange {
 	if policy, given := p.object("retryPolicy"); given {
 		c.RetryPolicy = &manage.RetryPolicyChange{MaxDeliveryAttempts: policy.integer("maxDeliveryAttempts"), EventTimeToLive: policy.integer("eventTimeToLiveInMinutes")}
 	}
-	for _, name := range []string{"deadLetterDestination", "deadLetterWithResourceIdentity"} {
-		if _, given := p.member(name); given {
-			p.refuse(name, "This server writes dead letters to no storage account: it keeps them itself. Leave %s out and read them at …%s.", name, DeadLettersPath)
-		}
-	}
+	c.DeadLetter = deadLetterChange(p)
 	if _, given := p.member("deliveryWithResourceIdentity"); given {
 		p.refuse("deliveryWithResourceIdentity", "This server gives resources no identities to deliver with: leave deliveryWithResourceIdentity out and use destination.")
 	}

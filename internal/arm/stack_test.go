@@ -185,6 +185,12 @@ func newStack(t *testing.T) *stack {
 			}
 			return nil
 		},
+		CheckDeadLetter: func(d *resource.DeadLetterDestination) error {
+			if d.Container == "unknown" {
+				return fmt.Errorf("the operator has given no connection")
+			}
+			return nil
+		},
 		PublicURL: "https://localhost:7443", Log: slog.New(slog.DiscardHandler),
 	})
 	if err := store.Load(context.Background()); err != nil {

@@ -181,6 +181,9 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	if !slices.ContainsFunc(parents, id.Parent().IsType) {
 		return EventSubscription{}, fault.New(fault.Invalid, "InvalidRequest", "'%s' raises no events on this server. Event subscriptions hang on a %s.", id.Parent(), strings.Join(parents, ", a "))
 	}
+	if err := p.authorizeDeadLetter(caller, id, c.DeadLetter); err != nil {
+		return EventSubscription{}, err
+	}
 	s, err := p.findSource(id.Parent())
 	if err != nil {
 		return EventSubscription{}, err

@@ -39,20 +39,23 @@ type Facts interface {
 
 // Config is what a Plane works with. Fields are needed unless they say otherwise.
 type Config struct {
-	Store          *resource.Store
-	Access         *access.Authorizer
-	Directory      *access.Directory // principals and role assignments
-	Sealer         *secret.Sealer
-	Handshaker     Handshaker
-	Activator      Activator
-	EventLog       EventLog             // optional: without it no event is explained
-	Facts          Facts                // optional
-	CheckURL       func(*url.URL) error // what the operator lets destinations be; its error is shown to the caller
-	PublicURL      string               // scheme, host and port under which the server is reached: begins validation links
-	SubscriptionID string               // the one subscription, a GUID; "" for FirstSubscription
-	Location       string               // of what the first start makes; "" for FirstLocation
-	Partition      func() int           // home of a new topic in the log; nil for partition 0
-	Log            *slog.Logger
+	Store      *resource.Store
+	Access     *access.Authorizer
+	Directory  *access.Directory // principals and role assignments
+	Sealer     *secret.Sealer
+	Handshaker Handshaker
+	Activator  Activator
+	EventLog   EventLog             // optional: without it no event is explained
+	Facts      Facts                // optional
+	CheckURL   func(*url.URL) error // what the operator lets destinations be; its error is shown to the caller
+	// CheckDeadLetter tells why dead letters could not be written to a destination; its
+	// error is shown to the caller. Nil: to none.
+	CheckDeadLetter func(*resource.DeadLetterDestination) error
+	PublicURL       string     // scheme, host and port under which the server is reached: begins validation links
+	SubscriptionID  string     // the one subscription, a GUID; "" for FirstSubscription
+	Location        string     // of what the first start makes; "" for FirstLocation
+	Partition       func() int // home of a new topic in the log; nil for partition 0
+	Log             *slog.Logger
 
 	// ValidateOnChangeOnly leaves out the handshake of a PUT that changes nothing the
 	// endpoint consented to. Azure validates on each PUT.

@@ -25,7 +25,8 @@ type EventSubscriptionChange struct {
 	Labels         *[]string
 	DeliverySchema *string
 	RetryPolicy    *RetryPolicyChange
-	Expiration     *string        // RFC 3339; "" = never
+	Expiration     *string // RFC 3339; "" = never
+	DeadLetter     *DeadLetterChange
 	Problems       []*fault.Error // what the wire form got wrong already
 	Unread         error          // why the body could not be read at all
 	Target         string         // put before the targets of problems, "properties." on PUT
@@ -99,6 +100,9 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 	}
 	if c.Expiration != nil {
 		want.Expiration = v.expiration(*c.Expiration)
+	}
+	if c.DeadLetter != nil {
+		want.DeadLetter = v.deadLetter(c.DeadLetter, p.CheckDeadLetter)
 	}
 	if err := v.err(); err != nil {
 		return want, "", err
@@ -188,7 +192,7 @@ func (v *checker) field(name, format string, args ...any) {
 // subscription, and in which problems are reported.
 var fieldOrder = []string{
 	"name", "destination.endpointType", "destination.properties.endpointUrl", "destination", "filter", "labels", "eventDeliverySchema",
-	"retryPolicy.maxDeliveryAttempts", "retryPolicy", "expirationTimeUtc", "deadLetterDestination",
+	"retryPolicy.maxDeliveryAttempts", "retryPolicy", "expirationTimeUtc", "deadLetterDestination", "deadLetterWithResourceIdentity",
 }
 
 // err joins the problems in field order.

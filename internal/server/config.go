@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -31,6 +32,11 @@ type Config struct {
 
 	RevalidateOnEveryPut bool // ask an endpoint for consent on each PUT, as Azure does, also when nothing changed that it was asked about; default true
 
+	Connections     string        // file with the connections of Azure resources that event subscriptions name; "" = none
+	DeadLetterRoot  string        // directory that dead letters of event subscriptions may be written below; "" = none
+	DeadLetterQuota int64         // bytes of dead letters that are kept, the oldest go; 0 = a tenth of the log's quota
+	DeadLetterDelay time.Duration // how long dead letters are gathered before they are written to their store; default 2 s, Azure takes about 5 min
+
 	LogLevel  slog.Level // least level that is logged; default Info
 	LogOutput io.Writer  // where the log goes; default standard error, set by the command
 }
@@ -39,7 +45,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7443", Durability: engine.DurabilityDisk, Memory: 256 << 20,
-		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true,
+		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true, DeadLetterDelay: 2 * time.Second,
 	}
 }
 
@@ -70,6 +76,17 @@ func (c *Config) Validate() error {
 	if c.Retention <= 0 {
 		problems = append(problems, fmt.Errorf("--retention %s is not a time", c.Retention))
 	}
+	if c.DeadLetterRoot != "" {
+		if info, err := os.Stat(c.DeadLetterRoot); err != nil || !info.IsDir() {
+			problems = append(problems, fmt.Errorf("--dead-letter-root %s is not a directory: make it first", c.DeadLetterRoot))
+		}
+	}
+	if c.DeadLetterQuota < 0 {
+		problems = append(problems, fmt.Errorf("--dead-letter-quota %d is negative", c.DeadLetterQuota))
+	}
+	if c.DeadLetterDelay < 0 {
+		problems = append(problems, fmt.Errorf("--dead-letter-delay %s is negative", c.DeadLetterDelay))
+	}
 	if _, _, err := egress.ParseDestinations(c.AllowDestination); err != nil {
 		problems = append(problems, fmt.Errorf("--allow-destination: %w", err))
 	}
@@ -82,6 +99,8 @@ func (c Config) LogValue() slog.Value {
 		slog.String("data", c.Data), slog.String("listen", c.Listen), slog.String("public_url", c.PublicURL),
 		slog.String("durability", string(c.Durability)), slog.Int64("log_quota", c.LogQuota), slog.Int64("memory", c.Memory),
 		slog.Duration("retention", c.Retention), slog.Any("allow_destination", c.AllowDestination),
+		slog.String("connections", c.Connections), slog.String("dead_letter_root", c.DeadLetterRoot),
+		slog.Int64("dead_letter_quota", c.DeadLetterQuota), slog.Duration("dead_letter_delay", c.DeadLetterDelay),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
 		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut),
 	)

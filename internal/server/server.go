@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -43,11 +44,12 @@ type Ready struct {
 }
 
 const (
-	fullPart      = 0.95 // of its quota at which the log is called full: the next request may be refused
-	idleTime      = 2 * time.Minute
-	headerTime    = 10 * time.Second
-	requestTime   = 2 * time.Minute // for a whole request; longer than a handshake with its repetitions may take
-	shutdownGrace = 5 * time.Second
+	deadLetterPart = 10   // one part in so many of the log's quota is that of dead letters
+	fullPart       = 0.95 // of its quota at which the log is called full: the next request may be refused
+	idleTime       = 2 * time.Minute
+	headerTime     = 10 * time.Second
+	requestTime    = 2 * time.Minute // for a whole request; longer than a handshake with its repetitions may take
+	shutdownGrace  = 5 * time.Second
 )
 
 // Run runs a server until ctx ends and it has stopped in order; that is no error.
@@ -181,9 +183,15 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	if err != nil {
 		return err
 	}
+	connections, err := destination.OpenConnections(s.cfg.Connections)
+	if err != nil {
+		return err
+	}
+	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
 	partition := s.engine.Partition()
 	s.broker, err = broker.New(ctx, broker.Config{
-		Log: partition, Journal: partition.Journal(), DeadLetters: s.engine.DeadLetters(),
+		Log: partition, Journal: partition.Journal(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
+		DeadLetterStore: letters, DeadLetterDelay: s.cfg.DeadLetterDelay, DeadLetterQuota: cmp.Or(s.cfg.DeadLetterQuota, partition.Usage().Quota/deadLetterPart),
 		Logger: s.log, Registerer: s.registry, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4),
 		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, sealer, guard) },
 	})
@@ -196,7 +204,8 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	})
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, Sealer: sealer, Handshaker: destination.NewHandshaker(guard),
-		Activator: s.broker, EventLog: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, PublicURL: s.origin, Log: s.log,
+		Activator: s.broker, EventLog: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckDeadLetter: letters.Check,
+		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 	})
 	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
