@@ -200,8 +200,7 @@ const (
 // Event Grid events and custom input travel as an array, a CloudEvent as an object
 // unless batching is on. Source: spec/delivery.md section 2.2.
 func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte) ([]byte, error) {
-	cloud := cfg.schema == event.CloudEventSchemaV1_0
-	array := !cloud || cfg.maxBatch > 1
+	array := cfg.array()
 	if array {
 		dst = append(dst, '[')
 	}
@@ -214,17 +213,7 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 		if err != nil {
 			return dst, err
 		}
-		if cloud {
-			sequence := ""
-			if cfg.sequenced {
-				sequence = sequencer
-			}
-			dst = e.AppendCloudEvent(dst, sequence)
-		} else if cfg.schema == event.CustomEventSchema {
-			dst = e.AppendCustom(dst)
-		} else {
-			dst = e.AppendEventGrid(dst)
-		}
+		dst = cfg.appendEvent(dst, &e, sequencer)
 		if d.replay {
 			req.Replay = d.letterID()
 		}
@@ -232,27 +221,53 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 			req.Attributes = s.attributesOf(cfg, &e)
 		}
 		if cfg.maxBatch == 1 {
-			single := &SingleEvent{OutputID: sequencer, MetadataVersion: "1"}
-			if cloud {
-				single.MetadataVersion = "1.0"
-			} else {
-				single.DataVersion = string(e.DataVersion)
-			}
-			req.Single = single
+			req.Single = cfg.single(&e, sequencer)
 		}
 	}
 	if array {
 		dst = append(dst, ']')
 	}
-	switch {
-	case !cloud:
-		req.ContentType = contentEvents
-	case array:
-		req.ContentType = contentCloudEventBatch
-	default:
-		req.ContentType = contentCloudEvent
-	}
+	req.ContentType = cfg.contentType()
 	return dst, nil
+}
+
+func (c *config) cloud() bool { return c.schema == event.CloudEventSchemaV1_0 }
+
+// array reports whether a body is an array of events.
+func (c *config) array() bool { return !c.cloud() || c.maxBatch > 1 }
+
+func (c *config) contentType() string {
+	switch {
+	case !c.cloud():
+		return contentEvents
+	case c.array():
+		return contentCloudEventBatch
+	default:
+		return contentCloudEvent
+	}
+}
+
+// appendEvent appends an event in the delivery schema.
+func (c *config) appendEvent(dst []byte, e *event.Event, sequencer string) []byte {
+	switch c.schema {
+	case event.CloudEventSchemaV1_0:
+		if !c.sequenced {
+			sequencer = ""
+		}
+		return e.AppendCloudEvent(dst, sequencer)
+	case event.CustomEventSchema:
+		return e.AppendCustom(dst)
+	default:
+		return e.AppendEventGrid(dst)
+	}
+}
+
+// single is what the headers of a request without batching say of its event.
+func (c *config) single(e *event.Event, sequencer string) *SingleEvent {
+	if c.cloud() {
+		return &SingleEvent{OutputID: sequencer, MetadataVersion: "1.0"}
+	}
+	return &SingleEvent{OutputID: sequencer, MetadataVersion: "1", DataVersion: string(e.DataVersion)}
 }
 
 // load reads the event of a delivery and returns its sequencer.

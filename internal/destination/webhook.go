@@ -2,6 +2,7 @@ package destination
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -52,6 +53,8 @@ type WebhookConfig struct {
 	Guard  *egress.Guard
 	Origin string // "" for DefaultOrigin
 
+	EventType string // header aeg-event-type; "" for Notification
+
 	Headers []manage.Header // static delivery attributes
 	Dynamic []string        // names of dynamic ones, whose values come with each request
 }
@@ -68,6 +71,8 @@ type Webhook struct {
 	tls   *tls.Config
 	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
 	idle  pool
+
+	sent func(head []byte) // sees the head of each request as it is written; nil for nobody
 }
 
 var _ broker.Sender = (*Webhook)(nil)
@@ -192,6 +197,9 @@ func (w *Webhook) write(c *conn, r *broker.Request) error {
 	defer buffers.Put(buf)
 	b := append((*buf)[:0], w.head...)
 	b = w.appendHead(b, r)
+	if w.sent != nil {
+		w.sent(b)
+	}
 	if len(r.Body) > maxCopied {
 		*buf = b
 		parts := net.Buffers{b, r.Body}
@@ -221,7 +229,7 @@ func appendFixedHead(b []byte, u *url.URL, c *WebhookConfig) []byte {
 			b = appendHeader(b, ours.Name, ours.Value)
 		}
 	}
-	b = appendHeader(b, "aeg-event-type", "Notification")
+	b = appendHeader(b, "aeg-event-type", cmp.Or(c.EventType, "Notification"))
 	b = appendHeader(b, "aeg-subscription-name", strings.ToUpper(c.Name))
 	if c.Schema == event.CloudEventSchemaV1_0 {
 		origin := c.Origin

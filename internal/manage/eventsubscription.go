@@ -356,6 +356,7 @@ func (p *Plane) removeEventSubscription(ctx context.Context, item resource.Item[
 	if err := p.Store.EventSubscriptions.Delete(ctx, item.Key, item.Revision); err != nil {
 		return err
 	}
+	defer p.noteDeletion(item.Value)
 	if !item.Value.Active {
 		return nil
 	}

@@ -60,6 +60,8 @@ type Config struct {
 	// ValidateOnChangeOnly leaves out the handshake of a PUT that changes nothing the
 	// endpoint consented to. Azure validates on each PUT.
 	ValidateOnChangeOnly bool
+
+	Messenger Messenger // optional: without it nobody is told of deletions, and no test event is sent
 }
 
 // Plane is the management plane. It is safe for concurrent use.
@@ -78,6 +80,7 @@ type Plane struct {
 	inFlight handshakes
 	watch    watchlist
 	poke     chan struct{} // the sweep has a new deadline
+	notices  chan resource.EventSubscription
 }
 
 // New makes a Plane. It starts nothing; see Run.
@@ -93,6 +96,7 @@ func New(c Config) *Plane {
 		subscription: resource.MustID("/subscriptions/" + c.SubscriptionID),
 		seed:         maphash.MakeSeed(),
 		poke:         make(chan struct{}, 1),
+		notices:      make(chan resource.EventSubscription, maxNotices),
 	}
 	if p.Partition == nil {
 		p.Partition = func() int { return 0 }

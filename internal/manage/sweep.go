@@ -22,8 +22,14 @@ const (
 
 // Run ends what has an end: handshakes that nobody completed, and event
 // subscriptions past their expiration time once their open deliveries are gone.
-// It returns when ctx ends. Call it after the store is loaded.
+// It tells the handlers of event subscriptions that were deleted. It returns when ctx
+// ends. Call it after the store is loaded.
 func (p *Plane) Run(ctx context.Context) error {
+	var hands sync.WaitGroup
+	defer hands.Wait()
+	for range noticeHands {
+		hands.Go(func() { p.sendNotices(ctx) })
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

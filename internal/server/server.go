@@ -207,6 +207,9 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		Activator: s.broker, EventLog: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckDeadLetter: letters.Check,
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
+		Messenger: destination.NewMessenger(func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
+			return webhookConfig(es, sealer, guard)
+		}),
 	})
 	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
 		return err
@@ -258,15 +261,25 @@ func (s *server) guard(local net.IP) (*egress.Guard, error) {
 
 // newSender makes the sender of an event subscription's destination.
 func newSender(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard) (broker.Sender, error) {
+	c, err := webhookConfig(es, sealer, guard)
+	if err != nil {
+		return nil, err
+	}
+	return destination.NewWebhook(c)
+}
+
+// webhookConfig is what a webhook needs to know of its event subscription, secrets
+// opened.
+func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard) (c destination.WebhookConfig, err error) {
 	hook := es.Destination.WebHook
 	if hook == nil {
-		return nil, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
+		return c, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
 	}
 	full, err := sealer.Open(hook.SealedURL, es.URLOwner())
 	if err != nil {
-		return nil, fmt.Errorf("open the endpoint URL: %w", err)
+		return c, fmt.Errorf("open the endpoint URL: %w", err)
 	}
-	c := destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard}
+	c = destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard}
 	for _, a := range hook.DeliveryAttributes {
 		if a.Type == resource.AttributeDynamic {
 			c.Dynamic = append(c.Dynamic, a.Name)
@@ -274,11 +287,11 @@ func newSender(es *resource.EventSubscription, sealer *secret.Sealer, guard *egr
 		}
 		value, err := manage.OpenAttribute(sealer, es, &a)
 		if err != nil {
-			return nil, err
+			return c, err
 		}
 		c.Headers = append(c.Headers, manage.Header{Name: a.Name, Value: value})
 	}
-	return destination.NewWebhook(c)
+	return c, nil
 }
 
 // reasons says why the server is not ready; none when it is.

@@ -336,6 +336,9 @@ func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
 		}
 		return
 	}
+	if req.Header.Get("aeg-event-type") != "Notification" { // a deletion: not an event of the source
+		return
+	}
 	var events []Received
 	if err := json.Unmarshal(body, &events); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

@@ -1,0 +1,23 @@
+package broker
+
+import (
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// FirstRequest is the request that an event subscription's destination would be sent
+// for an event at the first attempt, for what is sent outside the walk: nothing is
+// logged, journaled, counted or tried again.
+func FirstRequest(es *resource.EventSubscription, e *event.Event, sequencer string) *Request {
+	c := configOf(es, nil)
+	r := &Request{ContentType: c.contentType(), Hold: answerTime, Attributes: c.valuesOf(e)}
+	body := c.appendEvent(nil, e, sequencer)
+	if c.array() {
+		body = append(append([]byte{'['}, body...), ']')
+	}
+	r.Body = body
+	if c.maxBatch == 1 {
+		r.Single = c.single(e, sequencer)
+	}
+	return r
+}

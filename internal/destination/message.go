@@ -1,0 +1,79 @@
+package destination
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+)
+
+// Messenger sends single requests to webhooks, with all that a delivery has: its
+// headers, attributes and credentials. It satisfies manage.Messenger.
+type Messenger struct {
+	configOf func(*resource.EventSubscription) (WebhookConfig, error)
+}
+
+var _ manage.Messenger = (*Messenger)(nil)
+
+// NewMessenger returns a Messenger for webhooks that configOf tells about.
+func NewMessenger(configOf func(*resource.EventSubscription) (WebhookConfig, error)) *Messenger {
+	return &Messenger{configOf: configOf}
+}
+
+// SendMessage makes one attempt on a connection of its own.
+func (m *Messenger) SendMessage(ctx context.Context, es *resource.EventSubscription, msg manage.Message) (manage.Receipt, error) {
+	c, err := m.configOf(es)
+	if err != nil {
+		return manage.Receipt{}, err
+	}
+	c.EventType = msg.EventType
+	c.Headers = append(slices.Clone(c.Headers), msg.Headers...)
+	w, err := NewWebhook(c)
+	if err != nil {
+		return manage.Receipt{}, err
+	}
+	defer w.Close()
+	// What was not sent, because there was no connection, is shown all the same.
+	receipt := shown(w.appendHead(slices.Clone(w.head), msg.Request), es)
+	w.sent = func(head []byte) { receipt = shown(head, es) }
+	began := time.Now()
+	receipt.Response = w.Send(ctx, msg.Request)
+	receipt.Duration = time.Since(began)
+	return receipt, nil
+}
+
+// shown takes the head of a request apart and hides what is secret in it: the query,
+// the delivery attributes that are, and credentials.
+func shown(head []byte, es *resource.EventSubscription) manage.Receipt {
+	lines := strings.Split(string(bytes.TrimRight(head, "\r\n")), "\r\n")
+	var r manage.Receipt
+	r.RequestLine = lines[0]
+	if target, query, ok := strings.Cut(lines[0], "?"); ok {
+		_, version, _ := strings.Cut(query, " ")
+		r.RequestLine = target + "?" + secret.Hidden + " " + version
+	}
+	for _, line := range lines[1:] {
+		name, value, _ := strings.Cut(line, ": ")
+		if isSecretHeader(name, es) {
+			value = secret.Hidden
+		}
+		r.Headers = append(r.Headers, manage.Header{Name: name, Value: value})
+	}
+	return r
+}
+
+// isSecretHeader reports whether the value of a header is not for showing.
+func isSecretHeader(name string, es *resource.EventSubscription) bool {
+	if strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "Cookie") {
+		return true
+	}
+	hook := es.Destination.WebHook
+	return hook != nil && slices.ContainsFunc(hook.DeliveryAttributes, func(a resource.DeliveryAttribute) bool {
+		return strings.EqualFold(a.Name, name) && a.Secret()
+	})
+}

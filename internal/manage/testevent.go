@@ -1,0 +1,205 @@
+package manage
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+	"github.com/carillon-events/carillon/mlevent"
+)
+
+// TestHeader marks a test event, so that a handler can leave the work out.
+const TestHeader = "carillon-test"
+
+// genericTestType is the event type of a test event where nothing names one.
+const genericTestType = "Carillon.TestEvent"
+
+// TestEvent says which event to send: one that is given, as it would be published, or
+// a sample of a type. The zero value is a sample of the first type that the filter
+// names; where it names none, of RunCompleted, or of one of ours for a topic.
+type TestEvent struct {
+	Invalid   error // why the request could not be read; answered after the caller is authorised
+	EventType string
+	Event     json.RawMessage
+}
+
+// SentTestEvent is what was sent to a handler and what it answered.
+type SentTestEvent struct {
+	EventSubscription EventSubscription
+	Receipt
+	Body   []byte
+	Action broker.Action // what would follow this answer to a first attempt
+}
+
+// SendTestEvent sends one event to the destination of an event subscription, by the
+// settings that deliveries are made with now, and returns what was sent and answered.
+// The event is in no log, counts nowhere and is not tried again; the filter is not
+// asked. The caller needs what changing the event subscription needs. One whose
+// endpoint never consented is sent nothing.
+func (p *Plane) SendTestEvent(ctx context.Context, caller access.Caller, id resource.ID, t TestEvent) (SentTestEvent, error) {
+	if err := p.authorizeWrite(ctx, caller, id, "write"); err != nil {
+		return SentTestEvent{}, err
+	}
+	if t.Invalid != nil {
+		return SentTestEvent{}, t.Invalid
+	}
+	s, item, err := p.find(id)
+	if err != nil {
+		return SentTestEvent{}, err
+	}
+	es := &item.Value
+	if !es.Active || p.Messenger == nil {
+		return SentTestEvent{}, fault.New(fault.Conflict, "EventSubscriptionNotActive",
+			"Event subscription '%s' is not active, its state is %s: nothing is sent to an endpoint before it consented.", es.Name, es.State)
+	}
+	if t.Event != nil && t.EventType != "" {
+		return SentTestEvent{}, fault.Field("eventType", "Send an event, or name the eventType of a sample; not both.")
+	}
+	e, err := p.testEvent(s, es, t)
+	if err != nil {
+		return SentTestEvent{}, err
+	}
+	m := Message{Request: broker.FirstRequest(es, &e, strings.Repeat("0", mlevent.StampSize)), Headers: []Header{{TestHeader, "true"}}}
+	if m.Single != nil { // receivers may know a repeated message by it
+		m.Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
+	}
+	sent := SentTestEvent{EventSubscription: s.view(item, isNested(id)), Body: m.Body}
+	if sent.Receipt, err = p.Messenger.SendMessage(ctx, es, m); err != nil {
+		return SentTestEvent{}, fmt.Errorf("send a test event to %s: %w", es.ID(), err)
+	}
+	if ctx.Err() != nil {
+		return SentTestEvent{}, context.Cause(ctx)
+	}
+	policy := broker.Policy{MaxAttempts: es.RetryPolicy.MaxDeliveryAttempts, TimeToLive: time.Duration(es.RetryPolicy.EventTimeToLive) * time.Minute}
+	now := time.Now()
+	sent.Action = policy.Next(1, now, sent.Response, now, 0).Action
+	p.Log.LogAttrs(ctx, slog.LevelInfo, "test event sent", slog.String(telemetry.EventSubscription, es.ID().String()),
+		slog.String(telemetry.Principal, caller.ObjectID), slog.String(telemetry.Outcome, sent.Response.Outcome.String()), slog.Int(telemetry.Status, sent.Response.Status))
+	return sent, nil
+}
+
+// testEvent is the event that is given, or a sample.
+func (p *Plane) testEvent(s source, es *resource.EventSubscription, t TestEvent) (event.Event, error) {
+	if t.Event != nil {
+		return s.decode(t.Event)
+	}
+	typ := t.EventType
+	included := es.Filter.IncludedEventTypes
+	workspace := s.topicType == resource.TopicTypeWorkspace
+	if all := everyType(included) || workspace && len(included) == len(samples); typ == "" && !all {
+		typ = included[0]
+	}
+	if workspace {
+		return p.workspaceSample(s, typ)
+	}
+	if typ == "" {
+		typ = genericTestType
+	}
+	raw, err := json.Marshal(s.sample(typ, time.Now().UTC().Format(time.RFC3339Nano)))
+	if err != nil {
+		return event.Event{}, fmt.Errorf("encode a test event: %w", err)
+	}
+	return s.decode(raw)
+}
+
+// sample is an event of a custom topic in its input schema.
+func (s source) sample(typ, now string) any {
+	const subject = "carillon/test"
+	id := uuid.NewString()
+	data := map[string]any{"message": "This is a test event that Carillon was asked to send."}
+	switch s.schema {
+	case event.CloudEventSchemaV1_0:
+		return map[string]any{"specversion": "1.0", "id": id, "source": s.raises.String(), "type": typ, "subject": subject, "time": now, "data": data}
+	case event.CustomEventSchema:
+		if m := s.mapping; m != nil {
+			for field, value := range map[string]string{
+				m.ID.SourceField: id, m.Time.SourceField: now, m.Type.SourceField: typ, m.Subject.SourceField: subject, m.DataVersion.SourceField: "1",
+			} {
+				if field != "" {
+					put(data, strings.Split(field, "."), value)
+				}
+			}
+		}
+		return data
+	default:
+		return map[string]any{"id": id, "subject": subject, "eventType": typ, "eventTime": now, "data": data, "dataVersion": "1"}
+	}
+}
+
+// put puts a value below a path of names.
+func put(object map[string]any, path []string, value string) {
+	for _, name := range path[:len(path)-1] {
+		inner, ok := object[name].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			object[name] = inner
+		}
+		object = inner
+	}
+	object[path[len(path)-1]] = value
+}
+
+// workspaceSample is an event of a workspace, spelled as the workspace spells its own.
+func (p *Plane) workspaceSample(s source, typ string) (event.Event, error) {
+	var e event.Event
+	if typ == "" {
+		typ = mlevent.RunCompletedType
+	}
+	at := slices.IndexFunc(samples, func(p mlevent.Payload) bool { return strings.EqualFold(p.EventType(), typ) })
+	if at < 0 {
+		return e, fault.Field("eventType", "A workspace raises no events of type '%s'; use one of %s.", typ, strings.Join(mlevent.Types(), ", "))
+	}
+	w, err := p.workspace(s.raises)
+	if err != nil {
+		return e, err
+	}
+	casing, err := mlevent.ParseCasing(w.Value.PayloadCasing)
+	if err != nil {
+		return e, fmt.Errorf("workspace %s: %w", s.raises, err)
+	}
+	encoded, err := mlevent.Encode(mlevent.Envelope{Topic: s.raises.String(), ID: uuid.NewString(), Time: time.Now().UTC(), Casing: casing}, samples[at])
+	if err != nil {
+		return e, fmt.Errorf("encode a test event: %w", err)
+	}
+	if err := e.Parse(encoded.Raw, event.EventGridSchema); err != nil {
+		return e, fmt.Errorf("encode a test event: %w", err)
+	}
+	return e, nil
+}
+
+const sampleGUID = "00000000-0000-0000-0000-0000000000aa"
+
+var sampleRun = mlevent.RunCompleted{
+	ExperimentID: sampleGUID, ExperimentName: "carillon-test", RunID: "carillon-test", RunType: "carillon.test",
+	RunTags: map[string]string{"carillon-test": "true"}, RunProperties: map[string]string{},
+}
+
+// samples are one event of each type that a workspace raises, of objects that no
+// workspace has.
+var samples = []mlevent.Payload{
+	mlevent.ModelRegistered{
+		ModelName: "carillon-test", ModelVersion: "1", ModelTags: map[string]string{"carillon-test": "true"}, ModelProperties: map[string]string{},
+	},
+	mlevent.ModelDeployed{
+		ServiceName: "carillon-test", ServiceComputeType: "ACI", ModelIDs: "carillon-test:1",
+		ServiceTags: map[string]string{"carillon-test": "true"}, ServiceProperties: map[string]string{},
+	},
+	sampleRun,
+	mlevent.RunStatusChanged{RunCompleted: sampleRun, RunStatus: mlevent.RunFailed},
+	mlevent.DatasetDriftDetected{
+		DataDriftID: sampleGUID, DataDriftName: "carillon-test", RunID: "carillon-test", BaseDatasetID: sampleGUID, TargetDatasetID: sampleGUID,
+		DriftCoefficient: 0.5, StartTime: "2026-01-01T00:00:00+00:00", EndTime: "2026-01-02T00:00:00+00:00",
+	},
+}
