@@ -37,9 +37,28 @@ func (a *app) show(v view, resource json.RawMessage) error {
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	for _, c := range slices.Concat(v.columns, v.detail) {
-		fmt.Fprintf(w, "%s\t%s\n", c.title, cell(resource, c.path))
+		title := c.title
+		for _, line := range lines(resource, c.path) {
+			fmt.Fprintf(w, "%s\t%s\n", title, line)
+			title = ""
+		}
 	}
 	return w.Flush()
+}
+
+// lines is the cell of a member, with a line for each advanced filter.
+func lines(resource json.RawMessage, path string) []string {
+	list, _ := member(resource, path).([]any)
+	var out []string
+	for _, entry := range list {
+		if object, ok := entry.(map[string]any); ok && object["operatorType"] != nil {
+			out = append(out, plain(entry))
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	return []string{cell(resource, path)}
 }
 
 // list prints several resources.
@@ -180,7 +199,18 @@ func plain(value any) string {
 			return mappingText(v)
 		}
 		if v["operatorType"] != nil { // an advanced filter, as it is written on a command line
-			return strings.TrimSpace(plain(v["key"]) + " " + plain(v["operatorType"]) + " " + firstOf(plain(v["value"]), plain(v["values"])))
+			words := []string{shellWord(v["key"]), plain(v["operatorType"])}
+			if v["value"] != nil {
+				words = append(words, shellWord(v["value"]))
+			}
+			values, _ := v["values"].([]any)
+			for _, value := range values {
+				words = append(words, shellWord(value))
+			}
+			return strings.Join(words, " ")
+		}
+		if _, ok := v["keys"].([]any); ok && v["version"] != nil {
+			return signingText(v)
 		}
 		if of, ok := v["properties"].(map[string]any); ok && v["name"] != nil && v["type"] != nil { // a delivery attribute, likewise
 			shown := firstOf(plain(of["value"]), plain(of["sourceField"]))
@@ -197,6 +227,35 @@ func plain(value any) string {
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// shellWord writes the key or a value of an advanced filter so that it can be put
+// on a command line again: in the shell's quotes if it needs them, and inside them
+// in quotes of its own if --advanced-filter would take the value for something
+// else.
+func shellWord(value any) string {
+	if pair, ok := value.([]any); ok && len(pair) == 2 {
+		return plain(pair[0]) + "," + plain(pair[1])
+	}
+	text, ok := value.(string)
+	if !ok {
+		return plain(value)
+	}
+	word := oneLine(text)
+	if word == "" || strings.ContainsAny(word[:1], "-('\"") || strings.ContainsAny(word[len(word)-1:], ")'\"") {
+		quote := "\""
+		if strings.Contains(word, quote) {
+			quote = "'"
+		}
+		word = quote + word + quote
+	}
+	plainWord := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:,@%+=", r) || r >= 0x80
+	}
+	if strings.IndexFunc(word, func(r rune) bool { return !plainWord(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // oneLine keeps foreign text on its line and in its place: control characters,

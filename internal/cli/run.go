@@ -87,6 +87,9 @@ func (a *app) root() *cobra.Command {
 	root.SilenceUsage = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		text, _, _ := strings.Cut(err.Error(), ": strconv.") // where it was found out helps nobody
+		if flag := cmd.Flag("advanced-filter"); flag != nil && flag.Changed && strings.HasPrefix(text, "unknown") {
+			text += `. A value of --advanced-filter that begins with - stands in two kinds of quotes: "'-x'"`
+		}
 		return usagef(cmd, "%s", sentence(text))
 	})
 	return root

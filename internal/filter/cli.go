@@ -66,7 +66,7 @@ func (c *Condition) setCLIValues(values []string) error {
 				return refuse("%s is neither true nor false: write one of them", quote(v))
 			}
 		case RangeValues:
-			low, high, _ := strings.Cut(v, ",")
+			low, high, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(v, "["), "]"), ",") // [low,high] is how JSON has it
 			pair := [2]Number{cliNumber(low), cliNumber(high)}
 			if pair[0] == "" || pair[1] == "" {
 				return refuse("%s is not a range; write two numbers as low,high, for example 0.1,0.2", quote(v))

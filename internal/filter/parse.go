@@ -37,6 +37,10 @@ type ParseOptions struct {
 	// alone are the same to every operator and are taken nevertheless: people who do
 	// not know that list both, .jpg and .JPG, and Event Grid documents no rule against
 	// it. Event types named twice are taken for the same reason; they cost nothing.
+	//
+	// It also refuses members that a filter does not have. Elsewhere unknown members are
+	// passed over, as Azure does; a filter in which one was mistyped would let every
+	// event through.
 	Distinct bool
 }
 
@@ -108,6 +112,8 @@ func (p *parser) members(object []byte, path string, names ...string) [][]byte {
 		key := string(event.AppendUnquoted(nil, c.Key))
 		i := slices.IndexFunc(names, func(name string) bool { return strings.EqualFold(name, key) })
 		switch {
+		case i < 0 && p.distinct:
+			p.refuse(join(path, shorten(key)), "is not known here: use %s.", strings.Join(names, ", "))
 		case i < 0:
 		case seen[i]:
 			p.refuse(join(path, names[i]), "is given twice: send it once.")
