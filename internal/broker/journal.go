@@ -13,7 +13,7 @@ import (
 const (
 	flushAfter     = 25 * time.Millisecond
 	flushBytes     = 64 << 10
-	flushPatience  = 30 * time.Second // the engine gives up earlier
+	flushPatience  = 30 * time.Second // of a stop, for a store that does not answer
 	minRestatement = 8 << 10          // bytes of old state that each flush states anew at least
 	openEntryBytes = 48               // estimate, for the restatement budget
 )
@@ -197,14 +197,15 @@ func (j *journal) due() bool {
 }
 
 // flush writes one message, if there is anything to say. Only the flusher calls
-// it. What it took must reach the disk whatever becomes of ctx.
+// it. What it took must reach the disk whatever becomes of ctx; a store that is
+// started anew is waited for.
 func (j *journal) flush(ctx context.Context) error {
 	j.mu.Lock()
 	if j.w == j.flushed && len(j.dirty)+len(j.news.buf)+len(j.moved)+len(j.restate)+len(j.waiters) == 0 {
 		j.mu.Unlock()
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushPatience)
+	ctx, cancel := patient(ctx)
 	defer cancel()
 	w, dirty, news, moved, whole, waiters, ahead := j.w, j.dirty, j.news.buf, j.moved, j.restate, j.waiters, j.aheadSeq
 	j.dirty, j.news.buf, j.waiters, j.urgent = nil, nil, nil, false
@@ -269,6 +270,22 @@ func (j *journal) flush(ctx context.Context) error {
 		close(done)
 	}
 	return nil
+}
+
+// patient returns a context that ends flushPatience after ctx.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	flushing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(flushPatience):
+			cancel()
+		case <-flushing.Done():
+		}
+	})
+	return flushing, func() {
+		stop()
+		cancel()
+	}
 }
 
 // stateWhole writes everything known of s and moves it to the end of the rotation.

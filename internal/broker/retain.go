@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -17,8 +18,9 @@ const (
 // retainer keeps the purge floor and lets history go. The floor is the lowest
 // frame that somebody still needs: not yet handed out, open, or to be read by one
 // that lags. Frames below it are history: they stay for the retention time, or
-// until the log passes 80 % of its quota. Frames above it are never purged,
-// whatever their age.
+// until the log passes 80 % of its quota, or until the disk runs short: then half of
+// it goes every second, and all of it once the engine has given up its reserve.
+// Frames above the floor are never purged, whatever their age.
 type retainer struct {
 	b     *Broker
 	first uint64    // a frame whose time is known
@@ -77,7 +79,13 @@ func (r *retainer) purge(ctx context.Context, floor uint64) error {
 	if err != nil {
 		return err
 	}
-	if usage := r.b.cfg.Log.Usage(); usage.Quota > 0 && float64(usage.Bytes) > historyPart*float64(usage.Quota) {
+	usage := r.b.cfg.Log.Usage()
+	switch {
+	case usage.Space == engine.SpaceOut:
+		below = floor
+	case usage.Space == engine.SpaceLow:
+		below = max(below, first+(floor-first+1)/2)
+	case usage.Quota > 0 && float64(usage.Bytes) > historyPart*float64(usage.Quota):
 		below = max(below, min(floor, first+max((floor-first)/purgeSteps, 1)))
 	}
 	if below <= first {
@@ -127,9 +135,9 @@ func (r *retainer) firstYoungerThan(ctx context.Context, first, end uint64, t ti
 }
 
 // purgeJournal lets the oldest delivery history go when the journal passes its
-// quota, never what a start still needs.
+// quota or the disk runs short, never what a start still needs.
 func (r *retainer) purgeJournal(ctx context.Context) error {
-	if r.b.cfg.Journal.Bytes() <= journalQuota {
+	if r.b.cfg.Journal.Bytes() <= journalQuota && r.b.cfg.Log.Usage().Space == engine.SpaceAmple {
 		return nil
 	}
 	first, _ := r.b.cfg.Journal.Bounds()

@@ -16,9 +16,12 @@ import (
 type fullLog struct {
 	Log
 	bytes int64
+	space engine.Space
 }
 
-func (l fullLog) Usage() engine.Usage { return engine.Usage{Bytes: l.bytes, Quota: 100} }
+func (l fullLog) Usage() engine.Usage {
+	return engine.Usage{Bytes: l.bytes, Quota: 100, Space: l.space}
+}
 
 // TestRetention: history goes when it is old or room is short; what somebody needs
 // never goes.
@@ -28,19 +31,24 @@ func TestRetention(t *testing.T) {
 		used  int64 // of a quota of 100
 		stuck bool  // one handler has not answered for the fifth frame
 		after time.Duration
+		space engine.Space
 		first uint64
 	}{
-		{"young", 10, false, time.Minute, 1},
-		{"old", 10, false, 2 * time.Hour, 10},
-		{"old and needed", 10, true, 2 * time.Hour, 5},
-		{"young, and little room", 90, false, time.Minute, 10},
-		{"needed, and little room", 90, true, time.Minute, 5},
+		{"young", 10, false, time.Minute, engine.SpaceAmple, 1},
+		{"old", 10, false, 2 * time.Hour, engine.SpaceAmple, 10},
+		{"old and needed", 10, true, 2 * time.Hour, engine.SpaceAmple, 5},
+		{"young, and little room", 90, false, time.Minute, engine.SpaceAmple, 10},
+		{"needed, and little room", 90, true, time.Minute, engine.SpaceAmple, 5},
+		{"young, and a disk that runs short", 10, false, 1500 * time.Millisecond, engine.SpaceLow, 6},
+		{"young, and a disk that stays short", 10, false, time.Minute, engine.SpaceLow, 10},
+		{"young, and a full disk", 10, false, 1500 * time.Millisecond, engine.SpaceOut, 10},
+		{"needed, and a full disk", 10, true, time.Minute, engine.SpaceOut, 5},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
 			hold := newStore().open(-1)
 			hold.tune = func(c *Config) {
 				c.Retention = time.Hour
-				c.Log = fullLog{c.Log, tt.used}
+				c.Log = fullLog{c.Log, tt.used, tt.space}
 			}
 			stuck := newExactlyOnce()
 			if !tt.stuck {

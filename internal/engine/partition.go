@@ -225,6 +225,10 @@ func (p *Partition) stop(err error) {
 	}
 }
 
+// Refuses tells why events, facts and changes of keys are refused for want of disk
+// space, nil while there is enough.
+func (p *Partition) Refuses() error { return p.engine.disk.refusal() }
+
 // unavailable is the answer while the partition takes no writes.
 func unavailable(err error) error {
 	return fault.New(fault.Unavailable, "ServiceUnavailable", "The event log takes no writes at the moment. Nothing was stored; try again later.").
