@@ -303,6 +303,9 @@ func (s *server) reasons() []string {
 	if err := s.engine.Partition().Err(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
+	if f, full := errors.AsType[*fault.Error](s.engine.Partition().Refuses()); full {
+		reasons = append(reasons, f.Message)
+	}
 	if u := s.engine.Partition().Usage(); u.Quota > 0 && float64(u.AboveFloor) >= fullPart*float64(u.Quota) {
 		reason := fmt.Sprintf("the event log is full: %d of %d bytes wait for handlers", u.AboveFloor, u.Quota)
 		if es, seq, held := s.broker.Held(); held {
