@@ -40,6 +40,7 @@ func TestParseCLI(t *testing.T) {
 		{"comparison", []string{"data.n", "NumberGreaterThan", "0.40"}, `{"operatorType":"NumberGreaterThan","key":"data.n","value":0.40}`},
 		{"numbers as people type them", []string{"k", "NUMBERIN", "+5", ".5", "-.5", "-1e3", " 7 ", "(8)"}, `{"operatorType":"NumberIn","key":"k","values":[5,0.5,-0.5,-1e3,7,8]}`},
 		{"ranges", []string{"data.score", "NumberInRange", "0.1,0.2", ".8, 1"}, `{"operatorType":"NumberInRange","key":"data.score","values":[[0.1,0.2],[0.8,1]]}`},
+		{"ranges as JSON has them", []string{"data.score", "NumberInRange", "[0.1,0.2]", "[-2, -1]"}, `{"operatorType":"NumberInRange","key":"data.score","values":[[0.1,0.2],[-2,-1]]}`},
 		{"false is false", []string{"k", "BoolEquals", "False"}, `{"operatorType":"BoolEquals","key":"k","value":false}`},
 		{"true", []string{"k", "boolequals", "TRUE"}, `{"operatorType":"BoolEquals","key":"k","value":true}`},
 		{"null operator", []string{"k", "isnotnull"}, `{"operatorType":"IsNotNull","key":"k"}`},

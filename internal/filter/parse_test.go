@@ -264,6 +264,8 @@ func TestParseDistinct(t *testing.T) {
 			"advancedFilters[0].values[3]", "advancedFilters[0].values[3] is the same value as advancedFilters[0].values[1]: StringIn takes each value once."}},
 		{"the same string, escaped", `{"operatorType":"StringNotContains","key":"k","values":["a","\u0061"]}`, []string{
 			"advancedFilters[0].values[1]", "advancedFilters[0].values[1] is the same value as advancedFilters[0].values[0]: StringNotContains takes each value once."}},
+		{"a mistyped member", `{"operatorType":"NumberIn","key":"k","valuess":[1],"values":[1]}`, []string{
+			"advancedFilters[0].valuess", "advancedFilters[0].valuess is not known here: use operatorType, key, value, values."}},
 		{"strings that differ in case", `{"operatorType":"StringEndsWith","key":"subject","values":[".jpg",".JPG"]}`, nil},
 		{"the same decimal", `{"operatorType":"NumberIn","key":"k","values":[5,-5,0,5.00,50e-1,-0.0]}`, []string{
 			"advancedFilters[0].values[3]", "advancedFilters[0].values[3] is the same value as advancedFilters[0].values[0]: NumberIn takes each value once.",
@@ -321,5 +323,22 @@ func TestParseEventTypes(t *testing.T) {
 	}
 	if f, err = Parse([]byte(`{"includedEventTypes":["all"]}`), o); err != nil || f.IncludedEventTypes != nil {
 		t.Errorf("All: %v, %v", f.IncludedEventTypes, err)
+	}
+}
+
+// TestParseMistypedMember: a filter in which a member is mistyped would let every
+// event through.
+func TestParseMistypedMember(t *testing.T) {
+	_, err := Parse([]byte(`{"advancedfilters":[],"subjectBegins":"a","Include\u0064Events":[]}`), ParseOptions{Target: "properties.filter", Distinct: true})
+	const known = "use includedEventTypes, subjectBeginsWith, subjectEndsWith, isSubjectCaseSensitive, enableAdvancedFilteringOnArrays, advancedFilters."
+	want := []string{
+		"properties.filter.subjectBegins", "subjectBegins is not known here: " + known,
+		"properties.filter.IncludedEvents", "IncludedEvents is not known here: " + known,
+	}
+	if got := problems(t, err); !reflect.DeepEqual(got, want) {
+		t.Errorf("problems\n%q, want\n%q", got, want)
+	}
+	if _, err := Parse([]byte(`{"subjectBegins":"a"}`), ParseOptions{}); err != nil {
+		t.Errorf("what is stored is read without the rule: %v", err)
 	}
 }
