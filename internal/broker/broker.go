@@ -110,6 +110,7 @@ type Broker struct {
 	elevator   *elevator
 	undertaker *undertaker
 	exporter   *exporter
+	replayer   *replayer
 	tails      tails
 	open       atomic.Int64 // deliveries that are not settled, of all event subscriptions
 
@@ -162,6 +163,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	b.elevator = &elevator{b: b, ring: make(chan struct{}, 1)}
 	b.undertaker = &undertaker{b: b, some: make(chan struct{}, 1)}
 	b.exporter = newExporter(b)
+	b.replayer = newReplayer(b)
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(newCollector(b))
 	}
@@ -181,6 +183,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	g.Go(func() error { return b.elevator.run(running) })
 	g.Go(func() error { return b.undertaker.run(running) })
 	g.Go(func() error { return b.exporter.run(running) })
+	g.Go(func() error { return b.replayer.run(running) })
 	g.Go(func() error { return (&retainer{b: b}).run(running) })
 	b.elevator.call()
 	<-running.Done() // told to stop, or the journal cannot be written
@@ -294,6 +297,7 @@ func (b *Broker) Activate(ctx context.Context, es *resource.EventSubscription) e
 func (b *Broker) adopt(es *resource.EventSubscription, cfg *config, g generation) error {
 	s := newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
 	s.cfg.Store(cfg)
+	s.setPaused(!es.Paused.IsZero())
 	if r := b.recovery.subs[s.uid]; r != nil {
 		if err := s.adopt(r, time.Now()); err != nil {
 			return err
@@ -325,6 +329,7 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	if s == nil {
 		s = newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
 		s.cfg.Store(cfg)
+		s.setPaused(!es.Paused.IsZero())
 		s.addGeneration(g)
 		b.dispatcher.matching.set(s.topic, s.uid, g.matcher)
 		b.mu.Lock()
@@ -349,6 +354,7 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	old := s.cfg.Swap(cfg)
 	old.sender.Close()
 	b.exporter.changed(s.uid, cfg.deadLetter)
+	s.setPaused(!es.Paused.IsZero())
 	now := time.Now()
 	s.pump(now)
 	s.arm(now)
@@ -410,6 +416,7 @@ type Status struct {
 	Open              int       `json:"openDeliveries"`    // not settled
 	Waiting           int       `json:"waitingForRetry"`   // of them, with a due time
 	InFlight          int       `json:"inFlight"`          // attempts
+	Paused            bool      `json:"paused"`            // nothing is attempted
 	Lagging           bool      `json:"lagging"`           // further events are read from the log
 	LagPosition       string    `json:"lagPosition,omitempty"`
 	BreakerOpen       bool      `json:"breakerOpen"` // the destination rests
@@ -428,7 +435,7 @@ func (s *subscription) status() Status {
 	defer s.mu.Unlock()
 	st := Status{
 		EventSubscription: s.cfg.Load().id, Open: s.openN, Waiting: len(s.delayed), InFlight: len(s.flying),
-		Lagging: s.lag != 0, BreakerOpen: s.breaker.open(), BreakerUntil: s.breaker.until,
+		Paused: s.paused, Lagging: s.lag != 0, BreakerOpen: s.breaker.open(), BreakerUntil: s.breaker.until,
 		Matched: s.matched.Load(), Delivered: s.delivered.Load(), FailedAttempts: s.failed.Load(),
 		DeadLettered: s.deadLettered.Load(), Dropped: s.dropped.Load(),
 	}
