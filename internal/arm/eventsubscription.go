@@ -35,6 +35,7 @@ type eventSubscriptionProperties struct {
 	DeadLetterDestination any             `json:"deadLetterDestination"`
 	DeadLetterIdentity    any             `json:"deadLetterWithResourceIdentity,omitempty"`
 	ExpirationTimeUTC     *string         `json:"expirationTimeUtc"`
+	*pausedBody                           // ours
 	Validation            *validationBody `json:"validation,omitempty"` // ours: how a handshake that is not done stands
 }
 
@@ -53,6 +54,7 @@ type webHookBody struct {
 	AzureActiveDirectoryApplicationIDOrURI any             `json:"azureActiveDirectoryApplicationIdOrUri"`
 	DeliveryAttributeMappings              []attributeBody `json:"deliveryAttributeMappings"`
 	MinimumTLSVersionAllowed               any             `json:"minimumTlsVersionAllowed,omitempty"`
+	Signing                                *signingBody    `json:"signing,omitempty"` // ours
 }
 
 type retryPolicyBody struct {
@@ -91,10 +93,12 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 			EndpointBaseURL: hook.BaseURL, MaxEventsPerBatch: max(hook.MaxEventsPerBatch, defaultBatchEvents),
 			PreferredBatchSizeInKilobytes: cmp.Or(hook.PreferredBatchSizeInKilobytes, defaultBatchKilobytes),
 			DeliveryAttributeMappings:     maskedAttributes(hook.DeliveryAttributes),
+			Signing:                       signingOf(hook.Signing, v.IssuedKey),
 			MinimumTLSVersionAllowed:      keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
 		}
 	}
 	b.Properties.DeadLetterDestination, b.Properties.DeadLetterIdentity = deadLetterOf(s.DeadLetter)
+	b.Properties.pausedBody = pausedOf(v)
 	if !s.Expiration.IsZero() {
 		at := armTime(s.Expiration)
 		b.Properties.ExpirationTimeUTC = &at
@@ -161,7 +165,7 @@ func destinationChange(d fields) *manage.DestinationChange {
 			p.refuse(name, "This server signs deliveries with no Microsoft Entra token: leave %s out.", name)
 		}
 	}
-	c.Attributes = attributeChanges(p)
+	c.Attributes, c.Signing = attributeChanges(p), signingChange(p)
 	extra := kept{}
 	if tls := tlsVersion(p); tls != "" {
 		extra["minimumTlsVersionAllowed"] = quoted(tls)

@@ -286,7 +286,7 @@ func (s *stack) must(caller, method, target, body string) *httptest.ResponseReco
 const hookBody = `{"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"https://h.example/in?code=s3cret"}}}}`
 
 // What differs between two runs of a golden file, and stands for itself by number.
-var varying = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|"[A-Za-z0-9+/]{43}="|"[A-Z2-7]{52}"|"hint": "[A-Z2-7]{3}"|[0-9a-f]{16}-[0-9a-f]{16}`)
+var varying = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|"(?:whsec_|whpk_)?[A-Za-z0-9+/]{43}="|"[A-Z2-7]{52}"|"hint": "[A-Z2-7]{3}"|[0-9a-f]{16}-[0-9a-f]{16}`)
 
 // fixed are GUIDs that are the same in every run.
 var fixed = []string{manage.FirstSubscription, "7a000000-0000-0000-0000-000000000000"}

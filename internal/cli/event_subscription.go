@@ -24,6 +24,7 @@ var eventSubscriptionView = view{
 		{"Subject ends with", "properties.filter.subjectEndsWith"},
 		{"Advanced filters", "properties.filter.advancedFilters"},
 		{"Delivery attributes", "properties.destination.properties.deliveryAttributeMappings"},
+		{"Signatures", "?properties.destination.properties.signing"},
 		{"Labels", "properties.labels"},
 		{"Delivery schema", "properties.eventDeliverySchema"},
 		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
@@ -73,8 +74,12 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 	path := from(list)
 	group.AddCommand(a.listCommand(kind{view: eventSubscriptionView}, list, func(*cobra.Command) (string, error) { return path() }))
 	here := "carillon " + strings.ReplaceAll(what, " ", "-") + " event-subscription "
-	for _, cmd := range append(group.Commands(), group) {
-		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|test-filter)")
+	commands := append(group.Commands(), group)
+	for _, sub := range group.Commands() {
+		commands = append(commands, sub.Commands()...)
+	}
+	for _, cmd := range commands {
+		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|test-filter|signing-key rotate)")
 		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
 	}
 	return group
@@ -105,6 +110,7 @@ func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Co
 		a.eventSubscriptionShow(k),
 		a.eventSubscriptionUpdate(k),
 		a.deleteCommand(k, `  carillon event-subscription delete --name failed-runs`),
+		a.signingKeyCommand(k),
 		a.eventSubscriptionTestFilter(k),
 	)
 	cmd.Aliases = []string{"es"}

@@ -24,7 +24,8 @@ type view struct {
 
 // column is a title and the path of a member, segments separated by dots;
 // alternatives are separated by '|', the first that is there counts; one that
-// begins with '=' is a text of its own.
+// begins with '=' is a text of its own. A path that begins with '?' has no row where
+// nothing is there.
 type column struct {
 	title string
 	path  string
@@ -37,6 +38,11 @@ func (a *app) show(v view, resource json.RawMessage) error {
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	for _, c := range slices.Concat(v.columns, v.detail) {
+		if path, optional := strings.CutPrefix(c.path, "?"); optional {
+			if c.path = path; member(resource, path) == nil {
+				continue
+			}
+		}
 		title := c.title
 		for _, line := range lines(resource, c.path) {
 			fmt.Fprintf(w, "%s\t%s\n", title, line)

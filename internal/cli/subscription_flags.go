@@ -23,7 +23,7 @@ func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	life := f.Int("event-ttl", 0, "Minutes after which an event is no longer tried, 1 to 1440.")
 	expiration := f.String("expiration-date", "", "When the event subscription ends: a date, or RFC 3339.")
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
-	attributes := attributeFlag(cmd)
+	attributes, signing := attributeFlag(cmd), signingFlags(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
 		cobra.FixedCompletions([]string{"EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes(), cobra.ShellCompDirectiveNoFileComp))
@@ -37,15 +37,23 @@ func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 		} else if cmd.Flag("endpoint-type").Changed {
 			return usagef(cmd, "--endpoint-type needs --endpoint.")
 		}
-		if mappings, err := attributes(); err != nil {
-			return err
-		} else if mappings != nil {
+		webhook := func(member string, value any) {
 			to, _ := properties["destination"].(map[string]any)
 			if to == nil { // an update, which completes it by what is there
 				to = map[string]any{"properties": map[string]any{}}
 				properties["destination"] = to
 			}
-			to["properties"].(map[string]any)["deliveryAttributeMappings"] = mappings
+			to["properties"].(map[string]any)[member] = value
+		}
+		if mappings, err := attributes(); err != nil {
+			return err
+		} else if mappings != nil {
+			webhook("deliveryAttributeMappings", mappings)
+		}
+		if sign, err := signing(); err != nil {
+			return err
+		} else if sign != nil {
+			webhook("signing", sign)
 		}
 		if *schema != "" {
 			word, err := oneOf(cmd, "event-delivery-schema", *schema, "EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0")

@@ -191,14 +191,16 @@ func (h *Handshaker) askEventGrid(ctx context.Context, v asked) (manage.Validati
 		return manage.ValidationResult{}, fmt.Errorf("encode validation event: %w", err)
 	}
 	body.Truncate(body.Len() - 1) // the encoder's line end
-	resp, answer, err := h.exchange(ctx, v, &body, http.Header{
+	header := http.Header{
 		"Content-Type":          {"application/json; charset=utf-8"},
 		"aeg-event-type":        {"SubscriptionValidation"},
 		"aeg-subscription-name": {strings.ToUpper(v.Name)},
 		"aeg-delivery-count":    {"0"},
 		"aeg-data-version":      {"2"},
 		"aeg-metadata-version":  {"1"},
-	})
+	}
+	sign(header, v.Signing, body.Bytes(), time.Now())
+	resp, answer, err := h.exchange(ctx, v, &body, header)
 	if err != nil {
 		return manage.ValidationResult{}, err
 	}

@@ -57,6 +57,7 @@ type WebhookConfig struct {
 
 	Headers []manage.Header // static delivery attributes
 	Dynamic []string        // names of dynamic ones, whose values come with each request
+	Signers []Signer        // nil for deliveries without signatures
 }
 
 // Webhook posts deliveries to one URL. It satisfies broker.Sender.
@@ -72,6 +73,8 @@ type Webhook struct {
 	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
 	idle  pool
 
+	signers []Signer
+
 	sent func(head []byte) // sees the head of each request as it is written; nil for nobody
 }
 
@@ -84,7 +87,7 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fmt.Errorf("webhook of event subscription %s: the endpoint URL is not an http or https URL", c.Name)
 	}
-	w := &Webhook{cloud: c.Schema == event.CloudEventSchemaV1_0, dial: c.Guard.DialClear}
+	w := &Webhook{cloud: c.Schema == event.CloudEventSchemaV1_0, dial: c.Guard.DialClear, signers: c.Signers}
 	port := u.Port()
 	if u.Scheme == "https" {
 		w.dial = c.Guard.DialContext
@@ -274,6 +277,9 @@ func (w *Webhook) appendHead(b []byte, r *broker.Request) []byte {
 	b = appendHeader(b, "aeg-metadata-version", metadata)
 	for _, own := range r.Attributes {
 		b = appendHeader(b, own.Name, own.Value)
+	}
+	if len(w.signers) > 0 {
+		b = appendSignature(b, w.signers, messageID(r), r.Body, time.Now())
 	}
 	if r.Replay != "" {
 		b = appendHeader(b, "carillon-replay", r.Replay)

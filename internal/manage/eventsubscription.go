@@ -20,6 +20,8 @@ type EventSubscription struct {
 	resource.Item[resource.EventSubscription]
 	ID    resource.ID // in the form the caller used
 	Topic string      // id of what raises the events, its provider in lower case
+
+	IssuedKey string // the signing key that the request made; it is shown this once
 }
 
 // source is what an event subscription hangs on.
@@ -216,6 +218,14 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	if err != nil {
 		return EventSubscription{}, err
 	}
+	keys, err := p.signingKeys(&es, wanted.Destination)
+	if err != nil {
+		return EventSubscription{}, err
+	}
+	issued, err := p.issuedKey(&es, es.Wanted().Destination, wanted.Destination, c.Destination)
+	if err != nil {
+		return EventSubscription{}, err
+	}
 	consented := false // to exactly this, some time before
 	if es.Active && es.State == resource.Succeeded && (!put || p.ValidateOnChangeOnly) {
 		before, err := p.openAttributes(&es, es.Destination)
@@ -226,7 +236,7 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	}
 	var waits *resource.Validation
 	if !consented {
-		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL, attributes); err != nil {
+		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL, attributes, keys); err != nil {
 			if exists {
 				p.noteRefusal(ctx, caller, old, err)
 			}
@@ -252,7 +262,9 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 		verb = "put"
 	}
 	p.changed(ctx, caller, verb, item.Value.ID(), slog.String("state", string(item.Value.State)))
-	return s.view(item, isNested(id)), nil
+	v := s.view(item, isNested(id))
+	v.IssuedKey = issued
+	return v, nil
 }
 
 // commit stores what a request made of an event subscription, unless its source or

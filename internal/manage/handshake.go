@@ -21,6 +21,7 @@ import (
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -38,15 +39,16 @@ const URLValidation = "Url validation"
 
 // ValidationRequest is what a handshake needs to know.
 type ValidationRequest struct {
-	URL           string       // the full endpoint URL; it may hold a secret
-	Name          string       // of the event subscription
-	TopicID       string       // full resource id of the source, its provider in lower case
-	Schema        event.Schema // the delivery schema; decides which handshake runs
-	Code          string       // what the endpoint has to send back
-	ValidationURL string       // where consent may be given later
-	Origin        string       // who asks, for the CloudEvents handshake
-	Rate          int          // requests per minute that are asked for, for the CloudEvents handshake
-	Headers       []Header     // static delivery attributes, which the handshake carries like a delivery
+	URL           string              // the full endpoint URL; it may hold a secret
+	Name          string              // of the event subscription
+	TopicID       string              // full resource id of the source, its provider in lower case
+	Schema        event.Schema        // the delivery schema; decides which handshake runs
+	Code          string              // what the endpoint has to send back
+	ValidationURL string              // where consent may be given later
+	Origin        string              // who asks, for the CloudEvents handshake
+	Rate          int                 // requests per minute that are asked for, for the CloudEvents handshake
+	Headers       []Header            // static delivery attributes, which the handshake carries like a delivery
+	Signing       []secret.SigningKey // that sign the validation event
 }
 
 // Header is a header of a request. Its value may be a secret.
@@ -92,7 +94,7 @@ type handshake struct {
 // consented, and otherwise the Validation that waits for the link. The link can be
 // opened from the beginning on, also while the endpoint has not answered yet;
 // whoever called shake calls finish once the Validation is stored or given up.
-func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string, attributes []Attribute) (*resource.Validation, error) {
+func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string, attributes []Attribute, keys []secret.SigningKey) (*resource.Validation, error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
 	token := base64.RawURLEncoding.EncodeToString(raw[:])
@@ -104,7 +106,7 @@ func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic
 		URL: url, Name: es.Name, TopicID: lowerProvider(topic), Schema: schema,
 		Code:          strings.ToUpper(uuid.NewString()),
 		ValidationURL: fmt.Sprintf("%s/eventsubscriptions/%s/validate?token=%s", p.PublicURL, es.UID, token),
-		Origin:        handshakeOrigin, Rate: handshakeRate, Headers: staticHeaders(attributes),
+		Origin:        handshakeOrigin, Rate: handshakeRate, Headers: staticHeaders(attributes), Signing: keys,
 	})
 	if err == nil && !result.Validated {
 		return &resource.Validation{TokenHash: hash, Expires: time.Now().UTC().Add(ManualWindow).Truncate(time.Millisecond), Message: result.Message}, nil

@@ -43,6 +43,7 @@ type DestinationChange struct {
 	PreferredBatchSizeInKilobytes *int
 
 	Attributes []AttributeChange // delivery attributes, all of them
+	Signing    *SigningChange    // nil leaves signatures as they are
 }
 
 // RetryPolicyChange is a retry policy as a request gives it.
@@ -80,6 +81,9 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 		endpoint = v.destination(c.Destination, base.Destination.Type, oldURL, p.CheckURL)
 		v.batch(c.Destination)
 		attributes = v.attributes(c.Destination.Attributes, keptSecrets(base.Destination, oldURL, endpoint))
+		v.signing(c.Destination.Signing, presentSigning(base.Destination), func(s *resource.Signing) (secret.SigningKey, error) {
+			return OpenSigningKey(p.Sealer, es, &s.Keys[0])
+		})
 	case put:
 		v.field("destination", "An event subscription needs a destination: send one with endpointType WebHook and properties.endpointUrl.")
 	}
@@ -116,6 +120,9 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 			SealedURL: sealed, BaseURL: secret.MaskURL(endpoint), Extra: c.Destination.Extra,
 		}}
 		if want.Destination.WebHook.DeliveryAttributes, err = p.sealAttributes(es, attributes); err != nil {
+			return want, "", err
+		}
+		if want.Destination.WebHook.Signing, err = p.signingOf(es, c.Destination.Signing, presentSigning(base.Destination)); err != nil {
 			return want, "", err
 		}
 		want.Destination.WebHook.MaxEventsPerBatch, want.Destination.WebHook.PreferredBatchSizeInKilobytes = c.Destination.batching()

@@ -124,6 +124,8 @@ type EventSubscription struct {
 
 	DeadLetter *DeadLetterDestination `json:"deadLetter,omitempty"` // nil = dead letters stay with the server
 
+	Paused time.Time `json:"paused,omitzero"` // since when nothing is attempted; zero = it is. Not a setting: only pause and resume change it
+
 	State      ProvisioningState `json:"state"`
 	Active     bool              `json:"active,omitempty"`     // events are matched and delivered by it: true from the first consent on, also while a change waits or after it failed
 	Pending    *Settings         `json:"pending,omitempty"`    // a change of an active one that waits for consent; the fields above stay in force
@@ -162,6 +164,7 @@ type WebHook struct {
 	MaxEventsPerBatch             int                 `json:"maxEventsPerBatch,omitempty"`             // 1 to 5000; above 1 turns output batching on
 	PreferredBatchSizeInKilobytes int                 `json:"preferredBatchSizeInKilobytes,omitempty"` // 1 to 1024; a size that batches aim at
 	DeliveryAttributes            []DeliveryAttribute `json:"deliveryAttributes,omitempty"`            // headers of one's own, at most MaxDeliveryAttributes
+	Signing                       *Signing            `json:"signing,omitempty"`                       // nil = deliveries are not signed
 	Extra                         json.RawMessage     `json:"extra,omitempty"`
 }
 

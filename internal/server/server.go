@@ -291,6 +291,15 @@ func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard 
 		}
 		c.Headers = append(c.Headers, manage.Header{Name: a.Name, Value: value})
 	}
+	if hook.Signing != nil {
+		for _, k := range hook.Signing.Keys {
+			key, err := manage.OpenSigningKey(sealer, es, &k)
+			if err != nil {
+				return c, err
+			}
+			c.Signers = append(c.Signers, destination.Signer{Key: key, Expires: k.Expires})
+		}
+	}
 	return c, nil
 }
 

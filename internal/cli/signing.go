@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+// signingFlags are the flags that say how deliveries to a webhook are signed; the
+// returned function gives what the API takes, nil when none was given.
+func signingFlags(cmd *cobra.Command) func() (map[string]any, error) {
+	version := cmd.Flags().String("signing", "", "Sign deliveries the way of Standard Webhooks: v1 (HMAC-SHA256), v1a (ed25519) or none. The key that is made is shown once.")
+	key := cmd.Flags().String("signing-key", "", "With --signing: the key to begin with, whsec_… or whsk_…; one is made by default.")
+	_ = cmd.RegisterFlagCompletionFunc("signing", cobra.FixedCompletions([]string{"v1", "v1a", "none"}, cobra.ShellCompDirectiveNoFileComp))
+	return func() (map[string]any, error) {
+		if *version == "" {
+			if *key != "" {
+				return nil, usagef(cmd, "--signing-key needs --signing. To replace a key use signing-key rotate.")
+			}
+			return nil, nil
+		}
+		word, err := oneOf(cmd, "signing", *version, "v1", "v1a", "none")
+		if err != nil {
+			return nil, err
+		}
+		signing := map[string]any{"version": word}
+		if *key != "" {
+			signing["key"] = *key
+		}
+		return signing, nil
+	}
+}
+
+// signingText writes the signing member of a webhook the way a table shows it.
+func signingText(signing map[string]any) string {
+	shown := plain(signing["version"])
+	if key := plain(signing["key"]); key != "" {
+		shown += ", key " + key
+	}
+	keys, _ := signing["keys"].([]any)
+	for _, k := range keys {
+		k, _ := k.(map[string]any)
+		if public := plain(k["publicKey"]); public != "" {
+			shown += ", public key " + public
+		}
+		if expires := plain(k["expires"]); expires != "" {
+			shown += ", until " + expires
+		}
+	}
+	return shown
+}
+
+func (a *app) signingKeyCommand(k kind) *cobra.Command {
+	return group("signing-key", "Keys that sign deliveries to a webhook", `  carillon event-subscription signing-key rotate --name failed-runs`, a.signingKeyRotate(k))
+}
+
+func (a *app) signingKeyRotate(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "rotate", Short: "Make a new signing key, beside the present one for a while", Example: `  carillon event-subscription signing-key rotate --name failed-runs
+  carillon event-subscription signing-key rotate --name failed-runs --overlap-hours 0   # the present key is known to others`}
+	hours := cmd.Flags().Int("overlap-hours", 24, "How long deliveries carry a signature of the present key, too; 0 to 720.")
+	key := cmd.Flags().String("signing-key", "", "The new key, whsec_… or whsk_…; one is made by default, and shown once.")
+	path := a.locator(cmd, k)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		p, err := path(args)
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		body := map[string]any{"overlapInHours": *hours}
+		if *key != "" {
+			body["key"] = *key
+		}
+		rotated, err := s.ask(cmd.Context(), http.MethodPost, p+"/rotateSigningKey", body, nil)
+		if err != nil {
+			return err
+		}
+		return a.show(view{columns: []column{{"Version", "version"}, {"Key", "key"}, {"Public key", "publicKey"}, {"Former key until", "previousKeyExpires"}}}, rotated)
+	}
+	return cmd
+}
