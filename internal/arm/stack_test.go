@@ -191,7 +191,7 @@ func newStack(t *testing.T) *stack {
 			}
 			return nil
 		},
-		PublicURL: "https://localhost:7443", Log: slog.New(slog.DiscardHandler),
+		PublicURL: "https://localhost:7443", Log: slog.New(slog.DiscardHandler), Messenger: messengerFunc(answerBusy),
 	})
 	if err := store.Load(context.Background()); err != nil {
 		t.Fatal(err)

@@ -297,6 +297,7 @@ func (b *Broker) Activate(ctx context.Context, es *resource.EventSubscription) e
 func (b *Broker) adopt(es *resource.EventSubscription, cfg *config, g generation) error {
 	s := newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
 	s.cfg.Store(cfg)
+	s.setPaused(!es.Paused.IsZero())
 	if r := b.recovery.subs[s.uid]; r != nil {
 		if err := s.adopt(r, time.Now()); err != nil {
 			return err
@@ -328,6 +329,7 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	if s == nil {
 		s = newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
 		s.cfg.Store(cfg)
+		s.setPaused(!es.Paused.IsZero())
 		s.addGeneration(g)
 		b.dispatcher.matching.set(s.topic, s.uid, g.matcher)
 		b.mu.Lock()
@@ -352,6 +354,7 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	old := s.cfg.Swap(cfg)
 	old.sender.Close()
 	b.exporter.changed(s.uid, cfg.deadLetter)
+	s.setPaused(!es.Paused.IsZero())
 	now := time.Now()
 	s.pump(now)
 	s.arm(now)
@@ -413,6 +416,7 @@ type Status struct {
 	Open              int       `json:"openDeliveries"`    // not settled
 	Waiting           int       `json:"waitingForRetry"`   // of them, with a due time
 	InFlight          int       `json:"inFlight"`          // attempts
+	Paused            bool      `json:"paused"`            // nothing is attempted
 	Lagging           bool      `json:"lagging"`           // further events are read from the log
 	LagPosition       string    `json:"lagPosition,omitempty"`
 	BreakerOpen       bool      `json:"breakerOpen"` // the destination rests
@@ -431,7 +435,7 @@ func (s *subscription) status() Status {
 	defer s.mu.Unlock()
 	st := Status{
 		EventSubscription: s.cfg.Load().id, Open: s.openN, Waiting: len(s.delayed), InFlight: len(s.flying),
-		Lagging: s.lag != 0, BreakerOpen: s.breaker.open(), BreakerUntil: s.breaker.until,
+		Paused: s.paused, Lagging: s.lag != 0, BreakerOpen: s.breaker.open(), BreakerUntil: s.breaker.until,
 		Matched: s.matched.Load(), Delivered: s.delivered.Load(), FailedAttempts: s.failed.Load(),
 		DeadLettered: s.deadLettered.Load(), Dropped: s.dropped.Load(),
 	}

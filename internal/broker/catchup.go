@@ -61,7 +61,7 @@ func (e *elevator) run(ctx context.Context) error {
 func (e *elevator) board() (aboard []*subscription, from engine.Position) {
 	for _, s := range e.b.all() {
 		s.mu.Lock()
-		if s.lag != 0 && !s.aboard && !s.deleted && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
+		if s.lag != 0 && !s.aboard && !s.deleted && !s.paused && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
 			s.aboard = true
 			aboard = append(aboard, s)
 			if from == 0 || s.lag < from {

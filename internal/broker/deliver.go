@@ -24,7 +24,7 @@ type attempt struct {
 
 // pump starts workers for what waits. The caller holds s.mu.
 func (s *subscription) pump(now time.Time) {
-	if s.deleted || s.draining {
+	if s.deleted || s.draining || s.paused {
 		return
 	}
 	if !s.breaker.admits(now) {
@@ -76,7 +76,7 @@ func (s *subscription) work() {
 // next takes what the next attempt sends off the queue, nil when nothing may be
 // sent now. The caller holds s.mu.
 func (s *subscription) next(now time.Time) *attempt {
-	if s.deleted || s.draining || !s.breaker.admits(now) {
+	if s.deleted || s.draining || s.paused || !s.breaker.admits(now) {
 		return nil
 	}
 	cfg := s.cfg.Load()
@@ -307,6 +307,10 @@ func (s *subscription) wake() {
 		}
 		i++
 	}
+	if s.paused { // what is due stays where it is
+		s.arm(now)
+		return
+	}
 	cfg := s.cfg.Load()
 	for len(s.delayed) > 0 && s.delayed[0].due <= now.UnixNano() {
 		d := heap.Pop(&s.delayed).(*delivery)
@@ -349,10 +353,10 @@ func (s *subscription) delay(d *delivery, due time.Time, cfg *config) {
 // arm sets the timer to the next time something is to be done. The caller holds
 // s.mu.
 func (s *subscription) arm(now time.Time) {
-	if len(s.delayed) > 0 {
+	if len(s.delayed) > 0 && !s.paused {
 		s.wakeBy(time.Unix(0, s.delayed[0].due))
 	}
-	if s.queue.len() > 0 && s.breaker.open() && !s.breaker.probing {
+	if s.queue.len() > 0 && !s.paused && s.breaker.open() && !s.breaker.probing {
 		s.wakeBy(s.breaker.until)
 		s.wakeBy(time.Unix(0, s.queue.at(0).published+int64(s.cfg.Load().policy.TimeToLive)))
 	}
@@ -387,7 +391,7 @@ func (s *subscription) signalRoom() {
 		default:
 		}
 	}
-	if s.lag != 0 && !s.aboard && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
+	if s.lag != 0 && !s.aboard && !s.paused && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
 		s.b.elevator.call()
 	}
 }

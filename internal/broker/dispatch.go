@@ -261,7 +261,7 @@ func (s *subscription) mayTake() bool { return s.hasRoom() && s.b.open.Load() < 
 // holds s.mu, which is free meanwhile.
 func (s *subscription) waitForRoom(ctx context.Context, patience *time.Duration) bool {
 	now := time.Now()
-	if *patience <= 0 || now.Sub(s.settled) > patienceFor {
+	if *patience <= 0 || s.paused || now.Sub(s.settled) > patienceFor {
 		return false
 	}
 	select { // a signal from an earlier wait says nothing now

@@ -88,13 +88,14 @@ type standing struct {
 	lagging      bool // the event subscription is read from the log, and not yet to there
 	handedOut    bool // the watermark has passed it
 	restsUntil   int64
+	paused       bool
 }
 
 // standing looks a position up among the open deliveries.
 func (s *subscription) standing(pos engine.Position) standing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := standing{lagging: s.lag != 0 && pos >= s.lag, handedOut: pos.Seq() <= s.b.journal.watermark()}
+	st := standing{paused: s.paused, lagging: s.lag != 0 && pos >= s.lag, handedOut: pos.Seq() <= s.b.journal.watermark()}
 	if s.breaker.open() {
 		st.restsUntil = s.breaker.until.UnixNano()
 	}
@@ -259,7 +260,9 @@ func storyOf(st standing, p *past, letter *Letter) Story {
 // tellOpen tells of an open delivery.
 func (story *Story) tellOpen(st standing) {
 	rest := ""
-	if st.restsUntil != 0 && st.state != inFlight && st.state != burying {
+	if st.paused && st.state != inFlight && st.state != burying {
+		rest = " The event subscription is paused: nothing is attempted, and nothing given up, until it is resumed."
+	} else if st.restsUntil != 0 && st.state != inFlight && st.state != burying {
 		story.RestsUntil = time.Unix(0, st.restsUntil).UTC()
 		rest = fmt.Sprintf(" The destination rests after failures, until %s.", story.RestsUntil.Format(time.RFC3339))
 	}
@@ -304,6 +307,8 @@ func withoutTrace(x *Explanation, st standing, tooEarly bool, expiration, publis
 		return StoryNotMatched, "Not delivered: the filter does not want the event."
 	case !expiration.IsZero() && !published.Before(expiration):
 		return StoryExpired, fmt.Sprintf("Not delivered: the event was logged after the event subscription's expiration, %s.", expiration.UTC().Format(time.RFC3339))
+	case st.lagging && st.paused:
+		return StoryNotHandedOut, "Not handed out yet: the event subscription is paused and will read the event from the log when it is resumed."
 	case st.lagging:
 		return StoryNotHandedOut, "Not handed out yet: the event subscription lags and will read the event from the log."
 	case !st.handedOut:

@@ -127,6 +127,7 @@ type subscription struct {
 	wakeAt   int64         // Unix nanoseconds the timer is set to, 0 = not set
 	deleted  bool
 	draining bool // no new attempts: the broker stops
+	paused   bool // no new attempts, by the event subscription's record; see setPaused
 
 	known       []engine.Position // recovered deliveries that matching will meet again, sorted
 	lag         engine.Position   // first position not handed out; 0 = live
@@ -153,8 +154,10 @@ func (s *subscription) live() bool { return s.lag == 0 }
 // one are told: each is worth more than a switch of goroutines.
 const roomAtOnce = 128
 
-// hasRoom reports whether n more deliveries may be handed out.
-func (s *subscription) hasRoom() bool { return s.queue.len() < maxReady && s.openN < maxOpen }
+// hasRoom reports whether one more delivery may be handed out.
+func (s *subscription) hasRoom() bool {
+	return s.queue.len() < maxReady && s.openN < maxOpen && !s.paused
+}
 
 // add takes a new delivery of an event of the log and puts it in the queue. The
 // journal has to be told by the caller. The caller holds s.mu.

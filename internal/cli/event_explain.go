@@ -134,7 +134,7 @@ func (a *app) eventIn(path string) (json.RawMessage, error) {
 	}
 	events := splitEvents(raw)
 	if len(events) != 1 {
-		return nil, fault.New(fault.Invalid, "", "One event is explained at a time, and %s holds %s: put it into a file of its own.", path, count(len(events), "event"))
+		return nil, fault.New(fault.Invalid, "", "One event is taken at a time, and %s holds %s: put it into a file of its own.", path, count(len(events), "event"))
 	}
 	var line tailed
 	if json.Unmarshal(events[0], &line) == nil && len(line.Event) > 0 && !line.PublishTime.IsZero() {

@@ -14,7 +14,7 @@ const eventSubscriptions = "/providers/Microsoft.EventGrid/eventSubscriptions"
 
 var eventSubscriptionView = view{
 	plural: "event subscriptions",
-	columns: []column{{"Name", "name"}, {"State", "properties.provisioningState"},
+	columns: []column{{"Name", "name"}, {"State", "properties.deliveryState|properties.provisioningState"},
 		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId"},
 		{"Event types", "properties.filter.includedEventTypes|=all"}},
 	detail: []column{
@@ -79,7 +79,7 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 		commands = append(commands, sub.Commands()...)
 	}
 	for _, cmd := range commands {
-		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|test-filter|signing-key rotate)")
+		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|test-filter|test|pause|resume|signing-key rotate)")
 		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
 	}
 	return group
@@ -112,6 +112,9 @@ func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Co
 		a.deleteCommand(k, `  carillon event-subscription delete --name failed-runs`),
 		a.signingKeyCommand(k),
 		a.eventSubscriptionTestFilter(k),
+		a.eventSubscriptionTest(k),
+		a.eventSubscriptionPause(k),
+		a.eventSubscriptionResume(k),
 	)
 	cmd.Aliases = []string{"es"}
 	return cmd

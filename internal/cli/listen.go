@@ -219,7 +219,7 @@ func validationCode(events []json.RawMessage) string {
 // deliveryHeaders are the headers of a delivery that are shown.
 // Source: spec/delivery.md section 2.1.
 var deliveryHeaders = []string{"Content-Type", "aeg-event-type", "aeg-subscription-name", "aeg-delivery-count", "aeg-data-version",
-	"aeg-metadata-version", "aeg-output-event-id", "WebHook-Request-Origin", "carillon-replay"}
+	"aeg-metadata-version", "aeg-output-event-id", "WebHook-Request-Origin", "carillon-replay", "carillon-test"}
 
 func (r *receiver) delivered(header http.Header, e json.RawMessage) {
 	shown := map[string]string{}
@@ -242,6 +242,12 @@ func (r *receiver) delivered(header http.Header, e json.RawMessage) {
 	}
 	if id := shown["carillon-replay"]; id != "" {
 		notes = append(notes, "replay of "+oneLine(id))
+	}
+	if shown["carillon-test"] != "" {
+		notes = append(notes, "test event")
+	}
+	if strings.EqualFold(shown["aeg-event-type"], "SubscriptionDeletion") {
+		notes = append(notes, "its event subscription is gone")
 	}
 	var b bytes.Buffer
 	printEvent(&b, r.paint, now, e, notes...)

@@ -1,0 +1,91 @@
+package arm
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/manage"
+)
+
+// More actions below the id of an event subscription, each with POST.
+const (
+	PausePath     = "/pause"         // no more delivery attempts until it is resumed
+	ResumePath    = "/resume"        // the way back
+	TestEventPath = "/sendTestEvent" // one event to the handler, outside the log
+)
+
+func pauseEventSubscription(a *api, r *request) (answer, error) {
+	v, err := a.Plane.PauseEventSubscription(r.ctx, r.caller, r.id, r.precondition())
+	return eventSubscriptionAnswer(http.StatusOK, v, err)
+}
+
+func resumeEventSubscription(a *api, r *request) (answer, error) {
+	v, err := a.Plane.ResumeEventSubscription(r.ctx, r.caller, r.id, r.precondition())
+	return eventSubscriptionAnswer(http.StatusOK, v, err)
+}
+
+// pausedBody is what a paused event subscription shows more, and PUT and PATCH do not
+// read: a tool that sends back what it got resumes nothing.
+type pausedBody struct {
+	DeliveryState string `json:"deliveryState"` // "Paused"
+	PausedTime    string `json:"pausedTime"`    // since when
+}
+
+func pausedOf(v manage.EventSubscription) *pausedBody {
+	if v.Value.Paused.IsZero() {
+		return nil
+	}
+	return &pausedBody{"Paused", armTime(v.Value.Paused)}
+}
+
+// testEventBody is the answer to sendTestEvent. This API is Carillon's own.
+type testEventBody struct {
+	EventSubscription string           `json:"eventSubscription"` // full resource id
+	Request           testRequestBody  `json:"request"`
+	Response          testResponseBody `json:"response"`
+}
+
+type testRequestBody struct {
+	Line    string          `json:"line"`
+	Headers []headerBody    `json:"headers"` // in the order sent; secrets are hidden
+	Body    json.RawMessage `json:"body"`
+}
+
+type headerBody struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+type testResponseBody struct {
+	Outcome   string  `json:"outcome"`
+	Status    int     `json:"status,omitempty"` // none when nothing was answered
+	Duration  float64 `json:"durationInMilliseconds"`
+	Detail    string  `json:"detail,omitempty"`
+	Delivered bool    `json:"delivered"`
+	WouldBe   string  `json:"wouldBe"` // what follows such an answer to a first attempt: Done, Retry or DeadLetter
+}
+
+// sendTestEvent sends one event to the handler: event, as it would be published, or a
+// sample of eventType.
+func sendTestEvent(a *api, r *request) (answer, error) {
+	f, err := r.readBody()
+	t := manage.TestEvent{EventType: f.str("eventType"), Event: f.raw("event")}
+	t.Invalid = f.verdict(err)
+	sent, err := a.Plane.SendTestEvent(r.ctx, r.caller, r.id, t)
+	if err != nil {
+		return answer{}, err
+	}
+	body := testEventBody{
+		EventSubscription: sent.EventSubscription.ID.String(),
+		Request:           testRequestBody{Line: sent.RequestLine, Headers: []headerBody{}, Body: sent.Body},
+		Response: testResponseBody{
+			Outcome: sent.Response.Outcome.String(), Status: sent.Response.Status, Detail: sent.Response.Detail,
+			Duration: float64(sent.Duration.Microseconds()) / 1000, Delivered: sent.Action == broker.Done, WouldBe: sent.Action.String(),
+		},
+	}
+	for _, h := range sent.Headers {
+		body.Request.Headers = append(body.Request.Headers, headerBody(h))
+	}
+	return ok(body), nil
+}

@@ -1,0 +1,30 @@
+package broker
+
+// setPaused stops attempts, or lets them go on.
+//
+// While it is paused an event subscription matches on: what is open stays open, and
+// what comes after it waits in the log, for which the event subscription lags. So a
+// pause costs no memory, and holds the log from the first event that waits in it.
+// Attempts in flight end as they do. Nothing is given up meanwhile, though times to
+// live go on: after the pause each delivery is attempted once more before its time
+// counts again. Resuming also ends the rest of a destination that failed before.
+// The caller holds s.mu, or is the only one who knows s, and pumps afterwards.
+func (s *subscription) setPaused(paused bool) {
+	was := s.paused
+	s.paused = paused
+	if paused || !was {
+		return
+	}
+	for _, list := range [2][]*delivery{s.order, s.replays} {
+		for _, d := range list {
+			d.tried = false
+		}
+	}
+	if s.breaker.open() {
+		s.breaker = breaker{}
+		s.b.journal.breakerMoved(s)
+	}
+	if s.lag != 0 {
+		s.b.elevator.call()
+	}
+}
