@@ -84,6 +84,7 @@ type Config struct {
 	NewSender  func(*resource.EventSubscription) (Sender, error)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil = no metrics
+	Wall       func() time.Time      // the wall clock; nil = the system's
 	Retention  time.Duration         // how long history is kept; 0 = 7 days
 	Window     int                   // bytes of frames kept in memory; 0 = 64 MiB
 	Grace      time.Duration         // how long a stop waits for attempts in flight; 0 = 5 s
@@ -98,6 +99,7 @@ type Broker struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
+	clock   *clock
 
 	startW    uint64 // watermark found at the start
 	startLast uint64 // last frame found at the start
@@ -148,7 +150,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		cfg.Logger.Warn("the delivery journal tells of more than the event log holds: that part is ignored", "log_end", last)
 	}
 	b := &Broker{
-		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), clock: newClock(cfg.Wall),
 		startW: recovery.w, recovery: recovery,
 		window: newWindow(cfg.Log, cfg.Window), subs: map[uint64]*subscription{},
 		queue: dispatchQueue{some: make(chan struct{}, 1)},
@@ -185,6 +187,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	g.Go(func() error { return b.exporter.run(running) })
 	g.Go(func() error { return b.replayer.run(running) })
 	g.Go(func() error { return (&retainer{b: b}).run(running) })
+	g.Go(func() error { return b.watchClock(running) })
 	b.elevator.call()
 	<-running.Done() // told to stop, or the journal cannot be written
 	b.drain()

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -150,9 +151,9 @@ func (s *subscription) size(d *delivery, cfg *config) int {
 // expired reports whether an event's time to live is over. One that was never
 // attempted since the process started gets its attempt all the same, unless the
 // destination is known to be down: a clock that jumped, or a long stop, must not
-// drop what was never tried.
+// drop what was never tried. Nothing expires while the clock rests after a jump.
 func (s *subscription) expired(d *delivery, cfg *config, now time.Time) bool {
-	return now.UnixNano() >= d.published+int64(cfg.policy.TimeToLive)
+	return s.b.clock.steady(now) >= s.b.clock.expiry(d.published, cfg.policy.TimeToLive)
 }
 
 var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
@@ -312,7 +313,7 @@ func (s *subscription) wake() {
 		return
 	}
 	cfg := s.cfg.Load()
-	for len(s.delayed) > 0 && s.delayed[0].due <= now.UnixNano() {
+	for len(s.delayed) > 0 && s.delayed[0].due <= s.b.clock.steady(now) {
 		d := heap.Pop(&s.delayed).(*delivery)
 		switch resting := s.breaker.open() && !s.breaker.admits(now); {
 		case s.expired(d, cfg, now) && (d.tried || resting):
@@ -343,22 +344,43 @@ func (s *subscription) wake() {
 // earlier. The caller holds s.mu.
 func (s *subscription) delay(d *delivery, due time.Time, cfg *config) {
 	d.state = delayed
-	d.due = due.UnixNano()
-	if expiry := d.published + int64(cfg.policy.TimeToLive); d.tried && expiry < d.due {
-		d.due = expiry
-	}
+	d.due = s.capped(d, s.b.clock.steady(due), cfg, s.b.clock.steady(time.Now()))
 	heap.Push(&s.delayed, d)
+}
+
+// capped is due, or when the time to live ends if that is earlier: then d is given
+// up, or gets its one attempt since the start. What is over already and still has
+// that attempt to come gets it within retrySpread. All times are steady.
+func (s *subscription) capped(d *delivery, due int64, cfg *config, now int64) int64 {
+	expiry := s.b.clock.expiry(d.published, cfg.policy.TimeToLive)
+	if expiry <= now {
+		expiry = now
+		if !d.tried {
+			expiry += int64(rand.N(retrySpread))
+		}
+	}
+	return min(due, expiry)
+}
+
+// capDelays caps everything that is delayed anew: the clock has changed. The caller
+// holds s.mu.
+func (s *subscription) capDelays(now time.Time) {
+	cfg, steady := s.cfg.Load(), s.b.clock.steady(now)
+	for _, d := range s.delayed {
+		d.due = s.capped(d, d.due, cfg, steady)
+	}
+	heap.Init(&s.delayed)
 }
 
 // arm sets the timer to the next time something is to be done. The caller holds
 // s.mu.
 func (s *subscription) arm(now time.Time) {
 	if len(s.delayed) > 0 && !s.paused {
-		s.wakeBy(time.Unix(0, s.delayed[0].due))
+		s.wakeBy(s.b.clock.at(s.delayed[0].due))
 	}
 	if s.queue.len() > 0 && !s.paused && s.breaker.open() && !s.breaker.probing {
 		s.wakeBy(s.breaker.until)
-		s.wakeBy(time.Unix(0, s.queue.at(0).published+int64(s.cfg.Load().policy.TimeToLive)))
+		s.wakeBy(s.b.clock.at(s.b.clock.expiry(s.queue.at(0).published, s.cfg.Load().policy.TimeToLive)))
 	}
 	for _, a := range s.flying {
 		if a.hold > answerTime {
@@ -370,10 +392,11 @@ func (s *subscription) arm(now time.Time) {
 
 // wakeBy makes the timer run at the latest at a time. The caller holds s.mu.
 func (s *subscription) wakeBy(at time.Time) {
-	if s.wakeAt != 0 && s.wakeAt <= at.UnixNano() || s.deleted || s.draining {
+	steady := s.b.clock.steady(at)
+	if s.wakeAt != 0 && s.wakeAt <= steady || s.deleted || s.draining {
 		return
 	}
-	s.wakeAt = at.UnixNano()
+	s.wakeAt = steady
 	d := max(time.Until(at), 0)
 	if s.timer == nil {
 		s.timer = time.AfterFunc(d, s.wake)

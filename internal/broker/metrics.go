@@ -14,7 +14,7 @@ type metrics struct {
 	publishLatency                                          prometheus.Histogram
 	failed, deadLettered, dropped                           *prometheus.CounterVec
 	written, writtenLate, writeFailed, evicted              prometheus.Counter // dead letters
-	attributesOmitted                                       prometheus.Counter
+	attributesOmitted, clockJumps                           prometheus.Counter
 	processing                                              prometheus.Histogram // of webhooks, the one kind of destination there is
 }
 
@@ -42,6 +42,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	ours := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
+	m.clockJumps = ours("carillon_clock_jumps_total", "Jumps of the wall clock by more than a minute.")
 	m.written = ours("carillon_dead_letters_written_total", "Dead letters written to the store of their event subscription.")
 	m.writtenLate = ours("carillon_dead_letters_written_late_total", "Those of them written more than 4 hours after they were given up: Azure would have dropped them.")
 	m.writeFailed = ours("carillon_dead_letter_write_failures_total", "Failed attempts to write dead letters to a store.")
@@ -55,7 +56,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}, []string{"destination"})
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	if r != nil {
-		r.MustRegister(m.written, m.writtenLate, m.writeFailed, m.evicted)
+		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
 		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.attributesOmitted)
 	}
 	return m

@@ -69,15 +69,17 @@ func (r *retainer) floor() uint64 {
 
 // purge lets frames below the floor go that are older than the retention time, or
 // that the quota has no room for.
-func (r *retainer) purge(ctx context.Context, floor uint64) error {
+func (r *retainer) purge(ctx context.Context, floor uint64) (err error) {
 	first, last := r.b.cfg.Log.Bounds()
 	floor = min(floor, last) // the last frame stays: it tells the next start where the log ends
 	if first >= floor {
 		return nil
 	}
-	below, err := r.firstYoungerThan(ctx, first, floor, time.Now().Add(-r.b.cfg.Retention))
-	if err != nil {
-		return err
+	below := first
+	if now := time.Now(); !r.b.clock.rests(now) {
+		if below, err = r.firstYoungerThan(ctx, first, floor, r.b.clock.now(now).Add(-r.b.cfg.Retention)); err != nil {
+			return err
+		}
 	}
 	usage := r.b.cfg.Log.Usage()
 	switch {

@@ -39,9 +39,9 @@ func TestRetention(t *testing.T) {
 		{"old and needed", 10, true, 2 * time.Hour, engine.SpaceAmple, 5},
 		{"young, and little room", 90, false, time.Minute, engine.SpaceAmple, 10},
 		{"needed, and little room", 90, true, time.Minute, engine.SpaceAmple, 5},
-		{"young, and a disk that runs short", 10, false, 1500 * time.Millisecond, engine.SpaceLow, 6},
+		{"young, and a disk that runs short", 10, false, time.Second, engine.SpaceLow, 6},
 		{"young, and a disk that stays short", 10, false, time.Minute, engine.SpaceLow, 10},
-		{"young, and a full disk", 10, false, 1500 * time.Millisecond, engine.SpaceOut, 10},
+		{"young, and a full disk", 10, false, time.Second, engine.SpaceOut, 10},
 		{"needed, and a full disk", 10, true, time.Minute, engine.SpaceOut, 5},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
@@ -56,6 +56,7 @@ func TestRetention(t *testing.T) {
 			}
 			p := startProcess(t, hold, map[string]Sender{"es0": stuck, "es1": &handler{t: t}},
 				testSubscription(0, filter.Filter{SubjectBeginsWith: "b"}), testSubscription(1, filter.Filter{}))
+			time.Sleep(retainEvery / 2) // the log is judged once a second, and not while it is filled
 			for i := range 10 {
 				publish(t, p.Broker, i, 1, []string{"a", "b"}[i/4%2])
 			}

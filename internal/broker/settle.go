@@ -68,7 +68,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 // apply carries out what the policy decides for one delivery. The caller holds
 // s.mu.
 func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time) {
-	decision := cfg.policy.Next(int(d.attempts), time.Unix(0, d.published), r, now, s.b.jitter())
+	decision := cfg.policy.Next(int(d.attempts), s.b.clock.published(d.published, now), r, now, s.b.jitter())
 	if r.Outcome == Aborted {
 		if d.aborts++; d.aborts >= maxAborts {
 			decision = Decision{Action: DeadLetter, Reason: ReasonAborted}

@@ -57,6 +57,10 @@ type Config struct {
 	Partition       func() int // home of a new topic in the log; nil for partition 0
 	Log             *slog.Logger
 
+	// ClockRests reports whether the wall clock jumped lately, so that no event
+	// subscription expires; nil for never.
+	ClockRests func() bool
+
 	// ValidateOnChangeOnly leaves out the handshake of a PUT that changes nothing the
 	// endpoint consented to. Azure validates on each PUT.
 	ValidateOnChangeOnly bool

@@ -62,7 +62,7 @@ func (p *Plane) sweep(ctx context.Context, now time.Time) time.Duration {
 		if v := es.Validation; v != nil && !v.Accepted && due(v.Expires) {
 			p.lapse(ctx, key, now)
 		}
-		if !es.Expiration.IsZero() && due(es.Expiration) && !p.retire(ctx, key, now) {
+		if !es.Expiration.IsZero() && due(es.Expiration) && (p.ClockRests != nil && p.ClockRests() || !p.retire(ctx, key, now)) {
 			rest = min(rest, sweepAgain)
 		}
 	}
