@@ -430,6 +430,7 @@ type Status struct {
 	DeadLettered      uint64    `json:"deadLetteredEvents"`
 	Dropped           uint64    `json:"droppedEvents"`
 
+	Warning         *Warning      `json:"lastWarning,omitempty"`     // since the process started
 	DeadLetterStore *StoreTrouble `json:"deadLetterStore,omitempty"` // while the dead letters of the event subscription cannot be written
 }
 
@@ -440,7 +441,7 @@ func (s *subscription) status() Status {
 		EventSubscription: s.cfg.Load().id, Open: s.openN, Waiting: len(s.delayed), InFlight: len(s.flying),
 		Paused: s.paused, Lagging: s.lag != 0, BreakerOpen: s.breaker.open(), BreakerUntil: s.breaker.until,
 		Matched: s.matched.Load(), Delivered: s.delivered.Load(), FailedAttempts: s.failed.Load(),
-		DeadLettered: s.deadLettered.Load(), Dropped: s.dropped.Load(),
+		DeadLettered: s.deadLettered.Load(), Dropped: s.dropped.Load(), Warning: s.lastWarning,
 	}
 	if st.Lagging {
 		st.LagPosition = s.lag.String()

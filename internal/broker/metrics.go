@@ -12,7 +12,7 @@ import (
 type metrics struct {
 	published, publishFailed, unmatched, matched, delivered prometheus.Counter
 	publishLatency                                          prometheus.Histogram
-	failed, deadLettered, dropped                           *prometheus.CounterVec
+	failed, deadLettered, dropped, warnings                 *prometheus.CounterVec
 	written, writtenLate, writeFailed, evicted              prometheus.Counter // dead letters
 	attributesOmitted, clockJumps                           prometheus.Counter
 	processing                                              prometheus.Histogram // of webhooks, the one kind of destination there is
@@ -47,6 +47,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.writtenLate = ours("carillon_dead_letters_written_late_total", "Those of them written more than 4 hours after they were given up: Azure would have dropped them.")
 	m.writeFailed = ours("carillon_dead_letter_write_failures_total", "Failed attempts to write dead letters to a store.")
 	m.evicted = ours("carillon_dead_letters_evicted_total", "Dead letters removed because all of them passed their quota.")
+	m.warnings = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "carillon_delivery_warnings_total", Help: "Warnings that events of an event subscription were dead-lettered or dropped: the first, and at most one in 10 minutes.",
+	}, []string{"kind"})
 	m.attributesOmitted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "carillon_delivery_attributes_omitted_total", Help: "Dynamic delivery attributes left out of a request, because the event has no such field or it is unfit for a header.",
 	})
@@ -57,7 +60,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	if r != nil {
 		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
-		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.attributesOmitted)
+		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.attributesOmitted)
 	}
 	return m
 }

@@ -144,6 +144,7 @@ func (s *subscription) buried(d *delivery, reason Reason) {
 	}
 	s.deadLettered.Add(1)
 	s.b.metrics.deadLettered.WithLabelValues(string(reason)).Inc()
+	s.warn(WarnDeadLettered, string(reason), 1)
 }
 
 // failureLogRate is how many failed attempts of one event subscription are logged

@@ -139,6 +139,9 @@ type subscription struct {
 	generations atomic.Pointer[[]generation] // by from; an immutable snapshot
 	statedAt    uint64                       // journal message of the last whole statement
 	failures    failureLog
+
+	deadLetterWarned, dropWarned warned
+	lastWarning                  *Warning
 }
 
 func newSubscription(b *Broker, uid, topic uint64) *subscription {

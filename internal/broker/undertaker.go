@@ -196,9 +196,7 @@ func (u *undertaker) store(ctx context.Context, d *delivery, reason Reason) erro
 			return err
 		}
 		u.b.log.Error("event dropped: it cannot be read any more", telemetry.DeliveryID, d.id(), telemetry.Error, err)
-		s.dropped.Add(1)
-		u.b.metrics.dropped.WithLabelValues("Unreadable").Inc()
-		s.buried(d, reason)
+		s.drop(d, dropUnreadable)
 		return nil
 	}
 	if d.replay {
@@ -250,6 +248,7 @@ func (u *undertaker) evict(ctx context.Context) error {
 	over += quota / quotaTolerance
 	var below uint64
 	removed, unwritten := 0, 0
+	of := map[uint64]int{}
 	for entry, err := range u.b.cfg.DeadLetters.Since(ctx, "", 0) {
 		if err != nil {
 			return err
@@ -260,8 +259,11 @@ func (u *undertaker) evict(ctx context.Context) error {
 		over -= entrySize(entry)
 		below = entry.Seq + 1
 		removed++
-		if uid, _, err := parseLetterID(idOfKey(entry.Key)); err == nil && u.b.exporter.owes(uid, entry.Seq) {
-			unwritten++
+		if uid, _, err := parseLetterID(idOfKey(entry.Key)); err == nil {
+			of[uid]++
+			if u.b.exporter.owes(uid, entry.Seq) {
+				unwritten++
+			}
 		}
 	}
 	if below == 0 {
@@ -271,6 +273,11 @@ func (u *undertaker) evict(ctx context.Context) error {
 		return err
 	}
 	u.b.metrics.evicted.Add(float64(removed))
+	for uid, n := range of {
+		if s := u.b.lookup(uid); s != nil {
+			s.evicted(n)
+		}
+	}
 	u.b.log.Warn("dead letters are above their quota: the oldest are removed", "removed", removed,
 		"not_written_to_their_store", unwritten, "quota", quota)
 	return nil
