@@ -28,6 +28,7 @@ const Version = "2026-11-01"
 // group, a subscription.
 const (
 	PrincipalsPath     = "/providers/Carillon.Identity/principals"     // POST …/{objectId}/resetSecret
+	ReplaysPath        = "/providers/Carillon.Delivery/replays"        // of the log, below an event subscription
 	DeadLettersPath    = "/providers/Carillon.Delivery/deadLetters"    // POST …/replay
 	LiveEventsPath     = "/providers/Carillon.Delivery/events"         // one JSON object a line, until the reader leaves
 	DeliveryStatusPath = "/providers/Carillon.Delivery/deliveryStatus" // of every event subscription at or below the scope

@@ -317,6 +317,8 @@ var routes = map[string]map[string]methods{
 		auth + "roledefinitions/*":                          {http.MethodGet: getRole},
 		deliver + "deadletters":                             {http.MethodGet: listDeadLetters},
 		deliver + "deadletters/*":                           {http.MethodGet: getDeadLetter, http.MethodPost: replayDeadLetters, http.MethodDelete: deleteDeadLetter},
+		deliver + "replays":                                 {http.MethodGet: listReplays, http.MethodPost: createReplay},
+		deliver + "replays/*":                               {http.MethodGet: getReplay, http.MethodDelete: cancelReplay},
 		deliver + "events":                                  {http.MethodGet: tailEvents},
 		deliver + "deliverystatus":                          {http.MethodGet: listDeliveryStatus},
 		deliver + "deliverystatus/*":                        {http.MethodGet: getDeliveryStatus},

@@ -51,6 +51,14 @@ type LogReplay struct {
 	Missed   uint64        `json:"missed"`   // frames that were purged before
 }
 
+// Progress is how much of the range is done, 0 to 1.
+func (j *LogReplay) Progress() float64 {
+	if j.State == ReplayDone || j.End <= j.Begin {
+		return 1
+	}
+	return min(float64(engine.Position(j.Next).Seq()-j.Begin)/float64(j.End-j.Begin), 1)
+}
+
 // ReplayState is where a replay of the log stands.
 type ReplayState string
 

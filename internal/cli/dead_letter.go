@@ -2,9 +2,12 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,14 +22,14 @@ var deadLetterView = view{
 	columns: []column{{"Id", "id"}, {"Event type", "event.eventType|event.type"}, {"Reason", "deadLetterReason"},
 		{"Attempts", "deliveryAttempts"}, {"Last outcome", "lastDeliveryOutcome"}, {"Last attempt", "lastDeliveryAttemptTime"}},
 	detail: []column{{"Event subscription", "eventSubscription"}, {"Published", "publishTime"}, {"Subject", "event.subject"},
-		{"Event id", "event.id"}, {"Data", "event.data"}},
+		{"Given up", "deadLetterTime"}, {"Event id", "event.id"}, {"Data", "event.data"}},
 }
 
 func (a *app) deadLetterCommand() *cobra.Command {
 	cmd := group("deadletter", "Dead letters: events that could not be delivered, kept until they are replayed",
 		`  carillon deadletter list
   carillon deadletter replay --event-subscription failed-runs`,
-		a.deadLetterList(), a.deadLetterShow(), a.deadLetterReplay())
+		a.deadLetterList(), a.deadLetterShow(), a.deadLetterReplay(), a.deadLetterDelete())
 	cmd.Aliases = []string{"dead-letter"}
 	return cmd
 }
@@ -76,10 +79,15 @@ func (a *app) deadLetterList() *cobra.Command {
   carillon deadletter list --source-resource-id "$(carillon topic show orders -o json | jq -r .id)"`}
 	cmd.Use, cmd.Args = "list", noArguments
 	cmd.Short = "List dead letters"
-	cmd.Long = "List dead letters: all that you may read, or those of one source or one event\nsubscription."
+	cmd.Long = "List dead letters in the order they were given up: all that you may read, or those of\none source or one event subscription, or those that fit what else is given."
 	_, path := a.deadLetterScope(cmd)
+	filter := a.deadLetterFilter(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		base, err := path()
+		if err != nil {
+			return err
+		}
+		query, err := filter()
 		if err != nil {
 			return err
 		}
@@ -89,7 +97,7 @@ func (a *app) deadLetterList() *cobra.Command {
 		}
 		var letters []json.RawMessage
 		err = a.anywhere(cmd, base, func(base string) (err error) {
-			letters, err = s.all(cmd.Context(), base+arm.DeadLettersPath, pageSize())
+			letters, err = s.all(cmd.Context(), base+arm.DeadLettersPath, query)
 			return err
 		})
 		if err != nil {
@@ -130,15 +138,109 @@ func (a *app) deadLetterShow() *cobra.Command {
 	return cmd
 }
 
+// deadLetterFilter adds the flags that say which dead letters are meant; the query
+// asks the API for them.
+func (a *app) deadLetterFilter(cmd *cobra.Command) func() (url.Values, error) {
+	f := cmd.Flags()
+	for _, flag := range letterFlags {
+		f.String(flag.name, "", flag.usage)
+	}
+	return func() (url.Values, error) {
+		query := pageSize()
+		for _, flag := range letterFlags {
+			value := f.Lookup(flag.name).Value.String()
+			if value == "" {
+				continue
+			}
+			if flag.time {
+				at, err := instant(cmd, flag.name, value)
+				if err != nil {
+					return nil, err
+				}
+				value = at
+			}
+			query.Set(flag.parameter, value)
+		}
+		return query, nil
+	}
+}
+
+var letterFlags = []struct {
+	name, parameter, usage string
+	time                   bool
+}{
+	{"reason", "reason", "Only those given up for a reason, such as MaxDeliveryAttemptsExceeded.", false},
+	{"outcome", "outcome", "Only those whose last attempt ended so, such as TimedOut.", false},
+	{"event-type", "eventType", "Only those of an event type.", false},
+	{"subject-begins-with", "subjectBeginsWith", "Only those whose subject begins so.", false},
+	{"from", "from", "Only those given up at this time or later.", true},
+	{"to", "to", "Only those given up before this time.", true},
+}
+
+// filtered reports whether a flag says which dead letters are meant.
+func filtered(cmd *cobra.Command) bool {
+	for _, flag := range letterFlags {
+		if cmd.Flags().Changed(flag.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// chosenLetters returns the ids that the arguments name, or those of all dead
+// letters that fit the flags, and the path that they are reached at.
+func (a *app) chosenLetters(cmd *cobra.Command, s *remote, args []string, base string, query url.Values) (ids []string, at string, err error) {
+	if len(args) > 0 {
+		return args, base, nil
+	}
+	err = a.anywhere(cmd, base, func(base string) error {
+		at, ids = base, nil
+		for letter, err := range s.List(cmd.Context(), base+arm.DeadLettersPath, query) {
+			if err != nil {
+				return err
+			}
+			ids = append(ids, text(letter, "id"))
+		}
+		return nil
+	})
+	return ids, at, err
+}
+
+// chooseLetters checks that a command says which dead letters it is about.
+func chooseLetters(cmd *cobra.Command, args []string, name string) error {
+	all := name != "" || cmd.Flags().Changed("source-resource-id") || filtered(cmd)
+	if len(args) > 0 && (name != "" || filtered(cmd)) || len(args) == 0 && !all {
+		return usagef(cmd, "Which ones? Give ids, or --event-subscription for all of one, or flags that say which.")
+	}
+	for _, id := range args {
+		if err := segment(cmd, "dead letter", id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (a *app) deadLetterReplay() *cobra.Command {
-	cmd := &cobra.Command{Use: "replay [ID…]", Short: "Deliver dead letters again", Args: cobra.ArbitraryArgs, Example: `  carillon deadletter replay ID
-  carillon deadletter replay --event-subscription failed-runs`}
+	cmd := &cobra.Command{Use: "replay [ID…]", Short: "Deliver dead letters again", Args: cobra.ArbitraryArgs,
+		Long: "Deliver dead letters again, each as a new delivery with the id, etag and sequencer that\nthe event always had. A dead letter goes when its replay is delivered; it stays when that\nfails again. Name them by id, or by flags: all that fit are replayed.\n\nInterrupted, it leaves the rest as they are: the same command goes on with them.",
+		Example: `  carillon deadletter replay ID
+  carillon deadletter replay --event-subscription failed-runs
+  carillon deadletter replay --event-subscription failed-runs --outcome TimedOut --from 2026-03-01 --rate 50`}
 	name, path := a.deadLetterScope(cmd)
+	filter := a.deadLetterFilter(cmd)
+	rate := cmd.Flags().Float64("rate", 0, "Most dead letters a second; as fast as the handler takes them by default.")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if (len(args) == 0) == (*name == "") {
-			return usagef(cmd, "Which ones? Give ids, or --event-subscription for all of one.")
+		if err := chooseLetters(cmd, args, *name); err != nil {
+			return err
+		}
+		if *rate < 0 || cmd.Flags().Changed("rate") && *rate == 0 {
+			return usagef(cmd, "--rate %v is no rate: give how many a second, more than 0.", *rate)
 		}
 		base, err := path()
+		if err != nil {
+			return err
+		}
+		query, err := filter()
 		if err != nil {
 			return err
 		}
@@ -146,26 +248,156 @@ func (a *app) deadLetterReplay() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		body := map[string]any{}
-		if len(args) > 0 {
-			body["ids"] = args
-		}
-		replayed, err := a.byID(cmd, base, func(base string) (json.RawMessage, error) {
-			return s.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", body, nil)
-		})
+		ids, base, err := a.chosenLetters(cmd, s, args, base, query)
 		if err != nil {
 			return err
 		}
-		if err := a.show(view{columns: []column{{"Replayed", "replayed"}}}, replayed); err != nil {
+		if len(args) == 0 && len(ids) == 0 {
+			fmt.Fprintln(a.stderr, "No dead letters.")
+		}
+		out, err := a.replayLetters(cmd, s, base, ids, *rate)
+		if err != nil {
 			return err
 		}
-		failed, _ := member(replayed, "failed").([]any)
-		for _, entry := range failed {
-			f, _ := entry.(map[string]any)
-			fmt.Fprintf(a.stderr, "error: dead letter %s: %s\n", plain(f["id"]), plain(f["message"]))
+		raw, err := encodeJSON(out)
+		if err != nil {
+			return err
 		}
-		if len(failed) > 0 {
+		if err := a.show(view{columns: []column{{"Replayed", "replayed"}}}, raw); err != nil {
+			return err
+		}
+		for _, f := range out.Failed {
+			fmt.Fprintf(a.stderr, "error: dead letter %s: %s\n", oneLine(f.ID), oneLine(f.Message))
+		}
+		if len(out.Failed) > 0 {
 			return errQuiet
+		}
+		return nil
+	}
+	return cmd
+}
+
+// replayedLetters is what the API answers to a replay.
+type replayedLetters struct {
+	Replayed int              `json:"replayed"`
+	Failed   []replayedFailed `json:"failed,omitempty"`
+}
+
+type replayedFailed struct {
+	ID      string `json:"id"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+const (
+	replayChunk = 100             // ids of one request
+	replayWait  = 2 * time.Second // while an event subscription has as many open deliveries as it may
+	replayTries = 10              // of a letter that is just being stored
+)
+
+// replayLetters replays letters chunk by chunk. Those that the event subscription
+// has no room for yet are asked for again.
+func (a *app) replayLetters(cmd *cobra.Command, s *remote, base string, ids []string, rate float64) (out replayedLetters, err error) {
+	bar := a.progress("Replaying")
+	defer bar.end()
+	chunk := replayChunk
+	if rate > 0 {
+		chunk = int(min(max(rate/4, 1), replayChunk))
+	}
+	total, busy := len(ids), map[string]int{}
+	next := time.Now()
+	for len(ids) > 0 {
+		if err := rest(cmd.Context(), max(time.Until(next), 0)); err != nil {
+			return out, err
+		}
+		now := ids[:min(chunk, len(ids))]
+		ids = ids[len(now):]
+		if rate > 0 {
+			next = laterTime(next, time.Now()).Add(time.Duration(float64(len(now)) / rate * float64(time.Second)))
+		}
+		var got replayedLetters
+		err := a.anywhere(cmd, base, func(base string) error {
+			raw, err := s.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", map[string]any{"ids": now}, nil)
+			if err != nil {
+				return err
+			}
+			return json.Unmarshal(raw, &got)
+		})
+		f, refused := errors.AsType[*fault.Error](err)
+		if refused && len(now) > 0 && waits(f.Code) { // all of them
+			for _, id := range now {
+				got.Failed = append(got.Failed, replayedFailed{id, f.Code, f.Message})
+			}
+		} else if err != nil {
+			return out, err
+		}
+		out.Replayed += got.Replayed
+		for _, failed := range got.Failed {
+			if busy[failed.ID]++; failed.Code == "TooManyOpenDeliveries" || waits(failed.Code) && busy[failed.ID] < replayTries {
+				ids = append(ids, failed.ID)
+				next = laterTime(next, time.Now().Add(replayWait))
+				continue
+			}
+			out.Failed = append(out.Failed, failed)
+		}
+		bar.show(float64(out.Replayed+len(out.Failed))/float64(total), uint64(out.Replayed))
+	}
+	return out, nil
+}
+
+// waits reports whether a replay can succeed in a moment.
+func waits(code string) bool {
+	return code == "TooManyOpenDeliveries" || code == "DeadLetterInProgress"
+}
+
+func laterTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func (a *app) deadLetterDelete() *cobra.Command {
+	cmd := &cobra.Command{Use: "delete [ID…]", Short: "Remove dead letters for good", Args: cobra.ArbitraryArgs,
+		Long: "Remove dead letters for good: by id, or all that fit the flags. What was written to the\nstore of the event subscription stays there.",
+		Example: `  carillon deadletter delete ID
+  carillon deadletter delete --event-subscription failed-runs --to 2026-03-01`}
+	name, path := a.deadLetterScope(cmd)
+	filter := a.deadLetterFilter(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := chooseLetters(cmd, args, *name); err != nil {
+			return err
+		}
+		base, err := path()
+		if err != nil {
+			return err
+		}
+		query, err := filter()
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		ids, base, err := a.chosenLetters(cmd, s, args, base, query)
+		if err != nil {
+			return err
+		}
+		bar := a.progress("Removing")
+		defer bar.end()
+		for i, id := range ids {
+			_, err := a.byID(cmd, base, func(base string) (json.RawMessage, error) {
+				return s.ask(cmd.Context(), http.MethodDelete, base+arm.DeadLettersPath+"/"+id, nil, nil)
+			})
+			if err != nil {
+				return err
+			}
+			bar.show(float64(i+1)/float64(len(ids)), uint64(i+1))
+		}
+		bar.end()
+		if a.output != "json" {
+			fmt.Fprintf(a.stdout, "Removed %s.\n", count(len(ids), "dead letter"))
 		}
 		return nil
 	}

@@ -29,6 +29,7 @@ var eventSubscriptionView = view{
 		{"Delivery schema", "properties.eventDeliverySchema"},
 		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
 		{"Time-to-live, minutes", "properties.retryPolicy.eventTimeToLiveInMinutes"},
+		{"Dead letters", "properties.deadLetterDestination.properties|properties.deadLetterWithResourceIdentity.deadLetterDestination.properties|=kept by the server"},
 		{"Expires", "properties.expirationTimeUtc"},
 		{"Id", "id"},
 	},

@@ -22,6 +22,7 @@ func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	attempts := f.Int("max-delivery-attempts", 0, "Most delivery attempts of one event, 1 to 30.")
 	life := f.Int("event-ttl", 0, "Minutes after which an event is no longer tried, 1 to 1440.")
 	expiration := f.String("expiration-date", "", "When the event subscription ends: a date, or RFC 3339.")
+	letters := deadLetterFlags(cmd)
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
 	attributes, signing := attributeFlag(cmd), signingFlags(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
@@ -78,6 +79,9 @@ func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 				return err
 			}
 			properties["expirationTimeUtc"] = at
+		}
+		if err := letters(properties); err != nil {
+			return err
 		}
 		if labels.given() {
 			properties["labels"] = labels.list()

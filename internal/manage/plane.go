@@ -46,6 +46,7 @@ type Config struct {
 	Handshaker Handshaker
 	Activator  Activator
 	EventLog   EventLog             // optional: without it no event is explained
+	Replayer   Replayer             // optional: without it nothing of the log is replayed
 	Facts      Facts                // optional
 	CheckURL   func(*url.URL) error // what the operator lets destinations be; its error is shown to the caller
 	// CheckDeadLetter tells why dead letters could not be written to a destination; its

@@ -204,7 +204,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	})
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, Sealer: sealer, Handshaker: destination.NewHandshaker(guard),
-		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckDeadLetter: letters.Check,
+		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckDeadLetter: letters.Check,
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 		Messenger: destination.NewMessenger(func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
