@@ -84,10 +84,13 @@ type Config struct {
 	NewSender  func(*resource.EventSubscription) (Sender, error)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil = no metrics
-	Wall       func() time.Time      // the wall clock; nil = the system's
-	Retention  time.Duration         // how long history is kept; 0 = 7 days
-	Window     int                   // bytes of frames kept in memory; 0 = 64 MiB
-	Grace      time.Duration         // how long a stop waits for attempts in flight; 0 = 5 s
+
+	MetricsEventSubscriptions int // how many event subscriptions have series of their own
+
+	Wall      func() time.Time // the wall clock; nil = the system's
+	Retention time.Duration    // how long history is kept; 0 = 7 days
+	Window    int              // bytes of frames kept in memory; 0 = 64 MiB
+	Grace     time.Duration    // how long a stop waits for attempts in flight; 0 = 5 s
 
 	DeadLetterQuota int64         // bytes of dead letters kept, the oldest go; 0 = no limit
 	DeadLetterDelay time.Duration // how long dead letters are gathered before they are written to their store; 0 = 2 s

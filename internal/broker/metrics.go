@@ -15,7 +15,8 @@ type metrics struct {
 	failed, deadLettered, dropped, warnings                 *prometheus.CounterVec
 	written, writtenLate, writeFailed, evicted              prometheus.Counter // dead letters
 	attributesOmitted, clockJumps                           prometheus.Counter
-	processing                                              prometheus.Histogram // of webhooks, the one kind of destination there is
+	failedBy                                                [len(outcomeNames)]prometheus.Counter // of failed, bound
+	processing                                              prometheus.Histogram                  // of webhooks, the one kind of destination there is
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -50,6 +51,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.warnings = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "carillon_delivery_warnings_total", Help: "Warnings that events of an event subscription were dead-lettered or dropped: the first, and at most one in 10 minutes.",
 	}, []string{"kind"})
+	m.begin()
 	m.attributesOmitted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "carillon_delivery_attributes_omitted_total", Help: "Dynamic delivery attributes left out of a request, because the event has no such field or it is unfit for a header.",
 	})
@@ -65,15 +67,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-// maxSeries is how many event subscriptions have series of their own.
-const maxSeries = 1000
-
-// collector shows the figures of up to maxSeries event subscriptions, and what the
-// whole node has open.
+// collector shows the figures of the chosen event subscriptions, and what the whole
+// node has open.
 type collector struct {
-	b                                                           *Broker
-	open, matched, delivered, failed, deadLettered, openBy, lag *prometheus.Desc
-	unmatchedBytes                                              *prometheus.Desc
+	b                                                                    *Broker
+	chosen                                                               chosen
+	open, matched, delivered, failed, deadLettered, dropped, openBy, lag *prometheus.Desc
+	unmatchedBytes                                                       *prometheus.Desc
 }
 
 func newCollector(b *Broker) *collector {
@@ -83,6 +83,7 @@ func newCollector(b *Broker) *collector {
 	}
 	return &collector{
 		b:              b,
+		chosen:         chosen{most: b.cfg.MetricsEventSubscriptions},
 		open:           desc("carillon_open_deliveries", "Deliveries that are not settled.", nil),
 		unmatchedBytes: desc("carillon_dispatch_backlog_bytes", "Bytes of committed frames that are not matched yet.", nil),
 		openBy:         desc("carillon_event_subscription_open_deliveries", "Deliveries that are not settled, by event subscription.", labels),
@@ -91,12 +92,13 @@ func newCollector(b *Broker) *collector {
 		delivered:      desc("carillon_event_subscription_delivered_events_total", "Events delivered, by event subscription.", labels),
 		failed:         desc("carillon_event_subscription_failed_attempts_total", "Events whose attempt failed, by event subscription.", labels),
 		deadLettered:   desc("carillon_event_subscription_dead_lettered_events_total", "Events dead-lettered, by event subscription.", labels),
+		dropped:        desc("carillon_event_subscription_dropped_events_total", "Events dropped without a dead letter, by event subscription.", labels),
 	}
 }
 
 // Describe sends the descriptions.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.open, c.unmatchedBytes, c.openBy, c.lag, c.matched, c.delivered, c.failed, c.deadLettered} {
+	for _, d := range []*prometheus.Desc{c.open, c.unmatchedBytes, c.openBy, c.lag, c.matched, c.delivered, c.failed, c.deadLettered, c.dropped} {
 		ch <- d
 	}
 }
@@ -108,10 +110,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.open, float64(c.b.open.Load()))
 	gauge(c.unmatchedBytes, float64(c.b.queue.bytes.Load()))
-	for i, s := range c.b.all() {
-		if i == maxSeries {
-			return
-		}
+	for _, s := range c.chosen.of(c.b.all()) {
 		st := s.status()
 		lagging := 0.0
 		if st.Lagging {
@@ -120,7 +119,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.openBy, float64(st.Open), st.EventSubscription)
 		gauge(c.lag, lagging, st.EventSubscription)
 		for d, v := range map[*prometheus.Desc]uint64{
-			c.matched: st.Matched, c.delivered: st.Delivered, c.failed: st.FailedAttempts, c.deadLettered: st.DeadLettered,
+			c.matched: st.Matched, c.delivered: st.Delivered, c.failed: st.FailedAttempts, c.deadLettered: st.DeadLettered, c.dropped: st.Dropped,
 		} {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), st.EventSubscription)
 		}

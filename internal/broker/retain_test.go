@@ -80,7 +80,7 @@ func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		hold := newStore().open(-1)
-		hold.tune = func(c *Config) { c.Registerer = registry }
+		hold.tune = func(c *Config) { c.Registerer, c.MetricsEventSubscriptions = registry, 3 }
 		bad, stuck := &handler{t: t, answer: always(answerBad)}, newExactlyOnce()
 		p := startProcess(t, hold, map[string]Sender{"es0": &handler{t: t}, "es1": bad, "es2": stuck}, testSubscription(0, filter.Filter{SubjectBeginsWith: "a"}),
 			testSubscription(1, filter.Filter{SubjectBeginsWith: "a"}), testSubscription(2, filter.Filter{SubjectBeginsWith: "b"}))

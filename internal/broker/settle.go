@@ -88,12 +88,12 @@ func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time
 		s.close(d)
 	case Retry:
 		s.failed.Add(1)
-		s.b.metrics.failed.WithLabelValues(r.Outcome.String()).Inc()
+		s.b.metrics.attemptFailed(r.Outcome)
 		s.delay(d, decision.Due, cfg)
 		s.b.journal.dirtied(d)
 	case DeadLetter:
 		s.failed.Add(1)
-		s.b.metrics.failed.WithLabelValues(r.Outcome.String()).Inc()
+		s.b.metrics.attemptFailed(r.Outcome)
 		s.bury(d, decision.Reason)
 	}
 }

@@ -40,6 +40,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "Take plain http from other machines, too: tokens and keys can be read on the way.")
 	rule := f.String("workspace-rule", string(cfg.WorkspaceRule), "Who may change event subscriptions of a workspace: its contributors and owners (strict), or whoever has the action (actions).")
 	f.BoolVar(&cfg.RevalidateOnEveryPut, "revalidate-on-every-put", cfg.RevalidateOnEveryPut, "Ask a webhook for consent on each PUT of an event subscription, as Azure does; false asks only when it concerns the webhook.")
+	f.IntVar(&cfg.MetricsEventSubscriptions, "metrics-event-subscriptions", cfg.MetricsEventSubscriptions, "How many event subscriptions have series of their own in /metrics; the API has the figures of all.")
 	level := f.String("log-level", "info", "Least level of records in the log: debug, info, warn or error.")
 	_ = cmd.RegisterFlagCompletionFunc("durability", cobra.FixedCompletions(durabilities, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("workspace-rule", cobra.FixedCompletions(workspaceRules, cobra.ShellCompDirectiveNoFileComp))

@@ -37,6 +37,8 @@ type Config struct {
 	DeadLetterQuota int64         // bytes of dead letters that are kept, the oldest go; 0 = a tenth of the log's quota
 	DeadLetterDelay time.Duration // how long dead letters are gathered before they are written to their store; default 2 s, Azure takes about 5 min
 
+	MetricsEventSubscriptions int // how many event subscriptions have series of their own in /metrics; default 1,000
+
 	LogLevel  slog.Level // least level that is logged; default Info
 	LogOutput io.Writer  // where the log goes; default standard error, set by the command
 }
@@ -46,6 +48,7 @@ func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7443", Durability: engine.DurabilityDisk, Memory: 256 << 20,
 		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true, DeadLetterDelay: 2 * time.Second,
+		MetricsEventSubscriptions: 1000,
 	}
 }
 
@@ -81,6 +84,9 @@ func (c *Config) Validate() error {
 			problems = append(problems, fmt.Errorf("--dead-letter-root %s is not a directory: make it first", c.DeadLetterRoot))
 		}
 	}
+	if c.MetricsEventSubscriptions < 0 {
+		problems = append(problems, fmt.Errorf("--metrics-event-subscriptions %d is negative", c.MetricsEventSubscriptions))
+	}
 	if c.DeadLetterQuota < 0 {
 		problems = append(problems, fmt.Errorf("--dead-letter-quota %d is negative", c.DeadLetterQuota))
 	}
@@ -100,6 +106,7 @@ func (c Config) LogValue() slog.Value {
 		slog.String("durability", string(c.Durability)), slog.Int64("log_quota", c.LogQuota), slog.Int64("memory", c.Memory),
 		slog.Duration("retention", c.Retention), slog.Any("allow_destination", c.AllowDestination),
 		slog.String("connections", c.Connections), slog.String("dead_letter_root", c.DeadLetterRoot),
+		slog.Int("metrics_event_subscriptions", c.MetricsEventSubscriptions),
 		slog.Int64("dead_letter_quota", c.DeadLetterQuota), slog.Duration("dead_letter_delay", c.DeadLetterDelay),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
 		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut),

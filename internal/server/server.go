@@ -192,7 +192,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	s.broker, err = broker.New(ctx, broker.Config{
 		Log: partition, Journal: partition.Journal(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
 		DeadLetterStore: letters, DeadLetterDelay: s.cfg.DeadLetterDelay, DeadLetterQuota: cmp.Or(s.cfg.DeadLetterQuota, partition.Usage().Quota/deadLetterPart),
-		Logger: s.log, Registerer: s.registry, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4),
+		Logger: s.log, Registerer: s.registry, MetricsEventSubscriptions: s.cfg.MetricsEventSubscriptions, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4),
 		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, sealer, guard) },
 	})
 	if err != nil {
