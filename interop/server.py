@@ -52,6 +52,13 @@ class Server:
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
 
+    def status(self, scope: str) -> list:
+        """How the deliveries of the event subscriptions at a scope stand."""
+        answer = requests.get(f"{self.url}{scope}/providers/Carillon.Delivery/deliveryStatus", params={"api-version": OURS}, verify=self.ca, timeout=30,
+                              headers={"Authorization": f"Bearer {self.token}"})
+        assert answer.ok, f"{answer.status_code} {answer.text}"
+        return answer.json()["value"]
+
     def command(self, *arguments: str):
         """Runs a client command and returns its output as parsed JSON."""
         env = {**os.environ, "CARILLON_URL": self.url, "CARILLON_TOKEN": self.token, "CARILLON_CA": self.ca}
@@ -63,7 +70,8 @@ class Server:
 class OwnServer(Server):
     """A server process of a test's own, on a data directory that outlives it."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *flags):
+        self._flags = flags
         self._data = str(directory / "data")
         self._log = open(directory / "log", "ab")
         self._listen = "127.0.0.1:0"
@@ -72,7 +80,7 @@ class OwnServer(Server):
     def start(self) -> None:
         """Starts the server, on the port of the last time, and waits until it is ready."""
         self._process = subprocess.Popen(
-            [os.environ["CARILLON_BINARY"], "serve", "--data", self._data, "--listen", self._listen],
+            [os.environ["CARILLON_BINARY"], "serve", "--data", self._data, "--listen", self._listen, *self._flags],
             stdout=subprocess.PIPE, stderr=self._log, text=True)
         line = self._process.stdout.readline()
         assert line.startswith("ready url="), f"the server said {line!r}, not that it is ready"

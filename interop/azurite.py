@@ -1,0 +1,69 @@
+"""Azurite, the storage account of this machine: the npm package that interop/run
+installs, on a free loopback port, started and stopped by the tests."""
+
+import os
+import socket
+import subprocess
+import time
+
+from azure.storage.blob import BlobServiceClient
+
+ACCOUNT = "devstoreaccount1"
+# The development key that Azurite documents; it opens nothing else.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Azurite:
+    """A storage account whose blobs outlive a stop."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._log = open(directory / "azurite.log", "ab")
+        self.port = free_port()
+        self._process = None
+        self.start()
+
+    @property
+    def connection(self) -> str:
+        return f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint=http://127.0.0.1:{self.port}/{ACCOUNT};"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            ["node", os.path.join(os.environ["CARILLON_NODE_MODULES"], "azurite", "dist", "src", "blob", "main.js"),
+             "--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--location", str(self._directory / "blobs"), "--skipApiVersionCheck", "--disableTelemetry"],
+            stdout=self._log, stderr=self._log)
+        for _ in range(300):
+            assert self._process.poll() is None, "Azurite ended at its start"
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise AssertionError("Azurite does not answer")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+        self._log.close()
+
+    def service(self) -> BlobServiceClient:
+        return BlobServiceClient.from_connection_string(self.connection, retry_total=0)
+
+    def blobs(self, container: str) -> dict:
+        """Every blob of a container by name: its content and its content type."""
+        with self.service() as service, service.get_container_client(container) as client:
+            out = {}
+            for item in client.list_blobs():
+                blob = client.download_blob(item.name)
+                out[item.name] = (blob.readall(), blob.properties.content_settings.content_type)
+            return out
