@@ -32,6 +32,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f.Var((*size)(&cfg.LogQuota), "log-quota", "Most that events waiting for handlers may take; 10GiB or a fifth of the free disk by default, the smaller.")
 	f.Var((*size)(&cfg.Memory), "memory", "Memory for events on their way.")
 	f.DurationVar(&cfg.Retention, "retention", cfg.Retention, "How long delivered events are kept.")
+	f.StringVar(&cfg.DestinationCA, "destination-ca", "", "PEM file of certificate authorities that webhooks may be signed by, beside the system's.")
 	f.StringArrayVar(&cfg.AllowDestination, "allow-destination", nil, "Network (CIDR) or host suffix that events may be sent to although it is private; may be repeated.")
 	f.StringVar(&cfg.Connections, "connections", "", "File with the connection strings of Azure resources that event subscriptions name, mode 0600.")
 	f.StringVar(&cfg.DeadLetterRoot, "dead-letter-root", "", "Directory below which event subscriptions may have their dead letters written.")

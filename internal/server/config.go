@@ -27,6 +27,7 @@ type Config struct {
 	Retention  time.Duration     // how long delivered events are kept; default 7 days
 
 	AllowDestination []string             // networks (CIDR) and host suffixes that events may be sent to though they are private
+	DestinationCA    string               // PEM file of certificate authorities that destinations may be signed by, beside the system's; default none
 	InsecureHTTP     bool                 // serve plain http to peers that are not on this machine
 	WorkspaceRule    access.WorkspaceRule // who may change event subscriptions of a workspace; default strict
 
@@ -105,6 +106,7 @@ func (c Config) LogValue() slog.Value {
 		slog.String("data", c.Data), slog.String("listen", c.Listen), slog.String("public_url", c.PublicURL),
 		slog.String("durability", string(c.Durability)), slog.Int64("log_quota", c.LogQuota), slog.Int64("memory", c.Memory),
 		slog.Duration("retention", c.Retention), slog.Any("allow_destination", c.AllowDestination),
+		slog.String("destination_ca", c.DestinationCA),
 		slog.String("connections", c.Connections), slog.String("dead_letter_root", c.DeadLetterRoot),
 		slog.Int("metrics_event_subscriptions", c.MetricsEventSubscriptions),
 		slog.Int64("dead_letter_quota", c.DeadLetterQuota), slog.Duration("dead_letter_delay", c.DeadLetterDelay),

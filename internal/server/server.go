@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -253,10 +254,31 @@ func (s *server) guard(local net.IP) (*egress.Guard, error) {
 	if err != nil {
 		return nil, err
 	}
+	roots, err := destinationRoots(s.cfg.DestinationCA)
+	if err != nil {
+		return nil, err
+	}
 	return egress.New(egress.Options{
-		AllowLoopback: local.IsLoopback(), Allow: networks, AllowHosts: hosts,
+		RootCAs: roots, AllowLoopback: local.IsLoopback(), Allow: networks, AllowHosts: hosts,
 		Own: func() []netip.AddrPort { return []netip.AddrPort{s.listener.Addr().(*net.TCPAddr).AddrPort()} },
 	}), nil
+}
+
+// destinationRoots returns the authorities that destinations may be signed by, nil for
+// the system's.
+func destinationRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil //nolint:nilnil // nil is a pool: the system's
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read --destination-ca: %w", err)
+	}
+	roots, err := egress.Roots(pem)
+	if err != nil {
+		return nil, fmt.Errorf("read --destination-ca %s: %w", path, err)
+	}
+	return roots, nil
 }
 
 // newSender makes the sender of an event subscription's destination.
