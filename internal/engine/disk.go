@@ -72,8 +72,11 @@ type diskWatch struct {
 	log     *slog.Logger
 	refused atomic.Pointer[error] // what a publisher is told, nil = go on
 	state   atomic.Uint32         // a Space
-	free    atomic.Int64
-	failing bool // the last reading failed; the watch's goroutine only
+	free    atomic.Int64          // bytes, as last read
+
+	// The watch's goroutine alone uses what follows.
+	marks   diskMarks // for the volume as last read
+	failing bool      // the last reading failed
 }
 
 // newDiskWatch takes the first reading. It gives the reserve up at once where the
@@ -92,7 +95,9 @@ func newDiskWatch(o Options) (*diskWatch, error) {
 			return nil, err
 		}
 	}
-	w.judge(total, free)
+	if w.judge(total, free); w.space() != SpaceAmple {
+		w.tell(SpaceAmple)
+	}
 	return w, nil
 }
 
@@ -122,12 +127,28 @@ func (w *diskWatch) look() (back bool) {
 		return false
 	}
 	w.failing = false
-	return w.judge(total, free)
+	was := w.space()
+	if w.judge(total, free); w.space() != was {
+		w.tell(was)
+	}
+	return was != SpaceAmple && w.space() == SpaceAmple
 }
 
-func (w *diskWatch) judge(total, free int64) (back bool) {
+// tell logs that the state changed.
+func (w *diskWatch) tell(was Space) {
+	say := w.log.Info
+	if w.space() > was {
+		say = w.log.Error
+	}
+	say("disk space changed", "dir", w.dir, "space", w.space().String(), "free", w.free.Load(),
+		"refuses_below", w.marks.low, "resumes_at", w.marks.resume, "reserve", w.marks.reserve)
+}
+
+// judge moves the state on.
+func (w *diskWatch) judge(total, free int64) {
 	w.free.Store(free)
 	marks, was := marksOf(total), w.space()
+	w.marks = marks
 	is := marks.next(was, free)
 	if is != was && is == SpaceOut {
 		if err := os.Remove(w.path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -149,15 +170,6 @@ func (w *diskWatch) judge(total, free int64) (back bool) {
 		w.refused.Store(&err)
 	}
 	w.state.Store(uint32(is))
-	if is != was {
-		say := w.log.Info
-		if is > was {
-			say = w.log.Error
-		}
-		say("disk space changed", "dir", w.dir, "space", is.String(), "free", free,
-			"refuses_below", marks.low, "resumes_at", marks.resume, "reserve", marks.reserve)
-	}
-	return is == SpaceAmple && was != SpaceAmple
 }
 
 // makeReserve makes a file that holds its whole size on the disk. What is left of
