@@ -72,6 +72,9 @@ func (ps *probes) end(key string) {
 // an earlier process left Transitioning. It returns after its last goroutine.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.resume(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // told to stop before it began
+		}
 		return err
 	}
 	var group sync.WaitGroup
