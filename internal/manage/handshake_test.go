@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -484,6 +485,29 @@ func TestExpiry(t *testing.T) {
 			t.Errorf("broker saw: %s", got)
 		}
 		f.get(t, workspaceID+extension+"stays")
+	})
+}
+
+func TestExpiryRestsWithTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		var rests atomic.Bool
+		rests.Store(true)
+		f.ClockRests = rests.Load
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		go func() { _ = f.Run(ctx) }()
+		at := workspaceID + extension + "es1"
+		c := hook(hookURL)
+		c.Expiration = text(time.Now().Add(time.Hour).Format(time.RFC3339))
+		f.put(t, at, c)
+		time.Sleep(time.Hour + 10*time.Minute)
+		f.get(t, at)
+		rests.Store(false)
+		time.Sleep(sweepAgain + time.Second)
+		if _, err := f.EventSubscription(ctx, f.owner, id(at)); !fault.Is(err, fault.NotFound) {
+			t.Errorf("after the rest: %v", err)
+		}
 	})
 }
 
