@@ -22,7 +22,10 @@ func (m *metrics) begin() {
 			m.deadLettered.WithLabelValues(string(r))
 		}
 	}
-	m.dropped.WithLabelValues("Unreadable")
+	m.dropped.WithLabelValues(dropUnreadable)
+	for _, k := range []WarningKind{WarnDeadLettered, WarnDropped} {
+		m.warnings.WithLabelValues(string(k))
+	}
 }
 
 // attemptFailed counts an event whose attempt had an outcome.

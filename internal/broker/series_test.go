@@ -102,7 +102,8 @@ func TestCountersExistFromTheStart(t *testing.T) {
 			"eventgrid_publish_fail_total":         {""},
 			"eventgrid_unmatched_events_total":     {""},
 			"eventgrid_delivery_success_total":     {""},
-			"eventgrid_dropped_events_total":       {"Unreadable"},
+			"eventgrid_dropped_events_total":       {dropUnreadable},
+			"carillon_delivery_warnings_total":     {string(WarnDeadLettered), string(WarnDropped)},
 			"carillon_clock_jumps_total":           {""},
 			"eventgrid_dead_lettered_events_total": {string(ReasonMaxAttempts), string(ReasonTimeToLive), string(ReasonBadRequest), string(ReasonTooLarge), string(ReasonAborted)},
 			"eventgrid_delivery_attempt_fail_total": {
