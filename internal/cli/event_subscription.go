@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/fault"
 )
 
 const eventSubscriptions = "/providers/Microsoft.EventGrid/eventSubscriptions"
@@ -22,6 +24,8 @@ var eventSubscriptionView = view{
 		{"Destination", "properties.destination.endpointType"},
 		{"Subject begins with", "properties.filter.subjectBeginsWith"},
 		{"Subject ends with", "properties.filter.subjectEndsWith"},
+		{"Subject case counts", "properties.filter.isSubjectCaseSensitive"},
+		{"Looks inside arrays", "properties.filter.enableAdvancedFilteringOnArrays"},
 		{"Advanced filters", "properties.filter.advancedFilters"},
 		{"Delivery attributes", "properties.destination.properties.deliveryAttributeMappings"},
 		{"Signatures", "?properties.destination.properties.signing"},
@@ -180,7 +184,8 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 		if len(changes) == 0 && policy == nil && !partial {
 			return body, nil, nil
 		}
-		present, err := s.get(cmd.Context(), path)
+		var present json.RawMessage
+		read, err := s.Do(cmd.Context(), http.MethodGet, path, nil, nil, &present, nil)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -195,7 +200,7 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 			there["properties"] = over(decoded(present, "properties.destination.properties"), to["properties"].(map[string]any))
 			body["destination"] = there
 		}
-		return body, nil, nil
+		return body, ifMatch(read.Get("ETag")), nil // what was read is what is changed
 	})
 }
 
@@ -211,7 +216,8 @@ func over(present, changes map[string]any) map[string]any {
 }
 
 // changeHandshake is changeCommand for a change during which the server asks the
-// endpoint whether it wants the events.
+// endpoint whether it wants the events. A PATCH that met another change is made
+// again of what is there now, a few times.
 func (a *app) changeHandshake(k kind, cmd *cobra.Command, method string,
 	body func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error),
 ) *cobra.Command {
@@ -220,7 +226,11 @@ func (a *app) changeHandshake(k kind, cmd *cobra.Command, method string,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		done := a.waiting("Waiting for the endpoint to answer the validation handshake")
 		defer done()
-		return run(cmd, args)
+		err := run(cmd, args)
+		for again := 0; again < 5 && method == http.MethodPatch && (fault.Is(err, fault.PreconditionFailed) || fault.Is(err, fault.Conflict)); again++ {
+			err = run(cmd, args)
+		}
+		return err
 	}
 	return cmd
 }
