@@ -27,7 +27,7 @@ type ParseOptions struct {
 	Target     string   // JSON path of the filter, e.g. "properties.filter": put before the targets of problems
 	EventTypes []string // the only event types that the topic raises; nil = it may raise any
 
-	// Distinct refuses an operand that its advanced filter already holds, and an
+	// Strict refuses an operand that its advanced filter already holds, and an
 	// advanced filter that is there already: each costs one of the 25 places, says
 	// nothing, and is in practice a slip of the pen for another value or key. It is for
 	// requests; what is stored already is read without.
@@ -41,7 +41,7 @@ type ParseOptions struct {
 	// It also refuses members that a filter does not have. Elsewhere unknown members are
 	// passed over, as Azure does; a filter in which one was mistyped would let every
 	// event through.
-	Distinct bool
+	Strict bool
 }
 
 // Parse reads a filter in the management API's form. Member names compare
@@ -53,7 +53,7 @@ func Parse(raw []byte, o ParseOptions) (Filter, error) {
 	if raw = bytes.Trim(raw, " \t\r\n"); len(raw) == 0 || string(raw) == "null" {
 		return Filter{}, nil
 	}
-	p := parser{target: o.Target, distinct: o.Distinct}
+	p := parser{target: o.Target, strict: o.Strict}
 	if err := event.Check(raw); err != nil {
 		p.refuse("", "is not JSON: %v.", err)
 		return Filter{}, fault.Join(p.problems...)
@@ -82,7 +82,7 @@ func Parse(raw []byte, o ParseOptions) (Filter, error) {
 // inside the filter; a nil value is absent and gives the zero result.
 type parser struct {
 	target   string
-	distinct bool
+	strict   bool
 	problems []*fault.Error
 	values   int // operands seen in all conditions
 }
@@ -112,7 +112,7 @@ func (p *parser) members(object []byte, path string, names ...string) [][]byte {
 		key := string(event.AppendUnquoted(nil, c.Key))
 		i := slices.IndexFunc(names, func(name string) bool { return strings.EqualFold(name, key) })
 		switch {
-		case i < 0 && p.distinct:
+		case i < 0 && p.strict:
 			p.refuse(join(path, shorten(key)), "is not known here: use %s.", strings.Join(names, ", "))
 		case i < 0:
 		case seen[i]:
@@ -214,7 +214,7 @@ func (p *parser) conditions(raw []byte, path string) []Condition {
 			c := p.condition(element, at)
 			if len(p.problems) > before {
 				c = Condition{} // it holds a place, and is the same as none
-			} else if first := slices.IndexFunc(out, c.same); p.distinct && first >= 0 {
+			} else if first := slices.IndexFunc(out, c.same); p.strict && first >= 0 {
 				p.refuse(at, "is the same advanced filter as %s[%d]: leave one of them out.", path, first)
 			}
 			out = append(out, c)
@@ -328,7 +328,7 @@ func (p *parser) valueList(raw []byte, path string, c *Condition) {
 	if n == 0 && len(p.problems) == before {
 		p.refuse(path, "is empty: %s needs at least one value.", c.Operator)
 	}
-	if len(p.problems) == before && p.distinct {
+	if len(p.problems) == before && p.strict {
 		p.repeats(c, path)
 	}
 	p.count(n, path)

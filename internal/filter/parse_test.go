@@ -254,7 +254,7 @@ func TestParseBoundsItsAnswer(t *testing.T) {
 	}
 }
 
-func TestParseDistinct(t *testing.T) {
+func TestParseStrict(t *testing.T) {
 	tests := []struct {
 		name, conditions string
 		want             []string // target, message, …; none: accepted
@@ -288,7 +288,7 @@ func TestParseDistinct(t *testing.T) {
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			raw := []byte(`{"advancedFilters":[` + c.conditions + `]}`)
-			_, err := Parse(raw, ParseOptions{Distinct: true})
+			_, err := Parse(raw, ParseOptions{Strict: true})
 			switch {
 			case c.want == nil && err != nil:
 				t.Errorf("refused: %v", err)
@@ -329,7 +329,7 @@ func TestParseEventTypes(t *testing.T) {
 // TestParseMistypedMember: a filter in which a member is mistyped would let every
 // event through.
 func TestParseMistypedMember(t *testing.T) {
-	_, err := Parse([]byte(`{"advancedfilters":[],"subjectBegins":"a","Include\u0064Events":[]}`), ParseOptions{Target: "properties.filter", Distinct: true})
+	_, err := Parse([]byte(`{"advancedfilters":[],"subjectBegins":"a","Include\u0064Events":[]}`), ParseOptions{Target: "properties.filter", Strict: true})
 	const known = "use includedEventTypes, subjectBeginsWith, subjectEndsWith, isSubjectCaseSensitive, enableAdvancedFilteringOnArrays, advancedFilters."
 	want := []string{
 		"properties.filter.subjectBegins", "subjectBegins is not known here: " + known,

@@ -264,7 +264,7 @@ func (v *checker) destination(d *DestinationChange, oldType, oldURL string, allo
 }
 
 func (v *checker) filter(raw json.RawMessage, s source) filter.Filter {
-	o := filter.ParseOptions{Target: v.target + "filter", Distinct: true}
+	o := filter.ParseOptions{Target: v.target + "filter", Strict: true}
 	if s.topicType == resource.TopicTypeWorkspace {
 		o.EventTypes = mlevent.Types()
 	}
