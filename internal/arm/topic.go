@@ -22,7 +22,8 @@ type topicProperties struct {
 	ProvisioningState          string `json:"provisioningState"`
 	Endpoint                   string `json:"endpoint"`
 	InputSchema                string `json:"inputSchema"`
-	InputSchemaMapping         any    `json:"inputSchemaMapping"` // null but for custom input
+	InputSchemaMapping         any    `json:"inputSchemaMapping"`                          // null but for custom input
+	DuplicateWindow            int    `json:"duplicateDetectionWindowInMinutes,omitempty"` // ours
 	MetricResourceID           string `json:"metricResourceId"`
 	PublicNetworkAccess        string `json:"publicNetworkAccess"`
 	InboundIPRules             any    `json:"inboundIpRules"`
@@ -55,6 +56,7 @@ func (a *api) topicBody(t resource.Item[resource.Topic]) topicBody {
 			Endpoint:                   a.PublicURL + "/topics/" + t.Value.ID.Name() + "/api/events",
 			InputSchema:                t.Value.InputSchema.String(),
 			InputSchemaMapping:         mappingBodyOf(t.Value.Mapping),
+			DuplicateWindow:            t.Value.DuplicateWindow,
 			MetricResourceID:           guid(t.Value.UID),
 			PublicNetworkAccess:        "Enabled",
 			DataResidencyBoundary:      properties.or("dataResidencyBoundary", "WithinGeopair"),
@@ -75,6 +77,7 @@ func (r *request) topicChange() manage.TopicChange {
 	p := f.sub("properties")
 	c.InputSchema = p.str("inputSchema")
 	c.Mapping = mappingOf(p)
+	c.DuplicateWindow = p.integer("duplicateDetectionWindowInMinutes")
 	if access := p.str("publicNetworkAccess"); access != "" && !strings.EqualFold(access, "Enabled") {
 		p.refuse("publicNetworkAccess", "The value '%.40s' of publicNetworkAccess is not supported: this server limits no topic to a network. Leave it out or use Enabled.", access)
 	}

@@ -119,6 +119,10 @@ type Broker struct {
 	tails      tails
 	open       atomic.Int64 // deliveries that are not settled, of all event subscriptions
 
+	onceMu sync.Mutex
+	once   map[resource.UID]*knownIDs // of topics that leave out duplicates
+	known  atomic.Int64               // ids that they remember
+
 	attempts     context.Context // of every attempt; ends when a stop has waited long enough
 	stopAttempts context.CancelFunc
 	workers      sync.WaitGroup

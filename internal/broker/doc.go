@@ -12,7 +12,7 @@
 //
 // Beside the walk: catchup.go brings lagging event subscriptions up again,
 // journal.go writes and reads the delivery journal, policy.go and breaker.go
-// decide without touching clock, disk or socket, pause.go stops attempts, warning.go tells the operator, retain.go keeps history and
+// decide without touching clock, disk or socket, pause.go stops attempts, warning.go tells the operator, once.go leaves out duplicates, retain.go keeps history and
 // purges it, clock.go keeps a wall clock that jumps from expiring anything, deadletter.go keeps and replays what could not be delivered,
 // undertaker.go stores it, export.go writes it to the stores of event subscriptions
 // that have one, again.go replays the log.
@@ -39,7 +39,7 @@
 // generations. One flusher writes the journal. One elevator reads for everybody
 // that lags. Workers, at most the event subscription's concurrency, exist only
 // while it has something to send. Locks, in the order they may be taken:
-// Broker.mu, subscription.mu, journal.mu; the dispatch queue's lock and the frame
+// Broker.mu, subscription.mu, journal.mu; Broker.onceMu, knownIDs.mu; the dispatch queue's lock and the frame
 // window's are leaves.
 //
 // The package does not know what a fact means, how a destination is spoken to, or

@@ -10,6 +10,8 @@ import (
 // subscription they are fields of its state; see collector.
 // Source: spec/delivery.md section 8.1.
 type metrics struct {
+	duplicates, forgotten prometheus.Counter // of topics that leave out duplicates
+
 	published, publishFailed, unmatched, matched, delivered prometheus.Counter
 	publishLatency                                          prometheus.Histogram
 	failed, deadLettered, dropped, warnings                 *prometheus.CounterVec
@@ -48,6 +50,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.writtenLate = ours("carillon_dead_letters_written_late_total", "Those of them written more than 4 hours after they were given up: Azure would have dropped them.")
 	m.writeFailed = ours("carillon_dead_letter_write_failures_total", "Failed attempts to write dead letters to a store.")
 	m.evicted = ours("carillon_dead_letters_evicted_total", "Dead letters removed because all of them passed their quota.")
+	m.duplicates = ours("carillon_publish_duplicates_total", "Events that were acknowledged and not stored again: their topic took them within its window.")
+	m.forgotten = ours("carillon_publish_ids_forgotten_total", "Ids that a topic forgot before its window was over, for there were too many.")
 	m.warnings = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "carillon_delivery_warnings_total", Help: "Warnings that events of an event subscription were dead-lettered or dropped: the first, and at most one in 10 minutes.",
 	}, []string{"kind"})
@@ -62,7 +66,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	if r != nil {
 		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
-		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.attributesOmitted)
+		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.duplicates, m.forgotten, m.attributesOmitted)
 	}
 	return m
 }

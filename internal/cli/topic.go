@@ -14,7 +14,7 @@ func (a *app) topicKind() kind {
 			plural: "topics",
 			columns: []column{{"Name", "name"}, {"Input schema", "properties.inputSchema"}, {"State", "properties.provisioningState"},
 				{"Endpoint", "properties.endpoint"}},
-			detail: []column{{"Input mapping", "properties.inputSchemaMapping"}, {"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
+			detail: []column{{"Input mapping", "properties.inputSchemaMapping"}, {"Duplicates left out, minutes", "?properties.duplicateDetectionWindowInMinutes"}, {"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
 		},
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			name := nameFlag(cmd, "topic")
@@ -61,6 +61,7 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 	location := cmd.Flags().StringP("location", "l", "", "Location; the resource group's by default.")
 	schema := cmd.Flags().String("input-schema", "EventGridSchema", "Envelope of the events published to it: EventGridSchema, CloudEventSchemaV1_0 or CustomEventSchema.")
 	mapping := mappingFlags(cmd)
+	window := windowFlag(cmd)
 	tags := tagsFlag(cmd)
 	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, _ string) (any, http.Header, error) {
 		word, err := oneOf(cmd, "input-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomEventSchema")
@@ -77,6 +78,9 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 		if err := mapping(word, properties); err != nil {
 			return nil, nil, err
 		}
+		if cmd.Flag(windowName).Changed {
+			properties["duplicateDetectionWindowInMinutes"] = *window
+		}
 		body := map[string]any{"location": at, "properties": properties}
 		if tags.given() {
 			body["tags"] = tags.pairs()
@@ -86,14 +90,29 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 }
 
 func (a *app) topicUpdate(k kind) *cobra.Command {
-	cmd := &cobra.Command{Use: "update", Short: "Replace the tags of a topic", Example: `  carillon topic update orders --tags team=growth stage=test`}
+	cmd := &cobra.Command{Use: "update", Short: "Replace the tags of a topic, or change its settings", Example: `  carillon topic update orders --tags team=growth stage=test
+  carillon topic update orders --duplicate-detection-window 10`}
+	window := windowFlag(cmd)
 	tags := tagsFlag(cmd)
 	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
-		if !tags.given() {
-			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE….")
+		body := map[string]any{}
+		if tags.given() {
+			body["tags"] = tags.pairs()
 		}
-		return map[string]any{"tags": tags.pairs()}, nil, nil
+		if cmd.Flag(windowName).Changed {
+			body["properties"] = map[string]any{"duplicateDetectionWindowInMinutes": *window}
+		}
+		if len(body) == 0 {
+			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE… or --%s MINUTES.", windowName)
+		}
+		return body, nil, nil
 	})
+}
+
+const windowName = "duplicate-detection-window"
+
+func windowFlag(cmd *cobra.Command) *int {
+	return cmd.Flags().Int(windowName, 0, "Minutes for which an event with the same id (for CloudEvents also source) is not taken again; 0 for off.")
 }
 
 var keyView = view{plural: "keys", columns: []column{{"key1", "key1"}, {"key2", "key2"}}}

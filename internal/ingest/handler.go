@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,6 +24,8 @@ type Topic struct {
 	Mapping *event.Mapping // of custom input
 	Keys    [2]string      // both are valid; an empty one never is
 	Lenient bool           // see event.DecodeOptions
+
+	DuplicateWindow time.Duration // for how long an event is not taken again; 0 = it always is
 }
 
 // Topics finds custom topics by name. A name is compared ignoring case; region is
@@ -35,6 +38,9 @@ type Topics interface {
 // they are durable at the configured level. It may keep the events.
 type Publisher interface {
 	Publish(ctx context.Context, topic resource.UID, events []event.Event) error
+	// PublishOnce is Publish without the events that the topic took within window. A
+	// request that fails may be stored in part; sent again, the rest is.
+	PublishOnce(ctx context.Context, topic resource.UID, window time.Duration, events []event.Event) error
 }
 
 // APIVersion is the only version of the publish API.
@@ -131,6 +137,9 @@ func (h *Handler) publish(r *http.Request, topic *Topic) error {
 		return err
 	}
 	record.Add(slog.Int(telemetry.Events, len(events)))
+	if topic.DuplicateWindow > 0 {
+		return h.publisher.PublishOnce(r.Context(), topic.UID, topic.DuplicateWindow, events)
+	}
 	return h.publisher.Publish(r.Context(), topic.UID, events)
 }
 

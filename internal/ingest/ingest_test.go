@@ -43,6 +43,28 @@ type world struct {
 	findErr   error
 	err       error
 	published []string
+	windows   []time.Duration // of PublishOnce
+}
+
+// A topic that leaves out duplicates says so to the publisher; others do not.
+func TestDuplicateWindow(t *testing.T) {
+	w := newWorld()
+	once := w.topics["orders"]
+	once.DuplicateWindow = 10 * time.Minute
+	w.topics["once"] = once
+	h := New(w, w, nil)
+	for _, name := range []string{"orders", "once"} {
+		r := httptest.NewRequest("POST", "http://localhost/topics/"+name+"/api/events", strings.NewReader("["+gridEvent+"]"))
+		r.Header.Set("aeg-sas-key", key1)
+		r.Header.Set("Content-Type", "application/json")
+		rec := httptest.NewRecorder()
+		if h.ServeHTTP(rec, r); rec.Code != 200 {
+			t.Fatalf("%s: %d %s", name, rec.Code, rec.Body)
+		}
+	}
+	if len(w.published) != 2 || !slices.Equal(w.windows, []time.Duration{10 * time.Minute}) {
+		t.Errorf("published %d, windows %v", len(w.published), w.windows)
+	}
 }
 
 func newWorld() *world {
@@ -71,6 +93,11 @@ func (w *world) FindTopic(_ context.Context, name, region string) (Topic, bool, 
 	}
 	t, ok := w.topics[strings.ToLower(name)]
 	return t, ok && (region == "" || strings.EqualFold(region, "local")), nil
+}
+
+func (w *world) PublishOnce(ctx context.Context, topic resource.UID, window time.Duration, events []event.Event) error {
+	w.windows = append(w.windows, window)
+	return w.Publish(ctx, topic, events)
 }
 
 func (w *world) Publish(_ context.Context, topic resource.UID, events []event.Event) error {
@@ -410,5 +437,9 @@ func BenchmarkPublish(b *testing.B) {
 }
 
 type discard struct{}
+
+func (d discard) PublishOnce(ctx context.Context, topic resource.UID, _ time.Duration, events []event.Event) error {
+	return d.Publish(ctx, topic, events)
+}
 
 func (discard) Publish(context.Context, resource.UID, []event.Event) error { return nil }

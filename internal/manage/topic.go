@@ -21,9 +21,12 @@ const actionTopics = "Microsoft.EventGrid/topics/"
 // TopicChange is what a request sets on a topic.
 type TopicChange struct {
 	Tracked
-	InputSchema string          // "" = EventGridSchema on creation, unchanged after it
-	Mapping     *event.Mapping  // goes with CustomEventSchema; nil = none on creation, unchanged after it
-	Extra       json.RawMessage // members that are kept and shown as they came; nil = unchanged on PATCH
+	InputSchema string         // "" = EventGridSchema on creation, unchanged after it
+	Mapping     *event.Mapping // goes with CustomEventSchema; nil = none on creation, unchanged after it
+	// DuplicateWindow is in minutes, 0 for off; nil = off on creation, unchanged after
+	// it, also on PUT: a client that does not know it must not turn it off.
+	DuplicateWindow *int
+	Extra           json.RawMessage // members that are kept and shown as they came; nil = unchanged on PATCH
 }
 
 // maxExtra bounds what is kept of members that only previews know.
@@ -69,7 +72,7 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 	key := id.Key()
 	_, exists := p.Store.Topics.Get(key)
 	schema, problems := t.input(!exists)
-	problems = append(append(problems, t.check(resource.TopicName, id)...), checkExtra(t.Extra))
+	problems = append(append(problems, t.check(resource.TopicName, id)...), t.checkWindow(), checkExtra(t.Extra))
 	if err := t.verdict(problems); err != nil {
 		return item, err
 	}
@@ -88,6 +91,7 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 		}
 		v := old.Value
 		v.Tags, v.Extra, v.Modified = t.Tags, t.Extra, stamp(caller)
+		t.setWindow(&v)
 		item, err = p.Store.Topics.Update(ctx, key, v, old.Revision)
 	} else {
 		if _, err := p.group(id); err != nil { // it may have gone meanwhile
@@ -103,6 +107,7 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 			Meta: t.meta(settle(group.Value.ID, resource.TypeTopic, id.Name()), caller),
 			UID:  resource.NewUID(), Partition: p.Partition(), InputSchema: schema, Mapping: t.Mapping, Extra: t.Extra,
 		}
+		t.setWindow(&v)
 		for i := range v.SealedKeys {
 			if v.SealedKeys[i], err = p.newTopicKey(&v); err != nil {
 				return item, err
@@ -128,6 +133,20 @@ func (p *Plane) topicNameFree(name string) error {
 	return nil
 }
 
+func (t *TopicChange) checkWindow() *fault.Error {
+	if w := t.DuplicateWindow; w != nil && (*w < 0 || *w > resource.MaxDuplicateWindow) {
+		return fault.Field("properties.duplicateDetectionWindowInMinutes",
+			"The value %d of duplicateDetectionWindowInMinutes is out of range: use 1 to %d, or 0 to take every event.", *w, resource.MaxDuplicateWindow)
+	}
+	return nil
+}
+
+func (t *TopicChange) setWindow(v *resource.Topic) {
+	if t.DuplicateWindow != nil {
+		v.DuplicateWindow = *t.DuplicateWindow
+	}
+}
+
 func checkExtra(extra json.RawMessage) *fault.Error {
 	if len(extra) > maxExtra {
 		return fault.New(fault.Invalid, "InvalidRequest", "The members of the body that are kept as they come take %d bytes, more than %d. Leave some out.", len(extra), maxExtra)
@@ -142,7 +161,7 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 	}
 	_, problems := t.input(false)
 	problems = append(append(problems, t.Problems...), resource.CheckTags(t.Tags)...)
-	if err := t.verdict(append(problems, checkExtra(t.Extra))); err != nil {
+	if err := t.verdict(append(problems, t.checkWindow(), checkExtra(t.Extra))); err != nil {
 		return item, err
 	}
 	ctx, unlock := p.alter(ctx)
@@ -164,6 +183,7 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 	if v.Extra, err = mergeExtra(v.Extra, t.Extra); err != nil {
 		return item, err
 	}
+	t.setWindow(&v)
 	v.Modified = stamp(caller)
 	item, err = p.Store.Topics.Update(ctx, id.Key(), v, old.Revision)
 	if err == nil {

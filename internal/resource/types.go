@@ -48,13 +48,20 @@ type ResourceGroup struct {
 // Topic is a custom topic: publishers post to it with one of its two keys.
 type Topic struct {
 	Meta
-	UID         UID             `json:"uid"`
-	Partition   int             `json:"partition"` // its home in the log
-	InputSchema event.Schema    `json:"inputSchema"`
-	Mapping     *event.Mapping  `json:"inputSchemaMapping,omitempty"` // of custom input only
-	SealedKeys  [2]string       `json:"sealedKeys"`                   // base64 access keys, sealed with KeyOwner as associated data
-	Extra       json.RawMessage `json:"extra,omitempty"`              // members only previews know (sku, kind, …), echoed as they came
+	UID         UID            `json:"uid"`
+	Partition   int            `json:"partition"` // its home in the log
+	InputSchema event.Schema   `json:"inputSchema"`
+	Mapping     *event.Mapping `json:"inputSchemaMapping,omitempty"` // of custom input only
+	// DuplicateWindow is for how many minutes an event that was published is not taken
+	// again, 1 to MaxDuplicateWindow; 0 = each time.
+	DuplicateWindow int `json:"duplicateDetectionWindowInMinutes,omitempty"`
+
+	SealedKeys [2]string       `json:"sealedKeys"`      // base64 access keys, sealed with KeyOwner as associated data
+	Extra      json.RawMessage `json:"extra,omitempty"` // members only previews know (sku, kind, …), echoed as they came
 }
+
+// MaxDuplicateWindow bounds Topic.DuplicateWindow, in minutes.
+const MaxDuplicateWindow = 1440
 
 // KeyOwner is the associated data that the topic's keys are sealed with.
 func (t *Topic) KeyOwner() string { return t.ID.String() }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/resource"
@@ -67,7 +68,7 @@ func (t *publishTopics) build() *topicSnapshot {
 		v := &item.Value
 		topic := publishTopic{
 			location: v.Location,
-			Topic:    ingest.Topic{UID: v.UID, ID: v.ID.String(), Schema: v.InputSchema, Mapping: v.Mapping},
+			Topic:    ingest.Topic{UID: v.UID, ID: v.ID.String(), Schema: v.InputSchema, Mapping: v.Mapping, DuplicateWindow: time.Duration(v.DuplicateWindow) * time.Minute},
 		}
 		for i, sealed := range v.SealedKeys {
 			plain, err := t.sealer.Open(sealed, v.KeyOwner())
