@@ -120,7 +120,9 @@ func (u *undertaker) round(ctx context.Context, batch []burial) (again []burial)
 	for _, x := range batch {
 		if !x.d.replay && x.d.pos.Seq() > watermark {
 			x.due = time.Now().Add(flushAfter) // its frame would be matched again after a crash
+			mu.Lock()
 			again = append(again, x)
+			mu.Unlock()
 			continue
 		}
 		g.Go(func() error {
