@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"regexp"
 	"strings"
@@ -227,12 +228,18 @@ func (a *app) changeHandshake(k kind, cmd *cobra.Command, method string,
 		done := a.waiting("Waiting for the endpoint to answer the validation handshake")
 		defer done()
 		err := run(cmd, args)
-		for again := 0; again < 5 && method == http.MethodPatch && (fault.Is(err, fault.PreconditionFailed) || fault.Is(err, fault.Conflict)); again++ {
+		for again := 0; again < 5 && method == http.MethodPatch && metAnother(err); again++ {
 			err = run(cmd, args)
 		}
 		return err
 	}
 	return cmd
+}
+
+// metAnother reports whether a change was refused because another one came first.
+func metAnother(err error) bool {
+	f, ok := errors.AsType[*fault.Error](err)
+	return ok && (f.Kind == fault.PreconditionFailed || f.Kind == fault.Conflict && f.Code == "Conflict")
 }
 
 func (a *app) eventSubscriptionShow(k kind) *cobra.Command {

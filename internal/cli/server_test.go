@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -313,4 +315,33 @@ func TestExplainOnTheRealServer(t *testing.T) {
 	if code, _, stderr = run(t, env, "event", "explain", "nowhere"); code != exitFailed || !strings.Contains(stderr, "code: EventNotFound") {
 		t.Errorf("an event that is not there: %d %s", code, stderr)
 	}
+}
+
+// TestUpdatesAtOnce: what several updates of one event subscription change at once
+// is all changed in the end.
+func TestUpdatesAtOnce(t *testing.T) {
+	env := environment(t, startServer(t))
+	url, _, stop := startListen(t, env, "-o", "json")
+	if code, _, stderr := run(t, env, "es", "create", "everything", "--endpoint", url); code != exitDone {
+		t.Fatal(stderr)
+	}
+	for round := range 5 {
+		var updates sync.WaitGroup
+		for _, change := range []string{"--subject-begins-with b%d/", "--subject-ends-with /e%d", "--advanced-filter data.n NumberIn %d"} {
+			updates.Go(func() {
+				line := "es update everything " + fmt.Sprintf(change, round)
+				if code, _, stderr := run(t, env, strings.Fields(line)...); code != exitDone {
+					t.Errorf("carillon %s: %s", line, stderr)
+				}
+			})
+		}
+		updates.Wait()
+		_, shown, _ := run(t, env, "es", "show", "everything")
+		for _, want := range []string{fmt.Sprintf("b%d/", round), fmt.Sprintf("/e%d", round), fmt.Sprintf("data.n NumberIn %d", round)} {
+			if !strings.Contains(shown, want) {
+				t.Errorf("round %d: %s is lost:\n%s", round, want, shown)
+			}
+		}
+	}
+	stop()
 }
