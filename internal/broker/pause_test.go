@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +129,22 @@ func TestPause(t *testing.T) {
 		all := letters(t, p.Broker)
 		if len(h.got()) != n+1 || len(all) != 1 || all[0].DeadLetterReason != ReasonTimeToLive {
 			t.Errorf("%d attempts after the pause, dead letters %+v", len(h.got())-n, all)
+		}
+		finish(t, p)
+	})
+
+	bubble(t, "explain tells of it", func(t *testing.T) {
+		es := testSubscription(1, filter.Filter{})
+		p := one(t, &handler{answer: always(answerFailed)}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		time.Sleep(time.Second)
+		pause(t, p, es)
+		publish(t, p.Broker, 1, 1, "a")
+		time.Sleep(time.Second)
+		for id, want := range map[string]StoryState{"0": StoryWaitingForRetry, "1": StoryNotHandedOut} {
+			if x := explained(t, p, es, id); x.Delivery.State != want || !strings.Contains(x.Delivery.Text, "is paused") {
+				t.Errorf("event %s: %s, %s", id, x.Delivery.State, x.Delivery.Text)
+			}
 		}
 		finish(t, p)
 	})
