@@ -138,16 +138,26 @@ func newLife() *life {
 	return &life{ctx, end}
 }
 
+// within returns ctx ending with the life, too.
+func (l *life) within(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(l.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
 // errRestarted says that the server was stopped before it answered.
 var errRestarted = errors.New("the store was restarted")
 
 // during runs one question to the present server, for requestLimit at most.
 func (n *node) during(ctx context.Context, ask func(context.Context) (*nats.Msg, error)) (*nats.Msg, error) {
 	l := n.life.Load()
-	bound, cancel := context.WithTimeout(ctx, requestLimit)
+	within, leave := l.within(ctx)
+	defer leave()
+	bound, cancel := context.WithTimeout(within, requestLimit)
 	defer cancel()
-	stop := context.AfterFunc(l.ctx, cancel)
-	defer stop()
 	m, err := ask(bound)
 	if err != nil && ctx.Err() == nil && l.ctx.Err() != nil {
 		return nil, errRestarted
@@ -164,11 +174,6 @@ func (n *node) request(ctx context.Context, c *nats.Conn, subject string, body [
 			return m, err
 		}
 	}
-}
-
-// next waits for the next message of a bulk read.
-func (n *node) next(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	return n.during(ctx, sub.NextMsgWithContext)
 }
 
 // reconnect returns when both connections are with the present server.

@@ -218,7 +218,13 @@ func (s *stream) messagesOf(ctx context.Context, filter string, from, through ui
 			yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
 			return
 		}
+		leave := func() {}
+		defer func() { leave() }()
 		for from <= through {
+			leave() // of the batch before
+			l := s.node.life.Load()
+			var within context.Context
+			within, leave = l.within(ctx)
 			request, err := json.Marshal(bulkRequest{from, min(batchMessages, through-from+1), batchBytes, filter})
 			if err != nil {
 				yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
@@ -229,9 +235,9 @@ func (s *stream) messagesOf(ctx context.Context, filter string, from, through ui
 				return
 			}
 			for more := true; more; {
-				m, err := s.node.next(ctx, sub)
-				if errors.Is(err, errRestarted) {
-					break // what was in flight is lost: ask for the rest
+				m, err := nextMessage(within, sub)
+				if err != nil && ctx.Err() == nil && l.ctx.Err() != nil {
+					break // the server was stopped and what was in flight is lost: ask for the rest
 				}
 				if err != nil {
 					yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
@@ -267,6 +273,12 @@ type bulkRequest struct {
 	Batch    uint64 `json:"batch"`
 	MaxBytes int    `json:"max_bytes"`
 	NextFor  string `json:"next_by_subj,omitempty"` // of subjects that match this filter only
+}
+
+func nextMessage(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
 }
 
 // ack is the server's answer to a publish.
