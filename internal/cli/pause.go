@@ -11,13 +11,13 @@ import (
 
 func (a *app) eventSubscriptionPause(k kind) *cobra.Command {
 	return a.actionCommand(k, arm.PausePath, &cobra.Command{Use: "pause", Short: "Stop delivery until it is resumed; nothing is lost",
-		Long: "Stop delivery until it is resumed. Events go on being matched and wait in the log; none is\ngiven up meanwhile, and attempts under way end as they do. What waits keeps the log from\nbeing purged. Neither create nor update resumes.",
+		Long:    "Stop delivery until it is resumed. Events go on being matched and wait in the log; none is\ngiven up meanwhile, and attempts under way end as they do. What waits keeps the log from\nbeing purged. Neither create nor update resumes.",
 		Example: `  carillon event-subscription pause --name failed-runs`})
 }
 
 func (a *app) eventSubscriptionResume(k kind) *cobra.Command {
 	return a.actionCommand(k, arm.ResumePath, &cobra.Command{Use: "resume", Short: "Let delivery go on after a pause",
-		Long: "Let delivery go on after a pause. Every event that waited is attempted, also one whose\ntime-to-live is over by now, and a destination that rested is tried at once.",
+		Long:    "Let delivery go on after a pause. Every event that waited is attempted, also one whose\ntime-to-live is over by now, and a destination that rested is tried at once.",
 		Example: `  carillon event-subscription resume --name failed-runs`})
 }
 
