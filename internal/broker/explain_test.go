@@ -36,18 +36,18 @@ func explained(t *testing.T, p *process, es *resource.EventSubscription, id stri
 }
 
 // line is a story on one line: state, attempts and what is special.
-func (s *Story) line() string {
-	out := string(s.State)
-	for _, a := range s.Attempts {
+func (story *Story) line() string {
+	out := string(story.State)
+	for _, a := range story.Attempts {
 		out += fmt.Sprintf(" %d:%s", a.Number, a.Outcome)
 	}
-	if s.DeadLetter != nil {
-		out += " letter:" + string(s.DeadLetter.Reason)
+	if story.DeadLetter != nil {
+		out += " letter:" + string(story.DeadLetter.Reason)
 	}
-	if s.Replay {
+	if story.Replay {
 		out += " replay"
 	}
-	if !s.HistoryComplete {
+	if !story.HistoryComplete {
 		out += " incomplete"
 	}
 	return out

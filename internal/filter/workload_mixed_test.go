@@ -45,8 +45,6 @@ func (c choices) number() int {
 	return c.IntN(c.pool)
 }
 
-func (c choices) of(values ...string) string { return values[c.IntN(len(values))] }
-
 func (c choices) oneIn(n int) bool { return c.IntN(n) == 0 }
 
 // named is a name in the series of its kind.
