@@ -1,6 +1,9 @@
 package filter
 
-import "slices"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // node holds entries that an event may want once it has come this far. Those that
 // are few, or that nothing tells apart any more, are asked one by one. The others
@@ -14,6 +17,16 @@ type node struct {
 	direct list
 	keys   table[directory] // by slot and arrays
 	absent table[directory] // those of keys with entries that want events without a value there
+
+	// How many entries here and below name an operand of a negative condition that has
+	// several, once the node is split: an entry is placed by one that others name too.
+	// Those that name the value of an event are passed over together then.
+	named table[naming]
+}
+
+type naming struct {
+	owner *edit
+	n     int
 }
 
 // maxOpen is how many entries that could be placed a node asks one by one.
@@ -69,6 +82,7 @@ func (n *node) insert(e *edit, at located) *node {
 	n = n.own(e)
 	n.count++
 	if n.split {
+		n.name(e, at, 1)
 		n.put(e, at)
 		return n
 	}
@@ -77,6 +91,9 @@ func (n *node) insert(e *edit, at located) *node {
 		n.split = true
 		all := slices.Collect(n.direct.all)
 		n.direct, n.open = list{}, 0
+		for _, at := range all {
+			n.name(e, at, 1)
+		}
 		for _, at := range all {
 			n.put(e, at)
 		}
@@ -91,7 +108,17 @@ func (n *node) put(e *edit, at located) {
 	fewest := 2.0
 	for c := range at.choices {
 		s := at.entry.spots(c)
-		if odds := n.directory(at.entry, c).odds(at.entry, c, s); odds < fewest {
+		var odds float64
+		if at.entry.shared(c.clause) == 1 {
+			odds = n.directory(at.entry, c).odds(at.entry, c, s)
+		} else {
+			k := n.named.get(namedKey(at.entry, c))
+			if k.n == 1 {
+				continue
+			}
+			odds = oddsOfNot(float64(k.n) / float64(n.count+8))
+		}
+		if odds < fewest {
 			best, spots, fewest = c, s, odds
 		}
 	}
@@ -107,6 +134,35 @@ func (n *node) put(e *edit, at located) {
 	})
 }
 
+// name counts the operands that an entry could share with others.
+func (n *node) name(e *edit, at located, more int) {
+	for c := range at.choices {
+		if at.entry.shared(c.clause) == 1 {
+			continue
+		}
+		hash, key := namedKey(at.entry, c)
+		n.named.update(e, hash, key, func(k *naming) *naming {
+			switch {
+			case k == nil:
+				k = &naming{owner: e}
+			case k.owner != e:
+				k = &naming{owner: e, n: k.n}
+			}
+			if k.n += more; k.n == 0 {
+				return nil
+			}
+			return k
+		})
+	}
+}
+
+// namedKey is where a node counts who names the operand of a choice.
+func namedKey(p *placed, c choice) (hash uint64, key []byte) {
+	key = binary.BigEndian.AppendUint64(nil, directoryKey(p.clauses[c.clause].slot, p.arrays))
+	key = append(key, p.clauses[c.clause].askedOnce(c.operand).text...)
+	return hashOf(key), key
+}
+
 func (n *node) ask(e *edit, at located) {
 	n.direct.insert(e, at)
 	if at.free() {
@@ -119,6 +175,9 @@ func (n *node) remove(e *edit, at located) *node {
 	n = n.own(e)
 	if n.count--; n.count == 0 {
 		return nil
+	}
+	if n.split {
+		n.name(e, at, -1)
 	}
 	if n.asks(at) {
 		n.direct.remove(e, at.entry.id)
@@ -301,5 +360,8 @@ func (d *directory) odds(p *placed, c choice, spots []spot) float64 {
 			return 0.9
 		}
 	}
-	return 1 - min(share, 1)/4 // a negative operator: what many exclude is frequent
+	return oddsOfNot(share)
 }
+
+// oddsOfNot is odds for a negative operator: what many exclude is frequent.
+func oddsOfNot(share float64) float64 { return 1 - min(share, 1)/4 }

@@ -92,50 +92,52 @@ const (
 type choice struct {
 	clause  int
 	operand int
+	number  int // among all choices of the entry
 }
 
-// way is the clauses that an entry was placed by from the root on, wayBits each,
-// the last one lowest; 0 is the root. It tells places apart that two clauses with
-// an operand in common lead to.
+// way is the choices that an entry was placed by from the root on, wayBits each, by
+// number, the last one lowest; 0 is the root. It tells places apart that two clauses
+// with an operand in common lead to.
 type way uint64
 
 const (
-	wayBits = 5  // up to 31 clauses: 25 conditions, the event type, two subject tests
-	maxWay  = 12 // clauses; what they do not tell apart is asked one by one
+	wayBits = 6  // up to 63 choices: 25 conditions, 25 operands, the event type, two subject tests
+	maxWay  = 10 // choices; what they do not tell apart is asked one by one
 )
 
-// has reports whether a clause is on the way.
-func (w way) has(clause int) bool {
+// has reports whether a choice is on the way.
+func (w way) has(number int) bool {
 	for ; w != 0; w >>= wayBits {
-		if w&(1<<wayBits-1) == way(clause)+1 {
+		if w&(1<<wayBits-1) == way(number)+1 {
 			return true
 		}
 	}
 	return false
 }
 
-// free reports whether an entry may be placed by another clause.
+// full reports whether nothing can be placed any further.
+func (w way) full() bool { return w>>((maxWay-1)*wayBits) != 0 }
+
+// free reports whether a choice is left to an entry.
 func (at located) free() bool {
-	n := 0
-	for w := at.way; w != 0; w >>= wayBits {
-		n++
+	for range at.choices {
+		return true
 	}
-	return n < min(maxWay, len(at.entry.clauses))
+	return false
 }
 
 // choices yields the choices that are left to an entry.
 func (at located) choices(yield func(choice) bool) {
-	if !at.free() {
+	if at.way.full() {
 		return
 	}
+	number := 0
 	for i := range at.entry.clauses {
-		if at.way.has(i) {
-			continue
-		}
 		for j := range at.entry.shared(i) {
-			if !yield(choice{clause: i, operand: j}) {
+			if !at.way.has(number) && !yield(choice{clause: i, operand: j, number: number}) {
 				return
 			}
+			number++
 		}
 	}
 }
@@ -158,7 +160,7 @@ func (p *placed) shared(i int) int {
 // after is the entry behind a choice: its clause need not be asked again, unless
 // the way there did not settle it.
 func (at located) after(c choice) located {
-	at.way = at.way<<wayBits | way(c.clause+1)
+	at.way = at.way<<wayBits | way(c.number+1)
 	if at.entry.shared(c.clause) == 1 && !at.entry.clauses[c.clause].letter {
 		at.rest &^= 1 << c.clause
 	}
