@@ -20,6 +20,24 @@ type kind struct {
 	names func() string
 }
 
+// onResource makes a command that does something with one resource: do gets the
+// server and the resource's path.
+func (a *app) onResource(k kind, cmd *cobra.Command, do func(cmd *cobra.Command, s *remote, path string) error) *cobra.Command {
+	locate := a.locator(cmd, k)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		path, err := locate(args)
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		return do(cmd, s, path)
+	}
+	return cmd
+}
+
 // showCommand reads one resource.
 func (a *app) showCommand(k kind, example string) *cobra.Command {
 	cmd := &cobra.Command{Use: "show", Short: "Show one " + k.what, Example: example}
@@ -28,46 +46,26 @@ func (a *app) showCommand(k kind, example string) *cobra.Command {
 
 // showWith is showCommand with a reader of its own.
 func (a *app) showWith(k kind, cmd *cobra.Command, read func(ctx context.Context, s *remote, path string) (json.RawMessage, error)) *cobra.Command {
-	path := a.locator(cmd, k)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := path(args)
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
 		resource, err := read(cmd.Context(), s, p)
 		if err != nil {
 			return err
 		}
 		return a.show(k.view, resource)
-	}
-	return cmd
+	})
 }
 
 // deleteCommand removes one resource; one that is not there is no error.
 func (a *app) deleteCommand(k kind, example string) *cobra.Command {
 	cmd := &cobra.Command{Use: "delete", Short: "Delete one " + k.what, Example: example}
-	path := a.locator(cmd, k)
 	etag := cmd.Flags().String("if-match", "", "Delete only while the resource has this etag.")
 	cmd.Flags().BoolP("yes", "y", false, "Accepted for az's sake; nothing is asked.")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := path(args)
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
 		if _, err := s.ask(cmd.Context(), http.MethodDelete, p, nil, ifMatch(*etag)); err != nil {
 			return err
 		}
 		return a.deleted(k.what, p[strings.LastIndexByte(p, '/')+1:])
-	}
-	return cmd
+	})
 }
 
 // changeCommand sends the body that its flags make of a resource and shows the
@@ -75,16 +73,7 @@ func (a *app) deleteCommand(k kind, example string) *cobra.Command {
 func (a *app) changeCommand(k kind, cmd *cobra.Command, method string,
 	body func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error),
 ) *cobra.Command {
-	path := a.locator(cmd, k)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := path(args)
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
 		b, header, err := body(cmd, s, p)
 		if err != nil {
 			return err
@@ -94,8 +83,7 @@ func (a *app) changeCommand(k kind, cmd *cobra.Command, method string,
 			return err
 		}
 		return a.show(k.view, resource)
-	}
-	return cmd
+	})
 }
 
 // listCommand reads all pages of a list.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -23,21 +22,11 @@ func (a *app) eventSubscriptionResume(k kind) *cobra.Command {
 
 // actionCommand posts to an action of a resource and shows the resource as it is then.
 func (a *app) actionCommand(k kind, action string, cmd *cobra.Command) *cobra.Command {
-	path := a.locator(cmd, k)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := path(args)
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
+		raw, err := s.ask(cmd.Context(), http.MethodPost, p+action, nil, nil)
 		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
-		var raw json.RawMessage
-		if raw, err = s.ask(cmd.Context(), http.MethodPost, p+action, nil, nil); err != nil {
 			return err
 		}
 		return a.show(k.view, raw)
-	}
-	return cmd
+	})
 }

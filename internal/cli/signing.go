@@ -59,16 +59,7 @@ func (a *app) signingKeyRotate(k kind) *cobra.Command {
   carillon event-subscription signing-key rotate --name failed-runs --overlap-hours 0   # the present key is known to others`}
 	hours := cmd.Flags().Int("overlap-hours", 24, "How long deliveries carry a signature of the present key, too; 0 to 720.")
 	key := cmd.Flags().String("signing-key", "", "The new key, whsec_… or whsk_…; one is made by default, and shown once.")
-	path := a.locator(cmd, k)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := path(args)
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
 		body := map[string]any{"overlapInHours": *hours}
 		if *key != "" {
 			body["key"] = *key
@@ -78,6 +69,5 @@ func (a *app) signingKeyRotate(k kind) *cobra.Command {
 			return err
 		}
 		return a.show(view{columns: []column{{"Version", "version"}, {"Key", "key"}, {"Public key", "publicKey"}, {"Former key until", "previousKeyExpires"}}}, rotated)
-	}
-	return cmd
+	})
 }

@@ -47,21 +47,11 @@ func (a *app) topicTypeEventTypes(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "list-event-types", Short: "List the event types that sources of a topic type raise",
 		Example: `  carillon topic-type list-event-types --name Microsoft.MachineLearningServices.Workspaces
   carillon topic-type list-event-types Microsoft.MachineLearningServices.Workspaces -o json   # with schemaUrl`}
-	path := a.locator(cmd, k)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := path(args)
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
 		types, err := s.all(cmd.Context(), p+"/eventTypes", pageSize())
 		if err != nil {
 			return err
 		}
 		return a.list(eventTypeView, types)
-	}
-	return cmd
+	})
 }
