@@ -46,18 +46,21 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 	}
 	s.b.metrics.processing.Observe(now.Sub(a.started).Seconds())
 	blamed := r.Outcome == BadRequest || r.Outcome == PayloadTooLarge
+	jitter := s.b.jitter() // one for all: what failed together is due together, and travels together again
 	for _, d := range a.deliveries {
 		d.attempts++
 		d.last, d.outcome, d.status = now.UnixNano(), r.Outcome, uint16(r.Status)
 		s.b.journal.attempted(s, d, a.started, now, r)
 		if blamed && len(a.deliveries) > 1 {
 			// One bad event must not take its batch down: each gets an attempt of its own.
+			s.failed.Add(1)
+			s.b.metrics.attemptFailed(r.Outcome)
 			d.alone, d.state = true, ready
 			s.queue.push(d)
 			s.b.journal.dirtied(d)
 			continue
 		}
-		s.apply(d, cfg, r, now)
+		s.apply(d, cfg, r, now, jitter)
 	}
 	if r.Outcome != Delivered {
 		s.logFailure(cfg, a, r, now)
@@ -67,8 +70,8 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 
 // apply carries out what the policy decides for one delivery. The caller holds
 // s.mu.
-func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time) {
-	decision := cfg.policy.Next(int(d.attempts), s.b.clock.published(d.published, now), r, now, s.b.jitter())
+func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time, jitter float64) {
+	decision := cfg.policy.Next(int(d.attempts), s.b.clock.published(d.published, now), r, now, jitter)
 	if r.Outcome == Aborted {
 		if d.aborts++; d.aborts >= maxAborts {
 			decision = Decision{Action: DeadLetter, Reason: ReasonAborted}
@@ -114,7 +117,7 @@ func (s *subscription) settleLate(a *attempt, r Response) {
 	for _, d := range a.deliveries {
 		if d.state == delayed || d.state == ready {
 			s.b.journal.attempted(s, d, a.started, now, r)
-			s.apply(d, s.cfg.Load(), r, now)
+			s.apply(d, s.cfg.Load(), r, now, 0) // a success: nothing waits
 		}
 	}
 	s.signalRoom()

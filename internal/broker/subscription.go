@@ -354,8 +354,16 @@ func (q *fifo) pop() *delivery {
 // delayHeap orders delayed deliveries by due time; container/heap keeps it.
 type delayHeap []*delivery
 
-func (h delayHeap) Len() int           { return len(h) }
-func (h delayHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+func (h delayHeap) Len() int { return len(h) }
+
+// Less puts what is due together in the order of the log: a batch reads each frame
+// once.
+func (h delayHeap) Less(i, j int) bool {
+	if h[i].due == h[j].due {
+		return h[i].pos < h[j].pos
+	}
+	return h[i].due < h[j].due
+}
 
 func (h delayHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
