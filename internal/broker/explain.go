@@ -54,6 +54,13 @@ type Attempt struct {
 	Detail   string    `json:"detail,omitempty"`
 }
 
+func (e *attemptEntry) told() Attempt {
+	return Attempt{
+		Number: e.number, Start: time.UnixMilli(e.start).UTC(), Duration: float64(e.duration) / 1000,
+		Outcome: e.outcome.String(), Status: e.status, Detail: e.detail,
+	}
+}
+
 // StoryState is where a delivery stands.
 type StoryState string
 
@@ -139,8 +146,8 @@ func (s *subscription) openAt(pos engine.Position) *delivery {
 // Explain tells why a logged event is wanted by an event subscription or not, by
 // the filter that was in force at its position, and what became of it. It returns
 // false when the event subscription is not active. What it costs past.go says; it
-// flushes the journal once, and takes the lock of the event subscription as the
-// figures do.
+// flushes the journal once where attempts may be found, and takes the lock of the
+// event subscription as the figures do.
 func (b *Broker) Explain(ctx context.Context, uid resource.UID, e *LoggedEvent) (*Explanation, bool, error) {
 	s := b.lookup(uint64(uid))
 	if s == nil {
@@ -165,10 +172,6 @@ func (b *Broker) Explain(ctx context.Context, uid resource.UID, e *LoggedEvent) 
 }
 
 func (b *Broker) explain(ctx context.Context, s *subscription, e *LoggedEvent, parsed *event.Event, st standing) (*Explanation, error) {
-	// What happened before st was taken is in the journal after this.
-	if err := b.journal.sync(ctx); err != nil {
-		return nil, err
-	}
 	letter, err := b.letter(ctx, (&delivery{sub: s, pos: e.Position}).letterID())
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
@@ -191,6 +194,10 @@ func (b *Broker) explain(ctx context.Context, s *subscription, e *LoggedEvent, p
 	untried := st.open && st.attempts == 0 && !st.replay
 	unwanted := !st.open && letter == nil && (tooEarly || x.Generation != 0 && !x.Matches)
 	if !untried && !unwanted {
+		// What happened before st was taken is in the journal after this.
+		if err := b.journal.sync(ctx); err != nil {
+			return nil, err
+		}
 		if err := b.readAttempts(ctx, p, last); err != nil {
 			return nil, err
 		}
@@ -233,11 +240,8 @@ func (b *Broker) filterAt(ctx context.Context, s *subscription, p *past, x *Expl
 // none of them knows the delivery.
 func storyOf(st standing, p *past, letter *Letter) Story {
 	story := Story{Attempts: []Attempt{}, HistoryComplete: !p.purged}
-	for _, a := range p.attempts {
-		story.Attempts = append(story.Attempts, Attempt{
-			Number: a.number, Start: time.UnixMilli(a.start).UTC(), Duration: float64(a.duration) / 1000,
-			Outcome: a.outcome.String(), Status: a.status, Detail: a.detail,
-		})
+	for i := range p.attempts {
+		story.Attempts = append(story.Attempts, p.attempts[i].told())
 	}
 	if letter != nil {
 		story.DeadLetter = &StoryEnd{ID: letter.ID, Reason: letter.DeadLetterReason}

@@ -1,6 +1,9 @@
 package broker
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Outcome is what became of one delivery attempt. Its names are the documented
 // vocabulary of lastDeliveryOutcome. Source: spec/delivery.md section 3.5.
@@ -40,6 +43,16 @@ func (o Outcome) String() string {
 		return outcomeNames[o]
 	}
 	return "Unknown"
+}
+
+// ParseOutcome returns the outcome of a documented name, in any case.
+func ParseOutcome(name string) (Outcome, bool) {
+	for o, known := range outcomeNames {
+		if strings.EqualFold(name, known) {
+			return Outcome(o), true
+		}
+	}
+	return NotAttempted, false
 }
 
 // Response is what a destination said to one attempt.

@@ -21,6 +21,7 @@ import (
 
 // past is what the journal tells of one event for one event subscription.
 type past struct {
+	unheard
 	uid uint64
 	pos engine.Position
 
@@ -64,7 +65,7 @@ func (b *Broker) readFilters(ctx context.Context, p *past) error {
 	if err != nil {
 		return err
 	}
-	return b.readPast(ctx, p, max(first, min(head.oldest, before)), func(head journalHeader) bool { return head.watermark >= p.pos.Seq() })
+	return b.readPast(ctx, p.uid, max(first, min(head.oldest, before)), p, func(_ engine.JournalEntry, head journalHeader) bool { return head.watermark >= p.pos.Seq() })
 }
 
 // readAttempts reads the attempts, up to a success or to one that ended at last,
@@ -82,13 +83,14 @@ func (b *Broker) readAttempts(ctx context.Context, p *past, last time.Time) erro
 		p.purged = head.watermark+1 >= p.pos.Seq()
 	}
 	p.attempts = nil // readFilters may have come by some
-	return b.readPast(ctx, p, begin, func(journalHeader) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
+	return b.readPast(ctx, p.uid, begin, p, func(engine.JournalEntry, journalHeader) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
 }
 
-// readPast reads messages in order until one of them was enough.
-func (b *Broker) readPast(ctx context.Context, p *past, from uint64, enough func(journalHeader) bool) error {
+// readPast reads messages in order until one of them was enough, and hands h those
+// that hold the event subscription's uid.
+func (b *Broker) readPast(ctx context.Context, of, from uint64, h entryHandler, enough func(engine.JournalEntry, journalHeader) bool) error {
 	var uid [8]byte
-	binary.BigEndian.PutUint64(uid[:], p.uid)
+	binary.BigEndian.PutUint64(uid[:], of)
 	for m, err := range b.cfg.Journal.Read(ctx, from) {
 		if errors.Is(err, engine.ErrCorrupt) {
 			continue
@@ -98,12 +100,12 @@ func (b *Broker) readPast(ctx context.Context, p *past, from uint64, enough func
 		}
 		head, entries, err := readHeader(m.Payload)
 		if err == nil && bytes.Contains(entries, uid[:]) {
-			_, err = readEntries(m.Payload, p)
+			_, err = readEntries(m.Payload, h)
 		}
 		if err != nil {
 			return fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
 		}
-		if enough(head) {
+		if enough(m, head) {
 			return nil
 		}
 	}
@@ -169,11 +171,13 @@ func (p *past) generation(e generationEntry) {
 	}
 }
 
-// What else the journal says is of no interest here.
+// unheard takes what else the journal says, which is of no interest to history.
+type unheard struct{}
 
-func (p *past) open(openEntry)                       {}
-func (p *past) closed(uint64, engine.Position, bool) {}
-func (p *past) lag(uint64, engine.Position)          {}
-func (p *past) breaker(breakerEntry)                 {}
-func (p *past) gone(uint64)                          {}
-func (p *past) restate(uint64)                       {}
+func (unheard) open(openEntry)                       {}
+func (unheard) closed(uint64, engine.Position, bool) {}
+func (unheard) generation(generationEntry)           {}
+func (unheard) lag(uint64, engine.Position)          {}
+func (unheard) breaker(breakerEntry)                 {}
+func (unheard) gone(uint64)                          {}
+func (unheard) restate(uint64)                       {}
