@@ -150,7 +150,7 @@ type provider struct {
 // providers are those that this server has, with the versions that az resource
 // picks one from. Source: spec/management.md sections 1 and 12.
 var providers = []provider{
-	{"Carillon.Delivery", []string{Version}, []string{"deadLetters", "deliveryStatus", "events", "replays"}},
+	{"Carillon.Delivery", []string{Version}, []string{"attempts", "deadLetters", "deliveryStatus", "events", "events/deliveries", "replays"}},
 	{"Carillon.Identity", []string{Version}, []string{"principals"}},
 	{"Microsoft.Authorization", []string{"2022-04-01"}, []string{"roleAssignments", "roleDefinitions"}},
 	{"Microsoft.EventGrid", []string{"2025-02-15", "2023-06-01-preview", "2022-06-15", "2021-10-15-preview"}, []string{

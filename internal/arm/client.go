@@ -23,14 +23,15 @@ import (
 // principals, and the reading and operating of deliveries.
 const Version = "2026-11-01"
 
-// Paths of what only Carillon has, beside the workspace sub-resources. The last
-// three follow the id of a scope: a source, an event subscription, a resource
-// group, a subscription.
+// Paths of what only Carillon has, beside the workspace sub-resources. Where nothing
+// else is said they follow the id of a scope: a source, an event subscription, a
+// resource group, a subscription.
 const (
 	PrincipalsPath     = "/providers/Carillon.Identity/principals"     // POST …/{objectId}/resetSecret
 	ReplaysPath        = "/providers/Carillon.Delivery/replays"        // of the log, below an event subscription
+	AttemptsPath       = "/providers/Carillon.Delivery/attempts"       // of an event subscription, the newest first
 	DeadLettersPath    = "/providers/Carillon.Delivery/deadLetters"    // POST …/replay
-	LiveEventsPath     = "/providers/Carillon.Delivery/events"         // one JSON object a line, until the reader leaves
+	LiveEventsPath     = "/providers/Carillon.Delivery/events"         // one JSON object a line, until the reader leaves; …/{id} is one of the log, …/{id}/deliveries what became of it
 	DeliveryStatusPath = "/providers/Carillon.Delivery/deliveryStatus" // of every event subscription at or below the scope
 )
 

@@ -43,8 +43,8 @@ func letterFilterOf(r *request, d manage.Deliveries) (letterFilter, error) {
 		uids: map[string]bool{}, scope: d.Scope, reason: r.query.Get("reason"), outcome: r.query.Get("outcome"),
 		eventType: r.query.Get("eventtype"), subject: r.query.Get("subjectbeginswith"),
 	}
-	if len(d.EventSubscriptions) == 1 && d.EventSubscriptions[0].ID.Equal(d.Scope) {
-		f.one = d.EventSubscriptions[0].Value.UID
+	if es, single := d.Single(); single {
+		f.one = es.Value.UID
 	}
 	var problems []*fault.Error
 	named := ""
@@ -65,21 +65,10 @@ func letterFilterOf(r *request, d manage.Deliveries) (letterFilter, error) {
 			f.uids[v.Value.UID.String()] = true
 		}
 	}
-	for _, bound := range []struct {
-		name string
-		at   *time.Time
-	}{{"from", &f.from}, {"to", &f.to}} {
-		text := r.query.Get(bound.name)
-		if text == "" {
-			continue
-		}
-		at, err := time.Parse(time.RFC3339Nano, text)
-		if err != nil {
-			problems = append(problems, fault.Field(bound.name, "The value '%.60s' of %s is not a time: write it like 2026-03-02T12:00:00Z.", text, bound.name))
-		}
-		*bound.at = at
-	}
-	return f, fault.Join(problems...)
+	var from, to *fault.Error
+	f.from, from = r.time("from")
+	f.to, to = r.time("to")
+	return f, fault.Join(append(problems, from, to)...)
 }
 
 // wants reports whether a letter is one that was asked for.
@@ -223,14 +212,14 @@ func replayDeadLetters(a *api, r *request) (answer, error) {
 	if err := f.verdict(err); err != nil {
 		return answer{}, err
 	}
-	single := len(d.EventSubscriptions) == 1 && d.EventSubscriptions[0].ID.Equal(d.Scope)
+	es, single := d.Single()
 	switch {
 	case len(ids) > maxReplay:
 		return answer{}, fault.Field("ids", "At most %d dead letters can be replayed by one request, not %d.", maxReplay, len(ids))
 	case len(ids) == 0 && !single:
 		return answer{}, fault.Field("ids", "Name the dead letters to replay in ids, or call replay below one event subscription for all of its own.")
 	case len(ids) == 0:
-		for l, err := range a.Deliveries.DeadLetters(r.ctx, d.EventSubscriptions[0].Value.UID, 0) {
+		for l, err := range a.Deliveries.DeadLetters(r.ctx, es.Value.UID, 0) {
 			if err != nil {
 				return answer{}, err
 			}

@@ -2,6 +2,7 @@ package arm
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"strings"
@@ -87,6 +88,51 @@ func (b *fakeBroker) Explain(_ context.Context, uid resource.UID, e *broker.Logg
 		x.Delivery.Attempts = []broker.Attempt{{Number: 1, Start: at, Duration: 0.75, Outcome: "Delivered", Status: 200}}
 	}
 	return x, true, nil
+}
+
+// Attempts tells of nine attempts of every event subscription, every third of which
+// the endpoint was too busy for.
+func (b *fakeBroker) Attempts(_ context.Context, _ resource.UID, q broker.AttemptQuery) (found []broker.PastAttempt, more broker.AttemptPlace, err error) {
+	for i := 9; i > 0; i-- {
+		a := broker.PastAttempt{Position: engine.At(uint64(i), 0).String(), Attempt: broker.Attempt{Number: 1, Start: time.Date(2026, 11, 24, 12, i, 0, 0, time.UTC), Duration: 1.5, Outcome: "Delivered", Status: 200}}
+		if i%3 == 0 {
+			a.Outcome, a.Status, a.Detail = "Busy", 503, "503"
+		}
+		outcome, _ := broker.ParseOutcome(a.Outcome)
+		place := broker.AttemptPlace{Message: uint64(i), Index: 2}
+		switch {
+		case q.Before.Message != 0 && place.Message >= q.Before.Message, q.Outcome != broker.NotAttempted && outcome != q.Outcome, a.Start.Before(q.Since):
+			continue
+		case len(found) == q.Most:
+			return found, more, nil
+		}
+		found, more = append(found, a), place
+	}
+	return found, broker.AttemptPlace{}, nil
+}
+
+// TestAttemptPages follows nextLink through the attempts of an event subscription.
+func TestAttemptPages(t *testing.T) {
+	s := newStack(t)
+	s.must("owner", "PUT", wsID+"/providers/Microsoft.EventGrid/eventSubscriptions/es1"+v, hookBody)
+	next := wsID + "/providers/Microsoft.EventGrid/eventSubscriptions/es1" + AttemptsPath + v + "&$top=4"
+	for _, want := range []string{"9 8 7 6", "5 4 3 2", "1"} {
+		var p struct {
+			Value    []broker.PastAttempt
+			NextLink string
+		}
+		if err := json.Unmarshal(s.must("owner", "GET", next, "").Body.Bytes(), &p); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range p.Value {
+			got = append(got, fmt.Sprint(a.Start.Minute()))
+		}
+		if strings.Join(got, " ") != want || (p.NextLink == "") != (want == "1") {
+			t.Errorf("a page holds %s and leads on to %q, want %s", got, p.NextLink, want)
+		}
+		next = strings.TrimPrefix(p.NextLink, "http://localhost:7443")
+	}
 }
 
 // TestExplainOverBothIds: an event subscription on a topic is explained under both

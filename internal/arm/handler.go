@@ -54,6 +54,9 @@ type Deliveries interface {
 	DeadLetters(ctx context.Context, uid resource.UID, after uint64) iter.Seq2[*broker.Letter, error]
 	DeadLetter(ctx context.Context, id string) (*broker.Letter, error)
 	RemoveDeadLetter(ctx context.Context, id string) error
+	// Attempts returns attempts of an event subscription, the newest first, and where to
+	// go on, zero at the end.
+	Attempts(ctx context.Context, uid resource.UID, q broker.AttemptQuery) ([]broker.PastAttempt, broker.AttemptPlace, error)
 	// Replay delivers dead letters once more. It returns what stands against each, nil
 	// for nothing; the error says that none of it is durable.
 	Replay(ctx context.Context, ids ...string) ([]error, error)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
 )
@@ -88,6 +89,19 @@ func (r *request) paging() (size int, after string, err error) {
 		after = string(raw)
 	}
 	return size, after, nil
+}
+
+// time reads a parameter that is a time, zero when it is not given.
+func (r *request) time(name string) (time.Time, *fault.Error) {
+	text := r.query.Get(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}, fault.Field(name, "The value '%.60s' of %s is not a time: write it like 2026-03-02T12:00:00Z.", text, name)
+	}
+	return at, nil
 }
 
 // nextLink is where the page after a key is: this request again, on the same

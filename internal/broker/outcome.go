@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,14 +46,13 @@ func (o Outcome) String() string {
 	return "Unknown"
 }
 
-// ParseOutcome returns the outcome of a documented name, in any case.
+// OutcomeNames are the names of what an attempt can come to.
+func OutcomeNames() []string { return slices.Clone(outcomeNames[Delivered:]) }
+
+// ParseOutcome returns what an attempt came to by its name, in any case.
 func ParseOutcome(name string) (Outcome, bool) {
-	for o, known := range outcomeNames {
-		if strings.EqualFold(name, known) {
-			return Outcome(o), true
-		}
-	}
-	return NotAttempted, false
+	i := slices.IndexFunc(outcomeNames[Delivered:], func(known string) bool { return strings.EqualFold(name, known) })
+	return Delivered + Outcome(max(i, 0)), i >= 0
 }
 
 // Response is what a destination said to one attempt.

@@ -17,6 +17,15 @@ type Deliveries struct {
 	Sources            []Source // that raise events
 }
 
+// Single returns the event subscription that the scope is, false when it is something
+// else.
+func (d *Deliveries) Single() (EventSubscription, bool) {
+	if len(d.EventSubscriptions) == 1 && d.EventSubscriptions[0].ID.Equal(d.Scope) {
+		return d.EventSubscriptions[0], true
+	}
+	return EventSubscription{}, false
+}
+
 // Source is something that raises events.
 type Source struct {
 	ID       resource.ID
@@ -28,14 +37,9 @@ type Source struct {
 // bodies of events. Source: decisions.md 25.
 func (p *Plane) Deliveries(ctx context.Context, caller access.Caller, scope resource.ID, events bool) (Deliveries, error) {
 	single := scope.IsType(resource.TypeEventSubscription) || scope.IsType(resource.TypeTopic+"/eventSubscriptions") || scope.IsType(resource.TypeSystemTopic+"/eventSubscriptions")
-	raises := scope
+	raises := p.raiser(scope)
 	if single {
-		raises = scope.Parent()
-	}
-	if raises.IsType(resource.TypeSystemTopic) {
-		if t, ok := p.Store.SystemTopics.Get(raises.Key()); ok {
-			raises = t.Value.Source
-		}
+		raises = p.raiser(scope.Parent())
 	}
 	if events {
 		telemetry.RecordOf(ctx).Add(slog.String(telemetry.Action, access.ActionReceive), slog.String(telemetry.Resource, scope.String()))

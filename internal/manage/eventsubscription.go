@@ -58,6 +58,17 @@ func (p *Plane) findSource(parent resource.ID) (source, error) {
 	return source{}, notFound("ResourceNotFound", "The resource '%s' raises no events here. Event subscriptions hang on %s.", parent, strings.Join(parents, ", "))
 }
 
+// raiser is what raises the events of a source: of a system topic the workspace behind
+// it, of everything else itself. What is not there stands for itself.
+func (p *Plane) raiser(source resource.ID) resource.ID {
+	if source.IsType(resource.TypeSystemTopic) {
+		if t, ok := p.Store.SystemTopics.Get(source.Key()); ok {
+			return t.Value.Source
+		}
+	}
+	return source
+}
+
 func workspaceSource(id resource.ID, w *resource.Workspace) source {
 	return source{id, w.ID, w.TopicUID, event.EventGridSchema, nil, w.Location, resource.TopicTypeWorkspace}
 }
@@ -78,12 +89,7 @@ func action(id resource.ID, verb string) string {
 func (p *Plane) authorizeWrite(ctx context.Context, caller access.Caller, id resource.ID, verb string) error {
 	act := action(id, verb)
 	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Action, act), slog.String(telemetry.Resource, id.String()))
-	raises := id.Parent()
-	if raises.IsType(resource.TypeSystemTopic) {
-		if t, ok := p.Store.SystemTopics.Get(raises.Key()); ok {
-			raises = t.Value.Source
-		}
-	}
+	raises := p.raiser(id.Parent())
 	return p.Access.CheckEventSubscriptionWrite(caller, act, id, raises)
 }
 

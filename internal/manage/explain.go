@@ -106,12 +106,7 @@ func (p *Plane) findForEvents(ctx context.Context, caller access.Caller, id reso
 	if err := p.authorize(ctx, caller, action(id, "read"), id); err != nil {
 		return source{}, none, err
 	}
-	raises := id.Parent()
-	if raises.IsType(resource.TypeSystemTopic) {
-		if t, ok := p.Store.SystemTopics.Get(raises.Key()); ok {
-			raises = t.Value.Source
-		}
-	}
+	raises := p.raiser(id.Parent())
 	if err := p.Access.CheckEventRead(caller, raises); err != nil {
 		return source{}, none, err
 	}

@@ -3,6 +3,7 @@ package servertest
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,8 @@ func TestExplain(t *testing.T) {
 	}
 	check("at first")
 
+	s.checkHistory(t, topic, es)
+
 	var tested struct {
 		Tested, Matched int
 		Events          []struct {
@@ -148,6 +151,42 @@ func TestExplain(t *testing.T) {
 	s.Must("POST", es+"/explain", map[string]any{"event": map[string]any{"id": "mine", "subject": "nothing/1", "eventType": "t", "eventTime": "2026-01-01T00:00:00Z", "data": nil}}, &x)
 	if !x.Matches || x.FilterGeneration != 2 || x.Delivery != nil {
 		t.Errorf("a given event: %+v", x)
+	}
+}
+
+// checkHistory reads the events of TestExplain by themselves, and the attempts of their
+// event subscription.
+func (s *Server) checkHistory(t *testing.T, topic, es string) {
+	t.Helper()
+	events := topic + "/providers/Carillon.Delivery/events/"
+	for id, want := range map[string]string{"taken": "delivered", "bad": "deadLettered", "other": ""} {
+		var e struct{ EventID, Topic, Position string }
+		s.Must("GET", events+id, nil, &e)
+		var list struct {
+			Value []struct {
+				EventSubscription, State string
+				Attempts                 []struct{ Outcome string }
+			}
+		}
+		s.Must("GET", events+e.Position+"/deliveries", nil, &list)
+		if e.EventID != id || e.Topic != topic || want == "" && len(list.Value) != 0 || want != "" && (len(list.Value) != 1 || list.Value[0].State != want || len(list.Value[0].Attempts) != 1) {
+			t.Errorf("event %s is %+v, its deliveries %+v", id, e, list)
+		}
+	}
+	var attempts struct {
+		Value []struct{ Position, Outcome string }
+	}
+	s.Must("GET", es+"/providers/Carillon.Delivery/attempts", nil, &attempts)
+	var got []string
+	for _, a := range attempts.Value {
+		var e struct{ EventID string }
+		s.Must("GET", events+a.Position, nil, &e)
+		got = append(got, e.EventID+" "+a.Outcome)
+	}
+	slices.Sort(got)
+	got = slices.Compact(got)
+	if want := []string{"bad BadRequest", "busy GenericError", "taken Delivered"}; !slices.Equal(got, want) {
+		t.Errorf("attempts %q, want %q", got, want)
 	}
 }
 
