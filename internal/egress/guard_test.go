@@ -279,30 +279,64 @@ func answerTo(query []byte, address func() netip.Addr) []byte {
 	return out
 }
 
-// Source: spec/delivery.md section 11, test 14.
-func TestNameThatMoves(t *testing.T) {
-	var asked atomic.Int32
-	at := listen(t, "127.0.0.1:0")
-	g := New(Options{AllowLoopback: true})
-	g.resolver = rebinding(&asked, "127.0.0.1", "10.0.0.1", "169.254.169.254")
-	addr := net.JoinHostPort("moves.test", netip.AddrPortFrom(at.Addr(), at.Port()).String()[len("127.0.0.1:"):])
+// A name that resolves to an allowed address first and to a private one later is
+// refused when it is about to be connected, by the bare dial as by the HTTP client.
+// Loopback stands for a public address here. Source: spec/delivery.md section 11.
+func TestAcceptance14NameThatMoves(t *testing.T) {
+	var requests, asked atomic.Int32
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer srv.Close()
+	roots, err := Roots(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("example.com", port) // a name in the server's certificate
+	g := New(Options{AllowLoopback: true, RootCAs: roots})
+	g.resolver = rebinding(&asked, "127.0.0.1", "127.0.0.1", "10.0.0.1", "192.168.0.1", "169.254.169.254")
 	if err := g.CheckURL(parse(t, "https://"+addr+"/")); err != nil {
 		t.Fatalf("CheckURL: %v", err)
 	}
-	conn, err := g.DialContext(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatalf("first dial: %v", err)
+	dial := func() error {
+		conn, err := g.DialContext(t.Context(), "tcp", addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
 	}
-	_ = conn.Close()
-	for _, want := range []string{"--allow-destination 10.0.0.0/8", "metadata service"} {
+	client := g.Client(5 * time.Second)
+	get := func() error {
+		defer client.CloseIdleConnections()
+		resp, err := client.Get("https://" + addr + "/")
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err
+	}
+	if err := dial(); err != nil {
+		t.Errorf("first dial: %v", err)
+	}
+	if err := get(); err != nil {
+		t.Errorf("first request: %v", err)
+	}
+	for _, step := range []struct {
+		try  func() error
+		want string
+	}{{dial, "--allow-destination 10.0.0.0/8"}, {get, "--allow-destination 192.168.0.0/16"}, {dial, "metadata service"}, {get, "metadata service"}} {
 		var refused *RefusedError
-		if _, err := g.DialContext(t.Context(), "tcp", addr); !errors.As(err, &refused) || !strings.Contains(refused.Error(), want) {
-			t.Errorf("dial %d: %v, want %q", asked.Load(), err, want)
+		if err := step.try(); !errors.As(err, &refused) || !strings.Contains(refused.Error(), step.want) {
+			t.Errorf("look-up %d: %v, want %q", asked.Load(), err, step.want)
 		}
 	}
-	g.hosts = []string{"test"} // the operator trusts the name, but metadata stays out of reach
+	if n := requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	g.hosts = []string{"com"} // the operator trusts the name, but metadata stays out of reach
 	var refused *RefusedError
-	if _, err := g.DialContext(t.Context(), "tcp", addr); !errors.As(err, &refused) {
+	if err := dial(); !errors.As(err, &refused) {
 		t.Errorf("metadata by an allowed name: %v", err)
 	}
 }
