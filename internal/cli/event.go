@@ -17,12 +17,13 @@ import (
 )
 
 func (a *app) eventCommand() *cobra.Command {
-	return group("event", "Events: publish them, watch them pass, explain what became of them, replay them",
+	return group("event", "Events: publish them, watch them pass, see what became of them and why, replay them",
 		`  carillon event publish --topic orders --event-type Shop.OrderPlaced --subject orders/7 --data '{"amount": 12}'
   carillon event tail
+  carillon event show 98162289-5d3f-561c-b9eb-80b238ae64f7 --attempts
   carillon event explain 98162289-5d3f-561c-b9eb-80b238ae64f7
   carillon event replay --event-subscription failed-runs --from 2026-03-01 --dry-run`,
-		a.eventPublish(), a.eventTail(), a.eventExplain(), a.eventReplay(), a.eventReplays())
+		a.eventPublish(), a.eventTail(), a.eventShow(), a.eventExplain(), a.eventReplay(), a.eventReplays())
 }
 
 // publication is what the flags of event publish say.

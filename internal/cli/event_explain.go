@@ -29,23 +29,44 @@ type explanation struct {
 	Clauses           []struct {
 		Clause, Asks, Result, Saw, Text string
 	} `json:"clauses"`
-	Delivery *struct {
-		State, Text     string
-		HistoryComplete bool
-		Attempts        []struct {
-			Number               int
-			Start                time.Time
-			DurationMilliseconds float64
-			Outcome              string
-			HTTPStatusCode       int
-			Detail               string
-		}
-		DeadLetter *struct {
-			ID               string
-			DeadLetterReason string
-		}
-	} `json:"delivery"`
+	Delivery *story `json:"delivery"`
 }
+
+// story is what became of a delivery.
+type story struct {
+	State, Text            string
+	HistoryComplete        bool
+	NextAttempt, GivenUpAt time.Time
+	Attempts               []attempt
+	DeadLetter             *struct {
+		ID               string
+		DeadLetterReason string
+	}
+}
+
+type attempt struct {
+	Number               int
+	Start                time.Time
+	DurationMilliseconds float64
+	Outcome              string
+	HTTPStatusCode       int
+	Detail               string
+}
+
+// cells are the columns of an attempt, as attemptTitles has them.
+func (t attempt) cells() string {
+	status := "-"
+	if t.HTTPStatusCode != 0 {
+		status = fmt.Sprint(t.HTTPStatusCode)
+	}
+	took := time.Duration(t.DurationMilliseconds * float64(time.Millisecond)).Round(100 * time.Microsecond)
+	return fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%s", t.Number, t.Start.Format(attemptTime), took, oneLine(t.Outcome), status, firstOf(oneLine(t.Detail), "-"))
+}
+
+const (
+	attemptTitles = "ATTEMPT\tSTART\tDURATION\tOUTCOME\tSTATUS\tDETAIL"
+	attemptTime   = "2006-01-02T15:04:05.000Z07:00"
+)
 
 func (a *app) eventExplain() *cobra.Command {
 	cmd := &cobra.Command{Use: "explain [ID]", Short: "Tell why an event reached a handler or did not, clause by clause",
@@ -62,18 +83,7 @@ func (a *app) eventExplain() *cobra.Command {
 	}
 	file := cmd.Flags().String("file", "", "File with the event, - for standard input.")
 	name := cmd.Flags().String("event-subscription", "", "Event subscription, by name or full id; all of the source by default.")
-	source := a.bySourceID(cmd)
-	topic := cmd.Flags().String("topic", "", "Topic that is the source instead, by name.")
-	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
-	list := func() (string, error) {
-		if *topic == "" {
-			return source()
-		}
-		if cmd.Flag("source-resource-id").Changed {
-			return "", usagef(cmd, "--topic and --source-resource-id exclude each other.")
-		}
-		return a.topicID(*topic) + eventSubscriptions, nil
-	}
+	list := a.bySource(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(func() string { path, _ := list(); return path }))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if (len(args) == 0) == (*file == "") {
@@ -281,14 +291,9 @@ func (a *app) printExplanation(x *explanation) error {
 	if len(d.Attempts) == 0 {
 		return nil
 	}
-	fmt.Fprintf(w, "\nATTEMPT\tSTART\tDURATION\tOUTCOME\tSTATUS\tDETAIL\n")
+	fmt.Fprintf(w, "\n%s\n", attemptTitles)
 	for _, t := range d.Attempts {
-		status := "-"
-		if t.HTTPStatusCode != 0 {
-			status = fmt.Sprint(t.HTTPStatusCode)
-		}
-		took := time.Duration(t.DurationMilliseconds * float64(time.Millisecond)).Round(100 * time.Microsecond)
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", t.Number, t.Start.Format("2006-01-02T15:04:05.000Z07:00"), took, oneLine(t.Outcome), status, firstOf(oneLine(t.Detail), "-"))
+		fmt.Fprintln(w, t.cells())
 	}
 	return w.Flush()
 }

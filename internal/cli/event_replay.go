@@ -31,9 +31,7 @@ var countView = view{columns: []column{{"Would be replayed", "properties.matched
 // returned function gives the path of its replays.
 func (a *app) replaySource(cmd *cobra.Command) func() (string, error) {
 	name := cmd.Flags().String("event-subscription", "", "Event subscription that the events go to, by name or full id.")
-	source := a.bySourceID(cmd)
-	topic := cmd.Flags().String("topic", "", "Topic that is the source instead, by name.")
-	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
+	source := a.bySource(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(func() string { return a.workspaceID() + eventSubscriptions }))
 	return func() (string, error) {
 		if err := required(cmd, "event-subscription"); err != nil {
@@ -46,12 +44,6 @@ func (a *app) replaySource(cmd *cobra.Command) func() (string, error) {
 			return "", err
 		}
 		base, err := source()
-		if *topic != "" {
-			if cmd.Flag("source-resource-id").Changed {
-				return "", usagef(cmd, "--topic and --source-resource-id exclude each other.")
-			}
-			base = a.topicID(*topic) + eventSubscriptions
-		}
 		return base + "/" + *name + arm.ReplaysPath, err
 	}
 }

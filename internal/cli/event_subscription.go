@@ -57,6 +57,22 @@ func (a *app) bySourceID(cmd *cobra.Command) func() (string, error) {
 	}
 }
 
+// bySource is bySourceID for commands that are about events: a topic may be named, too.
+func (a *app) bySource(cmd *cobra.Command) func() (string, error) {
+	source := a.bySourceID(cmd)
+	topic := cmd.Flags().String("topic", "", "Topic that is the source instead, by name.")
+	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
+	return func() (string, error) {
+		if *topic == "" {
+			return source()
+		}
+		if cmd.Flag("source-resource-id").Changed {
+			return "", usagef(cmd, "--topic and --source-resource-id exclude each other.")
+		}
+		return a.topicID(*topic) + eventSubscriptions, nil
+	}
+}
+
 func (a *app) eventSubscriptionCommand() *cobra.Command {
 	cmd := a.eventSubscriptionGroup(a.bySourceID, func() string { return a.workspaceID() + eventSubscriptions })
 	cmd.AddCommand(a.eventSubscriptionList())
@@ -85,7 +101,7 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 		commands = append(commands, sub.Commands()...)
 	}
 	for _, cmd := range commands {
-		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|test-filter|test|pause|resume|signing-key rotate)")
+		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|attempts|test-filter|test|pause|resume|signing-key rotate)")
 		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
 	}
 	return group
@@ -117,6 +133,7 @@ func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Co
 		a.eventSubscriptionUpdate(k),
 		a.deleteCommand(k, `  carillon event-subscription delete --name failed-runs`),
 		a.signingKeyCommand(k),
+		a.eventSubscriptionAttempts(k),
 		a.eventSubscriptionTestFilter(k),
 		a.eventSubscriptionTest(k),
 		a.eventSubscriptionPause(k),

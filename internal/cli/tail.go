@@ -23,20 +23,16 @@ func (a *app) eventTail() *cobra.Command {
 		Example: `  carillon event tail
   carillon event tail --topic orders -o json
   carillon event tail --included-event-types Microsoft.MachineLearningServices.RunStatusChanged`}
-	source := cmd.Flags().String("source-resource-id", "", "Full id of the source; the current workspace by default.")
-	topic := cmd.Flags().String("topic", "", "Topic to watch instead, by name.")
+	source := a.bySource(cmd)
 	types := wordsFlag(cmd, "included-event-types", "TYPE...", "Show these event types only, several after another.")
 	limit := cmd.Flags().Int("count", 0, "End after so many events; 0 goes on.")
-	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
 	_ = cmd.RegisterFlagCompletionFunc("included-event-types", cobra.FixedCompletions(machineLearningEventTypes, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		from := firstOf(*source, a.workspaceID())
-		if *topic != "" {
-			if *source != "" {
-				return usagef(cmd, "--topic and --source-resource-id exclude each other.")
-			}
-			from = a.topicID(*topic)
+		list, err := source()
+		if err != nil {
+			return err
 		}
+		from := strings.TrimSuffix(list, eventSubscriptions)
 		s, err := a.connect()
 		if err != nil {
 			return err

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/arm"
+	"github.com/carillon-events/carillon/internal/broker"
+)
+
+var attemptView = view{
+	plural: "attempts",
+	columns: []column{{"Start", "start"}, {"Event", "position"}, {"Attempt", "number"}, {"Outcome", "outcome"},
+		{"Status", "httpStatusCode"}, {"Milliseconds", "durationMilliseconds"}, {"Detail", "detail"}},
+}
+
+func (a *app) eventSubscriptionAttempts(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "attempts", Short: "List the newest delivery attempts",
+		Long: "List the delivery attempts of an event subscription, the newest first. EVENT is the place\nof the event in the log: carillon event show takes it. How far back attempts are known\ndepends on the room that the server gives them.",
+		Example: `  carillon event-subscription attempts --name failed-runs
+  carillon event-subscription attempts --name failed-runs --outcome TimedOut --since 2h
+  carillon event-subscription attempts --name failed-runs --since 2026-03-01 --top 1000 -o json`}
+	outcome := cmd.Flags().String("outcome", "", "Only those that ended so, such as TimedOut.")
+	since := cmd.Flags().String("since", "", "Only those that began then or later: a time, a date, or how long ago, such as 90m.")
+	top := cmd.Flags().Int("top", 50, "How many to show.")
+	_ = cmd.RegisterFlagCompletionFunc("outcome", cobra.FixedCompletions(broker.OutcomeNames(), cobra.ShellCompDirectiveNoFileComp))
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
+		if *top < 1 {
+			return usagef(cmd, "--top %d shows nothing: give 1 or more.", *top)
+		}
+		query := url.Values{"$top": {strconv.Itoa(min(*top, 100))}}
+		if *outcome != "" {
+			query.Set("outcome", *outcome)
+		}
+		if *since != "" {
+			from, err := ago(cmd, "since", *since)
+			if err != nil {
+				return err
+			}
+			query.Set("from", from)
+		}
+		done := a.waiting("Reading the history of attempts")
+		defer done()
+		found := []json.RawMessage{}
+		for attempt, err := range s.List(cmd.Context(), p+arm.AttemptsPath, query) {
+			if err != nil {
+				return err
+			}
+			if found = append(found, attempt); len(found) == *top {
+				break
+			}
+		}
+		return a.list(attemptView, found)
+	})
+}
+
+// ago reads a time as instant does, or how long ago it was.
+func ago(cmd *cobra.Command, flag, value string) (string, error) {
+	if d, err := time.ParseDuration(value); err == nil && d >= 0 {
+		return time.Now().Add(-d).UTC().Format(time.RFC3339Nano), nil
+	}
+	at, err := instant(cmd, flag, value)
+	if err != nil {
+		return "", usagef(cmd, "--%s %q is neither a date (2026-03-02), nor a time (2026-03-02T12:00:00Z), nor how long ago (90m, 2h).", flag, value)
+	}
+	return at, nil
+}
