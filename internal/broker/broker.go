@@ -153,8 +153,9 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	_, last := cfg.Log.Bounds()
+	told := recovery.w
 	if recovery.shortened = recovery.cut(last); recovery.shortened {
-		cfg.Logger.Warn("the delivery journal tells of more than the event log holds: that part is ignored", "log_end", last)
+		cfg.Logger.Error("the event log ends before what the delivery journal tells of: events after its end are lost", "log_end", last, "journal_watermark", told)
 	}
 	b := &Broker{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), clock: newClock(cfg.Wall),

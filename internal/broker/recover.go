@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -112,12 +113,21 @@ func (r *recovery) restate(uid uint64) {
 const lookBack = 256
 
 // recoverJournal reads what a start needs.
-func recoverJournal(ctx context.Context, j Journal) (*recovery, error) {
-	r := &recovery{subs: map[uint64]*recovered{}, ahead: map[uint64][]engine.Position{}}
+func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
+	defer func() {
+		if errors.Is(err, engine.ErrCorrupt) {
+			err = fmt.Errorf("%w. Without it nobody knows which events still have to be delivered: restore the data directory from a backup", err)
+		}
+	}()
+
+	r = &recovery{subs: map[uint64]*recovered{}, ahead: map[uint64][]engine.Position{}}
 	first, last := j.Bounds()
 	var head *journalHeader
 	for from := max(first, last-min(last, lookBack)); head == nil; {
 		for m, err := range j.Read(ctx, from) {
+			if errors.Is(err, engine.ErrCorrupt) {
+				continue // it may be history; if not, it is met again below
+			}
 			if err != nil {
 				return nil, fmt.Errorf("read the delivery journal: %w", err)
 			}

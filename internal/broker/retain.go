@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/engine"
@@ -105,6 +106,9 @@ func (r *retainer) purge(ctx context.Context, floor uint64) (err error) {
 func (r *retainer) firstYoungerThan(ctx context.Context, first, end uint64, t time.Time) (uint64, error) {
 	young := func(seq uint64) (bool, error) {
 		f, err := r.b.cfg.Log.Frame(ctx, seq)
+		if errors.Is(err, engine.ErrCorrupt) {
+			return true, nil // not known: kept until it is the first
+		}
 		if err != nil {
 			return false, err
 		}
@@ -112,10 +116,14 @@ func (r *retainer) firstYoungerThan(ctx context.Context, first, end uint64, t ti
 	}
 	if r.first != first {
 		f, err := r.b.cfg.Log.Frame(ctx, first)
-		if err != nil {
+		switch {
+		case errors.Is(err, engine.ErrCorrupt): // nobody needs it
+			r.first, r.time = first, time.Time{}
+		case err != nil:
 			return first, err
+		default:
+			r.first, r.time = first, f.Time
 		}
-		r.first, r.time = first, f.Time
 	}
 	if r.time.After(t) {
 		return first, nil

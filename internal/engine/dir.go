@@ -21,6 +21,7 @@ const formatVersion = 1
 //	FORMAT     its format version
 //	CLEAN      there only between a graceful stop and the next start
 //	RESERVE    space kept for a full disk, see disk.go
+//	damaged    bytes that a disk changed, see damage.go
 //	jetstream  the store
 type directory struct {
 	path  string

@@ -14,6 +14,8 @@
 //     shrinks only by Purge.
 //   - A disk that fills up refuses events, facts and changes of keys while there is
 //     room left for the journal, dead letters and purging.
+//   - A record that the disk damaged is taken out and told of; whole ones behind it
+//     stay. Open refuses a directory whose control plane is damaged.
 //   - A store that does not ack for five seconds is started anew under its users;
 //     Partition.Err says so meanwhile.
 //
@@ -21,7 +23,7 @@
 // committer.go (Append: many requests, one frame, one write), fenced.go (a write
 // whose ack may be lost), partition.go (take-over, reading, purging, quota),
 // projection.go (facts), journal.go, table.go, kv.go, disk.go (free space and the
-// reserve file), restart.go (a store that answers no more is started anew); below
+// reserve file), damage.go (what a disk changed), restart.go (a store that answers no more is started anew); below
 // them stream.go and nats.go speak to the server, dir.go and host_*.go to the file
 // system.
 //

@@ -143,6 +143,9 @@ func (e *Engine) start(ctx context.Context) (replayed int, err error) {
 	if err := e.dir.takeCleanMark(); err != nil {
 		return 0, err
 	}
+	if err := e.dir.mend(e.opts.Logger, e.dir.clean); err != nil {
+		return 0, err
+	}
 	if e.disk, err = newDiskWatch(e.opts); err != nil {
 		return 0, err
 	}

@@ -163,12 +163,18 @@ func (j *Journal) close() { close(j.closed) }
 
 // Read reads entries in order, from the first kept one at or above from up to the
 // last one stored when the call was made. Take-over records are passed over. A
-// message that does not decode yields its Seq and an error wrapping ErrCorrupt,
-// and the next one follows; any other error ends the sequence.
+// message that does not decode, with its Seq, or several that are lost, yield an error
+// wrapping ErrCorrupt, and the next one follows; any other error ends the sequence.
 func (j *Journal) Read(ctx context.Context, from uint64) iter.Seq2[JournalEntry, error] {
 	last := j.last.Load()
 	return func(yield func(JournalEntry, error) bool) {
 		for m, err := range j.stream.messages(ctx, from, last) {
+			if errors.Is(err, errDamaged) {
+				if !yield(JournalEntry{}, fmt.Errorf("%w: %w", ErrCorrupt, err)) {
+					return
+				}
+				continue
+			}
 			if err != nil {
 				yield(JournalEntry{}, err)
 				return

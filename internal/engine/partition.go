@@ -236,14 +236,16 @@ func unavailable(err error) error {
 }
 
 // Frame reads one frame. The error wraps ErrPurged when the log no longer holds
-// it, and ErrCorrupt when it does not decode.
+// it, and ErrCorrupt when it is damaged or lost.
 func (p *Partition) Frame(ctx context.Context, seq uint64) (*Frame, error) {
 	m, err := p.log.get(ctx, seq)
 	switch {
 	case errors.Is(err, errAbsent) && seq < p.first.Load():
 		return nil, fmt.Errorf("frame %d: %w", seq, ErrPurged)
-	case errors.Is(err, errAbsent):
+	case errors.Is(err, errAbsent) && seq > p.last.Load():
 		return nil, fault.New(fault.NotFound, "NotFound", "The log has no frame %d.", seq)
+	case errors.Is(err, errAbsent):
+		return nil, fmt.Errorf("frame %d: %w: the log lost it", seq, ErrCorrupt)
 	case err != nil:
 		return nil, fmt.Errorf("read frame %d: %w", seq, err)
 	}
@@ -252,13 +254,19 @@ func (p *Partition) Frame(ctx context.Context, seq uint64) (*Frame, error) {
 
 // Frames reads frames in order, from the first kept one at or above from up to
 // the last one stored when the call was made, take-over frames included. A frame
-// that does not decode yields an error wrapping ErrCorrupt, and the next one
-// follows; any other error ends the sequence. At most some megabytes are in
+// that is damaged, or several that are lost, yield an error wrapping ErrCorrupt, and
+// the next one follows; any other error ends the sequence. At most some megabytes are in
 // flight, however slow the loop body is.
 func (p *Partition) Frames(ctx context.Context, from uint64) iter.Seq2[*Frame, error] {
 	last := p.last.Load()
 	return func(yield func(*Frame, error) bool) {
 		for m, err := range p.log.messages(ctx, from, last) {
+			if errors.Is(err, errDamaged) {
+				if !yield(nil, fmt.Errorf("%w: %w", ErrCorrupt, err)) {
+					return
+				}
+				continue
+			}
 			if err != nil {
 				yield(nil, err)
 				return

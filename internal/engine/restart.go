@@ -145,7 +145,10 @@ func (e *Engine) restart(ctx context.Context, why error) {
 	defer resume()
 	e.node.down()
 	for warned := false; ; warned = true {
-		err := e.node.boot()
+		err := e.dir.mend(e.opts.Logger, false)
+		if err == nil {
+			err = e.node.boot()
+		}
 		if err == nil {
 			e.node.reconnect(ctx)
 			err = facts.rewind(ctx, e.partition)

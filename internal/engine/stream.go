@@ -192,13 +192,51 @@ const (
 	batchMessages = 4096
 )
 
+// errDamaged says that the store does not hold a message that it should, or not
+// intact.
+var errDamaged = errors.New("stored data is damaged")
+
 // messages reads the messages from..through in order, in batches that bound what
-// is in flight. Sequences that are not stored are passed over.
+// is in flight. What was purged is passed over. An error that wraps errDamaged stands
+// for messages above that which are not there or cannot be read, and the next one
+// follows; any other error ends the sequence.
 func (s *stream) messages(ctx context.Context, from, through uint64) iter.Seq2[message, error] {
-	return s.messagesOf(ctx, "", from, through)
+	return func(yield func(message, error) bool) {
+		next := max(from, 1)
+		missing := func(to uint64) (more bool) {
+			st, err := s.state(ctx)
+			if err != nil {
+				yield(message{}, err)
+				return false
+			}
+			next = max(next, st.first)
+			if next > to {
+				return next <= st.last // purged meanwhile
+			}
+			err = fmt.Errorf("%w: stream %s lacks messages %d to %d", errDamaged, s.name, next, to)
+			next = to + 1
+			return yield(message{}, err) && next <= st.last
+		}
+		for next <= through {
+			for m, err := range s.messagesOf(ctx, "", next, through) {
+				if err == nil && m.seq > next && !missing(m.seq-1) {
+					return
+				}
+				if !yield(m, err) || err != nil {
+					return
+				}
+				next = m.seq + 1
+			}
+			if next <= through && !missing(next) { // the store ends its answer at a message that it cannot read
+				return
+			}
+		}
+	}
 }
 
-// messagesOf is messages for the subjects that match a filter; "" is all.
+// messagesOf is messages for the subjects that match a filter; "" is all. Sequences
+// that are not stored are passed over, and it ends at a message that the store cannot
+// read.
 func (s *stream) messagesOf(ctx context.Context, filter string, from, through uint64) iter.Seq2[message, error] {
 	return func(yield func(message, error) bool) {
 		if from == 0 {
