@@ -14,7 +14,7 @@ const (
 	flushAfter     = 25 * time.Millisecond
 	flushBytes     = 64 << 10
 	flushPatience  = 30 * time.Second // of a stop, for a store that does not answer
-	minRestatement = 8 << 10          // bytes of old state that each flush states anew at least
+	minRestatement = 512              // bytes of old state that each flush states anew at least
 	openEntryBytes = 48               // estimate, for the restatement budget
 )
 
