@@ -226,6 +226,33 @@ func walk(b *testing.B, in, out, connections int) {
 	}
 	b.StopTimer()
 	reportCPU(b, began, total*in)
+	b.ReportMetric(journalBytes(b, s)/float64(total*in), "journal-B/event")
+}
+
+// journalBytes is what the delivery journal takes once every delivery is settled.
+func journalBytes(b *testing.B, s *servertest.Server) float64 {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		resp, err := http.Get(s.HTTP() + "/metrics")
+		if err != nil {
+			b.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, after, _ := strings.Cut(string(text), "\ncarillon_engine_journal_bytes ")
+		line, _, _ := strings.Cut(after, "\n")
+		n, err := strconv.ParseFloat(line, 64)
+		if err != nil {
+			b.Fatalf("metrics have no journal: %v", err)
+		}
+		if strings.Contains(string(text), "\ncarillon_open_deliveries 0\n") {
+			return n
+		}
+	}
+	b.Fatal("deliveries stay open")
+	return 0
 }
 
 // rate reports events per second, and their ratio to a limit.
