@@ -12,10 +12,16 @@ import (
 )
 
 // TLS returns the settings of every outbound TLS connection: version 1.2 at
-// least, and the operator's roots. The caller may change what it gets.
+// least, and the operator's roots. A certificate is shown to every server that asks
+// for one, also where the server names authorities that it is not of: then the
+// server says no, and not silence. The caller may change what it gets.
 // Source: spec/delivery.md section 9.1.
-func (g *Guard) TLS() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: g.roots}
+func (g *Guard) TLS(certificate ...tls.Certificate) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: g.roots}
+	if len(certificate) > 0 {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate[0], nil }
+	}
+	return c
 }
 
 // Roots returns the system's trusted roots and those in extra, PEM blocks of
@@ -34,13 +40,14 @@ func Roots(extra []byte) (*x509.CertPool, error) {
 // Client returns an HTTP client whose every connection the guard dials. It uses
 // no proxy, follows no redirect (the 3xx is the answer) and reads at most 64 KiB
 // of answer headers. timeout bounds a whole exchange, body included. Each call
-// makes a client with connections of its own. Errors of net/http show the whole
-// URL: a caller that logs them passes them through secret.Redact.
-func (g *Guard) Client(timeout time.Duration) *http.Client {
+// makes a client with connections of its own; certificate is for TLS. Errors of
+// net/http show the whole URL: a caller that logs them passes them through
+// secret.Redact.
+func (g *Guard) Client(timeout time.Duration, certificate ...tls.Certificate) *http.Client {
 	transport := func(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
 		return &http.Transport{
 			DialContext:            dial,
-			TLSClientConfig:        g.TLS(),
+			TLSClientConfig:        g.TLS(certificate...),
 			TLSHandshakeTimeout:    DialTimeout,
 			MaxResponseHeaderBytes: 64 << 10,
 			MaxIdleConnsPerHost:    4,
