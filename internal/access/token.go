@@ -85,6 +85,8 @@ type claims struct {
 	Version   string `json:"ver"`
 	UniqueID  string `json:"uti"`
 	TokenID   string `json:"jti"`
+
+	EventSubscription string `json:"event_subscription,omitempty"` // see IssueForWebhook
 }
 
 // Grant is what a token is made from.
@@ -93,6 +95,8 @@ type Grant struct {
 	Audience  string // written as it is
 	Issuer    string
 	Lifetime  time.Duration
+
+	EventSubscription string // full id; of a token for a webhook
 }
 
 // Issued is a token and what its receiver is told about it.
@@ -120,6 +124,7 @@ func (k *SigningKey) issue(g Grant) (Issued, error) {
 		Audience: g.Audience, Issuer: g.Issuer, IssuedAt: from.Unix(), NotBefore: from.Unix(), Expires: until.Unix(),
 		ObjectID: g.Principal.ObjectID, Subject: g.Principal.ObjectID, TenantID: g.Principal.TenantID,
 		AppID: g.Principal.AppID, Party: g.Principal.AppID, Name: g.Principal.Name, Version: "2.0", UniqueID: uuid.NewString(),
+		EventSubscription: g.EventSubscription,
 	}
 	c.TokenID = c.UniqueID
 	if g.Principal.Type == ServicePrincipal {
