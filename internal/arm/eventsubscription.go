@@ -50,11 +50,12 @@ type webHookBody struct {
 	EndpointBaseURL                        string          `json:"endpointBaseUrl"`
 	MaxEventsPerBatch                      int             `json:"maxEventsPerBatch"`
 	PreferredBatchSizeInKilobytes          int             `json:"preferredBatchSizeInKilobytes"`
-	AzureActiveDirectoryTenantID           any             `json:"azureActiveDirectoryTenantId"`
-	AzureActiveDirectoryApplicationIDOrURI any             `json:"azureActiveDirectoryApplicationIdOrUri"`
+	AzureActiveDirectoryTenantID           *string         `json:"azureActiveDirectoryTenantId"`
+	AzureActiveDirectoryApplicationIDOrURI *string         `json:"azureActiveDirectoryApplicationIdOrUri"`
 	DeliveryAttributeMappings              []attributeBody `json:"deliveryAttributeMappings"`
 	MinimumTLSVersionAllowed               any             `json:"minimumTlsVersionAllowed,omitempty"`
 	Signing                                *signingBody    `json:"signing,omitempty"` // ours
+	credentialsBody
 }
 
 type retryPolicyBody struct {
@@ -92,9 +93,11 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 		b.Properties.Destination.Properties = webHookBody{
 			EndpointBaseURL: hook.BaseURL, MaxEventsPerBatch: max(hook.MaxEventsPerBatch, defaultBatchEvents),
 			PreferredBatchSizeInKilobytes: cmp.Or(hook.PreferredBatchSizeInKilobytes, defaultBatchKilobytes),
-			DeliveryAttributeMappings:     maskedAttributes(hook.DeliveryAttributes),
-			Signing:                       signingOf(hook.Signing, v.IssuedKey),
-			MinimumTLSVersionAllowed:      keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
+			AzureActiveDirectoryTenantID:  orNull(hook.TenantID), AzureActiveDirectoryApplicationIDOrURI: orNull(hook.Application),
+			DeliveryAttributeMappings: maskedAttributes(hook.DeliveryAttributes),
+			Signing:                   signingOf(hook.Signing, v.IssuedKey),
+			MinimumTLSVersionAllowed:  keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
+			credentialsBody:           credentialsOf(hook),
 		}
 	}
 	b.Properties.DeadLetterDestination, b.Properties.DeadLetterIdentity = deadLetterOf(s.DeadLetter)
@@ -160,11 +163,8 @@ func destinationChange(d fields) *manage.DestinationChange {
 	p := d.sub("properties")
 	c.EndpointURL = p.text("endpointUrl")
 	c.MaxEventsPerBatch, c.PreferredBatchSizeInKilobytes = p.integer("maxEventsPerBatch"), p.integer("preferredBatchSizeInKilobytes")
-	for _, name := range []string{"azureActiveDirectoryTenantId", "azureActiveDirectoryApplicationIdOrUri"} {
-		if v := p.str(name); v != "" {
-			p.refuse(name, "This server signs deliveries with no Microsoft Entra token: leave %s out.", name)
-		}
-	}
+	c.TenantID, c.Application = p.str("azureActiveDirectoryTenantId"), p.str("azureActiveDirectoryApplicationIdOrUri")
+	c.TokenIssuer, c.ClientCertificate = tokenIssuerChange(p), clientCertificateChange(p)
 	c.Attributes, c.Signing = attributeChanges(p), signingChange(p)
 	extra := kept{}
 	if tls := tlsVersion(p); tls != "" {

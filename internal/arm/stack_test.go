@@ -185,6 +185,12 @@ func newStack(t *testing.T) *stack {
 			}
 			return nil
 		},
+		CheckToken: func(tenant, _ string) error {
+			if tenant != "7a000000-0000-0000-0000-000000000000" {
+				return fault.Field("azureActiveDirectoryTenantId", "This server makes tokens of its own tenant only, not of '%s'.", tenant)
+			}
+			return nil
+		},
 		CheckDeadLetter: func(d *resource.DeadLetterDestination) error {
 			if d.Container == "unknown" {
 				return fmt.Errorf("the operator has given no connection")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -25,6 +26,15 @@ type headError struct{ err error }
 
 func (e *headError) Error() string { return "read answer: " + e.err.Error() }
 func (e *headError) Unwrap() error { return e.err }
+
+// expiredError is a refusal of our client certificate after its end.
+type expiredError struct {
+	ended time.Time
+	err   error
+}
+
+func (e *expiredError) Error() string { return "expired client certificate: " + e.err.Error() }
+func (e *expiredError) Unwrap() error { return e.err }
 
 func canceled() broker.Response {
 	return broker.Response{Outcome: broker.Canceled, Detail: "the attempt was cut short"}
@@ -69,6 +79,12 @@ func classOf(err error) string {
 	if text := certificateClass(err); text != "" {
 		return text
 	}
+	if expired, ok := errors.AsType[*expiredError](err); ok {
+		return "the endpoint refused the client certificate, which expired at " + expired.ended.UTC().Format(time.RFC3339)
+	}
+	if refusesCertificate(err) {
+		return "the endpoint refused the client certificate, or wants one"
+	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return "the endpoint does not speak TLS"
 	}
@@ -108,6 +124,20 @@ func certificateClass(err error) string {
 		return "the certificate cannot be verified"
 	}
 	return ""
+}
+
+// certificateAlerts are the TLS alerts that blame our certificate, in the words of
+// crypto/tls, which has no exported type for them. Source: RFC 8446 section 6.2.
+var certificateAlerts = []string{
+	"tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate", "tls: expired certificate", "tls: unknown certificate",
+	"tls: unknown certificate authority", "tls: access denied", "tls: certificate required",
+}
+
+// refusesCertificate reports whether the other side ended a connection because of our
+// certificate, or because there was none.
+func refusesCertificate(err error) bool {
+	remote, ok := errors.AsType[*net.OpError](err)
+	return ok && remote.Op == "remote error" && remote.Err != nil && slices.Contains(certificateAlerts, remote.Err.Error())
 }
 
 func isSocket(err error) bool {

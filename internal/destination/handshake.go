@@ -3,6 +3,7 @@ package destination
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,11 +33,16 @@ const (
 // endpointField is where a request names the endpoint.
 const endpointField = "properties.destination.properties.endpointUrl"
 
+// tokenField is where a request says who makes the bearer token for the endpoint.
+const tokenField = "properties.destination.properties.tokenIssuer"
+
 // Handshaker asks endpoints whether they want events. It satisfies
 // manage.Handshaker.
 type Handshaker struct {
-	check  func(*url.URL) error
-	client *http.Client
+	check   func(*url.URL) error
+	client  *http.Client                       // for endpoints that are shown no certificate
+	showing func(tls.Certificate) *http.Client // for those that are
+	tokens  *Tokens
 }
 
 var _ manage.Handshaker = (*Handshaker)(nil)
@@ -44,9 +50,13 @@ var _ manage.Handshaker = (*Handshaker)(nil)
 // asked is the request that a handshake works for.
 type asked manage.ValidationRequest
 
-// NewHandshaker returns a Handshaker that dials through guard.
-func NewHandshaker(guard *egress.Guard) *Handshaker {
-	return &Handshaker{check: guard.CheckURL, client: guard.Client(0)} // each attempt has its own time limit
+// NewHandshaker returns a Handshaker that dials through guard and sends the bearer
+// tokens of tokens.
+func NewHandshaker(guard *egress.Guard, tokens *Tokens) *Handshaker {
+	return &Handshaker{ // each attempt has its own time limit
+		check: guard.CheckURL, client: guard.Client(0), tokens: tokens,
+		showing: func(c tls.Certificate) *http.Client { return guard.Client(0, c) },
+	}
 }
 
 // Validate asks once, and again only where no answer comes. An endpoint that
@@ -73,6 +83,9 @@ func (h *Handshaker) Validate(ctx context.Context, r manage.ValidationRequest) (
 		}
 		if ctx.Err() != nil {
 			return manage.ValidationResult{}, fmt.Errorf("validate endpoint of event subscription %s: %w", v.Name, context.Cause(ctx))
+		}
+		if failed, ok := errors.AsType[*tokenError](err); ok {
+			return manage.ValidationResult{}, fault.Field(tokenField, "The endpoint was asked nothing: %s.", failed.Detail).Because(failed.err)
 		}
 		if !errors.Is(err, errNoAnswer) {
 			return manage.ValidationResult{}, v.fault(err)
@@ -326,11 +339,25 @@ func (h *Handshaker) exchange(ctx context.Context, v asked, body io.Reader, head
 	for _, own := range v.Headers {
 		r.Header.Set(own.Name, own.Value)
 	}
-	resp, err := h.client.Do(r)
+	client := h.client
+	if own := v.Credentials.Certificate; own != nil {
+		client = h.showing(*own)
+	}
+	var token secret.String
+	if v.Credentials.Token != nil {
+		if token, err = h.tokens.get(ctx, *v.Credentials.Token); err != nil {
+			return nil, nil, err
+		}
+		r.Header.Set("Authorization", "Bearer "+token.Reveal())
+	}
+	resp, err := client.Do(r)
 	if err != nil {
 		return nil, nil, &refusal{reason: handshakeClass(err), err: err}
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if v.Credentials.Token != nil && resp.StatusCode == http.StatusUnauthorized {
+		h.tokens.refused(*v.Credentials.Token, token) // who repeats the request gets a fresh one
+	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
 		return nil, nil, &refusal{status: resp.StatusCode, reason: "the answer broke off", err: err}

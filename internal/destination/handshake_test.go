@@ -115,7 +115,7 @@ func TestEventGridHandshake(t *testing.T) {
 				tt.handler(w, r)
 			}))
 			defer srv.Close()
-			got, err := NewHandshaker(loopback).Validate(t.Context(), validation(event.EventGridSchema, srv.URL))
+			got, err := NewHandshaker(loopback, nil).Validate(t.Context(), validation(event.EventGridSchema, srv.URL))
 			checkHandshake(t, got, err, tt.state, tt.message)
 			if n := asked.Load(); n != 1 {
 				t.Errorf("asked %d times, want once: every answer is final", n)
@@ -172,7 +172,7 @@ func TestCloudEventsHandshake(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := httptest.NewServer(tt.handler)
 			defer srv.Close()
-			got, err := NewHandshaker(loopback).Validate(t.Context(), validation(event.CloudEventSchemaV1_0, srv.URL))
+			got, err := NewHandshaker(loopback, nil).Validate(t.Context(), validation(event.CloudEventSchemaV1_0, srv.URL))
 			checkHandshake(t, got, err, tt.state, tt.message)
 		})
 	}
@@ -190,7 +190,7 @@ func TestHandshakeWithDeliveryAttributes(t *testing.T) {
 	for _, schema := range []event.Schema{event.EventGridSchema, event.CloudEventSchemaV1_0} {
 		v := validation(schema, srv.URL)
 		v.Headers = []manage.Header{{Name: "x-team", Value: "mlops"}, {Name: "authorization", Value: "Bearer s3cret"}, {Name: "USER-AGENT", Value: "mine"}}
-		_, err := NewHandshaker(loopback).Validate(t.Context(), v)
+		_, err := NewHandshaker(loopback, nil).Validate(t.Context(), v)
 		checkFault(t, err, "Imateapot")
 		h := <-got
 		for name, want := range map[string]string{"X-Team": "mlops", "Authorization": "Bearer s3cret", "User-Agent": "mine"} {
@@ -208,7 +208,7 @@ func TestHandshakeWithoutLink(t *testing.T) {
 	for _, schema := range []event.Schema{event.EventGridSchema, event.CloudEventSchemaV1_0} {
 		v := validation(schema, srv.URL)
 		v.ValidationURL = ""
-		_, err := NewHandshaker(loopback).Validate(t.Context(), v)
+		_, err := NewHandshaker(loopback, nil).Validate(t.Context(), v)
 		checkFault(t, err)
 	}
 }
@@ -236,7 +236,7 @@ func TestHandshakeWithoutConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, schema := range []event.Schema{event.EventGridSchema, event.CloudEventSchemaV1_0} {
-				_, err := NewHandshaker(loopback).Validate(t.Context(), validation(schema, tt.url))
+				_, err := NewHandshaker(loopback, nil).Validate(t.Context(), validation(schema, tt.url))
 				checkFault(t, err, tt.reason)
 			}
 		})
@@ -251,7 +251,7 @@ func TestHandshakeRefusesDestination(t *testing.T) {
 		"ftp://8.8.8.8/s3cret":             "must start with https://",
 		"https://h\x00/s3cret":             "not a URL",
 	} {
-		_, err := NewHandshaker(egress.New(egress.Options{})).Validate(t.Context(), manage.ValidationRequest{URL: url, Schema: event.EventGridSchema})
+		_, err := NewHandshaker(egress.New(egress.Options{}), nil).Validate(t.Context(), manage.ValidationRequest{URL: url, Schema: event.EventGridSchema})
 		f, ok := errors.AsType[*fault.Error](err)
 		if !ok || f.Kind != fault.Invalid || f.Target != endpointField || !strings.Contains(f.Message, reason) || strings.Contains(f.Error(), "s3cret") {
 			t.Errorf("%s: %v, want %q", url, err, reason)
@@ -370,7 +370,7 @@ func TestHandshakeBytes(t *testing.T) {
 				got <- raw
 				_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nWebHook-Allowed-Origin: *\r\nContent-Length: 61\r\n\r\n{\"validationResponse\":\"%s\"}", testCode)
 			}), "/in?code=s3cret")
-			result, err := NewHandshaker(loopback).Validate(t.Context(), validation(schema, url))
+			result, err := NewHandshaker(loopback, nil).Validate(t.Context(), validation(schema, url))
 			if err != nil || !result.Validated {
 				t.Fatalf("%+v, %v", result, err)
 			}

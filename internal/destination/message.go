@@ -39,7 +39,7 @@ func (m *Messenger) SendMessage(ctx context.Context, es *resource.EventSubscript
 	}
 	defer w.Close()
 	// What was not sent, because there was no connection, is shown all the same.
-	receipt := shown(w.appendHead(slices.Clone(w.head), msg.Request), es)
+	receipt := shown(w.appendHead(slices.Clone(w.head), msg.Request, ""), es)
 	w.sent = func(head []byte) { receipt = shown(head, es) }
 	began := time.Now()
 	receipt.Response = w.Send(ctx, msg.Request)

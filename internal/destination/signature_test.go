@@ -131,7 +131,7 @@ func TestSignedHandshake(t *testing.T) {
 	defer srv.Close()
 	v := validation(event.EventGridSchema, srv.URL)
 	v.Signing = []secret.SigningKey{key, signingKey(t, symmetricKey)}
-	if result, err := NewHandshaker(loopback).Validate(t.Context(), v); err != nil || !result.Validated {
+	if result, err := NewHandshaker(loopback, nil).Validate(t.Context(), v); err != nil || !result.Validated {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	m := <-got

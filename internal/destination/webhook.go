@@ -21,6 +21,7 @@ import (
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // Limits of one exchange. Source: spec/delivery.md section 9.5 rule 5.
@@ -58,6 +59,9 @@ type WebhookConfig struct {
 	Headers []manage.Header // static delivery attributes
 	Dynamic []string        // names of dynamic ones, whose values come with each request
 	Signers []Signer        // nil for deliveries without signatures
+
+	Credentials manage.Credentials
+	Tokens      *Tokens // that give the token that Credentials ask for
 }
 
 // Webhook posts deliveries to one URL. It satisfies broker.Sender.
@@ -74,6 +78,10 @@ type Webhook struct {
 	idle  pool
 
 	signers []Signer
+	token   *manage.TokenRequest // of the bearer token that messages carry; nil for none
+	tokens  *Tokens
+
+	certificateEnds time.Time // of the client certificate; zero for none
 
 	sent func(head []byte) // sees the head of each request as it is written; nil for nobody
 }
@@ -87,11 +95,14 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fmt.Errorf("webhook of event subscription %s: the endpoint URL is not an http or https URL", c.Name)
 	}
-	w := &Webhook{cloud: c.Schema == event.CloudEventSchemaV1_0, dial: c.Guard.DialClear, signers: c.Signers}
+	w := &Webhook{cloud: c.Schema == event.CloudEventSchemaV1_0, dial: c.Guard.DialClear, signers: c.Signers, token: c.Credentials.Token, tokens: c.Tokens}
 	port := u.Port()
 	if u.Scheme == "https" {
 		w.dial = c.Guard.DialContext
 		w.tls = c.Guard.TLS()
+		if own := c.Credentials.Certificate; own != nil {
+			w.tls, w.certificateEnds = c.Guard.TLS(*own), own.Leaf.NotAfter
+		}
 		w.tls.ServerName = u.Hostname()
 		w.tls.NextProtos = []string{"http/1.1"}
 		w.tls.ClientSessionCache = tls.NewLRUClientSessionCache(4)
@@ -104,8 +115,28 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 	return w, nil
 }
 
-// Send makes one attempt.
+// Send makes one attempt. A bearer token that the receiver refuses is replaced once
+// within it. Source: spec/delivery.md section 9.2.
 func (w *Webhook) Send(ctx context.Context, r *broker.Request) broker.Response {
+	if w.token == nil {
+		return w.attempt(ctx, r, "")
+	}
+	for again := false; ; again = true {
+		token, err := w.tokens.get(ctx, *w.token)
+		if failed, ok := errors.AsType[*tokenError](err); ok {
+			return failed.Response
+		} else if err != nil {
+			return canceled()
+		}
+		resp := w.attempt(ctx, r, token)
+		if resp.Status != fasthttp.StatusUnauthorized || again || !w.tokens.refused(*w.token, token) {
+			return resp
+		}
+	}
+}
+
+// attempt sends one request, with a bearer token unless it is "".
+func (w *Webhook) attempt(ctx context.Context, r *broker.Request, token secret.String) broker.Response {
 	if ctx.Err() != nil {
 		return canceled()
 	}
@@ -115,7 +146,7 @@ func (w *Webhook) Send(ctx context.Context, r *broker.Request) broker.Response {
 	}
 	deadline := time.Now().Add(hold)
 	if c := w.idle.get(); c != nil {
-		if resp, stale := w.exchange(ctx, c, r, deadline, hold); !stale {
+		if resp, stale := w.exchange(ctx, c, r, token, deadline, hold); !stale {
 			return resp
 		}
 	}
@@ -126,7 +157,7 @@ func (w *Webhook) Send(ctx context.Context, r *broker.Request) broker.Response {
 		}
 		return unconnected(err)
 	}
-	resp, _ := w.exchange(ctx, c, r, deadline, hold)
+	resp, _ := w.exchange(ctx, c, r, token, deadline, hold)
 	return resp
 }
 
@@ -150,7 +181,7 @@ func (w *Webhook) connect(ctx context.Context, deadline time.Time) (*conn, error
 	secured := tls.Client(raw, w.tls)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		return nil, &tlsError{err}
+		return nil, &tlsError{w.blame(err)}
 	}
 	return &conn{Conn: secured, raw: raw}, nil
 }
@@ -159,7 +190,7 @@ func (w *Webhook) connect(ctx context.Context, deadline time.Time) (*conn, error
 // it. stale means that c was used before and the receiver had closed it without
 // reading anything that mattered: the attempt goes on with a new connection.
 // Decision 32.
-func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, deadline time.Time, hold time.Duration) (resp broker.Response, stale bool) {
+func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, token secret.String, deadline time.Time, hold time.Duration) (resp broker.Response, stale bool) {
 	used := c.used
 	c.used = true
 	c.closeWith(ctx)
@@ -172,7 +203,7 @@ func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, dead
 		}
 	}()
 	_ = c.raw.SetDeadline(deadline) // a closed connection shows itself below
-	err := w.write(c, r)
+	err := w.write(c, r, token)
 	if err != nil && !isTimeout(err) {
 		// A receiver may refuse a body before it read all of it, and close.
 		_ = c.raw.SetReadDeadline(time.Now().Add(drainTime))
@@ -183,7 +214,7 @@ func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, dead
 		err = c.await()
 	}
 	if err != nil {
-		return interrupted(ctx, err, hold), used && ctx.Err() == nil && !isTimeout(err)
+		return interrupted(ctx, w.blame(err), hold), used && ctx.Err() == nil && !isTimeout(err)
 	}
 	a := answers.Get().(*answer)
 	defer answers.Put(a)
@@ -194,12 +225,21 @@ func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, dead
 	return resp, false
 }
 
+// blame says of an endpoint that refuses our client certificate that ours has expired,
+// if it has. In TLS 1.3 the refusal comes after the handshake.
+func (w *Webhook) blame(err error) error {
+	if !w.certificateEnds.IsZero() && refusesCertificate(err) && time.Now().After(w.certificateEnds) {
+		return &expiredError{w.certificateEnds, err}
+	}
+	return err
+}
+
 // write sends the whole request.
-func (w *Webhook) write(c *conn, r *broker.Request) error {
+func (w *Webhook) write(c *conn, r *broker.Request, token secret.String) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	b := append((*buf)[:0], w.head...)
-	b = w.appendHead(b, r)
+	b = w.appendHead(b, r, token)
 	if w.sent != nil {
 		w.sent(b)
 	}
@@ -256,7 +296,10 @@ func (c *WebhookConfig) hasAttribute(name string) bool {
 }
 
 // appendHead appends the headers of one attempt and ends the head.
-func (w *Webhook) appendHead(b []byte, r *broker.Request) []byte {
+func (w *Webhook) appendHead(b []byte, r *broker.Request, token secret.String) []byte {
+	if token != "" {
+		b = appendHeader(b, "Authorization", "Bearer "+token.Reveal())
+	}
 	b = appendHeader(b, "Content-Type", r.ContentType)
 	b = append(b, "aeg-delivery-count: "...)
 	b = strconv.AppendInt(b, int64(r.Count), 10)

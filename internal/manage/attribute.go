@@ -32,12 +32,17 @@ type Attribute struct {
 // those that are there, as long as they go to the same host. Who may change the
 // endpoint does not see them that way.
 func keptSecrets(d resource.Destination, oldURL, newURL string) []resource.DeliveryAttribute {
-	before, errBefore := url.Parse(oldURL)
-	after, errAfter := url.Parse(newURL)
-	if d.WebHook == nil || errBefore != nil || errAfter != nil || before.Scheme != after.Scheme || !strings.EqualFold(before.Host, after.Host) {
+	if d.WebHook == nil || !sameHost(oldURL, newURL) {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(d.WebHook.DeliveryAttributes), func(a resource.DeliveryAttribute) bool { return !a.Secret() })
+}
+
+// sameHost reports whether two URLs lead to the same scheme, host and port.
+func sameHost(oldURL, newURL string) bool {
+	before, errBefore := url.Parse(oldURL)
+	after, errAfter := url.Parse(newURL)
+	return errBefore == nil && errAfter == nil && before.Scheme == after.Scheme && strings.EqualFold(before.Host, after.Host)
 }
 
 // newAttribute is a delivery attribute as it will be stored, and the secret that is

@@ -228,6 +228,10 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	if err != nil {
 		return EventSubscription{}, err
 	}
+	credentials, err := OpenCredentials(p.Sealer, &es, wanted.Destination)
+	if err != nil {
+		return EventSubscription{}, err
+	}
 	issued, err := p.issuedKey(&es, es.Wanted().Destination, wanted.Destination, c.Destination)
 	if err != nil {
 		return EventSubscription{}, err
@@ -242,7 +246,7 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	}
 	var waits *resource.Validation
 	if !consented {
-		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL, attributes, keys); err != nil {
+		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL, attributes, keys, credentials); err != nil {
 			if exists {
 				p.noteRefusal(ctx, caller, old, err)
 			}

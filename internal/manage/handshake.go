@@ -49,6 +49,7 @@ type ValidationRequest struct {
 	Rate          int                 // requests per minute that are asked for, for the CloudEvents handshake
 	Headers       []Header            // static delivery attributes, which the handshake carries like a delivery
 	Signing       []secret.SigningKey // that sign the validation event
+	Credentials   Credentials         // as deliveries show them
 }
 
 // Header is a header of a request. Its value may be a secret.
@@ -94,7 +95,7 @@ type handshake struct {
 // consented, and otherwise the Validation that waits for the link. The link can be
 // opened from the beginning on, also while the endpoint has not answered yet;
 // whoever called shake calls finish once the Validation is stored or given up.
-func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string, attributes []Attribute, keys []secret.SigningKey) (*resource.Validation, error) {
+func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string, attributes []Attribute, keys []secret.SigningKey, credentials Credentials) (*resource.Validation, error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
 	token := base64.RawURLEncoding.EncodeToString(raw[:])
@@ -106,7 +107,7 @@ func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic
 		URL: url, Name: es.Name, TopicID: lowerProvider(topic), Schema: schema,
 		Code:          strings.ToUpper(uuid.NewString()),
 		ValidationURL: fmt.Sprintf("%s/eventsubscriptions/%s/validate?token=%s", p.PublicURL, es.UID, token),
-		Origin:        handshakeOrigin, Rate: handshakeRate, Headers: staticHeaders(attributes), Signing: keys,
+		Origin:        handshakeOrigin, Rate: handshakeRate, Headers: staticHeaders(attributes), Signing: keys, Credentials: credentials,
 	})
 	if err == nil && !result.Validated {
 		return &resource.Validation{TokenHash: hash, Expires: time.Now().UTC().Add(ManualWindow).Truncate(time.Millisecond), Message: result.Message}, nil
@@ -132,13 +133,14 @@ func staticHeaders(attributes []Attribute) []Header {
 }
 
 // sameEndpoint reports whether an endpoint that consented to what es has would be
-// asked about the same: neither the delivery schema nor what is shown of the
-// destination as it came (the least TLS version) changed. The full URL and the
-// delivery attributes are sealed; the caller compares them.
+// asked about the same: neither the delivery schema, nor what is shown of the
+// destination as it came (the least TLS version), nor what the endpoint knows us by
+// changed. The full URL and the delivery attributes are sealed; the caller compares
+// them.
 // Source: spec/delivery.md section 1.7.
 func sameEndpoint(want *resource.Settings, es *resource.EventSubscription) bool {
 	a, b := want.Destination.WebHook, es.Destination.WebHook
-	return want.DeliverySchema == es.DeliverySchema && a != nil && b != nil && bytes.Equal(a.Extra, b.Extra)
+	return want.DeliverySchema == es.DeliverySchema && a != nil && b != nil && bytes.Equal(a.Extra, b.Extra) && sameCredentials(a, b)
 }
 
 // noteRefusal shows on an event subscription that an endpoint refused a change of it.

@@ -49,6 +49,9 @@ type Config struct {
 	Replayer   Replayer             // optional: without it nothing of the log is replayed
 	Facts      Facts                // optional
 	CheckURL   func(*url.URL) error // what the operator lets destinations be; its error is shown to the caller
+	// CheckToken tells why this server makes no bearer token of a tenant for an
+	// application; its error is shown to the caller. Nil: it makes none at all.
+	CheckToken func(tenant, application string) error
 	// CheckDeadLetter tells why dead letters could not be written to a destination; its
 	// error is shown to the caller. Nil: to none.
 	CheckDeadLetter func(*resource.DeadLetterDestination) error
@@ -86,6 +89,8 @@ type Plane struct {
 	watch    watchlist
 	poke     chan struct{} // the sweep has a new deadline
 	notices  chan resource.EventSubscription
+
+	warned map[resource.UID]certificateWarning // by the sweep, which alone looks at it
 }
 
 // New makes a Plane. It starts nothing; see Run.

@@ -44,6 +44,10 @@ type DestinationChange struct {
 
 	Attributes []AttributeChange // delivery attributes, all of them
 	Signing    *SigningChange    // nil leaves signatures as they are
+
+	TenantID, Application string                   // of the bearer token that messages carry; "" for none
+	TokenIssuer           *TokenIssuerChange       // nil leaves it as it is
+	ClientCertificate     *ClientCertificateChange // nil leaves it as it is
 }
 
 // RetryPolicyChange is a retry policy as a request gives it.
@@ -76,6 +80,7 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 	}
 	endpoint := oldURL
 	var attributes []newAttribute
+	var credentials newCredentials
 	switch {
 	case c.Destination != nil:
 		endpoint = v.destination(c.Destination, base.Destination.Type, oldURL, p.CheckURL)
@@ -84,6 +89,7 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 		v.signing(c.Destination.Signing, presentSigning(base.Destination), func(s *resource.Signing) (secret.SigningKey, error) {
 			return OpenSigningKey(p.Sealer, es, &s.Keys[0])
 		})
+		credentials = p.credentials(&v, es, c.Destination, base.Destination, oldURL, endpoint)
 	case put:
 		v.field("destination", "An event subscription needs a destination: send one with endpointType WebHook and properties.endpointUrl.")
 	}
@@ -123,6 +129,9 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 			return want, "", err
 		}
 		if want.Destination.WebHook.Signing, err = p.signingOf(es, c.Destination.Signing, presentSigning(base.Destination)); err != nil {
+			return want, "", err
+		}
+		if err := p.sealCredentials(es, credentials, want.Destination.WebHook); err != nil {
 			return want, "", err
 		}
 		want.Destination.WebHook.MaxEventsPerBatch, want.Destination.WebHook.PreferredBatchSizeInKilobytes = c.Destination.batching()

@@ -21,7 +21,8 @@ const (
 )
 
 // Run ends what has an end: handshakes that nobody completed, and event
-// subscriptions past their expiration time once their open deliveries are gone.
+// subscriptions past their expiration time once their open deliveries are gone. It
+// warns of client certificates that end soon.
 // It tells the handlers of event subscriptions that were deleted. It returns when ctx
 // ends. Call it after the store is loaded.
 func (p *Plane) Run(ctx context.Context) error {
@@ -65,7 +66,14 @@ func (p *Plane) sweep(ctx context.Context, now time.Time) time.Duration {
 		if !es.Expiration.IsZero() && due(es.Expiration) && (p.ClockRests != nil && p.ClockRests() || !p.retire(ctx, key, now)) {
 			rest = min(rest, sweepAgain)
 		}
+		if hasCertificate(&es) {
+			due(p.warnCertificate(ctx, &es, now))
+		}
 	}
+	maps.DeleteFunc(p.warned, func(uid resource.UID, _ certificateWarning) bool {
+		_, watched := p.watch.key(uid)
+		return !watched
+	})
 	return rest
 }
 
@@ -115,7 +123,7 @@ func (p *Plane) retire(ctx context.Context, key string, now time.Time) bool {
 }
 
 // watchlist holds the event subscriptions that something is going to happen to: a
-// link to be opened, an end to come. All others cost the sweep nothing.
+// link to be opened, an end to come, of itself or of its client certificate. All others cost the sweep nothing.
 type watchlist struct {
 	mu    sync.Mutex
 	byUID map[resource.UID]string
@@ -157,7 +165,7 @@ func (w *watchlist) note(key string, uid resource.UID) {
 // on it.
 func (p *Plane) eventSubscriptionChanged(key string) {
 	item, ok := p.Store.EventSubscriptions.Get(key)
-	if !ok || item.Value.Validation == nil && item.Value.Expiration.IsZero() {
+	if !ok || item.Value.Validation == nil && item.Value.Expiration.IsZero() && !hasCertificate(&item.Value) {
 		p.watch.note(key, 0)
 		return
 	}

@@ -172,6 +172,10 @@ type WebHook struct {
 	PreferredBatchSizeInKilobytes int                 `json:"preferredBatchSizeInKilobytes,omitempty"` // 1 to 1024; a size that batches aim at
 	DeliveryAttributes            []DeliveryAttribute `json:"deliveryAttributes,omitempty"`            // headers of one's own, at most MaxDeliveryAttributes
 	Signing                       *Signing            `json:"signing,omitempty"`                       // nil = deliveries are not signed
+	TenantID                      string              `json:"tenantId,omitempty"`                      // with Application: messages carry a bearer token of this tenant
+	Application                   string              `json:"application,omitempty"`                   // id or URI of the application that the token is for
+	TokenIssuer                   *TokenIssuer        `json:"tokenIssuer,omitempty"`                   // nil = this server makes the tokens, if there is an Application
+	ClientCertificate             *ClientCertificate  `json:"clientCertificate,omitempty"`             // nil = none
 	Extra                         json.RawMessage     `json:"extra,omitempty"`
 }
 

@@ -188,13 +188,20 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	if err != nil {
 		return err
 	}
+	bearer := destination.NewTokens(guard, func(application, eventSubscription string) (destination.Token, error) {
+		issued, err := tokens.IssueForWebhook(application, eventSubscription)
+		return destination.Token{Text: issued.Token, Expires: issued.Expires}, err
+	})
+	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
+		return webhookConfig(es, sealer, guard, bearer)
+	}
 	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
 	partition := s.engine.Partition()
 	s.broker, err = broker.New(ctx, broker.Config{
 		Log: partition, Journal: partition.Journal(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
 		DeadLetterStore: letters, DeadLetterDelay: s.cfg.DeadLetterDelay, DeadLetterQuota: cmp.Or(s.cfg.DeadLetterQuota, partition.Usage().Quota/deadLetterPart),
 		Logger: s.log, Registerer: s.registry, MetricsEventSubscriptions: s.cfg.MetricsEventSubscriptions, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4),
-		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, sealer, guard) },
+		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, configOf) },
 	})
 	if err != nil {
 		return err
@@ -204,13 +211,11 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, Logger: s.log,
 	})
 	s.plane = manage.New(manage.Config{
-		Store: store, Access: authorizer, Directory: directory, Sealer: sealer, Handshaker: destination.NewHandshaker(guard),
-		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckDeadLetter: letters.Check,
+		Store: store, Access: authorizer, Directory: directory, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
+		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
-		Messenger: destination.NewMessenger(func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
-			return webhookConfig(es, sealer, guard)
-		}),
+		Messenger:            destination.NewMessenger(configOf),
 	})
 	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
 		return err
@@ -282,8 +287,8 @@ func destinationRoots(path string) (*x509.CertPool, error) {
 }
 
 // newSender makes the sender of an event subscription's destination.
-func newSender(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard) (broker.Sender, error) {
-	c, err := webhookConfig(es, sealer, guard)
+func newSender(es *resource.EventSubscription, configOf func(*resource.EventSubscription) (destination.WebhookConfig, error)) (broker.Sender, error) {
+	c, err := configOf(es)
 	if err != nil {
 		return nil, err
 	}
@@ -292,7 +297,7 @@ func newSender(es *resource.EventSubscription, sealer *secret.Sealer, guard *egr
 
 // webhookConfig is what a webhook needs to know of its event subscription, secrets
 // opened.
-func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard) (c destination.WebhookConfig, err error) {
+func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard, tokens *destination.Tokens) (c destination.WebhookConfig, err error) {
 	hook := es.Destination.WebHook
 	if hook == nil {
 		return c, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
@@ -301,7 +306,10 @@ func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard 
 	if err != nil {
 		return c, fmt.Errorf("open the endpoint URL: %w", err)
 	}
-	c = destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard}
+	c = destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard, Tokens: tokens}
+	if c.Credentials, err = manage.OpenCredentials(sealer, es, es.Destination); err != nil {
+		return c, err
+	}
 	for _, a := range hook.DeliveryAttributes {
 		if a.Type == resource.AttributeDynamic {
 			c.Dynamic = append(c.Dynamic, a.Name)
