@@ -21,6 +21,6 @@
 // access do. What a delivery is, the broker knows; it is reached through
 // [Activator].
 //
-// Locks: Plane.structure, then one of Plane.stripes, then those of the store;
-// handshakes.mu and watchlist.mu are leaves.
+// Locks: the turn of an event subscription, then Plane.structure, then one of Plane.stripes, then those of the store;
+// handshakes.mu, turns.mu and watchlist.mu are leaves.
 package manage

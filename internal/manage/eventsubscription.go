@@ -162,6 +162,7 @@ func (p *Plane) openURL(es *resource.EventSubscription, d resource.Destination) 
 // PutEventSubscription creates an event subscription or replaces it with the
 // request. The endpoint is asked for consent each time, unless the operator set
 // ValidateOnChangeOnly. For a filter it promises what PatchEventSubscription does.
+// Changes of one event subscription come one after another: the last one wins.
 func (p *Plane) PutEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c EventSubscriptionChange, pre Precondition) (EventSubscription, error) {
 	return p.change(ctx, caller, id, c, pre, true)
 }
@@ -192,6 +193,11 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	if err := p.authorizeDeadLetter(caller, id, c.DeadLetter); err != nil {
 		return EventSubscription{}, err
 	}
+	done, err := p.changes.take(ctx, resource.EventSubscriptionKey(id.Parent(), id.Name()))
+	if err != nil {
+		return EventSubscription{}, err
+	}
+	defer done()
 	s, err := p.findSource(id.Parent())
 	if err != nil {
 		return EventSubscription{}, err

@@ -100,9 +100,7 @@ func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic
 	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
 	token := base64.RawURLEncoding.EncodeToString(raw[:])
 	hash := hashToken(token)
-	if !p.inFlight.begin(es.UID, hash) {
-		return nil, fault.New(fault.Conflict, "Conflict", "Another request is changing event subscription '%s': its handshake runs. Send this one again when that is answered.", es.Name)
-	}
+	p.inFlight.begin(es.UID, hash)
 	result, err := p.Handshaker.Validate(ctx, ValidationRequest{
 		URL: url, Name: es.Name, TopicID: lowerProvider(topic), Schema: schema,
 		Code:          strings.ToUpper(uuid.NewString()),
@@ -162,18 +160,15 @@ func (p *Plane) noteRefusal(ctx context.Context, caller access.Caller, old resou
 	}
 }
 
-// begin notes a handshake, false when one of the same event subscription runs.
-func (h *handshakes) begin(uid resource.UID, tokenHash string) bool {
+// begin notes a handshake. Whoever has the turn of an event subscription runs its only
+// one.
+func (h *handshakes) begin(uid resource.UID, tokenHash string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.running == nil {
 		h.running = map[resource.UID]*handshake{}
 	}
-	if h.running[uid] != nil {
-		return false
-	}
 	h.running[uid] = &handshake{tokenHash: tokenHash}
-	return true
 }
 
 // grant notes that the link of a running handshake was opened, false when there is

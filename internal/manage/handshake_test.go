@@ -3,9 +3,13 @@ package manage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -395,13 +399,8 @@ func TestChangesWhileAHandshakeRuns(t *testing.T) {
 			_, err := f.DeleteEventSubscription(ctx, f.owner, id(at), Precondition{})
 			return err
 		}, fault.Conflict},
-		{"it is patched", true, func(f *fixture) error {
-			_, err := f.PatchEventSubscription(ctx, f.owner, id(at), EventSubscriptionChange{Labels: &[]string{"x"}}, Precondition{})
-			return err
-		}, fault.Conflict},
-		{"another makes it", false, func(f *fixture) error {
-			f.endpoint.will(nil)
-			_, err := f.PutEventSubscription(ctx, f.owner, id(at), hook(hookURL), Precondition{})
+		{"it is paused", true, func(f *fixture) error {
+			_, err := f.PauseEventSubscription(ctx, f.owner, id(at), Precondition{})
 			return err
 		}, fault.Conflict},
 	}
@@ -421,20 +420,71 @@ func TestChangesWhileAHandshakeRuns(t *testing.T) {
 			}
 		})
 	}
-	t.Run("another handshake", func(t *testing.T) {
-		f := newFixture(t)
-		f.topic(t, "orders", "")
-		f.put(t, at, hook(hookURL))
-		var second error
-		f.endpoint.will(func(context.Context, ValidationRequest) (ValidationResult, error) {
-			_, second = f.PutEventSubscription(ctx, f.owner, id(at), hook(hookURL), Precondition{})
-			return ValidationResult{Validated: true}, nil
+}
+
+// TestChangesQueue: changes of one event subscription come one after another, and none is
+// refused for another; those that hold an etag are, and one whose caller has gone makes
+// none.
+func TestChangesQueue(t *testing.T) {
+	at := topicsPrefix + "orders" + extension + "es1"
+	for _, there := range []bool{false, true} {
+		t.Run(fmt.Sprintf("there=%v", there), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				f.topic(t, "orders", "")
+				etag := ""
+				if there {
+					f.put(t, at, hook(hookURL))
+					etag = f.get(t, at).ETag()
+				}
+				f.endpoint.will(func(ctx context.Context, _ ValidationRequest) (ValidationResult, error) {
+					time.Sleep(10 * time.Second)
+					return ValidationResult{Validated: true}, ctx.Err()
+				})
+				before := f.endpoint.count()
+				began := time.Now()
+				answers := make([]error, 8)
+				var all sync.WaitGroup
+				for i := range answers {
+					all.Go(func() {
+						ctx, cancel := context.WithCancel(t.Context())
+						pre := Precondition{}
+						change := hook(hookURL)
+						change.Labels = &[]string{fmt.Sprint(i)}
+						switch i {
+						case 5:
+							pre.IfMatch = strconv.Quote(etag)
+						case 6:
+							time.AfterFunc(15*time.Second, cancel)
+						}
+						defer cancel()
+						if i < 7 {
+							_, answers[i] = f.PutEventSubscription(ctx, f.owner, id(at), change, pre)
+						} else {
+							_, answers[i] = f.PatchEventSubscription(ctx, f.owner, id(at), EventSubscriptionChange{Labels: change.Labels}, pre)
+						}
+					})
+					synctest.Wait()
+				}
+				all.Wait()
+				for i, err := range answers {
+					switch {
+					case i == 5 && !fault.Is(err, fault.PreconditionFailed), i == 6 && !errors.Is(err, context.Canceled), i != 5 && i != 6 && err != nil:
+						t.Errorf("change %d: %v", i, err)
+					}
+				}
+				if got := f.get(t, at).Value.Labels; !slices.Equal(got, []string{"7"}) {
+					t.Errorf("labels %q, want those of the last change", got)
+				}
+				if took, n := time.Since(began), f.endpoint.count()-before; took != 50*time.Second || n != 5 {
+					t.Errorf("%d handshakes in %s, want 5 one after another", n, took)
+				}
+				if len(f.changes.taken) != 0 {
+					t.Errorf("%d turns are kept", len(f.changes.taken))
+				}
+			})
 		})
-		f.put(t, at, hook(hookURL))
-		if !fault.Is(second, fault.Conflict) {
-			t.Errorf("error %v", second)
-		}
-	})
+	}
 }
 
 func TestActivationThatIsRefusedLeavesTheOldState(t *testing.T) {

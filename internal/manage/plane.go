@@ -85,6 +85,7 @@ type Plane struct {
 	stripes [64]sync.Mutex
 	seed    maphash.Seed
 
+	changes  turns // of event subscriptions, by key
 	inFlight handshakes
 	watch    watchlist
 	poke     chan struct{} // the sweep has a new deadline
