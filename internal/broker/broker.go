@@ -308,8 +308,10 @@ func (b *Broker) Activate(ctx context.Context, es *resource.EventSubscription) e
 func (b *Broker) adopt(es *resource.EventSubscription, cfg *config, g generation) error {
 	s := newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
 	s.cfg.Store(cfg)
+	s.limiter = newLimiter(cfg.perMinute)
 	s.setPaused(!es.Paused.IsZero())
 	if r := b.recovery.subs[s.uid]; r != nil {
+		s.limiter.drain(time.Now()) // the process before may have sent what it could
 		if err := s.adopt(r, time.Now()); err != nil {
 			return err
 		}
@@ -340,6 +342,7 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	if s == nil {
 		s = newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
 		s.cfg.Store(cfg)
+		s.limiter = newLimiter(cfg.perMinute)
 		s.setPaused(!es.Paused.IsZero())
 		s.addGeneration(g)
 		b.dispatcher.matching.set(s.topic, s.uid, g.matcher)
@@ -365,8 +368,9 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	old := s.cfg.Swap(cfg)
 	old.sender.Close()
 	b.exporter.changed(s.uid, cfg.deadLetter)
-	s.setPaused(!es.Paused.IsZero())
 	now := time.Now()
+	s.setLimit(now)
+	s.setPaused(!es.Paused.IsZero())
 	s.pump(now)
 	s.arm(now)
 	return nil
@@ -432,7 +436,11 @@ type Status struct {
 	LagPosition       string    `json:"lagPosition,omitempty"`
 	BreakerOpen       bool      `json:"breakerOpen"` // the destination rests
 	BreakerUntil      time.Time `json:"breakerUntil,omitzero"`
-	Matched           uint64    `json:"matchedEvents"` // since this process started, as are the following
+	RequestsPerMinute int       `json:"requestsPerMinute,omitempty"` // the limit that is in force
+	WaitsForLimit     bool      `json:"waitsForLimit,omitempty"`     // it has something to send, and may not yet
+	LimitWaits        uint64    `json:"limitWaits,omitempty"`        // how often it had to; since this process started, as are the following
+	LimitWaitSeconds  float64   `json:"limitWaitSeconds,omitempty"`
+	Matched           uint64    `json:"matchedEvents"`
 	Delivered         uint64    `json:"deliveredEvents"`
 	FailedAttempts    uint64    `json:"failedAttempts"`
 	DeadLettered      uint64    `json:"deadLetteredEvents"`
@@ -450,6 +458,8 @@ func (s *subscription) status() Status {
 		Paused: s.paused, Lagging: s.lag != 0, BreakerOpen: s.breaker.open(), BreakerUntil: s.breaker.until,
 		Matched: s.matched.Load(), Delivered: s.delivered.Load(), FailedAttempts: s.failed.Load(),
 		DeadLettered: s.deadLettered.Load(), Dropped: s.dropped.Load(), Warning: s.lastWarning,
+		RequestsPerMinute: s.limiter.perMinute, WaitsForLimit: !s.wait.since.IsZero(),
+		LimitWaits: s.limitWaits.Load(), LimitWaitSeconds: time.Duration(s.limitWaited.Load()).Seconds(),
 	}
 	if st.Lagging {
 		st.LagPosition = s.lag.String()

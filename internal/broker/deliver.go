@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
@@ -28,21 +29,39 @@ func (s *subscription) pump(now time.Time) {
 	if s.deleted || s.draining || s.paused {
 		return
 	}
-	if !s.breaker.admits(now) {
-		s.arm(now) // nothing else may be there to wake it when the rest is over
+	switch { // nothing else may be there to wake it when its time has come
+	case !s.breaker.admits(now):
+		s.unlimited(now)
+		s.arm(now)
+		return
+	case !s.limiter.admits(now):
+		s.limited(now)
+		s.arm(now)
 		return
 	}
-	limit, batch := s.limit, s.cfg.Load().maxBatch
+	cfg := s.cfg.Load()
+	limit, batch, left := s.limit, cfg.maxBatch, s.limiter.left(now)
 	if s.breaker.open() {
 		limit = s.workers + 1 - s.starting // the probe
 	} else if batch > 1 && s.queue.len() < batch {
 		limit = min(limit, maxBatchers)
 	}
-	for s.workers < limit && s.starting*batch < s.queue.len() {
+	limit = min(limit, s.places(cfg))
+	for s.workers < limit && s.starting < left && s.starting*batch < s.queue.len() {
 		s.workers++
 		s.starting++
 		s.b.workers.Go(s.work)
 	}
+}
+
+// places is how many attempts its record lets be under way. One whose answer is
+// waited for past its time keeps its place: the handler may still be at work on it.
+// The caller holds s.mu.
+func (s *subscription) places(cfg *config) int {
+	if cfg.concurrency == 0 {
+		return math.MaxInt
+	}
+	return cfg.concurrency - s.held
 }
 
 // work attempts what waits until nothing does.
@@ -77,10 +96,17 @@ func (s *subscription) work() {
 // next takes what the next attempt sends off the queue, nil when nothing may be
 // sent now. The caller holds s.mu.
 func (s *subscription) next(now time.Time) *attempt {
+	cfg := s.cfg.Load()
 	if s.deleted || s.draining || s.paused || !s.breaker.admits(now) {
 		return nil
 	}
-	cfg := s.cfg.Load()
+	if s.workers > s.places(cfg) || s.workers > s.limit && !s.breaker.open() {
+		return nil // fewer than there were
+	}
+	if !s.limiter.admits(now) {
+		s.limited(now)
+		return nil
+	}
 	most, size := cfg.maxBatch, 0
 	if s.breaker.open() {
 		most = 1
@@ -92,7 +118,7 @@ func (s *subscription) next(now time.Time) *attempt {
 			s.queue.pop() // settled while it waited
 			continue
 		}
-		if d.tried && s.expired(d, cfg, now) {
+		if s.spent(d, cfg, now, false) {
 			s.queue.pop()
 			s.bury(d, ReasonTimeToLive)
 			continue
@@ -131,6 +157,8 @@ func (s *subscription) next(now time.Time) *attempt {
 		s.wakeBy(now.Add(answerTime))
 	}
 	s.breaker.start()
+	s.unlimited(now)
+	s.limiter.take(now)
 	s.flying = append(s.flying, a)
 	s.signalRoom()
 	return a
@@ -148,12 +176,26 @@ func (s *subscription) size(d *delivery, cfg *config) int {
 	return cfg.batchBytes/4 + 1
 }
 
-// expired reports whether an event's time to live is over. One that was never
-// attempted since the process started gets its attempt all the same, unless the
-// destination is known to be down: a clock that jumped, or a long stop, must not
-// drop what was never tried. Nothing expires while the clock rests after a jump.
-func (s *subscription) expired(d *delivery, cfg *config, now time.Time) bool {
-	return s.b.clock.steady(now) >= s.b.clock.expiry(d.published, cfg.policy.TimeToLive)
+// spent reports whether an event's time to live is over and it is given up. One that
+// was never attempted since the process started gets its attempt all the same, unless
+// the destination is known to be down (resting), or its time ended while it waited for
+// the limit: a clock that jumped, a long stop or a pause must not drop what was never
+// tried, but what a limit holds back must not grow for ever. Nothing expires while the
+// clock rests after a jump.
+func (s *subscription) spent(d *delivery, cfg *config, now time.Time, resting bool) bool {
+	expiry := s.expiry(d, cfg)
+	return s.b.clock.steady(now) >= expiry && (d.tried || resting || s.expiresUntried(expiry))
+}
+
+// expiry is when d's time to live is over, in steady time.
+func (s *subscription) expiry(d *delivery, cfg *config) int64 {
+	return s.b.clock.expiry(d.published, cfg.policy.TimeToLive)
+}
+
+// expiresUntried reports whether an event whose time ends then is given up though it
+// was never attempted, because it waits for the limit. The caller holds s.mu.
+func (s *subscription) expiresUntried(expiry int64) bool {
+	return s.limiter.on() && expiry > max(s.b.clock.steady(s.limitedSince), s.b.clock.restUntil.Load())
 }
 
 var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
@@ -316,7 +358,7 @@ func (s *subscription) wake() {
 	for len(s.delayed) > 0 && s.delayed[0].due <= s.b.clock.steady(now) {
 		d := heap.Pop(&s.delayed).(*delivery)
 		switch resting := s.breaker.open() && !s.breaker.admits(now); {
-		case s.expired(d, cfg, now) && (d.tried || resting):
+		case s.spent(d, cfg, now, resting):
 			s.bury(d, ReasonTimeToLive)
 		case resting:
 			s.delay(d, laterOf(s.breaker.until, now.Add(time.Second)), cfg)
@@ -327,13 +369,16 @@ func (s *subscription) wake() {
 	}
 	for s.queue.len() > 0 {
 		d := s.queue.at(0)
-		if d.state == ready && !(s.expired(d, cfg, now) && (d.tried || s.breaker.open())) {
+		if d.state == ready && !s.spent(d, cfg, now, s.breaker.open()) {
 			break
 		}
 		s.queue.pop()
 		if d.state == ready {
 			s.bury(d, ReasonTimeToLive)
 		}
+	}
+	if s.queue.len() == 0 {
+		s.unlimited(now)
 	}
 	s.signalRoom()
 	s.pump(now)
@@ -352,7 +397,7 @@ func (s *subscription) delay(d *delivery, due time.Time, cfg *config) {
 // up, or gets its one attempt since the start. What is over already and still has
 // that attempt to come gets it within retrySpread. All times are steady.
 func (s *subscription) capped(d *delivery, due int64, cfg *config, now int64) int64 {
-	expiry := s.b.clock.expiry(d.published, cfg.policy.TimeToLive)
+	expiry := s.expiry(d, cfg)
 	if expiry <= now {
 		expiry = now
 		if !d.tried {
@@ -378,15 +423,33 @@ func (s *subscription) arm(now time.Time) {
 	if len(s.delayed) > 0 && !s.paused {
 		s.wakeBy(s.b.clock.at(s.delayed[0].due))
 	}
-	if s.queue.len() > 0 && !s.paused && s.breaker.open() && !s.breaker.probing {
-		s.wakeBy(s.breaker.until)
-		s.wakeBy(s.b.clock.at(s.b.clock.expiry(s.queue.at(0).published, s.cfg.Load().policy.TimeToLive)))
+	if s.queue.len() > 0 && !s.paused {
+		s.armNext(now)
 	}
 	for _, a := range s.flying {
 		if a.hold > answerTime {
 			s.wakeBy(a.started.Add(answerTime))
 			break // oldest first
 		}
+	}
+}
+
+// armNext sets the timer to when what waits in the queue may go on, where breaker or
+// limit hold it, or to the end of its time. The caller holds s.mu.
+func (s *subscription) armNext(now time.Time) {
+	resting, limited := s.breaker.open() && !s.breaker.probing, !s.limiter.admits(now)
+	if !resting && (!limited || s.breaker.open()) {
+		return // whoever is at work goes on with it
+	}
+	cfg, next := s.cfg.Load(), s.breaker.until
+	if limited {
+		next = laterOf(next, s.limiter.wake())
+	}
+	if s.workers < s.places(cfg) { // otherwise it goes on when an attempt ends
+		s.wakeBy(next)
+	}
+	if expiry := s.expiry(s.queue.at(0), cfg); resting || s.queue.at(0).tried || s.expiresUntried(expiry) {
+		s.wakeBy(s.b.clock.at(expiry))
 	}
 }
 

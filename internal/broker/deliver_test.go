@@ -105,12 +105,12 @@ func TestHeldAttempts(t *testing.T) {
 			synctest.Wait()
 			s := p.lookup(uint64(es.UID))
 			s.mu.Lock()
-			if s.held > maxHeld || s.workers > maxConcurrency {
+			if s.held > maxHeld || s.workers > resource.DefaultConcurrency {
 				t.Errorf("%d held, %d workers", s.held, s.workers)
 			}
 			s.mu.Unlock()
 		}
-		if held < maxHeld || cut == 0 || most > maxHeld+maxConcurrency {
+		if held < maxHeld || cut == 0 || most > maxHeld+resource.DefaultConcurrency {
 			t.Errorf("%d held, %d cut at 30 s, %d at once", held, cut, most)
 		}
 		finish(t, p)

@@ -257,11 +257,11 @@ func (s *subscription) wants(f *engine.Frame, pos engine.Position) bool {
 func (s *subscription) mayTake() bool { return s.hasRoom() && s.b.open.Load() < maxOpenNode }
 
 // waitForRoom waits for a place in s's queue while s makes progress and patience
-// lasts, which the wait uses up, and reports whether there may be one. The caller
-// holds s.mu, which is free meanwhile.
+// lasts, which the wait uses up, and reports whether there may be one. Nobody waits
+// for one that is limited. The caller holds s.mu, which is free meanwhile.
 func (s *subscription) waitForRoom(ctx context.Context, patience *time.Duration) bool {
 	now := time.Now()
-	if *patience <= 0 || s.paused || now.Sub(s.settled) > patienceFor {
+	if *patience <= 0 || s.paused || s.limiter.on() || now.Sub(s.settled) > patienceFor {
 		return false
 	}
 	select { // a signal from an earlier wait says nothing now

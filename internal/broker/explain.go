@@ -96,13 +96,14 @@ type standing struct {
 	handedOut    bool // the watermark has passed it
 	restsUntil   int64
 	paused       bool
+	perMinute    int // requests that it is limited to, 0 = it is not
 }
 
 // standing looks a position up among the open deliveries.
 func (s *subscription) standing(pos engine.Position) standing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := standing{paused: s.paused, lagging: s.lag != 0 && pos >= s.lag, handedOut: pos.Seq() <= s.b.journal.watermark()}
+	st := standing{paused: s.paused, perMinute: s.limiter.perMinute, lagging: s.lag != 0 && pos >= s.lag, handedOut: pos.Seq() <= s.b.journal.watermark()}
 	if s.breaker.open() {
 		st.restsUntil = s.breaker.until.UnixNano()
 	}
@@ -290,6 +291,9 @@ func (story *Story) tellOpen(st standing) {
 	default:
 		story.State = StoryQueued
 		story.Text = fmt.Sprintf("Waits in the queue for attempt %d.", st.attempts+1)
+		if st.perMinute != 0 && rest == "" {
+			rest = fmt.Sprintf(" The event subscription is limited to %d requests a minute.", st.perMinute)
+		}
 	}
 	if story.Replay {
 		story.Text = "Replay of a dead letter. " + story.Text

@@ -16,6 +16,8 @@ type metrics struct {
 	publishLatency                                          prometheus.Histogram
 	failed, deadLettered, dropped, warnings                 *prometheus.CounterVec
 	written, writtenLate, writeFailed, evicted              prometheus.Counter // dead letters
+	limitWaitsBy, limitWaitedBy                             *prometheus.CounterVec
+	limitWaits, limitWaited                                 [len(limitNames)]prometheus.Counter // of them, bound
 	attributesOmitted, clockJumps                           prometheus.Counter
 	failedBy                                                [len(outcomeNames)]prometheus.Counter // of failed, bound
 	processing                                              prometheus.Histogram                  // of webhooks, the one kind of destination there is
@@ -55,6 +57,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.warnings = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "carillon_delivery_warnings_total", Help: "Warnings that events of an event subscription were dead-lettered or dropped: the first, and at most one in 10 minutes.",
 	}, []string{"kind"})
+	byLimit := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"limit"})
+	}
+	m.limitWaitsBy = byLimit("carillon_delivery_limit_waits_total", "Requests that waited for the limit on requests of their event subscription, by what limits it.")
+	m.limitWaitedBy = byLimit("carillon_delivery_limit_wait_seconds_total", "Time that event subscriptions with something to send waited for their limit on requests, by what limits them.")
 	m.begin()
 	m.attributesOmitted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "carillon_delivery_attributes_omitted_total", Help: "Dynamic delivery attributes left out of a request, because the event has no such field or it is unfit for a header.",
@@ -65,6 +72,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}, []string{"destination"})
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	if r != nil {
+		r.MustRegister(m.limitWaitsBy, m.limitWaitedBy)
 		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
 		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.duplicates, m.forgotten, m.attributesOmitted)
 	}
@@ -77,7 +85,7 @@ type collector struct {
 	b                                                                    *Broker
 	chosen                                                               chosen
 	open, matched, delivered, failed, deadLettered, dropped, openBy, lag *prometheus.Desc
-	unmatchedBytes                                                       *prometheus.Desc
+	unmatchedBytes, limitWaited                                          *prometheus.Desc
 }
 
 func newCollector(b *Broker) *collector {
@@ -96,13 +104,14 @@ func newCollector(b *Broker) *collector {
 		delivered:      desc("carillon_event_subscription_delivered_events_total", "Events delivered, by event subscription.", labels),
 		failed:         desc("carillon_event_subscription_failed_attempts_total", "Events whose attempt failed, by event subscription.", labels),
 		deadLettered:   desc("carillon_event_subscription_dead_lettered_events_total", "Events dead-lettered, by event subscription.", labels),
+		limitWaited:    desc("carillon_event_subscription_limit_wait_seconds_total", "Time it waited for its limit on requests with something to send, by event subscription.", labels),
 		dropped:        desc("carillon_event_subscription_dropped_events_total", "Events dropped without a dead letter, by event subscription.", labels),
 	}
 }
 
 // Describe sends the descriptions.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.open, c.unmatchedBytes, c.openBy, c.lag, c.matched, c.delivered, c.failed, c.deadLettered, c.dropped} {
+	for _, d := range []*prometheus.Desc{c.open, c.unmatchedBytes, c.openBy, c.lag, c.matched, c.delivered, c.failed, c.deadLettered, c.dropped, c.limitWaited} {
 		ch <- d
 	}
 }
@@ -127,5 +136,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		} {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), st.EventSubscription)
 		}
+		ch <- prometheus.MustNewConstMetric(c.limitWaited, prometheus.CounterValue, st.LimitWaitSeconds, st.EventSubscription)
 	}
 }

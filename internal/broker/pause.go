@@ -1,5 +1,7 @@
 package broker
 
+import "time"
+
 // setPaused stops attempts, or lets them go on.
 //
 // While it is paused an event subscription matches on: what is open stays open, and
@@ -10,11 +12,15 @@ package broker
 // counts again. Resuming also ends the rest of a destination that failed before.
 // The caller holds s.mu, or is the only one who knows s, and pumps afterwards.
 func (s *subscription) setPaused(paused bool) {
-	was := s.paused
+	was, now := s.paused, time.Now()
 	s.paused = paused
+	if paused {
+		s.unlimited(now)
+	}
 	if paused || !was {
 		return
 	}
+	s.limitedSince = now
 	for _, list := range [2][]*delivery{s.order, s.replays} {
 		for _, d := range list {
 			d.tried = false

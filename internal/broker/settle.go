@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"cmp"
 	"container/heap"
 	"log/slog"
 	"time"
 
+	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -38,7 +40,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 		}
 		return
 	case Delivered:
-		s.limit = min(s.limit+1, maxConcurrency)
+		s.limit = min(s.limit+1, cmp.Or(cfg.concurrency, resource.DefaultConcurrency))
 		s.settled = now
 	case BadRequest, PayloadTooLarge: // says nothing of the destination's load
 	default:
@@ -106,10 +108,11 @@ func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time
 // Source: spec/delivery.md section 3.2. The caller holds s.mu.
 func (s *subscription) settleLate(a *attempt, r Response) {
 	s.held--
+	now := time.Now()
+	defer s.pump(now) // it may have kept a place
 	if r.Outcome != Delivered || s.deleted {
 		return
 	}
-	now := time.Now()
 	if s.breaker.done(Delivered, now) {
 		s.b.journal.breakerMoved(s)
 	}
@@ -121,7 +124,6 @@ func (s *subscription) settleLate(a *attempt, r Response) {
 		}
 	}
 	s.signalRoom()
-	s.pump(now)
 }
 
 // bury gives d up for a reason: it stays open until its dead letter is stored, or

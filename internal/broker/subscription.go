@@ -21,9 +21,8 @@ var (
 )
 
 const (
-	maxConcurrency = 64 // attempts at a time
-	maxHeld        = 64 // attempts that timed out and whose answer may still come
-	maxBatchers    = 4  // attempts at a time while batches are not full
+	maxHeld     = 64 // attempts that timed out and whose answer may still come
+	maxBatchers = 4  // attempts at a time while batches are not full
 )
 
 // Answer times. Source: spec/delivery.md section 3.2.
@@ -81,6 +80,10 @@ type config struct {
 	deadLetter *resource.DeadLetterDestination // nil = the local store alone
 	sender     Sender
 	attributes []dynamicAttribute // delivery attributes whose value the event has
+
+	concurrency int       // attempts at a time that it may have, 0 = it says nothing of it
+	perMinute   int       // requests in any minute, 0 = no limit
+	limit       limitKind // whose limit that is
 }
 
 // generation is a filter and the first log sequence it applies to.
@@ -94,7 +97,8 @@ type generation struct {
 // counters are an event subscription's own figures: read by API and metrics,
 // written on the hot path.
 type counters struct {
-	matched, delivered, failed, deadLettered, dropped atomic.Uint64
+	matched, delivered, failed, deadLettered, dropped, limitWaits atomic.Uint64
+	limitWaited                                                   atomic.Int64 // nanoseconds
 }
 
 // subscription is the delivery state of one event subscription.
@@ -120,6 +124,8 @@ type subscription struct {
 	limit    int           // of workers; grows while attempts succeed
 	held     int           // attempts past the answer time whose answer may still come
 	breaker  breaker       // of the destination
+	limiter  limiter       // of its requests
+	wait     limitWait     // for the limiter
 	settled  time.Time     // when something was last settled
 	room     chan struct{} // signalled when a place in the queue is free and the dispatcher waits
 	waiting  bool          // the dispatcher waits for room
@@ -136,6 +142,8 @@ type subscription struct {
 	patienceEnd time.Time         // no patience before
 	penalty     time.Duration     // how long patience is withheld next time
 
+	limitedSince time.Time // what expires later may do so without an attempt; see spent
+
 	generations atomic.Pointer[[]generation] // by from; an immutable snapshot
 	statedAt    uint64                       // journal message of the last whole statement
 	failures    failureLog
@@ -145,7 +153,7 @@ type subscription struct {
 }
 
 func newSubscription(b *Broker, uid, topic uint64) *subscription {
-	s := &subscription{uid: uid, topic: topic, b: b, limit: 1, room: make(chan struct{}, 1)}
+	s := &subscription{uid: uid, topic: topic, b: b, limit: 1, room: make(chan struct{}, 1), limitedSince: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(b.attempts)
 	return s
 }
@@ -314,6 +322,11 @@ func configOf(es *resource.EventSubscription, sender Sender) *config {
 		c.batchBytes = max(w.PreferredBatchSizeInKilobytes, 1) << 10
 	}
 	c.attributes = dynamicAttributes(es.Destination.WebHook)
+	c.concurrency = es.Limits.MaxConcurrency
+	var allowed bool
+	if c.perMinute, allowed = es.RequestsPerMinute(); allowed {
+		c.limit = limitAllowed
+	}
 	return c
 }
 

@@ -181,7 +181,7 @@ func (u *undertaker) store(ctx context.Context, d *delivery, reason Reason) erro
 		PublishTime: time.Unix(0, d.published).UTC(), DeadLetterTime: time.Now().UTC(), DeliverySchema: uint8(cfg.schema),
 	}
 	if d.attempts == 0 {
-		l.LastDeliveryOutcome = Probation.String() // it waited for a destination that rested
+		l.LastDeliveryOutcome = Probation.String() // it waited for a destination that rested, or for the limit
 	}
 	if d.last != 0 {
 		l.LastDeliveryAttemptTime = time.Unix(0, d.last).UTC()

@@ -20,6 +20,7 @@ type Settings struct {
 	Expiration     time.Time     `json:"expiration,omitzero"`
 
 	DeadLetter *DeadLetterDestination `json:"deadLetter,omitempty"`
+	Limits     DeliveryLimits         `json:"limits,omitzero"`
 }
 
 // Settings returns the settings that deliveries follow.
@@ -27,7 +28,7 @@ func (es *EventSubscription) Settings() Settings {
 	return Settings{
 		Destination: es.Destination, Filter: es.Filter, Labels: es.Labels,
 		DeliverySchema: es.DeliverySchema, RetryPolicy: es.RetryPolicy, Expiration: es.Expiration,
-		DeadLetter: es.DeadLetter,
+		DeadLetter: es.DeadLetter, Limits: es.Limits,
 	}
 }
 
@@ -48,7 +49,7 @@ func (es *EventSubscription) Apply(s Settings) {
 	}
 	es.Destination, es.Filter, es.Labels = s.Destination, s.Filter, s.Labels
 	es.DeliverySchema, es.RetryPolicy, es.Expiration = s.DeliverySchema, s.RetryPolicy, s.Expiration
-	es.DeadLetter = s.DeadLetter
+	es.DeadLetter, es.Limits = s.DeadLetter, s.Limits
 	es.Pending = nil
 }
 

@@ -130,6 +130,7 @@ type EventSubscription struct {
 	Expiration       time.Time     `json:"expiration,omitzero"` // zero = never; an event matches iff its ingest time is before it
 
 	DeadLetter *DeadLetterDestination `json:"deadLetter,omitempty"` // nil = dead letters stay with the server
+	Limits     DeliveryLimits         `json:"limits,omitzero"`
 
 	Paused time.Time `json:"paused,omitzero"` // since when nothing is attempted; zero = it is. Not a setting: only pause and resume change it
 
@@ -176,6 +177,7 @@ type WebHook struct {
 	Application                   string              `json:"application,omitempty"`                   // id or URI of the application that the token is for
 	TokenIssuer                   *TokenIssuer        `json:"tokenIssuer,omitempty"`                   // nil = this server makes the tokens, if there is an Application
 	ClientCertificate             *ClientCertificate  `json:"clientCertificate,omitempty"`             // nil = none
+	AllowedRate                   int                 `json:"allowedRate,omitempty"`                   // requests a minute that the endpoint allowed in its last handshake; 0 = any number
 	Extra                         json.RawMessage     `json:"extra,omitempty"`
 }
 
