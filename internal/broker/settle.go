@@ -75,6 +75,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time, jitter float64) {
 	decision := cfg.policy.Next(int(d.attempts), s.b.clock.published(d.published, now), r, now, jitter)
 	if r.Outcome == Aborted {
+		d.alone = true // what one event does to its attempts is not for others to bear
 		if d.aborts++; d.aborts >= maxAborts {
 			decision = Decision{Action: DeadLetter, Reason: ReasonAborted}
 		}

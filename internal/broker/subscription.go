@@ -57,7 +57,7 @@ type delivery struct {
 	outcome   Outcome // of the last attempt
 	state     deliveryState
 	reason    reasonCode // why it is given up, while burying
-	alone     bool       // never again in a batch: one with it was refused as bad
+	alone     bool       // never again in a batch: one with it was refused as bad, or aborted
 	replay    bool       // a new delivery of what was settled before; its body is in the dead letters
 	logged    bool       // of a replay: its body is in the log
 	stated    bool       // the journal has it as open
