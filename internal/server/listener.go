@@ -15,15 +15,16 @@ const firstOfTLS = 0x16
 
 // split serves http and https on one listener: the first byte of each connection
 // tells which, read in a goroutine of the connection's own so that a silent peer
-// holds up nobody.
+// holds up nobody. Clear connections begin in the lane.
 type split struct {
 	net.Listener
 	clear, secure *branch
 	once          sync.Once
+	lane          *lane
 }
 
-func newSplit(l net.Listener) *split {
-	s := &split{Listener: l}
+func newSplit(l net.Listener, lane *lane) *split {
+	s := &split{Listener: l, lane: lane}
 	s.clear = &branch{of: s, conns: make(chan net.Conn), closed: make(chan struct{})}
 	s.secure = &branch{of: s, conns: make(chan net.Conn), closed: make(chan struct{})}
 	return s
@@ -56,12 +57,14 @@ func (s *split) sort(c net.Conn) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	to := s.clear
-	if first[0] == firstOfTLS {
-		to = s.secure
+	to, next := s.secure, net.Conn(&begun{Conn: c, first: first})
+	if first[0] != firstOfTLS {
+		if to, next = s.clear, s.lane.serve(c, first); next == nil {
+			return
+		}
 	}
 	select {
-	case to.conns <- &begun{Conn: c, first: first}:
+	case to.conns <- next:
 	case <-to.closed:
 		_ = c.Close()
 	}

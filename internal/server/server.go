@@ -374,7 +374,8 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	managers.Go(func() error { return s.workspaces.Run(managing) })
 	g.Go(managers.Wait)
 
-	doors := newSplit(s.listener)
+	publishing := newLane(s.handler, s.log)
+	doors := newSplit(s.listener, publishing)
 	clear, secure := s.httpServer(), s.httpServer()
 	secure.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: s.ca.getCertificate}
 	g.Go(doors.run)
@@ -387,6 +388,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	close(s.stopping)
 	grace, cancel := context.WithTimeout(base, shutdownGrace)
 	defer cancel()
+	publishing.shutdown(grace)
 	for _, h := range []*http.Server{clear, secure} {
 		if err := h.Shutdown(grace); err != nil {
 			_ = h.Close()
