@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -98,7 +99,19 @@ func newDecoder(schema Schema, body []byte, o DecodeOptions) *decoder {
 	if o.MaxEvents == 0 {
 		o.MaxEvents = MaxRequestEvents
 	}
-	return &decoder{DecodeOptions: o, schema: schema, body: body, topic: AppendQuoted(nil, o.Topic)}
+	d := decoders.Get().(*decoder)
+	d.DecodeOptions, d.schema, d.body, d.topic = o, schema, body, AppendQuoted(d.topic, o.Topic)
+	return d
+}
+
+// decoders are reset ones: they are large, and a request needs one for a moment.
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
+
+// free gives d to the next request. Events own their memory and hold nothing of it.
+func (d *decoder) free() {
+	clear(d.extensions)
+	*d = decoder{topic: d.topic[:0], extensions: d.extensions[:0]}
+	decoders.Put(d)
 }
 
 // request decodes a body that is an array of events, or one event if object is

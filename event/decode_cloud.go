@@ -58,6 +58,7 @@ const (
 // CloudEvents HTTP protocol binding 1.0.2, section 3.2.
 func DecodeCloudEvents(body []byte, header http.Header, o DecodeOptions) ([]Event, error) {
 	d := newDecoder(CloudEventSchemaV1_0, body, o)
+	defer d.free()
 	switch contentType := header.Get("Content-Type"); mediaType(contentType) {
 	case MediaTypeCloudEvents:
 		return d.request(true, false)

@@ -19,6 +19,7 @@ import (
 // The error is an *[InvalidError]. Source: spec/events.md sections 3 and 8.6.
 func DecodeCustom(body []byte, m *Mapping, o DecodeOptions) ([]Event, error) {
 	d := newDecoder(CustomEventSchema, body, o)
+	defer d.free()
 	if d.NewID == nil {
 		d.NewID = uuid.NewString
 	}

@@ -32,7 +32,9 @@ var gridRequired = [...]int{gridSubject, gridID, gridType, gridTime}
 //
 // The error is an *[InvalidError]. Source: spec/events.md sections 1 and 8.6.
 func DecodeEventGrid(body []byte, o DecodeOptions) ([]Event, error) {
-	return newDecoder(EventGridSchema, body, o).request(true, true)
+	d := newDecoder(EventGridSchema, body, o)
+	defer d.free()
+	return d.request(true, true)
 }
 
 // readGrid collects the members of one event.

@@ -22,7 +22,7 @@ type Topic struct {
 	ID      string // ARM id, in the spelling of the resource
 	Schema  event.Schema
 	Mapping *event.Mapping // of custom input
-	Keys    [2]string      // both are valid; an empty one never is
+	Keys    [2]AccessKey   // both are valid
 	Lenient bool           // see event.DecodeOptions
 
 	DuplicateWindow time.Duration // for how long an event is not taken again; 0 = it always is

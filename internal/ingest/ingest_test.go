@@ -69,12 +69,12 @@ func TestDuplicateWindow(t *testing.T) {
 
 func newWorld() *world {
 	topic := func(uid resource.UID, name string, schema event.Schema) Topic {
-		return Topic{UID: uid, ID: prefix + name, Schema: schema, Keys: [2]string{key1, key2}}
+		return Topic{UID: uid, ID: prefix + name, Schema: schema, Keys: [2]AccessKey{NewAccessKey(key1), NewAccessKey(key2)}}
 	}
 	lenient := topic(3, "lenient", event.CloudEventSchemaV1_0)
 	lenient.Lenient = true
 	keyless := topic(4, "keyless", event.EventGridSchema)
-	keyless.Keys = [2]string{"", ""}
+	keyless.Keys = [2]AccessKey{NewAccessKey("")}
 	custom := topic(6, "custom", event.CustomEventSchema)
 	custom.Mapping = &event.Mapping{
 		ID: event.MappedAttribute{SourceField: "trackingId"}, Time: event.MappedAttribute{SourceField: "at"}, Type: event.MappedAttribute{SourceField: "kind"},

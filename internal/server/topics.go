@@ -75,7 +75,7 @@ func (t *publishTopics) build() *topicSnapshot {
 			if err != nil { // an empty key is never valid
 				t.log.Error("key of a topic cannot be opened", telemetry.Topic, v.ID.String(), telemetry.Error, err)
 			}
-			topic.Keys[i] = string(plain)
+			topic.Keys[i] = ingest.NewAccessKey(string(plain))
 		}
 		topics[strings.ToLower(v.ID.Name())] = topic
 	}
