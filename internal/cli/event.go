@@ -213,7 +213,7 @@ func (a *app) readAll(path string) ([]byte, error) {
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read events: %w", err)
+		return nil, fmt.Errorf("read a file: %w", err)
 	}
 	return raw, nil
 }

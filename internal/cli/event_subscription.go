@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
@@ -30,6 +31,9 @@ var eventSubscriptionView = view{
 		{"Advanced filters", "properties.filter.advancedFilters"},
 		{"Delivery attributes", "properties.destination.properties.deliveryAttributeMappings"},
 		{"Signatures", "?properties.destination.properties.signing"},
+		{"Bearer token for", "?properties.destination.properties.azureActiveDirectoryApplicationIdOrUri"},
+		{"Token issuer", "?properties.destination.properties.tokenIssuer"},
+		{"Client certificate", "?properties.destination.properties.clientCertificate"},
 		{"Labels", "properties.labels"},
 		{"Delivery schema", "properties.eventDeliverySchema"},
 		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
@@ -101,7 +105,7 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 		commands = append(commands, sub.Commands()...)
 	}
 	for _, cmd := range commands {
-		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|attempts|test-filter|test|pause|resume|signing-key rotate)")
+		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|attempts|test-filter|test|pause|resume|signing-key rotate|token-issuer set|token-issuer remove|client-certificate set|client-certificate remove)")
 		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
 	}
 	return group
@@ -133,6 +137,8 @@ func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Co
 		a.eventSubscriptionUpdate(k),
 		a.deleteCommand(k, `  carillon event-subscription delete --name failed-runs`),
 		a.signingKeyCommand(k),
+		a.tokenIssuerCommand(k),
+		a.clientCertificateCommand(k),
 		a.eventSubscriptionAttempts(k),
 		a.eventSubscriptionTestFilter(k),
 		a.eventSubscriptionTest(k),
@@ -151,8 +157,10 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
   carillon event-subscription create --name deploy --endpoint https://ci.example/hooks --subject-begins-with models/churn \
       --advanced-filter data.modelTags.stage StringIn production staging --labels team-growth
   carillon event-subscription create --name pager --endpoint https://pager.example/in \
-      --delivery-attribute-mapping Authorization static "Bearer $TOKEN" true --delivery-attribute-mapping X-Subject dynamic subject`}
-	fill := deliveryFlags(cmd)
+      --delivery-attribute-mapping Authorization static "Bearer $TOKEN" true --delivery-attribute-mapping X-Subject dynamic subject
+  carillon event-subscription create --name vault --endpoint https://vault.example/in --client-certificate carillon.pem --client-key carillon.key \
+      --azure-active-directory-tenant-id 7a000000-… --azure-active-directory-application-id-or-uri api://vault`}
+	fill := a.deliveryFlags(cmd)
 	filters := filterFlags(cmd)
 	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
 		if err := required(cmd, "endpoint"); err != nil {
@@ -183,7 +191,7 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
   carillon event-subscription update --name failed-runs --advanced-filter                                     # removes all of them
   carillon event-subscription update --name failed-runs --endpoint https://ci.example/hooks
   carillon event-subscription update --name failed-runs --max-delivery-attempts 5 --event-ttl 30`}
-	fill := deliveryFlags(cmd)
+	fill := a.deliveryFlags(cmd)
 	filters := filterFlags(cmd)
 	return a.changeHandshake(k, cmd, http.MethodPatch, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {
 		body, changes := map[string]any{}, map[string]any{}
@@ -214,9 +222,7 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 			body["retryPolicy"] = over(decoded(present, "properties.retryPolicy"), policy)
 		}
 		if partial {
-			there := decoded(present, "properties.destination")
-			there["properties"] = over(decoded(present, "properties.destination.properties"), to["properties"].(map[string]any))
-			body["destination"] = there
+			body["destination"] = overWebhook(present, to["properties"].(map[string]any))
 		}
 		return body, ifMatch(read.Get("ETag")), nil // what was read is what is changed
 	})
@@ -231,6 +237,35 @@ func over(present, changes map[string]any) map[string]any {
 		present[k] = v
 	}
 	return present
+}
+
+// overWebhook lays changes over the webhook of an event subscription. Those of the
+// token issuer are laid over what it has; an empty one takes its place.
+func overWebhook(present json.RawMessage, changes map[string]any) map[string]any {
+	there, properties := decoded(present, "properties.destination"), decoded(present, "properties.destination.properties")
+	if issuer, _ := changes["tokenIssuer"].(map[string]any); len(issuer) > 0 {
+		changes = maps.Clone(changes)
+		changes["tokenIssuer"] = over(decoded(present, "properties.destination.properties.tokenIssuer"), issuer)
+	}
+	there["properties"] = over(properties, changes)
+	return there
+}
+
+// changeWebhook makes a command that changes members of a webhook and leaves the rest:
+// a PATCH replaces a destination as a whole, so the present one is read first.
+func (a *app) changeWebhook(k kind, cmd *cobra.Command, members func(cmd *cobra.Command) (map[string]any, error)) *cobra.Command {
+	return a.changeHandshake(k, cmd, http.MethodPatch, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {
+		changes, err := members(cmd)
+		if err != nil {
+			return nil, nil, err
+		}
+		var present json.RawMessage
+		read, err := s.Do(cmd.Context(), http.MethodGet, path, nil, nil, &present, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		return map[string]any{"destination": overWebhook(present, changes)}, ifMatch(read.Get("ETag")), nil
+	})
 }
 
 // changeHandshake is changeCommand for a change during which the server asks the

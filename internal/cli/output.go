@@ -218,6 +218,12 @@ func plain(value any) string {
 		if _, ok := v["keys"].([]any); ok && v["version"] != nil {
 			return signingText(v)
 		}
+		if isClientCertificate(v) {
+			return clientCertificateText(v)
+		}
+		if _, ok := v["clientSecret"]; ok {
+			return tokenIssuerText(v)
+		}
 		if of, ok := v["properties"].(map[string]any); ok && v["name"] != nil && v["type"] != nil { // a delivery attribute, likewise
 			shown := firstOf(plain(of["value"]), plain(of["sourceField"]))
 			if of["isSecret"] == true && of["value"] == nil {

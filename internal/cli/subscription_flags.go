@@ -14,7 +14,7 @@ import (
 
 // deliveryFlags are the flags of an event subscription that say where and how its
 // events are delivered. Source: spec/management.md sections 3 and 5.5.
-func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
+func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	f := cmd.Flags()
 	endpoint := f.String("endpoint", "", "Where events go: a URL for webhooks, a full resource id for others.")
 	endpointType := f.String("endpoint-type", "webhook", "Kind of destination: "+strings.Join(endpointTypes(), ", ")+".")
@@ -25,6 +25,7 @@ func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	letters := deadLetterFlags(cmd)
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
 	attributes, signing := attributeFlag(cmd), signingFlags(cmd)
+	application, issuer, certificate := applicationFlags(cmd), a.tokenIssuerFlags(cmd), a.clientCertificateFlags(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
 		cobra.FixedCompletions([]string{"EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes(), cobra.ShellCompDirectiveNoFileComp))
@@ -55,6 +56,19 @@ func deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 			return err
 		} else if sign != nil {
 			webhook("signing", sign)
+		}
+		for member, value := range application() {
+			webhook(member, value)
+		}
+		if by, err := issuer(); err != nil {
+			return err
+		} else if by != nil {
+			webhook("tokenIssuer", by)
+		}
+		if shown, err := certificate(); err != nil {
+			return err
+		} else if shown != nil {
+			webhook("clientCertificate", shown)
 		}
 		if *schema != "" {
 			word, err := oneOf(cmd, "event-delivery-schema", *schema, "EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0")
