@@ -177,7 +177,11 @@ func record(raw []byte, at int, h hash.Hash64) (size int, seq uint64) {
 		if len(body) < subject+4 {
 			return 0, 0
 		}
-		subject += 4 // the length of the headers is not hashed
+		end := uint64(subject) + 4 + uint64(binary.LittleEndian.Uint32(body[subject:])) // of the headers; not hashed itself
+		if end > uint64(len(body)) || !bytes.HasSuffix(body[subject+4:end], []byte("\r\n\r\n")) {
+			return 0, 0
+		}
+		subject += 4
 	}
 	_, _ = h.Write(body[subject:])
 	var sum [blockHash]byte

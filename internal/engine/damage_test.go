@@ -86,6 +86,11 @@ func TestDamagedLog(t *testing.T) {
 		{"the length of a record grows", func(raw []byte) []byte { raw[record(raw, 3)+1] ^= 0x40; return raw }, "e1 e2 ? e4 e5 e6 e7 e8", "sequences=4 "},
 		{"the length of a record shrinks", func(raw []byte) []byte { raw[record(raw, 3)] = 30; return raw }, "e1 e2 ? e4 e5 e6 e7 e8", "sequences=4 "},
 		{"a sequence", func(raw []byte) []byte { raw[record(raw, 3)+9] ^= 1; return raw }, "e1 e2 ? e4 e5 e6 e7 e8", "sequences=4 "},
+		{"the length of headers", func(raw []byte) []byte {
+			at := record(raw, 3)
+			raw[at+blockHeader+len(logSubject)] ^= 8
+			return raw
+		}, "e1 e2 ? e4 e5 e6 e7 e8", "sequences=4 "},
 		{"a stretch of zeros", func(raw []byte) []byte {
 			clear(raw[record(raw, 3)+5 : record(raw, 6)+5])
 			return raw

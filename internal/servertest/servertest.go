@@ -215,6 +215,16 @@ func (s *Server) client() *arm.Client {
 // HTTP is the server's address without TLS, for requests from this machine.
 func (s *Server) HTTP() string { return "http://" + strings.TrimPrefix(s.URL, "https://") }
 
+// Log is what the server's processes wrote to their log so far.
+func (s *Server) Log() string {
+	s.t.Helper()
+	raw, err := os.ReadFile(s.log.Name())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(raw)
+}
+
 // PID is the process id of the server.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
@@ -296,8 +306,10 @@ func (s *Server) Must(method, path string, body, out any) {
 type Receiver struct {
 	*httptest.Server
 	// Answer may decide what an event delivery is answered with; nil is 200. It must
-	// be set before the receiver is subscribed.
+	// be set before the receiver is subscribed, and so must Forget, which leaves
+	// remembering to Answer.
 	Answer func(w http.ResponseWriter, r *http.Request, events []Received)
+	Forget bool
 
 	mu     sync.Mutex
 	events []Received
@@ -348,11 +360,13 @@ func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
 	for i := range events {
 		events[i].At, events[i].Header = now, req.Header
 	}
-	r.mu.Lock()
-	r.events = append(r.events, events...)
-	close(r.more)
-	r.more = make(chan struct{})
-	r.mu.Unlock()
+	if !r.Forget {
+		r.mu.Lock()
+		r.events = append(r.events, events...)
+		close(r.more)
+		r.more = make(chan struct{})
+		r.mu.Unlock()
+	}
 	if r.Answer != nil {
 		r.Answer(w, req, events)
 	}
