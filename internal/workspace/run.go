@@ -70,6 +70,18 @@ func (c RunChange) apply(r *Run, replace bool) {
 	}
 }
 
+// timesFit checks times that a request gives against those that the run has.
+func timesFit(old, r *Run) error {
+	if r.StartTime == old.StartTime && r.EndTime == old.EndTime || r.StartTime == "" || r.EndTime == "" {
+		return nil
+	}
+	problem := orderProblem("properties.endTime", &r.StartTime, &r.EndTime, true)
+	if problem != nil && r.EndTime == old.EndTime {
+		problem = fault.Field("properties.startTime", "The value %s of properties.startTime must lie before the end time %s that the run has: give properties.endTime, too.", quote(r.StartTime), quote(r.EndTime))
+	}
+	return fault.Join(problem)
+}
+
 func runKey(ws resource.UID, experiment, id string) string { return key(kindRun, ws, experiment, id) }
 
 func runWords(id string) string { return fmt.Sprintf("The run %q", id) }
@@ -152,6 +164,9 @@ func (s *Service) storeRun(ctx context.Context, ws resource.Workspace, w *write,
 		return old, false, nil
 	}
 	if err := labelsFit(r.Tags, r.Properties); err != nil {
+		return r, false, err
+	}
+	if err := timesFit(&old, &r); err != nil {
 		return r, false, err
 	}
 	if found && r.Status != old.Status && !MayMove(old.Status, r.Status) {

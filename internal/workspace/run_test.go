@@ -302,6 +302,63 @@ func TestRunProblemsAreAllReported(t *testing.T) {
 	wantFault(t, err, fault.Invalid, []string{"properties"}, "at most")
 }
 
+// TestRunTimesFit: a time that is given alone is held against the one that is there, and
+// what is refused changes nothing.
+func TestRunTimesFit(t *testing.T) {
+	const first, second, third = "2026-03-01T00:00:00Z", "2026-03-02T00:00:00+01:00", "2026-03-03T00:00:00Z"
+	for _, tt := range []struct {
+		name       string
+		start, end string // that the run has
+		change     RunChange
+		problem    string // target
+	}{
+		{"end before the start", second, "", RunChange{EndTime: ptr(first)}, "properties.endTime"},
+		{"end at the start, in another zone", second, "", RunChange{EndTime: ptr("2026-03-01T23:00:00Z")}, ""},
+		{"end after the start", second, "", RunChange{EndTime: ptr(third)}, ""},
+		{"start after the end", first, second, RunChange{StartTime: ptr(third)}, "properties.startTime"},
+		{"both later", first, second, RunChange{StartTime: ptr(second), EndTime: ptr(third)}, ""},
+		{"first start after the end", "", second, RunChange{StartTime: ptr(third)}, "properties.startTime"},
+		{"neither", first, second, RunChange{Tags: Labels{"a": ptr("b")}}, ""},
+	} {
+		for verb, change := range map[string]func(*bench, RunChange) error{
+			"PATCH": func(b *bench, c RunChange) error {
+				_, err := b.PatchRun(t.Context(), b.ws, "e", "r", c, kim)
+				return err
+			},
+			"PUT": func(b *bench, c RunChange) error {
+				_, _, err := b.PutRun(t.Context(), b.ws, "e", "r", c, kim)
+				return err
+			},
+		} {
+			t.Run(verb+" "+tt.name, func(t *testing.T) {
+				b := newBench(t)
+				var made RunChange
+				if tt.start != "" {
+					made.StartTime = &tt.start
+				}
+				if tt.end != "" {
+					made.EndTime = &tt.end
+				}
+				before, _, err := b.PutRun(t.Context(), b.ws, "e", "r", made, kim)
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = change(b, tt.change)
+				if tt.problem == "" {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				wantFault(t, err, fault.Invalid, []string{tt.problem}, "must lie")
+				if now, err := b.GetRun(t.Context(), b.ws, "e", "r"); err != nil || now.ETag != before.ETag {
+					t.Errorf("the run is %+v, %v", now, err)
+				}
+			})
+		}
+	}
+}
+
 func TestRunIDs(t *testing.T) {
 	good := []string{"7d0c2f7e-5f0b-4a34-9c0e-2f8f6a1b0c11", "AutoML_1_2", "with space", "ünï", "a.b", "*>", "%41", strings.Repeat("é", maxName)}
 	bad := []string{"", ".", "..", "a/b", `a\b`, "a?b", "a#b", "a\nb", "a\x7fb", "\xff", strings.Repeat("é", maxName+1)}
