@@ -201,6 +201,34 @@ func resourceNotFound(id resource.ID) *fault.Error {
 	return notFound("ResourceNotFound", "The resource '%s' was not found.", id)
 }
 
+// findOne returns a resource of a group.
+func findOne[T any](p *Plane, c *resource.Collection[T], id resource.ID) (resource.Item[T], error) {
+	if _, err := p.group(id); err != nil {
+		return resource.Item[T]{}, err
+	}
+	item, ok := c.Get(id.Key())
+	if !ok {
+		return item, resourceNotFound(id)
+	}
+	return item, nil
+}
+
+// readOne is findOne for a caller who needs the action read.
+func readOne[T any](ctx context.Context, p *Plane, caller access.Caller, actions string, c *resource.Collection[T], id resource.ID) (resource.Item[T], error) {
+	if err := p.authorize(ctx, caller, actions+"read", id); err != nil {
+		return resource.Item[T]{}, err
+	}
+	return findOne(p, c, id)
+}
+
+// readAll is inScope for a caller who needs the action read.
+func readAll[T any](ctx context.Context, p *Plane, caller access.Caller, actions string, c *resource.Collection[T], scope resource.ID, id func(*T) resource.ID) ([]resource.Item[T], error) {
+	if err := p.authorize(ctx, caller, actions+"read", scope); err != nil {
+		return nil, err
+	}
+	return inScope(p, c, scope, id)
+}
+
 // inScope returns the records below a scope that may be a subscription or a
 // group, checking that it exists.
 func inScope[T any](p *Plane, c *resource.Collection[T], scope resource.ID, id func(*T) resource.ID) ([]resource.Item[T], error) {

@@ -20,29 +20,16 @@ type SystemTopicChange struct {
 
 // SystemTopic returns a system topic.
 func (p *Plane) SystemTopic(ctx context.Context, caller access.Caller, id resource.ID) (resource.Item[resource.SystemTopic], error) {
-	if err := p.authorize(ctx, caller, actionSystemTopics+"read", id); err != nil {
-		return resource.Item[resource.SystemTopic]{}, err
-	}
-	return p.systemTopic(id)
+	return readOne(ctx, p, caller, actionSystemTopics, p.Store.SystemTopics, id)
 }
 
 func (p *Plane) systemTopic(id resource.ID) (resource.Item[resource.SystemTopic], error) {
-	if _, err := p.group(id); err != nil {
-		return resource.Item[resource.SystemTopic]{}, err
-	}
-	item, ok := p.Store.SystemTopics.Get(id.Key())
-	if !ok {
-		return item, resourceNotFound(id)
-	}
-	return item, nil
+	return findOne(p, p.Store.SystemTopics, id)
 }
 
 // SystemTopics returns the system topics of a subscription or a resource group.
 func (p *Plane) SystemTopics(ctx context.Context, caller access.Caller, scope resource.ID) ([]resource.Item[resource.SystemTopic], error) {
-	if err := p.authorize(ctx, caller, actionSystemTopics+"read", scope); err != nil {
-		return nil, err
-	}
-	return inScope(p, p.Store.SystemTopics, scope, func(t *resource.SystemTopic) resource.ID { return t.ID })
+	return readAll(ctx, p, caller, actionSystemTopics, p.Store.SystemTopics, scope, func(t *resource.SystemTopic) resource.ID { return t.ID })
 }
 
 // SystemTopicOf returns the system topic of a source, when it has one. The caller

@@ -34,29 +34,16 @@ const maxExtra = 64 << 10
 
 // Topic returns a topic.
 func (p *Plane) Topic(ctx context.Context, caller access.Caller, id resource.ID) (resource.Item[resource.Topic], error) {
-	if err := p.authorize(ctx, caller, actionTopics+"read", id); err != nil {
-		return resource.Item[resource.Topic]{}, err
-	}
-	return p.topic(id)
+	return readOne(ctx, p, caller, actionTopics, p.Store.Topics, id)
 }
 
 func (p *Plane) topic(id resource.ID) (resource.Item[resource.Topic], error) {
-	if _, err := p.group(id); err != nil {
-		return resource.Item[resource.Topic]{}, err
-	}
-	item, ok := p.Store.Topics.Get(id.Key())
-	if !ok {
-		return item, resourceNotFound(id)
-	}
-	return item, nil
+	return findOne(p, p.Store.Topics, id)
 }
 
 // Topics returns the topics of a subscription or a resource group.
 func (p *Plane) Topics(ctx context.Context, caller access.Caller, scope resource.ID) ([]resource.Item[resource.Topic], error) {
-	if err := p.authorize(ctx, caller, actionTopics+"read", scope); err != nil {
-		return nil, err
-	}
-	return inScope(p, p.Store.Topics, scope, func(t *resource.Topic) resource.ID { return t.ID })
+	return readAll(ctx, p, caller, actionTopics, p.Store.Topics, scope, func(t *resource.Topic) resource.ID { return t.ID })
 }
 
 // PutTopic creates a topic or replaces it. Its keys, its input schema with the mapping

@@ -27,10 +27,7 @@ type WorkspaceChange struct {
 
 // Workspace returns a workspace.
 func (p *Plane) Workspace(ctx context.Context, caller access.Caller, id resource.ID) (resource.Item[resource.Workspace], error) {
-	if err := p.authorize(ctx, caller, actionWorkspaces+"read", id); err != nil {
-		return resource.Item[resource.Workspace]{}, err
-	}
-	return p.workspace(id)
+	return readOne(ctx, p, caller, actionWorkspaces, p.Store.Workspaces, id)
 }
 
 // WorkspaceFor returns a workspace to whoever may do some action at target, which
@@ -43,22 +40,12 @@ func (p *Plane) WorkspaceFor(ctx context.Context, caller access.Caller, action s
 }
 
 func (p *Plane) workspace(id resource.ID) (resource.Item[resource.Workspace], error) {
-	if _, err := p.group(id); err != nil {
-		return resource.Item[resource.Workspace]{}, err
-	}
-	item, ok := p.Store.Workspaces.Get(id.Key())
-	if !ok {
-		return item, resourceNotFound(id)
-	}
-	return item, nil
+	return findOne(p, p.Store.Workspaces, id)
 }
 
 // Workspaces returns the workspaces of a subscription or a resource group.
 func (p *Plane) Workspaces(ctx context.Context, caller access.Caller, scope resource.ID) ([]resource.Item[resource.Workspace], error) {
-	if err := p.authorize(ctx, caller, actionWorkspaces+"read", scope); err != nil {
-		return nil, err
-	}
-	return inScope(p, p.Store.Workspaces, scope, func(w *resource.Workspace) resource.ID { return w.ID })
+	return readAll(ctx, p, caller, actionWorkspaces, p.Store.Workspaces, scope, func(w *resource.Workspace) resource.ID { return w.ID })
 }
 
 // PutWorkspace creates a workspace with its system topic, or replaces what one
