@@ -187,37 +187,53 @@ func filtered(cmd *cobra.Command) bool {
 	return false
 }
 
-// chosenLetters returns the ids that the arguments name, or those of all dead
-// letters that fit the flags, and the path that they are reached at.
-func (a *app) chosenLetters(cmd *cobra.Command, s *remote, args []string, base string, query url.Values) (ids []string, at string, err error) {
-	if len(args) > 0 {
-		return args, base, nil
-	}
-	err = a.anywhere(cmd, base, func(base string) error {
-		at, ids = base, nil
-		for letter, err := range s.List(cmd.Context(), base+arm.DeadLettersPath, query) {
-			if err != nil {
-				return err
-			}
-			ids = append(ids, text(letter, "id"))
-		}
-		return nil
-	})
-	return ids, at, err
+// letters are dead letters that a command is about, and where they are reached.
+type letters struct {
+	*remote
+	ids  []string
+	base string
 }
 
-// chooseLetters checks that a command says which dead letters it is about.
-func chooseLetters(cmd *cobra.Command, args []string, name string) error {
-	all := name != "" || cmd.Flags().Changed("source-resource-id") || filtered(cmd)
-	if len(args) > 0 && (name != "" || filtered(cmd)) || len(args) == 0 && !all {
-		return usagef(cmd, "Which ones? Give ids, or --event-subscription for all of one, or flags that say which.")
-	}
-	for _, id := range args {
-		if err := segment(cmd, "dead letter", id); err != nil {
-			return err
+// letterChoice adds the flags that say which dead letters a command is about, beside
+// ids as its arguments. The returned function finds them.
+func (a *app) letterChoice(cmd *cobra.Command) func(cmd *cobra.Command, args []string) (letters, error) {
+	name, path := a.deadLetterScope(cmd)
+	filter := a.deadLetterFilter(cmd)
+	return func(cmd *cobra.Command, args []string) (chosen letters, err error) {
+		narrowed := *name != "" || filtered(cmd)
+		if len(args) > 0 && narrowed || len(args) == 0 && !narrowed && !cmd.Flags().Changed("source-resource-id") {
+			return chosen, usagef(cmd, "Which ones? Give ids, or --event-subscription for all of one, or flags that say which.")
 		}
+		for _, id := range args {
+			if err := segment(cmd, "dead letter", id); err != nil {
+				return chosen, err
+			}
+		}
+		if chosen.base, err = path(); err != nil {
+			return chosen, err
+		}
+		query, err := filter()
+		if err != nil {
+			return chosen, err
+		}
+		if chosen.remote, err = a.connect(); err != nil {
+			return chosen, err
+		}
+		if chosen.ids = args; len(args) > 0 {
+			return chosen, nil
+		}
+		err = a.anywhere(cmd, chosen.base, func(base string) error {
+			chosen.base, chosen.ids = base, nil
+			for letter, err := range chosen.List(cmd.Context(), base+arm.DeadLettersPath, query) {
+				if err != nil {
+					return err
+				}
+				chosen.ids = append(chosen.ids, text(letter, "id"))
+			}
+			return nil
+		})
+		return chosen, err
 	}
-	return nil
 }
 
 func (a *app) deadLetterReplay() *cobra.Command {
@@ -226,36 +242,20 @@ func (a *app) deadLetterReplay() *cobra.Command {
 		Example: `  carillon deadletter replay ID
   carillon deadletter replay --event-subscription failed-runs
   carillon deadletter replay --event-subscription failed-runs --outcome TimedOut --from 2026-03-01 --rate 50`}
-	name, path := a.deadLetterScope(cmd)
-	filter := a.deadLetterFilter(cmd)
+	choose := a.letterChoice(cmd)
 	rate := cmd.Flags().Float64("rate", 0, "Most dead letters a second; as fast as the handler takes them by default.")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := chooseLetters(cmd, args, *name); err != nil {
-			return err
-		}
 		if *rate < 0 || cmd.Flags().Changed("rate") && *rate == 0 {
 			return usagef(cmd, "--rate %v is no rate: give how many a second, more than 0.", *rate)
 		}
-		base, err := path()
+		chosen, err := choose(cmd, args)
 		if err != nil {
 			return err
 		}
-		query, err := filter()
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
-		ids, base, err := a.chosenLetters(cmd, s, args, base, query)
-		if err != nil {
-			return err
-		}
-		if len(args) == 0 && len(ids) == 0 {
+		if len(chosen.ids) == 0 {
 			fmt.Fprintln(a.stderr, "No dead letters.")
 		}
-		out, err := a.replayLetters(cmd, s, base, ids, *rate)
+		out, err := a.replayLetters(cmd, chosen, *rate)
 		if err != nil {
 			return err
 		}
@@ -297,13 +297,14 @@ const (
 
 // replayLetters replays letters chunk by chunk. Those that the event subscription
 // has no room for yet are asked for again.
-func (a *app) replayLetters(cmd *cobra.Command, s *remote, base string, ids []string, rate float64) (out replayedLetters, err error) {
+func (a *app) replayLetters(cmd *cobra.Command, chosen letters, rate float64) (out replayedLetters, err error) {
 	bar := a.progress("Replaying")
 	defer bar.end()
 	chunk := replayChunk
 	if rate > 0 {
 		chunk = int(min(max(rate/4, 1), replayChunk))
 	}
+	ids := chosen.ids
 	total, busy := len(ids), map[string]int{}
 	next := time.Now()
 	for len(ids) > 0 {
@@ -316,8 +317,8 @@ func (a *app) replayLetters(cmd *cobra.Command, s *remote, base string, ids []st
 			next = laterTime(next, time.Now()).Add(time.Duration(float64(len(now)) / rate * float64(time.Second)))
 		}
 		var got replayedLetters
-		err := a.anywhere(cmd, base, func(base string) error {
-			raw, err := s.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", map[string]any{"ids": now}, nil)
+		err := a.anywhere(cmd, chosen.base, func(base string) error {
+			raw, err := chosen.ask(cmd.Context(), http.MethodPost, base+arm.DeadLettersPath+"/replay", map[string]any{"ids": now}, nil)
 			if err != nil {
 				return err
 			}
@@ -362,42 +363,26 @@ func (a *app) deadLetterDelete() *cobra.Command {
 		Long: "Remove dead letters for good: by id, or all that fit the flags. What was written to the\nstore of the event subscription stays there.",
 		Example: `  carillon deadletter delete ID
   carillon deadletter delete --event-subscription failed-runs --to 2026-03-01`}
-	name, path := a.deadLetterScope(cmd)
-	filter := a.deadLetterFilter(cmd)
+	choose := a.letterChoice(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := chooseLetters(cmd, args, *name); err != nil {
-			return err
-		}
-		base, err := path()
-		if err != nil {
-			return err
-		}
-		query, err := filter()
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
-		ids, base, err := a.chosenLetters(cmd, s, args, base, query)
+		chosen, err := choose(cmd, args)
 		if err != nil {
 			return err
 		}
 		bar := a.progress("Removing")
 		defer bar.end()
-		for i, id := range ids {
-			_, err := a.byID(cmd, base, func(base string) (json.RawMessage, error) {
-				return s.ask(cmd.Context(), http.MethodDelete, base+arm.DeadLettersPath+"/"+id, nil, nil)
+		for i, id := range chosen.ids {
+			_, err := a.byID(cmd, chosen.base, func(base string) (json.RawMessage, error) {
+				return chosen.ask(cmd.Context(), http.MethodDelete, base+arm.DeadLettersPath+"/"+id, nil, nil)
 			})
 			if err != nil {
 				return err
 			}
-			bar.show(float64(i+1)/float64(len(ids)), uint64(i+1))
+			bar.show(float64(i+1)/float64(len(chosen.ids)), uint64(i+1))
 		}
 		bar.end()
 		if a.output != "json" {
-			fmt.Fprintf(a.stdout, "Removed %s.\n", count(len(ids), "dead letter"))
+			fmt.Fprintf(a.stdout, "Removed %s.\n", count(len(chosen.ids), "dead letter"))
 		}
 		return nil
 	}
