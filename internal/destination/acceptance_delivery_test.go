@@ -584,7 +584,7 @@ func TestAcceptance09Batches(t *testing.T) {
 			default:
 				respond(c, 200, "")
 			}
-		}, batches(3, 1))
+		}, batches(4, 1))
 		w.publish("first")
 		synctest.Wait()
 		w.publish("1", "2", "3")
