@@ -166,7 +166,7 @@ func (d *decoder) resolve(m *mappedMember, value *member) {
 	case m.attribute == gridID:
 		*value = member{value: AppendQuoted(nil, d.NewID()), kind: String}
 	case m.attribute == gridTime:
-		*value = member{value: d.Received.UTC().AppendFormat(nil, `"2006-01-02T15:04:05.0000000Z"`), kind: String}
+		*value = member{value: []byte(`"` + FormatTime(d.Received) + `"`), kind: String}
 	case m.name == "":
 		d.report("Event %d: the topic's mapping gives %s of schema %s neither a sourceField nor a defaultValue.", d.count, attribute, d.schema.InputName())
 	default:

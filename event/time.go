@@ -2,6 +2,10 @@ package event
 
 import "time"
 
+// FormatTime writes a time as Event Grid does: UTC, with seven digits of a second.
+// Source: spec/delivery.md section 2.2, spec/events.md section 4.1.
+func FormatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000000Z") }
+
 // ParseTime reads the time of an event: RFC 3339, and what publishers write
 // instead of it. A time without zone is UTC, the offset may lack its colon, a
 // space may stand for the T, seconds or the whole time of day may be missing, and

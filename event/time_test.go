@@ -52,6 +52,13 @@ func TestParseTime(t *testing.T) {
 	}
 }
 
+func TestFormatTime(t *testing.T) {
+	at := time.Date(2026, 3, 1, 9, 5, 7, 120_000_099, time.FixedZone("", 3600))
+	if got := FormatTime(at); got != "2026-03-01T08:05:07.1200000Z" {
+		t.Errorf("got %s", got)
+	}
+}
+
 // FuzzParseTime writes a time in each accepted way and reads it back; any other
 // text must be refused or read without a crash.
 func FuzzParseTime(f *testing.F) {

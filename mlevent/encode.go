@@ -70,7 +70,7 @@ func Encode(env Envelope, p Payload) (Encoded, error) {
 	w.text(`{"topic":`, env.Topic)
 	w.text(`,"subject":`, p.Subject())
 	w.text(`,"eventType":`, p.EventType())
-	w.text(`,"eventTime":`, env.Time.UTC().Format("2006-01-02T15:04:05.0000000Z"))
+	w.text(`,"eventTime":`, event.FormatTime(env.Time))
 	w.text(`,"id":`, env.ID)
 	w.text(`,"dataVersion":`, env.Casing.dataVersion())
 	w.raw = append(w.raw, `,"metadataVersion":"1","data":{`...)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -76,14 +75,12 @@ func (l *Letter) appendBlob(dst []byte) ([]byte, error) {
 	if l.LastHTTPStatusCode != 0 {
 		number("lastHttpStatusCode", l.LastHTTPStatusCode)
 	}
-	text("publishTime", blobTime(l.PublishTime))
+	text("publishTime", event.FormatTime(l.PublishTime))
 	if !l.LastDeliveryAttemptTime.IsZero() {
-		text("lastDeliveryAttemptTime", blobTime(l.LastDeliveryAttemptTime))
+		text("lastDeliveryAttemptTime", event.FormatTime(l.LastDeliveryAttemptTime))
 	}
 	return append(dst, '}'), nil
 }
-
-func blobTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000000Z") }
 
 // sequence is what deliveries carry as the extension sequence: events of custom
 // topics carry none.

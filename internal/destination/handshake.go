@@ -197,7 +197,7 @@ func (h *Handshaker) askEventGrid(ctx context.Context, v asked) (manage.Validati
 		Topic:           v.TopicID,
 		Data:            validationData{Code: v.Code, URL: v.ValidationURL},
 		EventType:       "Microsoft.EventGrid.SubscriptionValidationEvent",
-		EventTime:       time.Now().UTC().Format("2006-01-02T15:04:05.0000000Z"),
+		EventTime:       event.FormatTime(time.Now()),
 		MetadataVersion: "1",
 		DataVersion:     "2",
 	}}); err != nil {

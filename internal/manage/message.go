@@ -111,7 +111,7 @@ func (p *Plane) deletionNotice(es *resource.EventSubscription) (Message, error) 
 	id := told.ID().String()
 	raw, err := json.Marshal(map[string]any{
 		"id": uuid.NewString(), "topic": raises.String(), "subject": id, "eventType": deletionType,
-		"eventTime": time.Now().UTC().Format(time.RFC3339Nano), "data": map[string]string{"eventSubscriptionId": id},
+		"eventTime": event.FormatTime(time.Now()), "data": map[string]string{"eventSubscriptionId": id},
 		"dataVersion": "1", "metadataVersion": "1",
 	})
 	if err != nil {

@@ -111,15 +111,18 @@ func TestDeletionNotice(t *testing.T) {
 					body = list[0]
 				}
 				var e struct {
-					EventType, Topic, Type, Source, Subject string
-					Data                                    map[string]string
+					EventType, Topic, Type, Source, Subject, EventTime, Time string
+					Data                                                     map[string]string
 				}
 				if err := json.Unmarshal(body, &e); err != nil {
 					t.Fatal(err)
 				}
 				typ, from := e.EventType, e.Topic
 				if tt.cloud {
-					typ, from = e.Type, e.Source
+					typ, from, e.EventTime = e.Type, e.Source, e.Time
+				}
+				if len(e.EventTime) != len("2000-01-01T00:00:00.0000000Z") {
+					t.Errorf("time %s", e.EventTime)
 				}
 				if typ != "Microsoft.EventGrid.SubscriptionDeletedEvent" || from != tt.topic || len(e.Data) != 1 || e.Data["eventSubscriptionId"] != tt.at {
 					t.Errorf("type %q from %q: %v", typ, from, e.Data)

@@ -107,7 +107,7 @@ func (p *Plane) testEvent(s source, es *resource.EventSubscription, t TestEvent)
 	if typ == "" {
 		typ = genericTestType
 	}
-	raw, err := json.Marshal(s.sample(typ, time.Now().UTC().Format(time.RFC3339Nano)))
+	raw, err := json.Marshal(s.sample(typ, event.FormatTime(time.Now())))
 	if err != nil {
 		return event.Event{}, fmt.Errorf("encode a test event: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
@@ -105,7 +106,7 @@ func (s *Service) PostDriftRun(ctx context.Context, ws resource.Workspace, monit
 	run := Run{
 		Head: Head{Name: id}, Experiment: e.Name, ExperimentID: e.ExperimentID, Status: Completed, RunType: DriftRunType,
 		Tags: map[string]string{}, Properties: map[string]string{"dataDriftId": m.DataDriftID, "dataDriftName": m.Name},
-		StartTime: timeText(now), EndTime: timeText(now), Generation: 1,
+		StartTime: event.FormatTime(now), EndTime: event.FormatTime(now), Generation: 1,
 	}
 	var w write
 	if isNew {

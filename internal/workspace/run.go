@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
@@ -195,7 +196,7 @@ func (w *write) run(ws resource.Workspace, old RunStatus, r *Run, by resource.St
 		}
 		r.Visits = visits
 		if r.Status.Terminal() && r.EndTime == "" {
-			r.EndTime = timeText(now)
+			r.EndTime = event.FormatTime(now)
 		}
 	}
 	fact := w.fact(runKey(ws.UID, r.Experiment, r.Name), r)

@@ -157,7 +157,3 @@ func set[T any](field *T, given *T, replace bool, byDefault T) {
 		*field = byDefault
 	}
 }
-
-// timeText is the form of times that the server writes: UTC with seven digits.
-// Source: spec/events.md section 4.1.
-func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000000Z") }
