@@ -652,6 +652,37 @@ func TestTLSVersions(t *testing.T) {
 	}
 }
 
+// Receivers that speak HTTP/2 as well are spoken to in HTTP/1.1, and an address may be
+// of IPv6. Source: spec/handlers.md section 2.
+func TestReceivers(t *testing.T) {
+	for _, tt := range []struct {
+		name, listen string
+		http2        bool
+	}{{"HTTP/2", "127.0.0.1:0", true}, {"IPv6", "[::1]:0", false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", tt.listen)
+			if err != nil {
+				t.Skipf("this machine has no such address: %v", err)
+			}
+			seen := make(chan string, 1)
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Proto + " " + r.Host }))
+			_ = srv.Listener.Close()
+			srv.Listener, srv.EnableHTTP2 = l, tt.http2
+			srv.StartTLS()
+			defer srv.Close()
+			roots := x509.NewCertPool()
+			roots.AddCert(srv.Certificate()) // for 127.0.0.1 and ::1
+			w := newWebhook(t, WebhookConfig{URL: srv.URL + "/in", Guard: egress.New(egress.Options{AllowLoopback: true, RootCAs: roots})})
+			if got := w.Send(t.Context(), request()); got.Outcome != broker.Delivered {
+				t.Fatalf("%+v", got)
+			}
+			if got, want := <-seen, "HTTP/1.1 "+l.Addr().String(); got != want {
+				t.Errorf("the receiver saw %s, want %s", got, want)
+			}
+		})
+	}
+}
+
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
 	f.Add([]byte("HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"))
