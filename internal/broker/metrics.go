@@ -55,7 +55,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.duplicates = ours("carillon_publish_duplicates_total", "Events that were acknowledged and not stored again: their topic took them within its window.")
 	m.forgotten = ours("carillon_publish_ids_forgotten_total", "Ids that a topic forgot before its window was over, for there were too many.")
 	m.warnings = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "carillon_delivery_warnings_total", Help: "Warnings that events of an event subscription were dead-lettered or dropped: the first, and at most one in 10 minutes.",
+		Name: "carillon_delivery_warnings_total", Help: "Warnings about an event subscription, that events were dead-lettered or dropped or its endpoint is gone: the first, and at most one in 10 minutes of each kind.",
 	}, []string{"kind"})
 	byLimit := func(name, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"limit"})

@@ -25,7 +25,7 @@ const maxRetryAfter = time.Hour
 func minimumWait(o Outcome, status int) time.Duration {
 	switch o {
 	case Unauthorized, NotFound:
-		if status == 410 {
+		if status == statusGone {
 			return 10 * time.Second
 		}
 		return 5 * time.Minute

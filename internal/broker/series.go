@@ -26,7 +26,7 @@ func (m *metrics) begin() {
 		m.limitWaits[k], m.limitWaited[k] = m.limitWaitsBy.WithLabelValues(name), m.limitWaitedBy.WithLabelValues(name)
 	}
 	m.dropped.WithLabelValues(dropUnreadable)
-	for _, k := range []WarningKind{WarnDeadLettered, WarnDropped} {
+	for _, k := range []WarningKind{WarnDeadLettered, WarnDropped, WarnGone} {
 		m.warnings.WithLabelValues(string(k))
 	}
 }

@@ -103,7 +103,7 @@ func TestCountersExistFromTheStart(t *testing.T) {
 			"eventgrid_unmatched_events_total":     {""},
 			"eventgrid_delivery_success_total":     {""},
 			"eventgrid_dropped_events_total":       {dropUnreadable},
-			"carillon_delivery_warnings_total":     {string(WarnDeadLettered), string(WarnDropped)},
+			"carillon_delivery_warnings_total":     {string(WarnDeadLettered), string(WarnDropped), string(WarnGone)},
 			"carillon_clock_jumps_total":           {""},
 			"eventgrid_dead_lettered_events_total": {string(ReasonMaxAttempts), string(ReasonTimeToLive), string(ReasonBadRequest), string(ReasonTooLarge), string(ReasonAborted)},
 			"eventgrid_delivery_attempt_fail_total": {

@@ -10,6 +10,11 @@ import (
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
+// statusGone is what a destination answers that will not come back. It is tried again
+// all the same, for a mistake on the way says so too, and an operator is warned.
+// Source: spec/delivery.md section 3.4.
+const statusGone = 410
+
 // settle takes the outcome of an attempt: each of its deliveries is closed, given
 // a new due time, or handed to be dead-lettered. It counts as settled once the
 // journal is flushed; until then a crash repeats the attempt. The caller holds
@@ -63,6 +68,9 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 			continue
 		}
 		s.apply(d, cfg, r, now, jitter)
+	}
+	if r.Status == statusGone {
+		s.warn(WarnGone, r.Outcome.String(), len(a.deliveries))
 	}
 	if r.Outcome != Delivered {
 		s.logFailure(cfg, a, r, now)

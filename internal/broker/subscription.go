@@ -148,8 +148,8 @@ type subscription struct {
 	statedAt    uint64                       // journal message of the last whole statement
 	failures    failureLog
 
-	deadLetterWarned, dropWarned warned
-	lastWarning                  *Warning
+	deadLetterWarned, dropWarned, goneWarned warned
+	lastWarning                              *Warning
 }
 
 func newSubscription(b *Broker, uid, topic uint64) *subscription {

@@ -14,6 +14,7 @@ type WarningKind string
 const (
 	WarnDeadLettered WarningKind = "deadLettered" // events were given up; they are kept and can be replayed
 	WarnDropped      WarningKind = "dropped"      // events are gone for good
+	WarnGone         WarningKind = "endpointGone" // the destination says that it is: 410
 )
 
 // Warning is the last one about an event subscription. It is for whoever shows how
@@ -21,7 +22,7 @@ const (
 type Warning struct {
 	Time   time.Time   `json:"time"`
 	Kind   WarningKind `json:"kind"`
-	Reason string      `json:"reason"` // of the newest event: a deadLetterReason, or why it was dropped
+	Reason string      `json:"reason"` // of the newest event: a deadLetterReason, why it was dropped, or the outcome
 	Events int         `json:"events"` // since the warning of this kind before it
 }
 
@@ -41,13 +42,16 @@ const (
 	dropQuota      = "DeadLetterQuota" // its dead letter was among the oldest above the quota
 )
 
-// warn tells of n events that were dead-lettered or dropped: in the log at level Warn,
-// in a metric, in the status. The first is told at once. The caller holds s.mu.
+// warn tells of n events that an operator should know of: in the log at level Warn, in
+// a metric, in the status. The first is told at once. The caller holds s.mu.
 func (s *subscription) warn(kind WarningKind, reason string, n int) {
 	w := &s.deadLetterWarned
 	text := "event subscription has dead letters"
-	if kind == WarnDropped {
+	switch kind {
+	case WarnDropped:
 		w, text = &s.dropWarned, "events of an event subscription are lost"
+	case WarnGone:
+		w, text = &s.goneWarned, "the endpoint of an event subscription answers that it is gone"
 	}
 	w.events += n
 	now := time.Now()

@@ -78,6 +78,22 @@ func TestWarnings(t *testing.T) {
 		finish(t, p)
 	})
 
+	// 410 is tried again like other failures, and told, for nobody may be there to mend it.
+	bubble(t, "an endpoint that is gone", func(t *testing.T) {
+		es := testSubscription(1, filter.Filter{})
+		p := one(t, &handler{answer: always(Response{Outcome: NotFound, Status: 410})}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		time.Sleep(time.Minute)
+		if w := p.mustStatus(t, es).Warning; w == nil || *w != (Warning{Time: w.Time, Kind: WarnGone, Reason: "NotFound", Events: 1}) {
+			t.Errorf("%+v", w)
+		}
+		time.Sleep(time.Hour)
+		if st := p.mustStatus(t, es); st.FailedAttempts < 2 || st.DeadLettered != 0 {
+			t.Errorf("after an hour: %+v", st)
+		}
+		finish(t, p)
+	})
+
 	// An event that cannot be read any more is dropped, counted and told.
 	bubble(t, "an event that is gone", func(t *testing.T) {
 		bad := &handler{t: t}
