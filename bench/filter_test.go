@@ -37,24 +37,18 @@ func fanOut(b *testing.B, subs int) {
 	s := servertest.NewLocal(b)
 	total := max(b.N/100, 1)
 	handler, bystander := newSink(b, total*100*interested), newSink(b, 1)
-	id, _ := s.Topic("bench")
-	var keys struct{ Key1 string }
-	s.Must("POST", id+"/listKeys", nil, &keys)
+	t := newTopic(b, s)
 	for i := range subs {
 		name, url, filter := fmt.Sprintf("wants-%d", i), handler.url, map[string]any{"subjectBeginsWith": "models/churn:"}
 		if i >= interested {
 			name, url, filter = fmt.Sprintf("wants-none-%d", i), bystander.url, otherFilter(i)
 		}
-		s.Must("PUT", id+"/providers/Microsoft.EventGrid/eventSubscriptions/"+name, map[string]any{"properties": map[string]any{
-			"destination": map[string]any{"endpointType": "WebHook", "properties": map[string]any{
-				"endpointUrl": url, "maxEventsPerBatch": 100, "preferredBatchSizeInKilobytes": 1024}},
-			"filter": filter,
-		}}, nil)
+		t.subscribe(name, batches(url), filter)
 	}
 	payload := body(100)
 	began := cpu()
 	b.ResetTimer()
-	post(b, s.HTTP()+"/topics/bench/api/events", keys.Key1, payload, 16, total)
+	t.post(payload, 16, total)
 	published := b.Elapsed()
 	select {
 	case <-handler.done:

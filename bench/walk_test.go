@@ -6,12 +6,16 @@ package bench
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +27,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/server"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
 
@@ -37,10 +42,14 @@ func event(id int) string {
 	return head + strings.Repeat("x", max(eventSize-len(head)-3, 0)) + `"}}`
 }
 
-func body(n int) []byte {
+// body is a request of n events.
+func body(n int) []byte { return numbered(0, n) }
+
+// numbered is a request of n events, the first of which has the id first.
+func numbered(first, n int) []byte {
 	events := make([]string, n)
 	for i := range events {
-		events[i] = event(i)
+		events[i] = event(first + i)
 	}
 	return []byte("[" + strings.Join(events, ",") + "]")
 }
@@ -56,27 +65,35 @@ type sink struct {
 
 func newSink(b *testing.B, want int) *sink {
 	s := &sink{done: make(chan struct{}), want: int64(want)}
+	addr, _ := serve(b, s, nil)
+	s.url = "http://" + addr + "/hook"
+	return s
+}
+
+// serve serves a handler on net/http, over TLS where there are settings of it, until
+// stop or the end of the benchmark, and returns its address.
+func serve(b *testing.B, h http.Handler, secure *tls.Config) (addr string, stop func()) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.url = "http://" + l.Addr().String() + "/hook"
-	srv := &http.Server{Handler: s}
-	go func() { _ = srv.Serve(l) }()
-	b.Cleanup(func() { _ = srv.Close() })
-	return s
+	srv := &http.Server{Handler: h, TLSConfig: secure, ErrorLog: log.New(io.Discard, "", 0)}
+	go func() {
+		if secure != nil {
+			_ = srv.ServeTLS(l, "", "")
+		} else {
+			_ = srv.Serve(l)
+		}
+	}()
+	stop = func() { _ = srv.Close() }
+	b.Cleanup(stop)
+	return l.Addr().String(), stop
 }
 
 var mark = []byte(`"eventType":"bench.event"`)
 
 func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("aeg-event-type") == "SubscriptionValidation" {
-		var v []struct {
-			Data struct{ ValidationCode string } `json:"data"`
-		}
-		if json.NewDecoder(r.Body).Decode(&v) == nil && len(v) == 1 {
-			_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": v[0].Data.ValidationCode})
-		}
+	if consents(w, r) {
 		return
 	}
 	buf := buffers.Get().(*bytes.Buffer)
@@ -92,20 +109,44 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// consents answers a validation handshake, and reports whether the request is one.
+func consents(w http.ResponseWriter, r *http.Request) bool {
+	if r.Header.Get("aeg-event-type") != "SubscriptionValidation" {
+		return false
+	}
+	var v []struct {
+		Data struct{ ValidationCode string } `json:"data"`
+	}
+	if json.NewDecoder(r.Body).Decode(&v) == nil && len(v) == 1 {
+		_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": v[0].Data.ValidationCode})
+	}
+	return true
+}
+
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // post sends total requests of a body from c connections with fasthttp.
 func post(b *testing.B, url, key string, payload []byte, c, total int) {
+	postWhile(b, &fasthttp.Client{}, url, key, payload, c, upTo(total))
+}
+
+// upTo allows n requests.
+func upTo(n int) func() bool {
 	var left atomic.Int64
-	left.Store(int64(total))
-	client := &fasthttp.Client{MaxConnsPerHost: c + 8, MaxIdleConnDuration: time.Minute}
+	left.Store(int64(n))
+	return func() bool { return left.Add(-1) >= 0 }
+}
+
+// postWhile is post for as long as there is more to send.
+func postWhile(b *testing.B, client *fasthttp.Client, url, key string, payload []byte, c int, more func() bool) {
+	client.MaxConnsPerHost, client.MaxIdleConnDuration = c+8, time.Minute
 	var wg sync.WaitGroup
 	for range c {
 		wg.Go(func() {
 			req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 			defer fasthttp.ReleaseRequest(req)
 			defer fasthttp.ReleaseResponse(resp)
-			for left.Add(-1) >= 0 {
+			for more() {
 				req.SetRequestURI(url)
 				req.Header.SetMethod("POST")
 				req.Header.SetContentType("application/json")
@@ -185,74 +226,130 @@ func BenchmarkWalk(b *testing.B) {
 		reportCPU(b, began, b.N)
 		limits.packed = rate(b, b.N, 0)
 	})
-	shape := func(name string, in, out, connections int, limit func() float64, bar float64) {
+	measure := func(name string, s shape, limit func() float64, bar float64) {
 		b.Run(name, func(b *testing.B) {
-			walk(b, in, out, connections)
+			walk(b, s)
 			rate(b, b.N, limit())
 			b.ReportMetric(bar, "bar")
 		})
 	}
 	client := func() float64 { return limits.client }
-	shape("in=1/out=1", 1, 1, 256, client, 0.35)
-	shape("in=100/out=1", 100, 1, 16, client, 0.70)
-	shape("in=1/out=100", 1, 100, 256, func() float64 { return limits.ingest }, 0.55)
-	shape("in=100/out=100", 100, 100, 16, func() float64 { return limits.packed }, 1.0)
+	measure("in=1/out=1", shape{in: 1, out: 1, connections: 256}, client, 0.35)
+	measure("in=100/out=1", shape{in: 100, out: 1, connections: 16}, client, 0.70)
+	measure("in=1/out=100", shape{in: 1, out: 100, connections: 256}, func() float64 { return limits.ingest }, 0.55)
+	measure("in=100/out=100", shape{in: 100, out: 100, connections: 16}, func() float64 { return limits.packed }, 1.0)
 }
 
-// walk publishes b.N events, in per request, and waits until all are delivered, up
-// to out per request.
-func walk(b *testing.B, in, out, connections int) {
-	s := servertest.NewLocal(b) // in this process, as client and server of the raw limits are
-	total := max(b.N/in, 1)
-	handler := newSink(b, total*in)
-	id, _ := s.Topic("bench")
-	var keys struct{ Key1 string }
-	s.Must("POST", id+"/listKeys", nil, &keys)
-	hook := map[string]any{"endpointUrl": handler.url}
-	if out > 1 {
-		hook["maxEventsPerBatch"], hook["preferredBatchSizeInKilobytes"] = out, 1024
+// shape is how events come and go: in events per request from so many connections, up
+// to out per request to one handler.
+type shape struct {
+	in, out, connections int
+
+	tls     bool   // the handler is reached over TLS
+	signing string // version of the signatures of deliveries; "" for none
+}
+
+// walk publishes b.N events and waits until all are delivered.
+func walk(b *testing.B, sh shape) figure {
+	total := max(b.N/sh.in, 1)
+	var handler *sink
+	var change []func(*server.Config)
+	if sh.tls {
+		var ca string
+		handler, ca = newTLSSink(b, total*sh.in)
+		change = append(change, func(c *server.Config) { c.DestinationCA = ca })
+	} else {
+		handler = newSink(b, total*sh.in)
 	}
-	s.Must("PUT", id+"/providers/Microsoft.EventGrid/eventSubscriptions/bench", map[string]any{"properties": map[string]any{
-		"destination": map[string]any{"endpointType": "WebHook", "properties": hook},
-	}}, nil)
-	payload := body(in)
+	s := servertest.NewLocal(b, change...) // in this process, as client and server of the raw limits are
+	t := newTopic(b, s)
+	hook := map[string]any{"endpointUrl": handler.url}
+	if sh.out > 1 {
+		hook["maxEventsPerBatch"], hook["preferredBatchSizeInKilobytes"] = sh.out, 1024
+	}
+	if sh.signing != "" {
+		hook["signing"] = map[string]any{"version": sh.signing}
+	}
+	t.subscribe("bench", hook, nil)
+	payload := body(sh.in)
 	began := cpu()
 	b.ResetTimer()
-	post(b, s.HTTP()+"/topics/bench/api/events", keys.Key1, payload, connections, total)
-	select {
-	case <-handler.done:
-	case <-time.After(2 * time.Minute):
-		b.Fatalf("%d of %d events delivered", handler.count.Load(), handler.want)
-	}
+	t.post(payload, sh.connections, total)
+	handler.wait(b)
 	b.StopTimer()
-	reportCPU(b, began, total*in)
-	b.ReportMetric(journalBytes(b, s)/float64(total*in), "journal-B/event")
+	f := figure{float64(total*sh.in) / b.Elapsed().Seconds(), reportCPU(b, began, total*sh.in)}
+	b.ReportMetric(journalBytes(b, s)/float64(total*sh.in), "journal-B/event")
+	return f
 }
 
 // journalBytes is what the delivery journal takes once every delivery is settled.
 func journalBytes(b *testing.B, s *servertest.Server) float64 {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		resp, err := http.Get(s.HTTP() + "/metrics")
-		if err != nil {
-			b.Fatal(err)
-		}
-		text, err := io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, after, _ := strings.Cut(string(text), "\ncarillon_engine_journal_bytes ")
-		line, _, _ := strings.Cut(after, "\n")
-		n, err := strconv.ParseFloat(line, 64)
-		if err != nil {
-			b.Fatalf("metrics have no journal: %v", err)
-		}
-		if strings.Contains(string(text), "\ncarillon_open_deliveries 0\n") {
-			return n
+		if metric(b, s, "carillon_open_deliveries") == 0 {
+			return metric(b, s, "carillon_engine_journal_bytes")
 		}
 	}
 	b.Fatal("deliveries stay open")
 	return 0
+}
+
+// metric reads one metric of a server that has no labels.
+func metric(b *testing.B, s *servertest.Server, name string) float64 {
+	resp, err := http.Get(s.HTTP() + "/metrics")
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "\n"+name+" ")
+	line, _, _ := strings.Cut(after, "\n")
+	v, err := strconv.ParseFloat(line, 64)
+	if err != nil {
+		b.Fatalf("metrics have no %s: %v", name, err)
+	}
+	return v
+}
+
+// topic is the topic that a benchmark publishes to.
+type topic struct {
+	b   *testing.B
+	s   *servertest.Server
+	id  string
+	key string
+}
+
+func newTopic(b *testing.B, s *servertest.Server) *topic {
+	id, _ := s.Topic("bench")
+	var keys struct{ Key1 string }
+	s.Must("POST", id+"/listKeys", nil, &keys)
+	return &topic{b, s, id, keys.Key1}
+}
+
+// subscribe makes an event subscription with the properties of a webhook and a filter.
+func (t *topic) subscribe(name string, hook, filter map[string]any) {
+	t.s.Must("PUT", t.id+"/providers/Microsoft.EventGrid/eventSubscriptions/"+name, map[string]any{"properties": map[string]any{
+		"destination": map[string]any{"endpointType": "WebHook", "properties": hook},
+		"filter":      filter,
+	}}, nil)
+}
+
+func (t *topic) url() string { return t.s.HTTP() + "/topics/bench/api/events" }
+
+func (t *topic) post(payload []byte, connections, total int) {
+	post(t.b, t.url(), t.key, payload, connections, total)
+}
+
+// wait waits until the handler has what it wants.
+func (s *sink) wait(b *testing.B) {
+	b.Helper()
+	select {
+	case <-s.done:
+	case <-time.After(2 * time.Minute):
+		b.Fatalf("%d of %d events delivered", s.count.Load(), s.want)
+	}
 }
 
 // rate reports events per second, and their ratio to a limit.
@@ -312,4 +409,28 @@ func BenchmarkLatency(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(at(50), "p50-ms")
 	b.ReportMetric(at(99), "p99-ms")
+	b.ReportMetric(syncTime(b), "sync-ms")
+}
+
+// syncTime is how long it takes to append 1 KiB to a file and sync it, in
+// milliseconds, the middle one of 101.
+func syncTime(b *testing.B) float64 {
+	f, err := os.Create(filepath.Join(b.TempDir(), "sync"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	took := make([]time.Duration, 101)
+	for i := range took {
+		began := time.Now()
+		if _, err := f.Write(make([]byte, 1024)); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	return float64(took[len(took)/2].Microseconds()) / 1000
 }

@@ -125,10 +125,13 @@ func New(t testing.TB, change ...func(*server.Config)) *Server {
 // NewLocal starts a server on a new directory in this process, for benchmarks: what
 // is measured beside it, in one process too, shares its scheduler and its cores. It
 // stops at the end of the test.
-func NewLocal(t testing.TB) *Server {
+func NewLocal(t testing.TB, change ...func(*server.Config)) *Server {
 	t.Helper()
 	cfg := server.DefaultConfig()
 	cfg.Data, cfg.Listen, cfg.LogOutput = filepath.Join(t.TempDir(), "data"), "127.0.0.1:0", io.Discard
+	for _, f := range change {
+		f(&cfg)
+	}
 	s := &Server{t: t, cfg: cfg, Dir: cfg.Data}
 	ctx, stop := context.WithCancel(context.Background())
 	ready, done := make(chan server.Ready, 1), make(chan error, 1)
