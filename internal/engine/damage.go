@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/minio/highwayhash"
@@ -88,12 +89,15 @@ func (d *directory) mend(log *slog.Logger, spare bool) error {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	var refused atomic.Pointer[error]
+	files := sync.Pool{New: func() any { return new(bytes.Buffer) }}
 	for _, b := range blocks {
 		if spare && slices.Contains(sparedStreams, b.stream) {
 			continue
 		}
 		g.Go(func() error {
-			raw, err := os.ReadFile(b.path)
+			buf := files.Get().(*bytes.Buffer)
+			defer files.Put(buf)
+			raw, err := b.read(buf)
 			if err != nil {
 				return err
 			}
@@ -145,6 +149,23 @@ func (d *directory) blocks() ([]block, error) {
 		all[i].last = i+1 == len(all) || all[i+1].stream != all[i].stream
 	}
 	return all, err
+}
+
+// read reads the file into a buffer that was used before.
+func (b block) read(buf *bytes.Buffer) ([]byte, error) {
+	f, err := os.Open(b.path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	buf.Reset()
+	buf.Grow(int(info.Size()) + bytes.MinRead)
+	_, err = buf.ReadFrom(f)
+	return buf.Bytes(), err
 }
 
 // hash makes the hash that the store puts behind each record of the block.

@@ -13,9 +13,10 @@ import (
 )
 
 var (
-	scale  = flag.Bool("scale", false, "TestScale measures memory and start with a million waiting events")
-	events = flag.Int("events", 1_000_000, "waiting events of TestScale")
-	many   = flag.Int("event-subscriptions", 10_000, "event subscriptions of TestScale")
+	scale      = flag.Bool("scale", false, "TestScale measures memory and start with a million waiting events")
+	events     = flag.Int("events", 1_000_000, "waiting events of TestScale")
+	eventBytes = flag.Int("event-bytes", 1024, "size of each event that TestScale publishes, about")
+	many       = flag.Int("event-subscriptions", 10_000, "event subscriptions of TestScale")
 )
 
 // Bounds of TestScale.
@@ -43,7 +44,7 @@ func TestScale(t *testing.T) {
 	quarters := w.backlog(*events)
 	waited := time.Since(began)
 	s := w.status("dead")
-	t.Logf("%d events of 300 bytes waiting, published in %s; the dead handler's event subscription: %+v", *events, waited.Round(time.Millisecond), s)
+	t.Logf("%d events of some %d bytes waiting, published in %s; the dead handler's event subscription: %+v", *events, *eventBytes, waited.Round(time.Millisecond), s)
 	var told []string
 	for _, q := range quarters {
 		told = append(told, fmt.Sprintf("%d", q>>20))
@@ -76,7 +77,7 @@ func TestScale(t *testing.T) {
 func (w *world) backlog(total int) (quarters [4]int64) {
 	w.t.Helper()
 	const size = 500
-	rest := strings.Repeat("x", 120)
+	rest := strings.Repeat("x", max(0, *eventBytes-125)) // the other members take some 125
 	for q := range quarters {
 		var publishers sync.WaitGroup
 		requests := make(chan int)
