@@ -23,4 +23,5 @@ func testEverything(t *testing.T, rng *rand.Rand, share time.Duration) {
 	n := w.during(share, func() { faults[w.rng.IntN(len(faults))]() })
 	t.Logf("%d faults", n)
 	w.check()
+	w.account(10)
 }

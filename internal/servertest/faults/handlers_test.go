@@ -5,10 +5,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/carillon-events/carillon/internal/arm"
+	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
 
@@ -134,4 +137,34 @@ func (w *world) misbehave() (stop func()) {
 	}
 	w.t.Cleanup(stop) // before the receivers are closed, which wait for their requests
 	return stop
+}
+
+// account asks the server what became of some acknowledged events for each handler
+// that misbehaves. Each has a place: delivered, open, still in the log for an event
+// subscription that lags, or a dead letter.
+func (w *world) account(samples int) {
+	w.t.Helper()
+	placed := []broker.StoryState{
+		broker.StoryNotHandedOut, broker.StoryQueued, broker.StoryInFlight, broker.StoryWaitingForRetry,
+		broker.StoryDeadLettering, broker.StoryDeadLettered, broker.StoryDelivered,
+	}
+	var acknowledged []int
+	for id, began := range w.began {
+		if !began.IsZero() && w.excused[id] == "" {
+			acknowledged = append(acknowledged, id)
+		}
+	}
+	states := map[broker.StoryState]int{}
+	for _, m := range misbehaviours {
+		for range samples {
+			id := strconv.Itoa(acknowledged[w.rng.IntN(len(acknowledged))])
+			var told struct{ Delivery broker.Story }
+			w.s.Must("POST", w.topic+"/providers/Microsoft.EventGrid/eventSubscriptions/"+m.name+arm.ExplainPath, map[string]any{"eventId": id}, &told)
+			states[told.Delivery.State]++
+			if !slices.Contains(placed, told.Delivery.State) {
+				w.t.Errorf("event %s is acknowledged, and for the handler that %s it is %s: %s", id, m.name, told.Delivery.State, told.Delivery.Text)
+			}
+		}
+	}
+	w.t.Logf("acknowledged events of handlers that misbehave: %v", states)
 }
