@@ -12,8 +12,11 @@ import (
 
 // formatVersion is the layout of a data directory: streams, frames, journal
 // messages and facts as this package writes them. It grows when an older program
-// could not read what a newer one wrote.
-const formatVersion = 1
+// could not read what a newer one wrote; a start raises that of an older directory.
+//
+//	1  the first
+//	2  the park, and journal messages that name its copies
+const formatVersion = 2
 
 // directory is a locked data directory.
 //
@@ -59,7 +62,7 @@ func (d *directory) checkFormat() error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		d.fresh = true
-		return writeSynced(path, strconv.Itoa(formatVersion)+"\n")
+		return d.writeFormat(path)
 	case err != nil:
 		return fmt.Errorf("read format of data directory: %w", err)
 	}
@@ -70,16 +73,30 @@ func (d *directory) checkFormat() error {
 	if version > formatVersion {
 		return fmt.Errorf("data directory %s has format %d, this program knows formats up to %d: use the newer program that wrote it, or restore a backup", d.path, version, formatVersion)
 	}
+	if version < formatVersion {
+		return d.writeFormat(path)
+	}
 	return nil
 }
 
+// writeFormat states the present format; a crash leaves the old statement or this.
+func (d *directory) writeFormat(path string) error {
+	if err := writeSynced(path+".new", strconv.Itoa(formatVersion)+"\n"); err != nil {
+		return fmt.Errorf("write format of data directory: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write format of data directory: %w", err)
+	}
+	return syncPath(d.path)
+}
+
 // takeCleanMark reads and removes the mark of a graceful stop; from here on a
-// stop counts as unclean until leaveCleanMark. Without the mark the projection is
-// synced first, so that the log may be purged below what a killed process left.
+// stop counts as unclean until leaveCleanMark. Without the mark projection and park
+// are synced first, so that the log may be purged below what a killed process left.
 func (d *directory) takeCleanMark() error {
 	err := os.Remove(filepath.Join(d.path, "CLEAN"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return d.syncProjection()
+		return d.syncCopies()
 	}
 	if err != nil {
 		return fmt.Errorf("remove mark of the last stop: %w", err)
@@ -90,27 +107,27 @@ func (d *directory) takeCleanMark() error {
 
 // leaveCleanMark says that everything was written.
 func (d *directory) leaveCleanMark() error {
-	if err := d.syncProjection(); err != nil {
+	if err := d.syncCopies(); err != nil {
 		return err
 	}
 	return writeSynced(filepath.Join(d.path, "CLEAN"), "")
 }
 
-// syncProjection puts on disk what the projection's stream has handed to the
-// operating system, for it is not synced with each write. The server must not be
-// running.
-func (d *directory) syncProjection() error {
+// syncCopies puts on disk what the streams of the projection and the park have handed
+// to the operating system, for the former is not synced with each write, nor the
+// latter at level process. The server must not be running.
+func (d *directory) syncCopies() error {
 	err := filepath.WalkDir(filepath.Join(d.path, "jetstream"), func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil || !strings.Contains(path, projectionStream) {
+		if err != nil || !strings.Contains(path, projectionStream) && !strings.Contains(path, parkStream) {
 			return err
 		}
 		return syncPath(path)
 	})
 	if err != nil {
-		return fmt.Errorf("sync projection: %w", err)
+		return fmt.Errorf("sync projection and park: %w", err)
 	}
 	return nil
 }

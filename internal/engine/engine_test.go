@@ -337,10 +337,10 @@ func TestDirectoryIsRefused(t *testing.T) {
 		t.Errorf("second process: %v", err)
 	}
 	newer := t.TempDir()
-	if err := os.WriteFile(filepath.Join(newer, "FORMAT"), []byte("2\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(newer, "FORMAT"), []byte(strconv.Itoa(formatVersion+1)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), Options{Dir: newer}); err == nil || !strings.Contains(err.Error(), "format 2") {
+	if _, err := Open(t.Context(), Options{Dir: newer}); err == nil || !strings.Contains(err.Error(), fmt.Sprint("format ", formatVersion+1)) {
 		t.Errorf("newer format: %v", err)
 	}
 	if info, err := os.Stat(newer); err != nil || info.Mode().Perm() != 0o700 {

@@ -50,6 +50,7 @@ func newMetrics(r prometheus.Registerer, e *Engine) (*metrics, error) {
 		gauge("disk_free_bytes", "Bytes of the data directory's disk that are free, besides the reserve file.", func() int64 { return e.disk.free.Load() }),
 		gauge("disk_space", "Space on the disk: 0 ample, 1 low (publishing and changes are refused), 2 out (the reserve file is given up).", func() int64 { return int64(e.disk.space()) }),
 		gauge("journal_bytes", "Bytes the delivery journal holds.", func() int64 { return p.journal.Bytes() }),
+		gauge("park_bytes", "Bytes the park holds: copies of events that wait for a retry and would hold the log.", func() int64 { return p.park.Bytes() }),
 	} {
 		if err := r.Register(c); err != nil {
 			m.unregister()

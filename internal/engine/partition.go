@@ -16,14 +16,16 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 )
 
-// Names of the streams and subjects of partition 0. The subjects of the log and
-// the journal take one message each at a time; the projection has a subject per
-// fact below its root.
+// Names of the streams and subjects of partition 0. The subjects of the log,
+// the journal and the park take one message each at a time; the projection has a
+// subject per fact below its root.
 const (
 	logStream        = "EV-00"
 	logSubject       = "ev.00"
 	journalStream    = "DJ-00"
 	journalSubject   = "dj.00"
+	parkStream       = "PK-00"
+	parkSubject      = "pk.00"
 	projectionStream = "WS-00"
 	projectionRoot   = "ws.00."
 )
@@ -43,6 +45,7 @@ type Partition struct {
 	log        *stream
 	writer     *fencedWriter
 	journal    *Journal
+	park       *Park
 	projection *projection
 	committer  *committer
 	generation uint64
@@ -91,6 +94,9 @@ func openPartition(ctx context.Context, e *Engine) (*Partition, error) {
 		return nil, err
 	}
 	if p.journal, err = openJournal(p, journal); err != nil {
+		return nil, err
+	}
+	if p.park, err = openPark(ctx, e); err != nil {
 		return nil, err
 	}
 	if p.projection, err = newProjection(e.node, facts, e.opts); err != nil {
@@ -208,6 +214,9 @@ func (p *Partition) Bounds() (first, last uint64) { return p.first.Load(), p.las
 // Journal returns the partition's delivery journal.
 func (p *Partition) Journal() *Journal { return p.journal }
 
+// Park returns the partition's park.
+func (p *Partition) Park() *Park { return p.park }
+
 // Err tells why the partition cannot be written: it was taken over by another
 // owner, or the store has not acked a write for some seconds and is started anew.
 // Nil means healthy.
@@ -278,14 +287,15 @@ func (p *Partition) Frames(ctx context.Context, from uint64) iter.Seq2[*Frame, e
 	}
 }
 
-// Purge removes every frame below the given one, in steps, oldest first. Two
+// Purge removes every frame below the given one, in steps, oldest first. Three
 // things stay: the newest frame, which carries generation and time over a
-// restart, and frames with facts whose projection is not safely on disk yet
-// (some seconds old). Calling it again later removes those too.
+// restart, and frames with facts whose projection, or with events whose copy in the
+// park, is not safely on disk yet (some seconds old). Calling it again later removes
+// those too.
 func (p *Partition) Purge(ctx context.Context, below uint64) error {
 	p.purging.Lock()
 	defer p.purging.Unlock()
-	below = min(below, p.last.Load(), p.projection.safe()+1)
+	below = min(below, p.last.Load(), p.projection.safe()+1, p.park.unsettled())
 	for p.first.Load() < below {
 		p.mu.Lock()
 		step := p.ledger.after(p.ledger.upTo(p.first.Load()-1) + purgeStep)
@@ -331,9 +341,20 @@ func (p *Partition) Usage() Usage {
 	return Usage{Bytes: p.bytes, AboveFloor: p.aboveFloor(), Quota: p.quota, Space: p.engine.disk.space()}
 }
 
+// BytesFrom is about what the frames at or above one take; it is exact for frames of
+// this process that lie above the floor.
+func (p *Partition) BytesFrom(seq uint64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bytesFrom(seq)
+}
+
 // aboveFloor needs p.mu.
-func (p *Partition) aboveFloor() int64 {
-	from := max(p.floor, p.first.Load())
+func (p *Partition) aboveFloor() int64 { return p.bytesFrom(p.floor) }
+
+// bytesFrom needs p.mu.
+func (p *Partition) bytesFrom(seq uint64) int64 {
+	from := max(seq, p.first.Load())
 	if from == 0 {
 		return p.ledger.total
 	}
