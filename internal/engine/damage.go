@@ -41,7 +41,7 @@ var refusedStreams = []string{"KV_CP", "WK"}
 
 // sparedStreams are not read before the start that follows a graceful stop, for
 // they are large and the store does not read them anew then. Their readers find out.
-var sparedStreams = []string{logStream, journalStream}
+var sparedStreams = []string{logStream, journalStream, parkStream}
 
 // The records of a block file, as the store writes them. All integers are
 // little-endian; a record is

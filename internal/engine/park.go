@@ -127,7 +127,7 @@ func (k *Park) All(ctx context.Context) iter.Seq2[uint64, error] {
 			yield(0, err)
 			return
 		}
-		for m, err := range k.stream.messages(ctx, st.first, st.last) {
+		for m, err := range k.stream.messagesOf(ctx, "", st.first, st.last) {
 			if !yield(m.seq, err) || err != nil {
 				return
 			}
