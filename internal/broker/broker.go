@@ -32,6 +32,7 @@ type Log interface {
 	Bounds() (first, last uint64)
 	Purge(ctx context.Context, below uint64) error
 	SetFloor(seq uint64)
+	BytesFrom(seq uint64) int64
 	Usage() engine.Usage
 }
 
@@ -41,6 +42,17 @@ type Journal interface {
 	Read(ctx context.Context, from uint64) iter.Seq2[engine.JournalEntry, error]
 	Bounds() (first, last uint64)
 	Purge(ctx context.Context, below uint64) error
+	Bytes() int64
+}
+
+// Park keeps copies of frames, with some of their records, under numbers that are
+// never used again. engine.Park satisfies it.
+type Park interface {
+	Put(ctx context.Context, f *engine.Frame, keep []int) (seq uint64, err error)
+	Frame(ctx context.Context, seq, frame uint64) (*engine.Frame, error)
+	Remove(ctx context.Context, seqs ...uint64) error
+	All(ctx context.Context) iter.Seq2[uint64, error]
+	Len() int
 	Bytes() int64
 }
 
@@ -74,6 +86,7 @@ type DeadLetterStore interface {
 type Config struct {
 	Log         Log
 	Journal     Journal
+	Park        Park // nil = open deliveries hold the log, however long they wait
 	DeadLetters LetterTable
 	Work        Table // what goes on after a start: how far dead letters are written, replays of the log
 	// DeadLetterStore takes the dead letters of event subscriptions that have a
@@ -110,6 +123,7 @@ type Broker struct {
 
 	queue      dispatchQueue
 	window     *window
+	park       *park
 	journal    *journal
 	dispatcher *dispatcher
 	elevator   *elevator
@@ -166,6 +180,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	b.startLast, b.queue.last = last, last
 	b.attempts, b.stopAttempts = context.WithCancel(context.WithoutCancel(ctx))
+	b.park = &park{b: b, store: cfg.Park, copies: map[uint64]int{}}
 	b.journal = newJournal(b, cfg.Journal)
 	b.journal.w, b.journal.flushed = recovery.w, recovery.w
 	b.journal.aheadSince, b.journal.aheadSeq = recovery.aheadSince, recovery.aheadSeq
@@ -416,12 +431,11 @@ func (s *subscription) end() {
 	}
 	s.b.open.Add(int64(-s.openN))
 	s.openN = 0
-	for _, list := range [2][]*delivery{s.order, s.replays} {
-		for _, d := range list {
-			d.state = closed
-		}
+	for d := range s.unsettled() {
+		d.state = closed
+		s.b.park.leave(d)
 	}
-	s.order, s.replays, s.delayed, s.queue = nil, nil, nil, fifo{}
+	s.order, s.parked, s.replays, s.delayed, s.queue = nil, nil, nil, nil, fifo{}
 	s.cfg.Load().sender.Close()
 }
 
@@ -492,7 +506,7 @@ func (b *Broker) Open(uid resource.UID) int {
 func (b *Broker) Held() (eventSubscription string, seq uint64, ok bool) {
 	for _, s := range b.all() {
 		s.mu.Lock()
-		if f, holds := s.floor(); holds && (!ok || f < seq) {
+		if f := min(s.floors()); f != none && (!ok || f < seq) {
 			eventSubscription, seq, ok = s.cfg.Load().id, f, true
 		}
 		s.mu.Unlock()

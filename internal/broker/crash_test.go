@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,17 +36,26 @@ var regressions = map[uint64]string{
 // change, event subscriptions come and go, handlers fail, block and refuse, dead
 // letters cannot be stored, and others are replayed. A kill falls before or after
 // one of these: a frame is stored, the publisher is answered, a journal message is
-// stored, a dead letter is stored or removed, history is purged, a handler is
-// asked, a handler has answered. Bounds are small, so event subscriptions lag.
+// stored, a dead letter is stored or removed, an event is copied to the park or
+// removed from it, history is purged, a handler is asked, a handler has answered.
+// Bounds are small, so event subscriptions lag; so is the log's quota, so what waits
+// for a retry is parked, where the park has room and does not fail.
 //
 // Then every acknowledged event was delivered to, or dead-lettered for, every
 // event subscription whose filter of its time wanted it, and went to no other;
 // nothing was sent again after the journal had stored its success; no process
-// delivered an event twice; and nothing is open.
+// delivered an event twice; no event was dropped for want of its body; nothing is
+// open, and the park is empty.
 func TestCrashSimulation(t *testing.T) {
 	ready, open := maxReady, maxOpen
 	maxReady, maxOpen = 8, 24
 	defer func() { maxReady, maxOpen = ready, open }()
+	defer func() {
+		t.Logf("%d copies in the park, %d read", parkedCopies.Load(), parkedReads.Load())
+		if *simulations >= 100 && !t.Failed() && (parkedCopies.Load() < uint64(*simulations) || parkedReads.Load() < uint64(*simulations)) {
+			t.Error("simulations hardly park")
+		}
+	}()
 	for seed, what := range regressions {
 		t.Run(fmt.Sprintf("seed=%d/%s", seed, what), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
@@ -95,6 +105,9 @@ type simulation struct {
 	sends    int
 }
 
+// parkedCopies and parkedReads are those of all simulations.
+var parkedCopies, parkedReads atomic.Uint64
+
 func (m *simulation) now() int { m.tick++; return m.tick }
 
 // chance is true once in n times.
@@ -141,6 +154,7 @@ func simulate(t *testing.T, seed uint64) {
 		seen: map[delivered]int{}, stored: map[delivered]bool{},
 	}
 	m.store.noted = m.note
+	m.store.quota = int64(400 + m.rng.IntN(4000)) // a frame takes 100, a copy in the park 10
 	for n := range 7 {
 		es := testSubscription(n, filter.Filter{})
 		m.records[es.Name] = es
@@ -174,6 +188,7 @@ func (m *simulation) process(left int, publishing bool) {
 		c.NewSender = func(es *resource.EventSubscription) (Sender, error) { return m.newSender(h, es), nil }
 	}
 	h.failPut = func() bool { return m.chance(4) }
+	h.failPark = func() bool { return m.chance(10) }
 	var subs []*resource.EventSubscription
 	for _, n := range []string{simFine, simChanging, simFailing, simRefusing, simBatching, simBlocking, simFleeting} {
 		if es := m.records[n]; es != nil {
@@ -190,6 +205,13 @@ func (m *simulation) process(left int, publishing bool) {
 		}
 		m.mu.Unlock()
 	}
+	defer func() {
+		for _, s := range p.all() {
+			if n := s.dropped.Load(); n > 0 {
+				m.t.Errorf("%d events of %x were dropped", n, s.uid)
+			}
+		}
+	}()
 	var busy sync.WaitGroup
 	if publishing {
 		for range 1 + m.intN(3) {
@@ -201,6 +223,7 @@ func (m *simulation) process(left int, publishing bool) {
 	busy.Wait()
 	if left < 0 {
 		settleAll(m.t, p)
+		time.Sleep(2 * retainEvery) // what is settled leaves the park
 		if err := p.end(); err != nil {
 			m.t.Errorf("clean stop: %v", err)
 		}
@@ -493,6 +516,11 @@ func (m *simulation) newSender(h *handle, es *resource.EventSubscription) Sender
 // check holds the end of a simulation against what was promised.
 func (m *simulation) check() {
 	m.t.Helper()
+	parkedCopies.Add(m.store.copied)
+	parkedReads.Add(m.store.reads)
+	if n := len(m.store.park); n > 0 {
+		m.t.Errorf("%d copies stay in the park", n)
+	}
 	buried := map[delivered]bool{}
 	for key := range m.store.table {
 		uid, pos, err := parseLetterID(strings.Replace(key, "/", "-", 1))

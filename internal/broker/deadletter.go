@@ -199,16 +199,10 @@ func (b *Broker) replay(ctx context.Context, id string) error {
 		s.mu.Unlock()
 		return fault.New(fault.Conflict, "EventSubscriptionGone", "Dead letter %s cannot be replayed: its event subscription was deleted.", id)
 	}
-	for _, d := range s.replays {
-		if d.pos == pos && d.state != closed {
-			s.mu.Unlock()
-			return nil // it is on its way already
-		}
-	}
-	if i, open := slices.BinarySearchFunc(s.order, pos, byPosition); open && s.order[i].state < burying {
+	if d := s.openAt(pos); d != nil && (d.replay || d.state < burying) {
 		s.mu.Unlock()
-		return nil // a crash came between the letter and the close of its delivery, which is open again
-	} else if open && s.order[i].state == burying || s.lag != 0 && pos >= s.lag || pos.Seq() > b.journal.watermark() {
+		return nil // it is on its way already, or a crash came between the letter and the close of its delivery
+	} else if d != nil || s.lag != 0 && pos >= s.lag || pos.Seq() > b.journal.watermark() {
 		s.mu.Unlock()
 		return fault.New(fault.Conflict, "DeadLetterInProgress",
 			"Dead letter %s is just being stored, or was when the server stopped last time. Replay it in a moment.", id)

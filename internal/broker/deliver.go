@@ -322,7 +322,7 @@ func (b *Broker) load(ctx context.Context, d *delivery, e *event.Event) (sequenc
 		}
 		return letter.Sequencer, e.Parse(letter.Event, letter.schema())
 	}
-	f, err := b.window.frame(ctx, d.pos.Seq())
+	f, err := b.frameOf(ctx, d)
 	if err != nil {
 		return "", err
 	}

@@ -13,7 +13,7 @@
 // Beside the walk: catchup.go brings lagging event subscriptions up again,
 // journal.go writes and reads the delivery journal, policy.go and breaker.go
 // decide without touching clock, disk or socket, pause.go stops attempts, warning.go tells the operator, once.go leaves out duplicates, retain.go keeps history and
-// purges it, clock.go keeps a wall clock that jumps from expiring anything, deadletter.go keeps and replays what could not be delivered,
+// purges it, park.go keeps deliveries that wait for long from holding it, clock.go keeps a wall clock that jumps from expiring anything, deadletter.go keeps and replays what could not be delivered,
 // undertaker.go stores it, export.go writes it to the stores of event subscriptions
 // that have one, again.go replays the log.
 // history.go looks back into the log, explain.go tells what became of an event,
@@ -25,7 +25,8 @@
 // and handed out) plus what differs from it: open deliveries at or below W, the
 // position from which a lagging event subscription must still be read, filter
 // generations and breakers. The journal holds exactly that. Nothing else is
-// needed to start again, and the backlog itself is never copied.
+// needed to start again, and the backlog itself is never copied; only the events of
+// single deliveries that would hold the log for hours are.
 //
 // # Handover
 //
@@ -39,8 +40,8 @@
 // generations. One flusher writes the journal. One elevator reads for everybody
 // that lags. Workers, at most the event subscription's concurrency, exist only
 // while it has something to send. Locks, in the order they may be taken:
-// Broker.mu, subscription.mu, journal.mu; Broker.onceMu, knownIDs.mu; the dispatch queue's lock and the frame
-// window's are leaves.
+// Broker.mu, subscription.mu, journal.mu; Broker.onceMu, knownIDs.mu; the dispatch queue's lock, the frame
+// window's and the park's are leaves.
 //
 // The package does not know what a fact means, how a destination is spoken to, or
 // who may do what.

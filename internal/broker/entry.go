@@ -8,11 +8,14 @@ import (
 	"github.com/carillon-events/carillon/internal/engine"
 )
 
-// A journal message: version 1, uvarint watermark, uvarint oldest message still
+// A journal message: version, uvarint watermark, uvarint oldest message still
 // needed, then entries. An entry is a tag, a uvarint length and that many bytes;
 // a reader passes over tags it does not know and bytes it does not expect at the
 // end of one. Integers are big-endian where fixed, Go's varints where not.
-const journalVersion = 1
+//
+// Version 2 came with the copies of the park: who does not know them would look for
+// those events in the log and give them up. Version 1 is read as before.
+const journalVersion = 2
 
 type tag uint8
 
@@ -41,6 +44,7 @@ type openEntry struct {
 	due       int64  // Unix milliseconds, 0 = at once
 	last      int64  // Unix milliseconds of the last attempt, 0 = none
 	reason    Reason // not empty: given up, and its dead letter is being stored
+	parked    uint64 // copy in the park that has the event, 0 = none
 }
 
 // attemptEntry is the stored form of one attempt: the history of an event.
@@ -109,6 +113,9 @@ func (w *entryWriter) open(e openEntry) {
 	if e.reason != "" {
 		flags |= openBurying
 	}
+	if e.parked != 0 {
+		flags |= openParked
+	}
 	w.buf = append(w.buf, flags, byte(e.outcome))
 	w.uvarint(uint64(e.attempts))
 	w.uvarint(uint64(e.status))
@@ -119,6 +126,9 @@ func (w *entryWriter) open(e openEntry) {
 		w.uvarint(uint64(len(e.reason)))
 		w.buf = append(w.buf, e.reason...)
 	}
+	if e.parked != 0 {
+		w.uvarint(e.parked)
+	}
 	w.end()
 }
 
@@ -127,6 +137,7 @@ const (
 	openReplay  = 1
 	openBurying = 2 // a reason follows the last field
 	openLogged  = 4
+	openParked  = 8 // the copy's sequence in the park follows the reason
 )
 
 func (w *entryWriter) closed(uid uint64, pos engine.Position, replay bool) {
@@ -249,8 +260,8 @@ type entryHandler interface {
 
 func readHeader(payload []byte) (journalHeader, []byte, error) {
 	f := fields{b: payload}
-	if v := f.u8(); v != journalVersion {
-		return journalHeader{}, nil, fmt.Errorf("journal message has version %d, this binary knows %d", v, journalVersion)
+	if v := f.u8(); v == 0 || v > journalVersion {
+		return journalHeader{}, nil, fmt.Errorf("journal message has version %d, this binary knows versions up to %d", v, journalVersion)
 	}
 	h := journalHeader{watermark: f.uvarint(), oldest: f.uvarint()}
 	if f.bad {
@@ -282,6 +293,9 @@ func readEntries(payload []byte, h entryHandler) (journalHeader, error) {
 			o.published, o.due, o.last = int64(e.uvarint()), int64(e.uvarint()), int64(e.uvarint())
 			if flags&openBurying != 0 {
 				o.reason = Reason(e.bytes())
+			}
+			if flags&openParked != 0 {
+				o.parked = e.uvarint()
 			}
 			if !e.bad {
 				h.open(o)

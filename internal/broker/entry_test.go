@@ -78,6 +78,8 @@ func someEntries() []any {
 		openEntry{uid: farUID, pos: engine.At(1<<48-1, 65535), replay: true, attempts: 29, outcome: Full, status: 599,
 			published: 1767225600000, due: 1767225660000, last: 1767225650000},
 		openEntry{uid: 1, pos: engine.At(7, 4), attempts: 1, outcome: BadRequest, status: 400, reason: ReasonBadRequest},
+		openEntry{uid: 1, pos: engine.At(7, 5), attempts: 9, outcome: Busy, status: 503, due: 1767225660000, parked: 1 << 40},
+		openEntry{uid: 1, pos: engine.At(7, 6), attempts: 1, outcome: BadRequest, status: 400, reason: ReasonBadRequest, parked: 1},
 		closedEntry{2, engine.At(8, 0), false},
 		closedEntry{2, engine.At(8, 0), true},
 		attemptEntry{uid: 3, pos: engine.At(9, 1), number: 1, start: 1767225600000, duration: 812, outcome: Delivered, status: 200},
@@ -134,10 +136,23 @@ func TestEntriesOfALaterVersion(t *testing.T) {
 	}
 }
 
+// TestEntriesOfVersion1: a message from before the park reads as it did.
+func TestEntriesOfVersion1(t *testing.T) {
+	m := message(1, 1)
+	m.buf[0] = 1
+	want := openEntry{uid: 1, pos: engine.At(7, 4), attempts: 1, outcome: BadRequest, status: 400, reason: ReasonBadRequest}
+	m.write(want)
+	var got told
+	if _, err := readEntries(m.buf, &got); err != nil || !reflect.DeepEqual(got.entries, []any{want}) {
+		t.Errorf("got %+v %v", got.entries, err)
+	}
+}
+
 func TestEntriesRefuseDamage(t *testing.T) {
 	for name, payload := range map[string][]byte{
 		"empty":               {},
 		"a later format":      {journalVersion + 1, 1, 1},
+		"no format":           {0, 1, 1},
 		"no watermark":        {journalVersion},
 		"no oldest":           {journalVersion, 1},
 		"entry without bytes": {journalVersion, 1, 1, byte(tagGone)},

@@ -136,9 +136,11 @@ func (s *subscription) openAt(pos engine.Position) *delivery {
 			return d
 		}
 	}
-	for i, _ := slices.BinarySearchFunc(s.order, pos, byPosition); i < len(s.order) && s.order[i].pos == pos; i++ {
-		if s.order[i].state != closed {
-			return s.order[i]
+	for _, list := range [2][]*delivery{s.order, s.parked} {
+		for i, _ := slices.BinarySearchFunc(list, pos, byPosition); i < len(list) && list[i].pos == pos; i++ {
+			if list[i].state != closed {
+				return list[i]
+			}
 		}
 	}
 	return nil

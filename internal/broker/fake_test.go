@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -33,11 +34,15 @@ type store struct {
 	placed  uint64            // the last of them
 	work    map[string][]byte
 	floor   uint64
-	noted   func(payload []byte) // told of each journal message as it is stored
+	quota   int64                    // of the log; 0 = none
+	park    map[uint64]*engine.Frame // copies by their sequence
+	copied  uint64                   // the last of them
+	reads   uint64                   // of copies
+	noted   func(payload []byte)     // told of each journal message as it is stored
 }
 
 func newStore() *store {
-	return &store{table: map[string][]byte{}, places: map[string]uint64{}, work: map[string][]byte{}, first: 1}
+	return &store{park: map[uint64]*engine.Frame{}, table: map[string][]byte{}, places: map[string]uint64{}, work: map[string][]byte{}, first: 1}
 }
 
 var errKilled = errors.New("the process was killed")
@@ -48,9 +53,10 @@ type handle struct {
 	onCommit func(*engine.Frame)
 	appendMu sync.Mutex // one writer: commits reach the broker in order
 
-	tune    func(*Config) // changes what a broker is made of
-	failPut func() bool   // whether the dead-letter store refuses this time
-	failKey string        // a key that the dead-letter store never takes
+	tune     func(*Config) // changes what a broker is made of
+	failPut  func() bool   // whether the dead-letter store refuses this time
+	failKey  string        // a key that the dead-letter store never takes
+	failPark func() bool   // whether the park refuses this time
 
 	killMu sync.Mutex
 	left   int // operations until the kill; negative = never
@@ -157,7 +163,89 @@ func (l fakeLog) SetFloor(seq uint64) {
 	l.floor = seq
 }
 
-func (l fakeLog) Usage() engine.Usage { return engine.Usage{} }
+// BytesFrom is exact.
+func (l fakeLog) BytesFrom(seq uint64) (n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := max(seq, l.first); i <= uint64(len(l.frames)); i++ {
+		n += int64(l.frames[i-1].Size)
+	}
+	return n
+}
+
+func (l fakeLog) Usage() engine.Usage {
+	return engine.Usage{Bytes: l.BytesFrom(0), AboveFloor: l.BytesFrom(l.floorNow()), Quota: l.quota}
+}
+
+func (l fakeLog) floorNow() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.floor
+}
+
+// fakePark counts 10 bytes for each copy.
+type fakePark struct{ *handle }
+
+func (k fakePark) Put(_ context.Context, f *engine.Frame, keep []int) (seq uint64, err error) {
+	if k.failPark != nil && k.failPark() {
+		return 0, errors.New("the park refused")
+	}
+	err = k.guard(func() {
+		k.copied++
+		seq = k.copied
+		c := *f
+		c.Records = make([]engine.Record, keep[len(keep)-1]+1)
+		for _, i := range keep {
+			c.Records[i] = f.Records[i]
+		}
+		k.park[seq] = &c
+	})
+	return seq, err
+}
+
+func (k fakePark) Frame(_ context.Context, seq, frame uint64) (*engine.Frame, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.reads++
+	f := k.park[seq]
+	if f == nil {
+		return nil, engine.ErrPurged
+	}
+	if f.Seq != frame {
+		return nil, engine.ErrCorrupt
+	}
+	return f, nil
+}
+
+func (k fakePark) Remove(_ context.Context, seqs ...uint64) error {
+	for _, seq := range seqs {
+		if err := k.guard(func() { delete(k.park, seq) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k fakePark) All(context.Context) iter.Seq2[uint64, error] {
+	k.mu.Lock()
+	seqs := slices.Sorted(maps.Keys(k.park))
+	k.mu.Unlock()
+	return func(yield func(uint64, error) bool) {
+		for _, seq := range seqs {
+			if !yield(seq, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (k fakePark) Len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.park)
+}
+
+func (k fakePark) Bytes() int64 { return 10 * int64(k.Len()) }
 
 type fakeJournal struct{ *handle }
 
@@ -311,7 +399,7 @@ func startProcess(t *testing.T, h *handle, senders map[string]Sender, subs ...*r
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	cfg := Config{
-		Log: fakeLog{h}, Journal: fakeJournal{h}, DeadLetters: fakeTable{handle: h}, Work: fakeTable{h, true}, Logger: slog.New(slog.DiscardHandler),
+		Log: fakeLog{h}, Journal: fakeJournal{h}, Park: fakePark{h}, DeadLetters: fakeTable{handle: h}, Work: fakeTable{h, true}, Logger: slog.New(slog.DiscardHandler),
 		NewSender: func(es *resource.EventSubscription) (Sender, error) { return senders[es.Name], nil },
 	}
 	if h.tune != nil {

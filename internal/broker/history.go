@@ -126,8 +126,9 @@ func loggedEvent(f *engine.Frame, i int) LoggedEvent {
 }
 
 // FindEvent finds an event of a topic by its sequencer (32 hex digits) or its
-// position (16), which costs one read, or by its id, which costs a look back; of
-// several events with one id it takes the newest and counts the others near it.
+// position (16), which costs one read, or by its id, which costs a look back and, when
+// the log does not have it, a look at what is parked; of several events with one id it
+// takes the newest and counts the others near it.
 func (b *Broker) FindEvent(ctx context.Context, topic resource.UID, name string) (LoggedEvent, error) {
 	if e, found, err := b.eventAt(ctx, topic, name); found || err != nil {
 		return e, err
@@ -154,6 +155,15 @@ func (b *Broker) FindEvent(ctx context.Context, topic resource.UID, name string)
 	}
 	if newest.SameID > 0 {
 		return newest, nil
+	}
+	for e, err := range b.parkedEvents(ctx, topic) {
+		if err != nil {
+			return LoggedEvent{}, err
+		}
+		if hasID(&e, id) {
+			e.SameID = 1
+			return e, nil
+		}
 	}
 	where := fmt.Sprintf("among the %d events of the topic that the log keeps", seen)
 	remedy := "History is kept for the retention time; carillon event tail shows ids as events pass."
@@ -184,12 +194,15 @@ func (b *Broker) eventAt(ctx context.Context, topic resource.UID, name string) (
 		return e, false, nil
 	}
 	pos := engine.Position(at)
-	if first, last := b.cfg.Log.Bounds(); pos.Seq() < first || pos.Seq() > last {
+	if _, last := b.cfg.Log.Bounds(); pos.Seq() == 0 || pos.Seq() > last {
 		return e, false, nil
 	}
 	f := b.window.peek(pos.Seq())
 	if f == nil {
 		f, err = b.cfg.Log.Frame(ctx, pos.Seq())
+	}
+	if errors.Is(err, engine.ErrPurged) {
+		f, err = b.parkedFrame(ctx, pos)
 	}
 	switch {
 	case errors.Is(err, engine.ErrPurged), errors.Is(err, engine.ErrCorrupt), fault.Is(err, fault.NotFound):

@@ -373,14 +373,12 @@ func (s *subscription) state(out *entryWriter, w uint64) bool {
 	if s.breaker.failures > 0 {
 		out.breaker(s.breakerEntry())
 	}
-	for _, list := range [2][]*delivery{s.order, s.replays} {
-		for _, d := range list {
-			if d.state == closed || !d.replay && lag == 0 && d.pos.Seq() > w {
-				continue
-			}
-			d.stated = true
-			out.open(d.entry())
+	for d := range s.unsettled() {
+		if !d.replay && lag == 0 && d.pos.Seq() > w {
+			continue
 		}
+		d.stated = true
+		out.open(d.entry())
 	}
 	return true
 }
@@ -388,7 +386,7 @@ func (s *subscription) state(out *entryWriter, w uint64) bool {
 func (d *delivery) entry() openEntry {
 	e := openEntry{
 		uid: d.sub.uid, pos: d.pos, replay: d.replay, logged: d.logged, attempts: int(d.attempts), outcome: d.outcome,
-		status: int(d.status), published: millis(d.published), last: millis(d.last),
+		status: int(d.status), published: millis(d.published), last: millis(d.last), parked: d.parked,
 	}
 	switch d.state {
 	case delayed:

@@ -85,7 +85,7 @@ type collector struct {
 	b                                                                    *Broker
 	chosen                                                               chosen
 	open, matched, delivered, failed, deadLettered, dropped, openBy, lag *prometheus.Desc
-	unmatchedBytes, limitWaited                                          *prometheus.Desc
+	unmatchedBytes, limitWaited, parked                                  *prometheus.Desc
 }
 
 func newCollector(b *Broker) *collector {
@@ -98,6 +98,7 @@ func newCollector(b *Broker) *collector {
 		chosen:         chosen{most: b.cfg.MetricsEventSubscriptions},
 		open:           desc("carillon_open_deliveries", "Deliveries that are not settled.", nil),
 		unmatchedBytes: desc("carillon_dispatch_backlog_bytes", "Bytes of committed frames that are not matched yet.", nil),
+		parked:         desc("carillon_parked_deliveries", "Deliveries that are not settled and whose events are parked: they do not hold the log.", nil),
 		openBy:         desc("carillon_event_subscription_open_deliveries", "Deliveries that are not settled, by event subscription.", labels),
 		lag:            desc("carillon_event_subscription_lagging", "1 while the event subscription is read for from the log.", labels),
 		matched:        desc("carillon_event_subscription_matched_events_total", "Events matched, by event subscription.", labels),
@@ -111,7 +112,7 @@ func newCollector(b *Broker) *collector {
 
 // Describe sends the descriptions.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.open, c.unmatchedBytes, c.openBy, c.lag, c.matched, c.delivered, c.failed, c.deadLettered, c.dropped, c.limitWaited} {
+	for _, d := range []*prometheus.Desc{c.open, c.unmatchedBytes, c.parked, c.openBy, c.lag, c.matched, c.delivered, c.failed, c.deadLettered, c.dropped, c.limitWaited} {
 		ch <- d
 	}
 }
@@ -123,6 +124,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.open, float64(c.b.open.Load()))
 	gauge(c.unmatchedBytes, float64(c.b.queue.bytes.Load()))
+	gauge(c.parked, float64(c.b.Parked().Deliveries))
 	for _, s := range c.chosen.of(c.b.all()) {
 		st := s.status()
 		lagging := 0.0

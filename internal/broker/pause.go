@@ -21,10 +21,8 @@ func (s *subscription) setPaused(paused bool) {
 		return
 	}
 	s.limitedSince = now
-	for _, list := range [2][]*delivery{s.order, s.replays} {
-		for _, d := range list {
-			d.tried = false
-		}
+	for d := range s.unsettled() {
+		d.tried = false
 	}
 	if s.breaker.open() {
 		s.breaker = breaker{}

@@ -237,13 +237,17 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 	for _, e := range entries {
 		d := &delivery{
 			sub: s, pos: e.pos, replay: e.replay, logged: e.logged, published: nanos(e.published), last: nanos(e.last),
-			attempts: uint16(e.attempts), outcome: e.outcome, status: uint16(e.status), stated: true,
+			attempts: uint16(e.attempts), outcome: e.outcome, status: uint16(e.status), parked: e.parked, stated: true,
 		}
 		s.openN++
 		s.b.open.Add(1)
-		if e.replay {
+		switch {
+		case e.replay:
 			s.replays = append(s.replays, d)
-		} else {
+		case e.parked != 0:
+			s.parked = append(s.parked, d)
+			s.b.park.hold(d)
+		default:
 			s.order = append(s.order, d)
 			if at := e.pos.Seq(); at > s.b.startW || s.lag != 0 && e.pos >= s.lag {
 				s.known = append(s.known, e.pos)

@@ -17,8 +17,8 @@ const (
 )
 
 // retainer keeps the purge floor and lets history go. The floor is the lowest
-// frame that somebody still needs: not yet handed out, open, or to be read by one
-// that lags. Frames below it are history: they stay for the retention time, or
+// frame that somebody still needs: not yet handed out, open and not parked, or to be
+// read by one that lags. Frames below it are history: they stay for the retention time, or
 // until the log passes 80 % of its quota, or until the disk runs short: then half of
 // it goes every second, and all of it once the engine has given up its reserve.
 // Frames above the floor are never purged, whatever their age.
@@ -35,13 +35,19 @@ func (r *retainer) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		floor := r.floor()
+		floor, next := r.floors()
+		if r.park(ctx, floor, next) {
+			floor, _ = r.floors()
+		}
 		r.b.cfg.Log.SetFloor(floor)
 		if err := r.purge(ctx, floor); err != nil && ctx.Err() == nil {
 			r.b.log.Error("history cannot be purged", telemetry.Error, err)
 		}
 		if err := r.purgeJournal(ctx); err != nil && ctx.Err() == nil {
 			r.b.log.Error("delivery history cannot be purged", telemetry.Error, err)
+		}
+		if err := r.b.park.remove(ctx); err != nil && ctx.Err() == nil {
+			r.b.log.Error("copies of settled deliveries cannot be removed from the park", telemetry.Error, err)
 		}
 	}
 }
@@ -53,19 +59,40 @@ func (r *retainer) wait(ctx context.Context, tick *time.Ticker) {
 	}
 }
 
-// floor is the lowest log sequence still needed; it also calls the elevator for
-// those who lag and have room.
-func (r *retainer) floor() uint64 {
-	floor := r.b.journal.watermark() + 1
+// floors returns the lowest log sequence still needed, and the lowest that is needed
+// not by open deliveries, which can be parked, but by somebody who lags or by the
+// dispatcher. It also calls the elevator for those who lag and have room.
+func (r *retainer) floors() (floor, next uint64) {
+	next = r.b.journal.watermark() + 1
+	floor = next
 	for _, s := range r.b.all() {
 		s.mu.Lock()
-		if seq, ok := s.floor(); ok && seq < floor {
-			floor = seq
-		}
+		open, lag := s.floors()
+		floor, next = min(floor, open, lag), min(next, lag)
 		s.signalRoom()
 		s.mu.Unlock()
 	}
-	return floor
+	return floor, next
+}
+
+// park parks the older half of the open deliveries that hold more than a quarter of
+// the quota by themselves, and reports whether the floor may have moved. What is left
+// gets the same a second later if it is still too much, so what is recent, and mostly
+// about to be settled, is not copied.
+func (r *retainer) park(ctx context.Context, floor, next uint64) bool {
+	quota := r.b.cfg.Log.Usage().Quota
+	if r.b.park.store == nil || quota <= 0 {
+		return false
+	}
+	if r.b.cfg.Log.BytesFrom(floor)-r.b.cfg.Log.BytesFrom(next) <= quota/parkFrom {
+		r.b.park.tell(nil)
+		return false
+	}
+	err := r.b.park.take(ctx, floor+(next-floor+1)/2, quota/parkPart)
+	if ctx.Err() == nil {
+		r.b.park.tell(err)
+	}
+	return true
 }
 
 // purge lets frames below the floor go that are older than the retention time, or

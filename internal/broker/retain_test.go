@@ -47,7 +47,7 @@ func TestRetention(t *testing.T) {
 		bubble(t, tt.name, func(t *testing.T) {
 			hold := newStore().open(-1)
 			hold.tune = func(c *Config) {
-				c.Retention = time.Hour
+				c.Retention, c.Park = time.Hour, nil
 				c.Log = fullLog{c.Log, tt.used, tt.space}
 			}
 			stuck := newExactlyOnce()
@@ -123,6 +123,7 @@ func TestMetrics(t *testing.T) {
 			"eventgrid_publish_success_latency_seconds":                        3,
 			"carillon_open_deliveries":                                         2,
 			"carillon_dispatch_backlog_bytes":                                  0,
+			"carillon_parked_deliveries":                                       0,
 			"carillon_event_subscription_open_deliveries es2":                  2,
 			"carillon_event_subscription_lagging es2":                          0,
 			"carillon_event_subscription_delivered_events_total es0":           3,

@@ -3,6 +3,8 @@ package broker
 import (
 	"container/heap"
 	"context"
+	"iter"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,6 +50,7 @@ type delivery struct {
 	pos       engine.Position
 	published int64  // Unix nanoseconds, ingest time
 	due       int64  // Unix nanoseconds, while delayed
+	parked    uint64 // copy in the park that has its event, 0 = the log has it
 	last      int64  // Unix nanoseconds, end of the last attempt; 0 = none
 	heapIndex int32  // place in sub.delayed
 	size      uint32 // bytes of the stored event, 0 = not known
@@ -115,8 +118,9 @@ type subscription struct {
 	mu       sync.Mutex
 	queue    fifo          // ready
 	delayed  delayHeap     // by due time
-	order    []*delivery   // not settled, by position; settled ones are dropped lazily
-	replays  []*delivery   // not settled, of dead letters; settled ones are dropped lazily
+	order    []*delivery   // not settled, by position; settled ones are dropped lazily, from the other lists too
+	parked   []*delivery   // not settled, by position: older than order, they do not hold the log
+	replays  []*delivery   // not settled, of dead letters or from the log
 	openN    int           // not settled
 	flying   []*attempt    // attempts in flight, oldest first
 	workers  int           // goroutines that attempt
@@ -203,49 +207,61 @@ func (s *subscription) close(d *delivery) {
 	s.openN--
 	s.b.open.Add(-1)
 	s.b.journal.dirtied(d)
+	s.b.park.leave(d)
 	s.trim()
 }
 
 // trim drops settled deliveries from the lists when they are the front or the
 // better half.
 func (s *subscription) trim() {
-	for len(s.order) > 0 && s.order[0].state == closed {
-		s.order[0] = nil
-		s.order = s.order[1:]
+	for _, list := range [2]*[]*delivery{&s.order, &s.parked} {
+		for len(*list) > 0 && (*list)[0].state == closed {
+			(*list)[0] = nil
+			*list = (*list)[1:]
+		}
+		if len(*list) > 64 && len(*list) > 2*s.openN {
+			kept := make([]*delivery, 0, s.openN)
+			for _, d := range *list {
+				if d.state != closed {
+					kept = append(kept, d)
+				}
+			}
+			*list = kept
+		}
 	}
-	if len(s.order) > 64 && len(s.order) > 2*s.openN {
-		kept := make([]*delivery, 0, s.openN)
-		for _, d := range s.order {
-			if d.state != closed {
-				kept = append(kept, d)
+	s.replays = slices.DeleteFunc(s.replays, func(d *delivery) bool { return d.state == closed })
+}
+
+// unsettled yields every delivery that is not settled. The caller holds s.mu.
+func (s *subscription) unsettled() iter.Seq[*delivery] {
+	return func(yield func(*delivery) bool) {
+		for _, list := range [3][]*delivery{s.parked, s.order, s.replays} {
+			for _, d := range list {
+				if d.state != closed && !yield(d) {
+					return
+				}
 			}
 		}
-		s.order = kept
-	}
-	if len(s.replays) > 0 {
-		kept := s.replays[:0]
-		for _, d := range s.replays {
-			if d.state != closed {
-				kept = append(kept, d)
-			}
-		}
-		clear(s.replays[len(kept):])
-		s.replays = kept
 	}
 }
 
-// floor is the lowest log sequence this event subscription still needs; ok is
-// false when it needs none. The caller holds s.mu.
-func (s *subscription) floor() (seq uint64, ok bool) {
+// floors are the lowest log sequence of an open delivery that is not parked and the
+// one from which a lagging event subscription must be read; none where there is
+// none. The caller holds s.mu.
+func (s *subscription) floors() (open, lag uint64) {
 	s.trim()
+	open, lag = none, none
 	if len(s.order) > 0 {
-		seq, ok = s.order[0].pos.Seq(), true
+		open = s.order[0].pos.Seq()
 	}
-	if s.lag != 0 && (!ok || s.lag.Seq() < seq) {
-		seq, ok = s.lag.Seq(), true
+	if s.lag != 0 {
+		lag = s.lag.Seq()
 	}
-	return seq, ok
+	return open, lag
 }
+
+// none is a sequence that no frame reaches.
+const none = math.MaxUint64
 
 // filters returns the present generations; nothing changes what it returned.
 func (s *subscription) filters() []generation {

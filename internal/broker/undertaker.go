@@ -229,7 +229,7 @@ func (u *undertaker) store(ctx context.Context, d *delivery, reason Reason) erro
 // its frame says. The delivery itself counts from the replay.
 func (b *Broker) firstPublished(ctx context.Context, d *delivery, otherwise time.Time) time.Time {
 	if d.logged {
-		if f, err := b.window.frame(ctx, d.pos.Seq()); err == nil {
+		if f, err := b.frameOf(ctx, d); err == nil {
 			return f.Time.UTC()
 		}
 		return otherwise

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/issuer"
@@ -28,6 +29,7 @@ type front struct {
 	metrics                       http.Handler
 	authenticate                  func(*http.Request) (access.Caller, error)
 	reasons                       func() []string // why the server is not ready
+	parked                        func() broker.Parked
 	ca                            *authority
 	origin                        string
 	hosts                         []string // besides the names of this machine
@@ -109,7 +111,7 @@ func (f *front) ready(w http.ResponseWriter) {
 	if len(reasons) > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "reasons": append([]string{}, reasons...)})
+	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "reasons": append([]string{}, reasons...), "parked": f.parked()})
 }
 
 // serveMetrics shows the metrics to this machine, and to others with a token.

@@ -198,7 +198,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
 	partition := s.engine.Partition()
 	s.broker, err = broker.New(ctx, broker.Config{
-		Log: partition, Journal: partition.Journal(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
+		Log: partition, Journal: partition.Journal(), Park: partition.Park(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
 		DeadLetterStore: letters, DeadLetterDelay: s.cfg.DeadLetterDelay, DeadLetterQuota: cmp.Or(s.cfg.DeadLetterQuota, partition.Usage().Quota/deadLetterPart),
 		Logger: s.log, Registerer: s.registry, MetricsEventSubscriptions: s.cfg.MetricsEventSubscriptions, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4),
 		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, configOf) },
@@ -231,7 +231,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: s.origin,
 			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
 		}),
-		metrics: metricsHandler(s.registry), authenticate: tokens.Authenticate, reasons: s.reasons, ca: s.ca, origin: s.origin,
+		metrics: metricsHandler(s.registry), authenticate: tokens.Authenticate, reasons: s.reasons, parked: s.broker.Parked, ca: s.ca, origin: s.origin,
 		hosts: hosts, insecure: s.cfg.InsecureHTTP,
 	}
 	s.handler = telemetry.NewMiddleware(s.log, answerFailure).Wrap(front)
@@ -349,6 +349,9 @@ func (s *server) reasons() []string {
 		reason := fmt.Sprintf("the event log is full: %d of %d bytes wait for handlers", u.AboveFloor, u.Quota)
 		if es, seq, held := s.broker.Held(); held {
 			reason += fmt.Sprintf("; %s holds it from frame %d on", es, seq)
+		}
+		if problem := s.broker.Parked().Problem; problem != "" {
+			reason += "; what waits for a retry cannot be parked: " + problem
 		}
 		reasons = append(reasons, reason)
 	}

@@ -37,7 +37,7 @@ func TestDoors(t *testing.T) {
 		holds           string
 	}{
 		{"healthz over http", s.HTTP() + "/healthz", "", http.DefaultClient, 200, "ok"},
-		{"readyz over https", s.URL + "/readyz", "", secure, 200, `"ready":true`},
+		{"readyz over https", s.URL + "/readyz", "", secure, 200, `"parked":{"deliveries":0,"bytes":0},"ready":true`},
 		{"https by name", "https://localhost" + port + "/healthz", "", secure, 200, "ok"},
 		{"metrics", s.HTTP() + "/metrics", "", http.DefaultClient, 200, "eventgrid_publish_success_total"},
 		{"metrics of the engine", s.HTTP() + "/metrics", "", http.DefaultClient, 200, "carillon_open_deliveries"},
