@@ -190,11 +190,23 @@ func ifMatch(etag string) http.Header {
 	return http.Header{"If-Match": {etag}}
 }
 
+// offered is the path of a list that flags decide on; "" while they name none.
+func offered(list func() (string, error)) func() string {
+	return func() string {
+		path, err := list()
+		if err != nil {
+			return ""
+		}
+		return path
+	}
+}
+
 // completeNames offers the names of a list to the shell. A server that does not
 // answer at once offers nothing.
 func (a *app) completeNames(path func() string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
+		list := path()
+		if len(args) > 0 || list == "" {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
@@ -204,7 +216,7 @@ func (a *app) completeNames(path func() string) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		var names []string
-		for entry, err := range s.List(ctx, path(), pageSize()) {
+		for entry, err := range s.List(ctx, list, pageSize()) {
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}

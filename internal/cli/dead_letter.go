@@ -39,7 +39,7 @@ func (a *app) deadLetterCommand() *cobra.Command {
 func (a *app) deadLetterScope(cmd *cobra.Command) (name *string, path func() (string, error)) {
 	name = cmd.Flags().String("event-subscription", "", "Name of the event subscription.")
 	source := a.bySourceID(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(func() string { return a.workspaceID() + eventSubscriptions }))
+	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(offered(source)))
 	return name, func() (string, error) {
 		base, err := source()
 		if err != nil || *name == "" {

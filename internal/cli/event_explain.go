@@ -84,7 +84,7 @@ func (a *app) eventExplain() *cobra.Command {
 	file := cmd.Flags().String("file", "", "File with the event, - for standard input.")
 	name := cmd.Flags().String("event-subscription", "", "Event subscription, by name or full id; all of the source by default.")
 	list := a.bySource(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(func() string { path, _ := list(); return path }))
+	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(offered(list)))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if (len(args) == 0) == (*file == "") {
 			return usagef(cmd, "Which event? Give its id, or --file FILE with the event itself; one of the two.")

@@ -32,7 +32,7 @@ var countView = view{columns: []column{{"Would be replayed", "properties.matched
 func (a *app) replaySource(cmd *cobra.Command) func() (string, error) {
 	name := cmd.Flags().String("event-subscription", "", "Event subscription that the events go to, by name or full id.")
 	source := a.bySource(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(func() string { return a.workspaceID() + eventSubscriptions }))
+	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(offered(source)))
 	return func() (string, error) {
 		if err := required(cmd, "event-subscription"); err != nil {
 			return "", err

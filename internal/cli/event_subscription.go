@@ -78,7 +78,7 @@ func (a *app) bySource(cmd *cobra.Command) func() (string, error) {
 }
 
 func (a *app) eventSubscriptionCommand() *cobra.Command {
-	cmd := a.eventSubscriptionGroup(a.bySourceID, func() string { return a.workspaceID() + eventSubscriptions })
+	cmd := a.eventSubscriptionGroup(a.bySourceID)
 	cmd.AddCommand(a.eventSubscriptionList())
 	return cmd
 }
@@ -95,7 +95,7 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 			return id(*name) + "/eventSubscriptions", nil
 		}
 	}
-	group := a.eventSubscriptionGroup(from, nil)
+	group := a.eventSubscriptionGroup(from)
 	list := &cobra.Command{Example: "  carillon event-subscription list"}
 	path := from(list)
 	group.AddCommand(a.listCommand(kind{view: eventSubscriptionView}, list, func(*cobra.Command) (string, error) { return path() }))
@@ -111,13 +111,14 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 	return group
 }
 
-func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Command {
+func (a *app) eventSubscriptionGroup(from source) *cobra.Command {
 	k := kind{
 		what: "event subscription",
 		view: eventSubscriptionView,
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			name := nameFlag(cmd, "event subscription")
 			list := from(cmd)
+			a.complete(cmd, offered(list))
 			return func(args []string) (string, error) {
 				n, err := name(args)
 				if err != nil {
@@ -127,7 +128,6 @@ func (a *app) eventSubscriptionGroup(from source, names func() string) *cobra.Co
 				return base + "/" + n, err
 			}
 		},
-		names: names,
 	}
 	cmd := group("event-subscription", "Event subscriptions: which events go where",
 		`  carillon event-subscription create --name failed-runs --endpoint http://127.0.0.1:9000/ --included-event-types Microsoft.MachineLearningServices.RunStatusChanged

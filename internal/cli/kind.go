@@ -16,7 +16,8 @@ type kind struct {
 	// locate adds the flags that name one resource to a command; the returned
 	// function gives the resource's path once the flags are read.
 	locate func(cmd *cobra.Command) func(args []string) (string, error)
-	// names is the path of the list that the shell completes names from; nil for none.
+	// names is the path of the list that the shell completes names from; nil for none, and
+	// where locate adds that itself.
 	names func() string
 }
 

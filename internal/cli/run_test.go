@@ -245,6 +245,41 @@ func TestCompletionOffersNames(t *testing.T) {
 	}
 }
 
+// TestCompletionAsksTheSource: names of event subscriptions are those of the source that
+// the line names so far.
+func TestCompletionAsksTheSource(t *testing.T) {
+	const topic = "/subscriptions/s/resourceGroups/g/providers/Microsoft.EventGrid/topics/orders"
+	const group = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/"
+	var asked string
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.Path
+		_, _ = w.Write([]byte(`{"value":[{"name":"es1"}]}`))
+	}))
+	defer fake.Close()
+	env := map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t"}
+	for _, test := range []struct {
+		line, asks string // "" = nothing
+	}{
+		{"es show", group + "Microsoft.MachineLearningServices/workspaces/default" + eventSubscriptions},
+		{"es show --source-resource-id " + topic, topic + eventSubscriptions},
+		{"es delete --source-resource-id " + topic + " --name", topic + eventSubscriptions},
+		{"es attempts --source-resource-id " + topic, topic + eventSubscriptions},
+		{"es show --source-resource-id orders", ""},
+		{"topic es show --topic-name orders", group + "Microsoft.EventGrid/topics/orders/eventSubscriptions"},
+		{"topic es show", ""},
+		{"event explain --topic orders --event-subscription", group + "Microsoft.EventGrid/topics/orders" + eventSubscriptions},
+		{"event replay --source-resource-id " + topic + " --event-subscription", topic + eventSubscriptions},
+		{"deadletter list --source-resource-id " + topic + " --event-subscription", topic + eventSubscriptions},
+	} {
+		asked = ""
+		args := append(append([]string{"__completeNoDesc"}, strings.Fields(test.line)...), "")
+		_, stdout, _ := run(t, env, args...)
+		if asked != test.asks || strings.HasPrefix(stdout, "es1\n") != (test.asks != "") {
+			t.Errorf("%s: asked %q and offers %q, want %q", test.line, asked, stdout, test.asks)
+		}
+	}
+}
+
 func TestCompletionOfAdvancedFilters(t *testing.T) {
 	for _, test := range []struct {
 		name string
