@@ -280,7 +280,7 @@ func TestCompletionAsksTheSource(t *testing.T) {
 	}
 }
 
-func TestCompletionOfAdvancedFilters(t *testing.T) {
+func TestCompletionOfFlags(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		line []string
@@ -293,6 +293,7 @@ func TestCompletionOfAdvancedFilters(t *testing.T) {
 		{"operators of the second", []string{"es", "create", "--advanced-filter", "id", "IsNotNull", "--advanced-filter", "data.x", "Is"}, "IsNullOrUndefined IsNotNull :4"},
 		{"booleans", []string{"es", "create", "--advanced-filter", "data.x", "boolequals", ""}, "true false :4"},
 		{"statuses", []string{"es", "create", "--advanced-filter", "data.runStatus", "StringIn", "Failed", "Cancel"}, "CancelRequested Canceled :4"},
+		{"kinds of destination", []string{"es", "create", "--endpoint-type", ""}, "webhook :4"},
 		{"values of one's own", []string{"es", "create", "--advanced-filter", "data.x", "StringIn", ""}, ":4"},
 		{"the second event type", []string{"es", "create", "--included-event-types", machineLearningEventTypes[0], ""}, strings.Join(machineLearningEventTypes, " ") + " :4"},
 	} {

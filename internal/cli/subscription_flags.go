@@ -17,7 +17,7 @@ import (
 func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	f := cmd.Flags()
 	endpoint := f.String("endpoint", "", "Where events go: a URL for webhooks, a full resource id for others.")
-	endpointType := f.String("endpoint-type", "webhook", "Kind of destination: "+strings.Join(endpointTypes(), ", ")+".")
+	endpointType := f.String("endpoint-type", "webhook", "Kind of destination: webhook. This server delivers to none of az's others yet: "+strings.Join(endpointTypes()[1:], ", ")+".")
 	schema := f.String("event-delivery-schema", "", "Envelope of deliveries: EventGridSchema, CustomInputSchema or CloudEventSchemaV1_0.")
 	attempts := f.Int("max-delivery-attempts", 0, "Most delivery attempts of one event, 1 to 30.")
 	life := f.Int("event-ttl", 0, "Minutes after which an event is no longer tried, 1 to 1440.")
@@ -28,7 +28,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	application, issuer, certificate := applicationFlags(cmd), a.tokenIssuerFlags(cmd), a.clientCertificateFlags(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
 		cobra.FixedCompletions([]string{"EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes()[:1], cobra.ShellCompDirectiveNoFileComp))
 	return func(properties map[string]any) error {
 		if *endpoint != "" {
 			to, err := destination(cmd, *endpointType, *endpoint)
@@ -104,7 +104,8 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	}
 }
 
-// destinations are az's words for endpoint types and the API's.
+// destinations are az's words for endpoint types and the API's. The first is what this
+// server delivers to; the others it refuses by name.
 var destinations = []struct{ word, endpointType string }{
 	{"webhook", "WebHook"}, {"azurefunction", "AzureFunction"}, {"eventhub", "EventHub"}, {"storagequeue", "StorageQueue"},
 	{"hybridconnection", "HybridConnection"}, {"servicebusqueue", "ServiceBusQueue"}, {"servicebustopic", "ServiceBusTopic"},

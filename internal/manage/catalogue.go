@@ -45,7 +45,7 @@ func TopicTypes() []TopicType { return slices.Clone(topicTypes) }
 var topicTypes = []TopicType{
 	{
 		Name: "Microsoft.EventGrid.Domains", Provider: "Microsoft.EventGrid",
-		DisplayName: "Event Grid Domains", Description: "Custom events of the topics of a domain.", Regional: true,
+		DisplayName: "Event Grid Domains", Description: "Custom events of the topics of a domain. No source here raises them.", Regional: true,
 		SourceFormat: "/subscriptions/<subscriptionId>/resourceGroups/<resourceGroupName>/providers/Microsoft.EventGrid/domains/<name>", Scopes: []string{"Resource"},
 	},
 	{
@@ -61,12 +61,12 @@ var topicTypes = []TopicType{
 	},
 	{
 		Name: "Microsoft.Resources.ResourceGroups", Provider: "Microsoft.Resources",
-		DisplayName: "Resource Groups", Description: "Changes of the resources of a resource group.",
+		DisplayName: "Resource Groups", Description: "Changes of the resources of a resource group. No source here raises them.",
 		SourceFormat: "/subscriptions/<subscriptionId>/resourceGroups/<resourceGroupName>", Scopes: []string{"ResourceGroup"},
 	},
 	{
 		Name: "Microsoft.Resources.Subscriptions", Provider: "Microsoft.Resources",
-		DisplayName: "Subscriptions", Description: "Changes of the resources of a subscription.",
+		DisplayName: "Subscriptions", Description: "Changes of the resources of a subscription. No source here raises them.",
 		SourceFormat: "/subscriptions/<subscriptionId>", Scopes: []string{"AzureSubscription"},
 	},
 }
