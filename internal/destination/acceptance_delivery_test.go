@@ -439,8 +439,8 @@ func TestAcceptance04NotRetried(t *testing.T) {
 			if l.DeadLetterReason != reason || l.DeliveryAttempts != 1 || l.LastDeliveryOutcome != outcomes[id] || fmt.Sprint(l.LastHTTPStatusCode) != id {
 				t.Errorf("%s: dead letter %+v", id, l)
 			}
-			if !l.LastDeliveryAttemptTime.Equal(l.DeadLetterTime) {
-				t.Errorf("%s: given up at %s, %s after the attempt", id, l.DeadLetterTime, l.DeadLetterTime.Sub(l.LastDeliveryAttemptTime))
+			if after := l.DeadLetterTime.Sub(l.LastDeliveryAttemptTime); after > time.Second {
+				t.Errorf("%s: given up %s after the attempt", id, after)
 			}
 		}
 		w.counted("eventgrid_dead_lettered_events_total", 4)
