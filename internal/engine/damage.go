@@ -276,15 +276,26 @@ func (b block) refusal(h hole) error {
 		b.path, h.from, h.to, h.lost(), h.subject)
 }
 
+// damagedPieces counts what is kept aside.
+func (d *directory) damagedPieces() int64 {
+	pieces, err := os.ReadDir(d.aside())
+	if err != nil {
+		return 0
+	}
+	return int64(len(pieces))
+}
+
+// aside is where damaged bytes are kept.
+func (d *directory) aside() string { return filepath.Join(d.path, "damaged") }
+
 // takeOut keeps the damaged bytes aside and leaves the whole records in the file.
 func (d *directory) takeOut(log *slog.Logger, b block, raw []byte, holes []hole) error {
-	aside := filepath.Join(d.path, "damaged")
-	if err := os.MkdirAll(aside, 0o700); err != nil {
+	if err := os.MkdirAll(d.aside(), 0o700); err != nil {
 		return err
 	}
 	rest, at := make([]byte, 0, len(raw)), 0
 	for _, h := range holes {
-		kept := filepath.Join(aside, fmt.Sprintf("%s-%d-%d", b.stream, b.index, h.from))
+		kept := filepath.Join(d.aside(), fmt.Sprintf("%s-%d-%d", b.stream, b.index, h.from))
 		if b.torn(holes) {
 			log.Warn("the last write was cut short and is removed; it was not acknowledged",
 				"stream", b.stream, "file", b.path, "bytes", h.to-h.from, "after", h.after)

@@ -126,6 +126,9 @@ func TestDamagedLog(t *testing.T) {
 			if loud := strings.Contains(log.String(), "level=ERROR"); loud != (len(kept) > 0) {
 				t.Errorf("kept %v, log %s", kept, log.String())
 			}
+			if n := e.dir.damagedPieces(); n != int64(len(kept)) {
+				t.Errorf("%d pieces are counted, %d kept", n, len(kept))
+			}
 			for _, path := range kept {
 				if raw, err := os.ReadFile(path); err != nil || !bytes.Contains(before, raw) {
 					t.Errorf("%s does not hold what was damaged: %v", path, err)

@@ -49,6 +49,7 @@ func newMetrics(r prometheus.Registerer, e *Engine) (*metrics, error) {
 		gauge("log_quota_bytes", "Bytes the event log may hold above its floor.", func() int64 { return p.Usage().Quota }),
 		gauge("disk_free_bytes", "Bytes of the data directory's disk that are free, besides the reserve file.", func() int64 { return e.disk.free.Load() }),
 		gauge("disk_space", "Space on the disk: 0 ample, 1 low (publishing and changes are refused), 2 out (the reserve file is given up).", func() int64 { return int64(e.disk.space()) }),
+		gauge("damaged_pieces", "Pieces of stored data that the disk damaged, kept in DIR/damaged until somebody removes them.", e.dir.damagedPieces),
 		gauge("journal_bytes", "Bytes the delivery journal holds.", func() int64 { return p.journal.Bytes() }),
 		gauge("park_bytes", "Bytes the park holds: copies of events that wait for a retry and would hold the log.", func() int64 { return p.park.Bytes() }),
 	} {
