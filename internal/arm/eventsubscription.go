@@ -2,6 +2,8 @@ package arm
 
 import (
 	"cmp"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -35,6 +37,7 @@ type eventSubscriptionProperties struct {
 	DeadLetterDestination any             `json:"deadLetterDestination"`
 	DeadLetterIdentity    any             `json:"deadLetterWithResourceIdentity,omitempty"`
 	ExpirationTimeUTC     *string         `json:"expirationTimeUtc"`
+	DeliveryLimits        *limitsBody     `json:"deliveryLimits,omitempty"` // ours
 	*pausedBody                           // ours
 	Validation            *validationBody `json:"validation,omitempty"` // ours: how a handshake that is not done stands
 }
@@ -101,7 +104,7 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 		}
 	}
 	b.Properties.DeadLetterDestination, b.Properties.DeadLetterIdentity = deadLetterOf(s.DeadLetter)
-	b.Properties.pausedBody = pausedOf(v)
+	b.Properties.pausedBody, b.Properties.DeliveryLimits = pausedOf(v), limitsOf(&s)
 	if !s.Expiration.IsZero() {
 		at := armTime(s.Expiration)
 		b.Properties.ExpirationTimeUTC = &at
@@ -147,7 +150,7 @@ func (r *request) eventSubscriptionChange() manage.EventSubscriptionChange {
 	if policy, given := p.object("retryPolicy"); given {
 		c.RetryPolicy = &manage.RetryPolicyChange{MaxDeliveryAttempts: policy.integer("maxDeliveryAttempts"), EventTimeToLive: policy.integer("eventTimeToLiveInMinutes")}
 	}
-	c.DeadLetter = deadLetterChange(p)
+	c.DeadLetter, c.Limits = deadLetterChange(p), limitsChange(p)
 	if _, given := p.member("deliveryWithResourceIdentity"); given {
 		p.refuse("deliveryWithResourceIdentity", "This server gives resources no identities to deliver with: leave deliveryWithResourceIdentity out and use destination.")
 	}
@@ -258,11 +261,16 @@ func validationLink(a *api, r *request) (answer, error) {
 	if err != nil || uid == 0 {
 		return answer{}, fault.New(fault.Invalid, "InvalidRequest", "The validation link is not valid.")
 	}
-	if err := a.Plane.Consent(r.ctx, resource.UID(uid), r.query.Get("token")); err != nil {
+	perMinute, err := a.Plane.Consent(r.ctx, resource.UID(uid), r.query.Get("token"), r.http.Header.Get("WebHook-Allowed-Rate"))
+	if err != nil {
 		return answer{}, err
+	}
+	text := "Webhook successfully validated as a subscription endpoint."
+	if perMinute != 0 {
+		text += fmt.Sprintf(" It gets at most %d requests a minute. For another rate open this link again with the header WebHook-Allowed-Rate: a number of requests, or * for any.", perMinute)
 	}
 	return answer{stream: func(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write([]byte("Webhook successfully validated as a subscription endpoint.\n")) // the client has gone if this fails
+		_, _ = io.WriteString(w, text+"\n") // the client has gone if this fails
 	}}, nil
 }

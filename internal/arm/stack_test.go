@@ -258,7 +258,8 @@ func (s *stack) validate(_ context.Context, r manage.ValidationRequest) (manage.
 	case strings.Contains(r.URL, "silent"):
 		return manage.ValidationResult{Message: "The endpoint answered 200 without the code."}, nil
 	}
-	return manage.ValidationResult{Validated: true}, nil
+	_, rate, _ := strings.Cut(r.URL, "?rate=")
+	return manage.ValidationResult{Validated: true, AllowedRate: rate}, nil
 }
 
 // do makes one request; headers come in pairs.

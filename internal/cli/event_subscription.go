@@ -38,6 +38,9 @@ var eventSubscriptionView = view{
 		{"Delivery schema", "properties.eventDeliverySchema"},
 		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
 		{"Time-to-live, minutes", "properties.retryPolicy.eventTimeToLiveInMinutes"},
+		{"Most requests a minute", "?properties.deliveryLimits.maxRequestsPerMinute"},
+		{"Most requests at a time", "?properties.deliveryLimits.maxConcurrency"},
+		{"Endpoint allows a minute", "?properties.deliveryLimits.allowedRequestsPerMinute"},
 		{"Dead letters", "properties.deadLetterDestination.properties|properties.deadLetterWithResourceIdentity.deadLetterDestination.properties|=kept by the server"},
 		{"Expires", "properties.expirationTimeUtc"},
 		{"Id", "id"},
@@ -190,7 +193,8 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
   carillon event-subscription update --name failed-runs --advanced-filter data.runTags.team StringIn growth   # in place of those there
   carillon event-subscription update --name failed-runs --advanced-filter                                     # removes all of them
   carillon event-subscription update --name failed-runs --endpoint https://ci.example/hooks
-  carillon event-subscription update --name failed-runs --max-delivery-attempts 5 --event-ttl 30`}
+  carillon event-subscription update --name failed-runs --max-delivery-attempts 5 --event-ttl 30
+  carillon event-subscription update --name failed-runs --max-requests-per-minute 120 --max-concurrency 4`}
 	fill := a.deliveryFlags(cmd)
 	filters := filterFlags(cmd)
 	return a.changeHandshake(k, cmd, http.MethodPatch, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {

@@ -22,7 +22,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	attempts := f.Int("max-delivery-attempts", 0, "Most delivery attempts of one event, 1 to 30.")
 	life := f.Int("event-ttl", 0, "Minutes after which an event is no longer tried, 1 to 1440.")
 	expiration := f.String("expiration-date", "", "When the event subscription ends: a date, or RFC 3339.")
-	letters := deadLetterFlags(cmd)
+	letters, limits := deadLetterFlags(cmd), limitFlags(cmd)
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
 	attributes, signing := attributeFlag(cmd), signingFlags(cmd)
 	application, issuer, certificate := applicationFlags(cmd), a.tokenIssuerFlags(cmd), a.clientCertificateFlags(cmd)
@@ -97,6 +97,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 		if err := letters(properties); err != nil {
 			return err
 		}
+		limits(properties)
 		if labels.given() {
 			properties["labels"] = labels.list()
 		}

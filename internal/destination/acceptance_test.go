@@ -136,7 +136,10 @@ func (p *plane) state() resource.ProvisioningState {
 }
 
 // open follows the last validation link, as the management API does.
-func (p *plane) open() error {
+func (p *plane) open() error { return p.allow("") }
+
+// allow follows it with a rate.
+func (p *plane) allow(rate string) error {
 	p.mu.Lock()
 	link := p.link
 	p.mu.Unlock()
@@ -144,7 +147,8 @@ func (p *plane) open() error {
 	if err := uid.UnmarshalText([]byte(strings.Split(link.Path, "/")[2])); err != nil {
 		return err
 	}
-	return p.Consent(p.t.Context(), uid, link.Query().Get("token"))
+	_, err := p.Consent(p.t.Context(), uid, link.Query().Get("token"), rate)
+	return err
 }
 
 // respond writes an answer.
@@ -220,17 +224,26 @@ func TestAcceptance10Validation(t *testing.T) {
 func TestAcceptance11CloudEventsConsent(t *testing.T) {
 	const allowed, rate = "WebHook-Allowed-Origin", "WebHook-Allowed-Rate"
 	tests := []struct {
-		name    string
-		headers []string
-		early   bool // the callback comes before the answer
-		want    resource.ProvisioningState
+		name      string
+		headers   []string
+		early     bool   // the callback comes before the answer
+		allows    string // by the callback
+		want      resource.ProvisioningState
+		perMinute int // in the end, 0 = any number
 	}{
-		{"any origin", []string{allowed, "*", rate, "120"}, false, "Succeeded"},
-		{"the exact origin", []string{allowed, "eventgrid.azure.net", rate, "120"}, false, "Succeeded"},
-		{"no rate", []string{allowed, "eventgrid.azure.net"}, false, "Succeeded"},
-		{"another origin", []string{allowed, "events.example.org"}, false, ""},
-		{"no origin", nil, false, "AwaitingManualAction"},
-		{"the callback before the answer", nil, true, "Succeeded"},
+		{"any origin", []string{allowed, "*", rate, "120"}, false, "", "Succeeded", 120},
+		{"the exact origin", []string{allowed, "eventgrid.azure.net", rate, "60"}, false, "", "Succeeded", 60},
+		{"any rate", []string{allowed, "eventgrid.azure.net", rate, "*"}, false, "", "Succeeded", 0},
+		{"more than was asked for", []string{allowed, "eventgrid.azure.net", rate, "1000"}, false, "", "Succeeded", 1000},
+		{"no rate", []string{allowed, "eventgrid.azure.net"}, false, "", "Succeeded", 0},
+		{"no number", []string{allowed, "eventgrid.azure.net", rate, "often"}, false, "", "Succeeded", 120},
+		{"not even one", []string{allowed, "eventgrid.azure.net", rate, "0"}, false, "", "Succeeded", 120},
+		{"another origin", []string{allowed, "events.example.org"}, false, "", "", 0},
+		{"no origin, a callback", nil, false, "", "AwaitingManualAction", 120},
+		{"no origin, a callback with a rate", nil, false, "30", "AwaitingManualAction", 30},
+		{"no origin, a callback with any rate", []string{rate, "30"}, false, "*", "AwaitingManualAction", 0},
+		{"the callback before the answer", nil, true, "", "Succeeded", 120},
+		{"the callback before the answer, with a rate", nil, true, "10", "Succeeded", 10},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -241,7 +254,7 @@ func TestAcceptance11CloudEventsConsent(t *testing.T) {
 						t.Errorf("request %s %v", r.Method, r.Header)
 					}
 					if tt.early {
-						if err := p.open(); err != nil {
+						if err := p.allow(tt.allows); err != nil {
 							t.Error(err)
 						}
 					}
@@ -254,9 +267,12 @@ func TestAcceptance11CloudEventsConsent(t *testing.T) {
 					t.Fatalf("state %q, want %q", got, tt.want)
 				}
 				if tt.want == "AwaitingManualAction" {
-					if err := p.open(); err != nil || p.state() != resource.Succeeded {
+					if err := p.allow(tt.allows); err != nil || p.state() != resource.Succeeded {
 						t.Errorf("callback: %v, state %s", err, p.state())
 					}
+				}
+				if v, err := p.EventSubscription(t.Context(), p.owner, subscriptionID); err == nil && v.Value.Destination.WebHook.AllowedRate != tt.perMinute {
+					t.Errorf("allowed %d requests a minute, want %d", v.Value.Destination.WebHook.AllowedRate, tt.perMinute)
 				}
 			})
 		})

@@ -294,8 +294,8 @@ func (v asked) origin() string {
 }
 
 // judgeCloudEvents reads the answer to OPTIONS: consent is a 2xx with our origin
-// or "*" allowed; the rate it may allow is not kept. An endpoint that says nothing about origins may still follow
-// the callback; one that names others has refused.
+// or "*" allowed, and may name a rate. An endpoint that says nothing about origins may
+// still follow the callback; one that names others has refused.
 func (v asked) judgeCloudEvents(status int, header http.Header) (manage.ValidationResult, error) {
 	if status < 200 || status > 299 {
 		return manage.ValidationResult{}, refused(status)
@@ -305,7 +305,7 @@ func (v asked) judgeCloudEvents(status int, header http.Header) (manage.Validati
 		for origin := range strings.SplitSeq(value, ",") {
 			origin = strings.TrimSpace(origin)
 			if origin == "*" || strings.EqualFold(origin, v.origin()) {
-				return manage.ValidationResult{Validated: true}, nil
+				return manage.ValidationResult{Validated: true, AllowedRate: header.Get("WebHook-Allowed-Rate")}, nil
 			}
 			told = told || origin != ""
 		}

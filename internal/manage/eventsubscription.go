@@ -251,14 +251,16 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 		consented = wantedURL == url && sameEndpoint(&wanted, &es) && slices.Equal(attributes, before)
 	}
 	var waits *resource.Validation
-	if !consented {
-		if waits, err = p.shake(ctx, &es, s.raises, wanted.DeliverySchema, wantedURL, attributes, keys, credentials); err != nil {
-			if exists {
-				p.noteRefusal(ctx, caller, old, err)
-			}
-			return EventSubscription{}, err
+	var allowedRate int
+	if consented {
+		allowedRate = es.Destination.WebHook.AllowedRate
+	} else if waits, allowedRate, err = p.shake(ctx, &es, s.raises, &wanted, wantedURL, attributes, keys, credentials); err != nil {
+		if exists {
+			p.noteRefusal(ctx, caller, old, err)
 		}
+		return EventSubscription{}, err
 	}
+	wanted.Destination = withAllowedRate(wanted.Destination, allowedRate)
 	switch {
 	case waits == nil:
 		es.Apply(wanted)
@@ -306,8 +308,10 @@ func (p *Plane) commit(ctx context.Context, s source, old resource.Item[resource
 	if fault.Is(err, fault.PreconditionFailed) && pre == (Precondition{}) {
 		return item, overtaken(es.Name)
 	}
-	if err == nil && waits && p.inFlight.finish(es.UID) {
-		return p.accept(ctx, item)
+	if err == nil && waits {
+		if c := p.inFlight.finish(es.UID); c.granted {
+			return p.accept(ctx, item, c.rate)
+		}
 	}
 	return item, err
 }

@@ -46,7 +46,7 @@ type ValidationRequest struct {
 	Code          string              // what the endpoint has to send back
 	ValidationURL string              // where consent may be given later
 	Origin        string              // who asks, for the CloudEvents handshake
-	Rate          int                 // requests per minute that are asked for, for the CloudEvents handshake
+	Rate          int                 // requests per minute that the CloudEvents handshake asks for
 	Headers       []Header            // static delivery attributes, which the handshake carries like a delivery
 	Signing       []secret.SigningKey // that sign the validation event
 	Credentials   Credentials         // as deliveries show them
@@ -59,6 +59,8 @@ type Header struct{ Name, Value string }
 type ValidationResult struct {
 	Validated bool   // the endpoint consented; if not, it may still open the link within ManualWindow
 	Message   string // for people, when it did not: what it did and what is expected
+
+	AllowedRate string // what the endpoint's WebHook-Allowed-Rate says, "" for nothing
 }
 
 // HandshakerFunc is a function as a Handshaker.
@@ -88,33 +90,41 @@ type handshakes struct {
 
 type handshake struct {
 	tokenHash string
-	granted   bool // the link was opened; guarded by handshakes.mu
+	asked     int // requests per minute that it asks for, 0 for any number
+	consent   consent
 }
 
-// shake runs the handshake of an endpoint. It returns nil when the endpoint
-// consented, and otherwise the Validation that waits for the link. The link can be
-// opened from the beginning on, also while the endpoint has not answered yet;
-// whoever called shake calls finish once the Validation is stored or given up.
-func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, schema event.Schema, url string, attributes []Attribute, keys []secret.SigningKey, credentials Credentials) (*resource.Validation, error) {
+// consent is what an endpoint said by opening its link, guarded by handshakes.mu.
+type consent struct {
+	granted bool
+	rate    int // requests per minute that it allowed, 0 for any number
+}
+
+// shake runs the handshake of an endpoint. It returns nil and the rate that was
+// allowed when the endpoint consented, and otherwise the Validation that waits for the
+// link. The link can be opened from the beginning on, also while the endpoint has not
+// answered yet; whoever called shake calls finish once the Validation is stored or
+// given up.
+func (p *Plane) shake(ctx context.Context, es *resource.EventSubscription, topic resource.ID, want *resource.Settings, url string, attributes []Attribute, keys []secret.SigningKey, credentials Credentials) (waits *resource.Validation, allowedRate int, err error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
 	token := base64.RawURLEncoding.EncodeToString(raw[:])
-	hash := hashToken(token)
-	p.inFlight.begin(es.UID, hash)
+	hash, asked := hashToken(token), askedRate(want)
+	p.inFlight.begin(es.UID, hash, asked)
 	result, err := p.Handshaker.Validate(ctx, ValidationRequest{
-		URL: url, Name: es.Name, TopicID: lowerProvider(topic), Schema: schema,
+		URL: url, Name: es.Name, TopicID: lowerProvider(topic), Schema: want.DeliverySchema,
 		Code:          strings.ToUpper(uuid.NewString()),
 		ValidationURL: fmt.Sprintf("%s/eventsubscriptions/%s/validate?token=%s", p.PublicURL, es.UID, token),
-		Origin:        handshakeOrigin, Rate: handshakeRate, Headers: staticHeaders(attributes), Signing: keys, Credentials: credentials,
+		Origin:        handshakeOrigin, Rate: asked, Headers: staticHeaders(attributes), Signing: keys, Credentials: credentials,
 	})
 	if err == nil && !result.Validated {
-		return &resource.Validation{TokenHash: hash, Expires: time.Now().UTC().Add(ManualWindow).Truncate(time.Millisecond), Message: result.Message}, nil
+		return &resource.Validation{TokenHash: hash, Expires: time.Now().UTC().Add(ManualWindow).Truncate(time.Millisecond), Message: result.Message}, 0, nil
 	}
 	p.inFlight.finish(es.UID)
 	if err != nil && ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, 0, context.Cause(ctx)
 	}
-	return nil, err
+	return nil, answeredRate(result.AllowedRate, asked), err
 }
 
 // staticHeaders are the delivery attributes that a handshake carries: there is no event
@@ -162,35 +172,41 @@ func (p *Plane) noteRefusal(ctx context.Context, caller access.Caller, old resou
 
 // begin notes a handshake. Whoever has the turn of an event subscription runs its only
 // one.
-func (h *handshakes) begin(uid resource.UID, tokenHash string) {
+func (h *handshakes) begin(uid resource.UID, tokenHash string, asked int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.running == nil {
 		h.running = map[resource.UID]*handshake{}
 	}
-	h.running[uid] = &handshake{tokenHash: tokenHash}
+	h.running[uid] = &handshake{tokenHash: tokenHash, asked: asked}
 }
 
-// grant notes that the link of a running handshake was opened, false when there is
-// none.
-func (h *handshakes) grant(uid resource.UID, tokenHash string) bool {
+// grant notes that the link of a running handshake was opened, with a rate; there is
+// none when found is false.
+func (h *handshakes) grant(uid resource.UID, tokenHash, rate string) (perMinute int, found bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	running := h.running[uid]
 	if running == nil || !sameHash(running.tokenHash, tokenHash) {
-		return false
+		return 0, false, nil
 	}
-	running.granted = true
-	return true
+	perMinute, err = calledBackRate(rate, running.asked)
+	if err == nil {
+		running.consent = consent{true, perMinute}
+	}
+	return perMinute, true, err
 }
 
-// finish forgets a handshake and reports whether its link was opened meanwhile.
-func (h *handshakes) finish(uid resource.UID) (granted bool) {
+// finish forgets a handshake and returns what its link was opened with meanwhile.
+func (h *handshakes) finish(uid resource.UID) consent {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	running := h.running[uid]
 	delete(h.running, uid)
-	return running != nil && running.granted
+	if running == nil {
+		return consent{}
+	}
+	return running.consent
 }
 
 // hashToken is what is kept of a link's token: 256 random bits need no salt.
@@ -217,41 +233,50 @@ func errLink() error {
 	return fault.New(fault.Invalid, "InvalidRequest", "The validation link is not valid or has expired. Create the event subscription again to get a new one.")
 }
 
-// Consent takes the token of a validation link: what waited for it becomes live.
-// The same link may be opened again and says the same until it expires. Nobody
-// is authenticated here; the token is the proof.
-// Source: spec/delivery.md section 1.3.
-func (p *Plane) Consent(ctx context.Context, uid resource.UID, token string) error {
+// Consent takes the token of a validation link: what waited for it becomes live, with
+// the rate that the call allows, the value of WebHook-Allowed-Rate or "". It returns
+// how many requests per minute that are, 0 for any number. The same link may be opened
+// again until it expires; it says the same, or allows another rate. Nobody is
+// authenticated here; the token is the proof.
+// Source: spec/delivery.md sections 1.3 and 1.4.
+func (p *Plane) Consent(ctx context.Context, uid resource.UID, token, rate string) (perMinute int, err error) {
 	hash := hashToken(token)
-	if p.inFlight.grant(uid, hash) {
-		return nil
+	if perMinute, found, err := p.inFlight.grant(uid, hash, rate); found {
+		return perMinute, err
 	}
 	key, ok := p.watch.key(uid)
 	if !ok {
-		return errLink()
+		return 0, errLink()
 	}
 	ctx, unlock := p.alterOne(ctx, key)
 	defer unlock()
 	item, ok := p.Store.EventSubscriptions.Get(key)
 	if !ok || item.Value.UID != uid {
-		return errLink()
+		return 0, errLink()
 	}
 	v := item.Value.Validation
 	if v == nil || !sameHash(v.TokenHash, hash) || !time.Now().Before(v.Expires) {
-		return errLink()
+		return 0, errLink()
 	}
-	if v.Accepted {
-		return nil
+	want := item.Value.Wanted()
+	if v.Accepted && rate == "" {
+		return want.Destination.WebHook.AllowedRate, nil
 	}
-	_, err := p.accept(ctx, item)
-	return err
+	if perMinute, err = calledBackRate(rate, askedRate(&want)); err != nil {
+		return 0, err
+	}
+	_, err = p.accept(ctx, item, perMinute)
+	return perMinute, err
 }
 
-// accept makes live what waited for consent. The caller holds the stripe.
-func (p *Plane) accept(ctx context.Context, item resource.Item[resource.EventSubscription]) (resource.Item[resource.EventSubscription], error) {
+// accept makes live what waited for consent, with the rate that was allowed. The
+// caller holds the stripe.
+func (p *Plane) accept(ctx context.Context, item resource.Item[resource.EventSubscription], allowedRate int) (resource.Item[resource.EventSubscription], error) {
 	es := item.Value
 	es.Validation = &resource.Validation{TokenHash: es.Validation.TokenHash, Expires: es.Validation.Expires, Accepted: true}
-	es.Apply(es.Wanted())
+	want := es.Wanted()
+	want.Destination = withAllowedRate(want.Destination, allowedRate)
+	es.Apply(want)
 	es.Active, es.State = true, resource.Succeeded
 	item, err := p.replace(ctx, item, es)
 	if err != nil {

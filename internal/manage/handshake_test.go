@@ -36,7 +36,7 @@ func TestHandshakeRequest(t *testing.T) {
 	at := strings.ToLower(workspaceID) + extension + "es1"
 	v := f.put(t, at, hook(hookURL))
 	r := f.endpoint.last()
-	if r.URL != hookURL || r.Name != "es1" || r.Schema != event.EventGridSchema || r.Rate != 120 || r.Origin != "eventgrid.azure.net" {
+	if r.URL != hookURL || r.Name != "es1" || r.Schema != event.EventGridSchema || r.Rate != 0 || r.Origin != "eventgrid.azure.net" {
 		t.Errorf("request %+v", r)
 	}
 	if want := local + "/providers/microsoft.machinelearningservices/workspaces/default"; r.TopicID != want {
@@ -65,7 +65,7 @@ func TestRefusedHandshakeCreatesNothing(t *testing.T) {
 	if got := f.broker.took(); got != "" {
 		t.Errorf("broker saw: %s", got)
 	}
-	if err := f.Consent(context.Background(), 1, token(t, f.endpoint.last())); !fault.Is(err, fault.Invalid) {
+	if _, err := f.Consent(context.Background(), 1, token(t, f.endpoint.last()), ""); !fault.Is(err, fault.Invalid) {
 		t.Errorf("link of a refused handshake: %v", err)
 	}
 }
@@ -100,7 +100,7 @@ func TestRefusedChangeGoesOnAsBefore(t *testing.T) {
 	if live := f.Live(); len(live) != 1 || f.broker.took() != "" {
 		t.Errorf("%d live", len(live))
 	}
-	if err := f.Consent(ctx, f.get(t, at).Value.UID, token(t, link)); !fault.Is(err, fault.Invalid) {
+	if _, err := f.Consent(ctx, f.get(t, at).Value.UID, token(t, link), ""); !fault.Is(err, fault.Invalid) {
 		t.Errorf("link of the change that was given up: %v", err)
 	}
 	f.endpoint.will(nil) // not Succeeded: the same settings are asked about again
@@ -199,13 +199,13 @@ func TestManualHandshake(t *testing.T) {
 			uid   resource.UID
 			token string
 		}{"token": {uid, tok[1:] + "A"}, "empty token": {uid, ""}, "uid": {uid + 1, tok}} {
-			if err := f.Consent(ctx, wrong.uid, wrong.token); !fault.Is(err, fault.Invalid) || strings.Contains(err.Error(), tok) {
+			if _, err := f.Consent(ctx, wrong.uid, wrong.token, ""); !fault.Is(err, fault.Invalid) || strings.Contains(err.Error(), tok) {
 				t.Errorf("wrong %s: %v", what, err)
 			}
 		}
 		time.Sleep(ManualWindow - time.Second)
 		for range 2 { // the link may be opened twice
-			if err := f.Consent(ctx, uid, tok); err != nil {
+			if _, err := f.Consent(ctx, uid, tok, ""); err != nil {
 				t.Fatalf("consent: %v", err)
 			}
 		}
@@ -219,7 +219,7 @@ func TestManualHandshake(t *testing.T) {
 		if es := f.get(t, at).Value; es.State != resource.Succeeded {
 			t.Errorf("an hour later: %s", es.State)
 		}
-		if err := f.Consent(ctx, uid, tok); !fault.Is(err, fault.Invalid) {
+		if _, err := f.Consent(ctx, uid, tok, ""); !fault.Is(err, fault.Invalid) {
 			t.Errorf("an old link: %v", err)
 		}
 	})
@@ -239,7 +239,7 @@ func TestManualHandshakeLapses(t *testing.T) {
 		if es.State != resource.Failed || es.Active || es.Failure != "Nobody opened the validation link within 10m0s." {
 			t.Errorf("state %s, active %t, %q", es.State, es.Active, es.Failure)
 		}
-		if err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last())); !fault.Is(err, fault.Invalid) {
+		if _, err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last()), ""); !fault.Is(err, fault.Invalid) {
 			t.Errorf("late consent: %v", err)
 		}
 		f.endpoint.will(nil)
@@ -258,7 +258,7 @@ func TestManualHandshakeLapsesAcrossRestart(t *testing.T) {
 		f.put(t, workspaceID+extension+"lapses", hook(hookURL))
 		time.Sleep(ManualWindow / 2)
 		f.start(t)
-		if err := f.Consent(context.Background(), waits.Value.UID, tok); err != nil {
+		if _, err := f.Consent(context.Background(), waits.Value.UID, tok, ""); err != nil {
 			t.Errorf("consent after a restart: %v", err)
 		}
 		time.Sleep(ManualWindow)
@@ -313,7 +313,7 @@ func TestChangeWaitsBesideTheLiveOne(t *testing.T) {
 				}
 				want, base, generation := resource.Failed, "https://h.example/in", uint64(1)
 				if consent {
-					if err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last())); err != nil {
+					if _, err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last()), ""); err != nil {
 						t.Fatal(err)
 					}
 					want, base, generation = resource.Succeeded, "https://h.example/other", 2
@@ -346,7 +346,7 @@ func TestConsentBeforeTheAnswer(t *testing.T) {
 		if err := uid.UnmarshalText([]byte(strings.Split(u.Path, "/")[2])); err != nil {
 			return ValidationResult{}, err
 		}
-		if err := f.Consent(ctx, uid, u.Query().Get("token")); err != nil {
+		if _, err := f.Consent(ctx, uid, u.Query().Get("token"), ""); err != nil {
 			return ValidationResult{}, err
 		}
 		return silent(ctx, r)

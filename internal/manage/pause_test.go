@@ -69,7 +69,7 @@ func TestPauseBesideAPendingChange(t *testing.T) {
 	if live.Paused.IsZero() || live.Destination.WebHook.BaseURL != "https://h.example/in" {
 		t.Errorf("live: %+v", live)
 	}
-	if err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last())); err != nil {
+	if _, err := f.Consent(ctx, v.Value.UID, token(t, f.endpoint.last()), ""); err != nil {
 		t.Fatal(err)
 	}
 	if live := f.broker.live[v.Value.UID]; live.Paused.IsZero() || live.Destination.WebHook.BaseURL != "https://h.example/other" {

@@ -27,6 +27,7 @@ type EventSubscriptionChange struct {
 	RetryPolicy    *RetryPolicyChange
 	Expiration     *string // RFC 3339; "" = never
 	DeadLetter     *DeadLetterChange
+	Limits         *LimitsChange
 	Problems       []*fault.Error // what the wire form got wrong already
 	Unread         error          // why the body could not be read at all
 	Target         string         // put before the targets of problems, "properties." on PUT
@@ -72,6 +73,7 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 		want = resource.Settings{
 			DeliverySchema: defaultDelivery(s.schema),
 			RetryPolicy:    resource.RetryPolicy{MaxDeliveryAttempts: resource.DefaultMaxDeliveryAttempts, EventTimeToLive: resource.DefaultEventTimeToLive},
+			Limits:         base.Limits,
 		}
 	}
 	v := checker{target: c.Target, problems: slices.Clone(c.Problems)}
@@ -114,6 +116,7 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 	if c.DeadLetter != nil {
 		want.DeadLetter = v.deadLetter(c.DeadLetter, p.CheckDeadLetter)
 	}
+	want.Limits = v.limits(want.Limits, c.Limits)
 	if err := v.err(); err != nil {
 		return want, "", err
 	}
@@ -209,6 +212,7 @@ func (v *checker) field(name, format string, args ...any) {
 var fieldOrder = []string{
 	"name", "destination.endpointType", "destination.properties.endpointUrl", "destination", "filter", "labels", "eventDeliverySchema",
 	"retryPolicy.maxDeliveryAttempts", "retryPolicy", "expirationTimeUtc", "deadLetterDestination", "deadLetterWithResourceIdentity",
+	"deliveryLimits",
 }
 
 // err joins the problems in field order.

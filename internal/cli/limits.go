@@ -1,0 +1,22 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// limitFlags are the flags that say what requests to a destination are kept to; the
+// returned function adds what was given.
+func limitFlags(cmd *cobra.Command) func(properties map[string]any) {
+	perMinute := cmd.Flags().Int("max-requests-per-minute", 0, "Most requests in any minute, 1 to 6000000, a batch being one; 0 for no limit.")
+	concurrency := cmd.Flags().Int("max-concurrency", 0, "Most requests at a time, 1 to 128; 0 for the default, 64.")
+	return func(properties map[string]any) {
+		limits := map[string]any{}
+		if cmd.Flag("max-requests-per-minute").Changed {
+			limits["maxRequestsPerMinute"] = *perMinute
+		}
+		if cmd.Flag("max-concurrency").Changed {
+			limits["maxConcurrency"] = *concurrency
+		}
+		if len(limits) > 0 {
+			properties["deliveryLimits"] = limits
+		}
+	}
+}
