@@ -364,10 +364,16 @@ func (a *app) deadLetterDelete() *cobra.Command {
 		Example: `  carillon deadletter delete ID
   carillon deadletter delete --event-subscription failed-runs --to 2026-03-01`}
 	choose := a.letterChoice(cmd)
+	confirmed := a.confirmation(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		chosen, err := choose(cmd, args)
 		if err != nil {
 			return err
+		}
+		if len(chosen.ids) > 0 {
+			if err := confirmed("Remove " + count(len(chosen.ids), "dead letter") + " for good?"); err != nil {
+				return err
+			}
 		}
 		bar := a.progress("Removing")
 		defer bar.end()

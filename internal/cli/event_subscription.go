@@ -116,8 +116,9 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 
 func (a *app) eventSubscriptionGroup(from source) *cobra.Command {
 	k := kind{
-		what: "event subscription",
-		view: eventSubscriptionView,
+		what:  "event subscription",
+		takes: "the events that wait for it",
+		view:  eventSubscriptionView,
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			name := nameFlag(cmd, "event subscription")
 			list := from(cmd)

@@ -3,10 +3,13 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/fault"
 )
 
 // kind is one kind of resource: how its commands call it, find it and show it.
@@ -19,6 +22,7 @@ type kind struct {
 	// names is the path of the list that the shell completes names from; nil for none, and
 	// where locate adds that itself.
 	names func() string
+	takes string // what else goes with one that is deleted, "" for nothing
 }
 
 // onResource makes a command that does something with one resource: do gets the
@@ -56,16 +60,29 @@ func (a *app) showWith(k kind, cmd *cobra.Command, read func(ctx context.Context
 	})
 }
 
-// deleteCommand removes one resource; one that is not there is no error.
+// deleteCommand removes one resource; that there was none is said and no error. A person
+// is asked first.
 func (a *app) deleteCommand(k kind, example string) *cobra.Command {
 	cmd := &cobra.Command{Use: "delete", Short: "Delete one " + k.what, Example: example}
 	etag := cmd.Flags().String("if-match", "", "Delete only while the resource has this etag.")
-	cmd.Flags().BoolP("yes", "y", false, "Accepted for az's sake; nothing is asked.")
+	confirmed := a.confirmation(cmd)
 	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
+		name := p[strings.LastIndexByte(p, '/')+1:]
+		if _, err := s.get(cmd.Context(), p); fault.Is(err, fault.NotFound) && *etag == "" {
+			fmt.Fprintf(a.stderr, "There is no %s %s: nothing was deleted.\n", k.what, name)
+			return nil
+		} // what may not be read may still be deleted
+		question := "Delete " + k.what + " " + name
+		if k.takes != "" {
+			question += ", with " + k.takes
+		}
+		if err := confirmed(question + "?"); err != nil {
+			return err
+		}
 		if _, err := s.ask(cmd.Context(), http.MethodDelete, p, nil, ifMatch(*etag)); err != nil {
 			return err
 		}
-		return a.deleted(k.what, p[strings.LastIndexByte(p, '/')+1:])
+		return a.deleted(k.what, name)
 	})
 }
 

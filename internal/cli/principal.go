@@ -111,6 +111,7 @@ func (a *app) principalList() *cobra.Command {
 func (a *app) principalDelete() *cobra.Command {
 	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a principal and its role assignments", Args: principalArgument,
 		Example: `  carillon principal delete ci`}
+	confirmed := a.confirmation(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := a.connect()
 		if err != nil {
@@ -118,6 +119,9 @@ func (a *app) principalDelete() *cobra.Command {
 		}
 		principal, err := s.principal(cmd, args[0])
 		if err != nil {
+			return err
+		}
+		if err := confirmed("Delete principal " + args[0] + ", with its role assignments?"); err != nil {
 			return err
 		}
 		if err := s.Delete(cmd.Context(), arm.PrincipalsPath+"/"+objectID(principal)); err != nil {

@@ -230,7 +230,7 @@ func (a *app) roleAssignmentDelete() *cobra.Command {
 	scope := a.scopeFlag(cmd)
 	role := roleFlag(cmd)
 	ids := wordsFlag(cmd, "ids", "ID...", "Full ids of role assignments.")
-	cmd.Flags().BoolP("yes", "y", false, "Accepted for az's sake; nothing is asked.")
+	confirmed := a.confirmation(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if !ids.given() && assignee() == "" {
 			return usagef(cmd, "Which one? Give --ids, or --assignee with --role and --scope.")
@@ -257,6 +257,9 @@ func (a *app) roleAssignmentDelete() *cobra.Command {
 		}
 		if len(doomed) == 0 {
 			return fault.New(fault.NotFound, "RoleAssignmentNotFound", "There is no such role assignment at scope %s.", firstOf(at, "/"))
+		}
+		if err := confirmed("Delete " + count(len(doomed), "role assignment") + "?"); err != nil {
+			return err
 		}
 		for _, id := range doomed {
 			if err := s.Delete(cmd.Context(), id); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -242,6 +243,46 @@ func TestCompletionOffersNames(t *testing.T) {
 	}
 	if code, stdout, _ := run(t, nil, "completion", "bash"); code != exitDone || !strings.Contains(stdout, "carillon") {
 		t.Errorf("completion script: %d", code)
+	}
+}
+
+// TestDeleteAsks: a person at a terminal is asked before something is deleted, and nobody
+// else is.
+func TestDeleteAsks(t *testing.T) {
+	was := atTerminal
+	defer func() { atTerminal = was }()
+	var deleted int
+	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete {
+			deleted++
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		_, _ = w.Write([]byte(`{"value":[{"name":"0b5d","id":"/x/0b5d","properties":{"displayName":"ci","scope":"/subscriptions/s"}}]}`))
+	}))
+	defer fake.Close()
+	env := map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t", "CARILLON_SUBSCRIPTION": "s"}
+	for _, line := range []string{
+		"workspace delete w1", "topic delete t1", "es delete es1", "model delete m --version 1", "deadletter delete 0123", "principal delete ci",
+		"role assignment delete --ids /subscriptions/s/providers/Microsoft.Authorization/roleAssignments/a",
+	} {
+		for _, test := range []struct {
+			terminal    bool
+			flag, typed string
+			gone        bool
+		}{
+			{true, "", "y\n", true}, {true, "", "YES\n", true}, {true, "", "n\n", false}, {true, "", "\n", false}, {true, "", "", false}, {true, "", "yesterday\n", false},
+			{true, " --yes", "", true}, {false, "", "", true}, {false, " -y", "", true},
+		} {
+			atTerminal = func(io.Reader, io.Writer) bool { return test.terminal }
+			deleted = 0
+			var stdout, stderr strings.Builder
+			code := Run(t.Context(), strings.Fields(line+test.flag), strings.NewReader(test.typed), &stdout, &stderr, func(k string) string { return env[k] })
+			asked := strings.Contains(stderr.String(), "? [y/N] ")
+			if (deleted == 1) != test.gone || (code == exitDone) != test.gone || asked != (test.terminal && test.flag == "") {
+				t.Errorf("%s%s, typed %q: %d deleted, exit %d, %s%s", line, test.flag, test.typed, deleted, code, stdout.String(), stderr.String())
+			}
+		}
 	}
 }
 

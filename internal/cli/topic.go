@@ -9,7 +9,8 @@ import (
 
 func (a *app) topicKind() kind {
 	return kind{
-		what: "topic",
+		what:  "topic",
+		takes: "its event subscriptions and the events that wait for them",
 		view: view{
 			plural: "topics",
 			columns: []column{{"Name", "name"}, {"Input schema", "properties.inputSchema"}, {"State", "properties.provisioningState"},
@@ -158,7 +159,8 @@ func (a *app) keyCommand(k kind, cmd *cobra.Command, action string, body func() 
 
 func (a *app) systemTopicKind() kind {
 	return kind{
-		what: "system topic",
+		what:  "system topic",
+		takes: "its event subscriptions and the events that wait for them",
 		view: view{
 			plural:  "system topics",
 			columns: []column{{"Name", "name"}, {"Source", "properties.source"}, {"State", "properties.provisioningState"}},

@@ -10,7 +10,8 @@ const learningWorkspaces = "/providers/Microsoft.MachineLearningServices/workspa
 
 func (a *app) workspaceKind() kind {
 	return kind{
-		what: "workspace",
+		what:  "workspace",
+		takes: "all that is recorded in it, its event subscriptions and the events that wait for them",
 		view: view{
 			plural:  "workspaces",
 			columns: []column{{"Name", "name"}, {"Location", "location"}, {"State", "properties.provisioningState"}, {"Id", "id"}},
