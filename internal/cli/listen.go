@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/fault"
 )
 
 // maxDelivery is the largest request that listen reads: a full batch of 1 MiB
@@ -23,7 +25,7 @@ const maxDelivery = 16 << 20
 
 func (a *app) listenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "listen", Short: "Be a handler: answer handshakes and print what arrives", Args: noArguments,
-		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. Without it no server is needed.",
+		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. It goes when listen ends, with what\nwaits for it, unless it was there before or --keep is given. Without it no server is needed.",
 		Example: `  carillon listen --subscribe to-my-terminal
   carillon listen --port 9000 --path /hooks -o json
   carillon listen --status 503 --delay 2s     # a handler in trouble`}
@@ -32,7 +34,8 @@ func (a *app) listenCommand() *cobra.Command {
 	path := cmd.Flags().String("path", "", "Take deliveries at this path only; every path by default.")
 	status := cmd.Flags().Int("status", http.StatusOK, "Status to answer deliveries with; handshakes are always answered.")
 	delay := cmd.Flags().Duration("delay", 0, "How long to wait before a delivery is answered.")
-	subscribe := cmd.Flags().String("subscribe", "", "Create the event subscription of this name for it; it stays when listen ends.")
+	subscribe := cmd.Flags().String("subscribe", "", "Create the event subscription of this name for it, until listen ends.")
+	keep := cmd.Flags().Bool("keep", false, "With --subscribe: leave the event subscription behind.")
 	from := a.bySourceID(cmd)
 	filters := filterFlags(cmd)
 	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe: EventGridSchema, CloudEventSchemaV1_0 or CustomInputSchema.")
@@ -60,6 +63,7 @@ func (a *app) listenCommand() *cobra.Command {
 			}
 		}
 		r := &receiver{out: a.stdout, paint: a.painter(), json: a.output == "json", path: *path, status: *status, delay: *delay}
+		leave := func(context.Context) {}
 		return r.run(cmd.Context(), address, func(ctx context.Context, url string) error {
 			if *subscribe == "" {
 				return nil
@@ -72,16 +76,40 @@ func (a *app) listenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			path := base + "/" + *subscribe
+			if _, err := s.get(ctx, path); fault.Is(err, fault.NotFound) && !*keep {
+				leave = func(ctx context.Context) { a.unsubscribe(ctx, s, path, url) }
+			}
 			subscription["destination"] = map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}}
-			made, err := s.ask(ctx, http.MethodPut, base+"/"+*subscribe, enveloped(subscription), nil)
+			made, err := s.ask(ctx, http.MethodPut, path, enveloped(subscription), nil)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(a.stderr, "event subscription %s: %s\n", *subscribe, text(made, "properties.provisioningState"))
 			return nil
-		})
+		}, func(ctx context.Context) { leave(ctx) })
 	}
 	return cmd
+}
+
+// unsubscribe removes the event subscription that listen made, unless it leads elsewhere
+// by now. That it is still there is said; listen ends all the same.
+func (a *app) unsubscribe(ctx context.Context, s *remote, path, url string) {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	there, err := s.get(ctx, path)
+	if err == nil && text(there, "properties.destination.properties.endpointBaseUrl") != url {
+		fmt.Fprintf(a.stderr, "event subscription %s leads elsewhere by now: it stays\n", name)
+		return
+	}
+	if err == nil {
+		err = s.Delete(ctx, path)
+	}
+	switch {
+	case err == nil:
+		fmt.Fprintf(a.stderr, "event subscription %s: deleted\n", name)
+	case !fault.Is(err, fault.NotFound):
+		fmt.Fprintf(a.stderr, "event subscription %s could not be deleted: %s\nRemove it with carillon event-subscription delete.\n", name, oneLine(err.Error()))
+	}
 }
 
 // receiver is a handler: it answers both validation handshakes and prints every
@@ -96,8 +124,12 @@ type receiver struct {
 	delay  time.Duration
 }
 
-// run serves until ctx ends. ready is called with the URL once requests are taken.
-func (r *receiver) run(ctx context.Context, address string, ready func(ctx context.Context, url string) error) error {
+// farewell is how long a listener that ends takes leave of its server.
+const farewell = 5 * time.Second
+
+// run serves until ctx ends. ready is called with the URL once requests are taken; leave
+// at the end, while they still are.
+func (r *receiver) run(ctx context.Context, address string, ready func(ctx context.Context, url string) error, leave func(ctx context.Context)) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen for deliveries: %w", err)
@@ -107,22 +139,25 @@ func (r *receiver) run(ctx context.Context, address string, ready func(ctx conte
 	srv := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(listener) }()
-	if err := ready(ctx, url); err != nil {
-		_ = srv.Close()
-		<-failed
-		return err
+	if err = ready(ctx, url); err == nil {
+		select {
+		case err = <-failed:
+			err = fmt.Errorf("take deliveries: %w", err)
+		case <-ctx.Done():
+		}
 	}
-	select {
-	case err := <-failed:
-		return fmt.Errorf("take deliveries: %w", err)
-	case <-ctx.Done():
+	if ctx.Err() != nil {
+		err = nil // the user ended it, perhaps while it subscribed
 	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	leave(last)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := srv.Shutdown(stop); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("stop taking deliveries: %w", err)
+	if stopping := srv.Shutdown(stop); err == nil && stopping != nil && !errors.Is(stopping, context.DeadlineExceeded) {
+		return fmt.Errorf("stop taking deliveries: %w", stopping)
 	}
-	return nil
+	return err
 }
 
 // handlerURL is where a handler on an address is reached from this machine.

@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -166,21 +168,70 @@ func TestListenRefusesWhatIsNoDelivery(t *testing.T) {
 	}
 }
 
+// TestListenSubscribesItself: listen makes its event subscription and removes it at the
+// end, unless it was there before, leads elsewhere by then, or is to be kept.
 func TestListenSubscribesItself(t *testing.T) {
-	asked := make(chan string, 1)
-	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		asked <- r.Method + " " + r.URL.Path + " " + string(body)
-		w.WriteHeader(http.StatusCreated)
-		_, _ = io.WriteString(w, `{"properties":{"provisioningState":"Succeeded"}}`)
-	}))
-	defer fake.Close()
-	url, _, _ := startListen(t, map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t", "CARILLON_WORKSPACE": "churn"},
-		"--subscribe", "mine", "--included-event-types", "A", "B", "-o", "json")
-	want := "PUT /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/churn/providers/Microsoft.EventGrid/eventSubscriptions/mine " +
-		`{"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"` + url + `"}},"eventDeliverySchema":"EventGridSchema","filter":{"includedEventTypes":["A","B"]}}}`
-	if got := <-asked; got != want {
-		t.Errorf("subscribed with\n got %s\nwant %s", got, want)
+	const path = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/churn/providers/Microsoft.EventGrid/eventSubscriptions/mine"
+	for _, test := range []struct {
+		name   string
+		before bool   // it was there
+		moved  bool   // it leads elsewhere at the end
+		flag   string // one more
+		gone   bool
+	}{
+		{"its own", false, false, "-o=json", true},
+		{"there before", true, false, "-o=json", false},
+		{"leads elsewhere", false, true, "-o=json", false},
+		{"kept", false, false, "--keep", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			put, deleted := make(chan string, 1), make(chan string, 1)
+			var mu sync.Mutex
+			there, endpoint := test.before, "http://elsewhere/"
+			fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case r.Method == http.MethodDelete:
+					deleted <- r.URL.Path
+					w.WriteHeader(http.StatusNoContent)
+					return
+				case r.Method == http.MethodPut:
+					put <- r.URL.Path + " " + string(body)
+					there = true
+					if !test.moved {
+						endpoint = text(body, "properties.destination.properties.endpointUrl")
+					}
+					w.WriteHeader(http.StatusCreated)
+				case !there:
+					w.WriteHeader(http.StatusNotFound)
+					_, _ = io.WriteString(w, `{"error":{"code":"ResourceNotFound","message":"It is not there."}}`)
+					return
+				}
+				fmt.Fprintf(w, `{"properties":{"provisioningState":"Succeeded","destination":{"properties":{"endpointBaseUrl":%q}}}}`, endpoint)
+			}))
+			defer fake.Close()
+			url, _, stop := startListen(t, map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t", "CARILLON_WORKSPACE": "churn"},
+				"-o=json", "--subscribe", "mine", "--included-event-types", "A", "B", test.flag)
+			want := path + ` {"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"` + url + `"}},"eventDeliverySchema":"EventGridSchema","filter":{"includedEventTypes":["A","B"]}}}`
+			if got := <-put; got != want {
+				t.Errorf("subscribed with\n got %s\nwant %s", got, want)
+			}
+			if code := stop(); code != exitDone {
+				t.Errorf("exit %d", code)
+			}
+			select {
+			case got := <-deleted:
+				if !test.gone || got != path {
+					t.Errorf("deleted %s", got)
+				}
+			default:
+				if test.gone {
+					t.Error("it was left behind")
+				}
+			}
+		})
 	}
 }
 
