@@ -279,7 +279,7 @@ func readToken(answer []byte, asked time.Time) (Token, *tokenError) {
 		if err != nil || !(seconds > 0) {
 			return Token{}, noToken(broker.GenericError, "the issuer's expires_in is not a number of seconds")
 		}
-		life = time.Duration(min(seconds, maxLife.Seconds()) * float64(time.Second))
+		life = time.Duration(max(1, min(seconds, maxLife.Seconds())) * float64(time.Second))
 	}
 	return Token{Text: secret.String(said.Token), Expires: asked.Add(life)}, nil
 }

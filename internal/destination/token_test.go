@@ -341,3 +341,28 @@ func TestHandshakeWithToken(t *testing.T) {
 		})
 	}
 }
+
+// Whatever an issuer answers, what becomes a header fits one, and what is told of a
+// failure is ours.
+func FuzzReadToken(f *testing.F) {
+	for _, answer := range []string{
+		`{"access_token":"t","token_type":"Bearer","expires_in":3599}`, `{"access_token":"t","expires_in":"1e99"}`, `{"access_token":"\u0000"}`,
+		`{"access_token":"t","expires_in":-1}`, `{"expires_in":{}}`, `[]`, "",
+	} {
+		f.Add([]byte(answer))
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		asked := time.Now()
+		token, err := readToken(answer, asked)
+		if err != nil {
+			if token.Text != "" || !strings.HasPrefix(err.Detail, "no bearer token: the issuer's ") {
+				t.Errorf("%q: %s", answer, err.Detail)
+			}
+			return
+		}
+		header := string(appendHeader(nil, "Authorization", "Bearer "+token.Text.Reveal()))
+		if header != "Authorization: Bearer "+token.Text.Reveal()+"\r\n" || !token.Expires.After(asked) || token.Expires.Sub(asked) > maxLife {
+			t.Errorf("%q gives %q until %s", answer, header, token.Expires)
+		}
+	})
+}

@@ -118,8 +118,13 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 // Send makes one attempt. A bearer token that the receiver refuses is replaced once
 // within it. Source: spec/delivery.md section 9.2.
 func (w *Webhook) Send(ctx context.Context, r *broker.Request) broker.Response {
+	hold := r.Hold
+	if hold <= 0 {
+		hold = answerTime
+	}
+	deadline := time.Now().Add(hold)
 	if w.token == nil {
-		return w.attempt(ctx, r, "")
+		return w.request(ctx, r, "", deadline, hold)
 	}
 	for again := false; ; again = true {
 		token, err := w.tokens.get(ctx, *w.token)
@@ -128,23 +133,18 @@ func (w *Webhook) Send(ctx context.Context, r *broker.Request) broker.Response {
 		} else if err != nil {
 			return canceled()
 		}
-		resp := w.attempt(ctx, r, token)
+		resp := w.request(ctx, r, token, deadline, hold)
 		if resp.Status != fasthttp.StatusUnauthorized || again || !w.tokens.refused(*w.token, token) {
 			return resp
 		}
 	}
 }
 
-// attempt sends one request, with a bearer token unless it is "".
-func (w *Webhook) attempt(ctx context.Context, r *broker.Request, token secret.String) broker.Response {
+// request sends one request, with a bearer token unless it is "".
+func (w *Webhook) request(ctx context.Context, r *broker.Request, token secret.String, deadline time.Time, hold time.Duration) broker.Response {
 	if ctx.Err() != nil {
 		return canceled()
 	}
-	hold := r.Hold
-	if hold <= 0 {
-		hold = answerTime
-	}
-	deadline := time.Now().Add(hold)
 	if c := w.idle.get(); c != nil {
 		if resp, stale := w.exchange(ctx, c, r, token, deadline, hold); !stale {
 			return resp

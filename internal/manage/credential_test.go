@@ -170,7 +170,9 @@ func TestTokenProblems(t *testing.T) {
 			"properties." + applicationField + ": A token is for an application: give its id or URI in azureActiveDirectoryApplicationIdOrUri as well."},
 		{"another tenant", destined(hookURL, func(d *DestinationChange) { d.TenantID, d.Application = "contoso.com", "api://hooks" }),
 			"properties." + tenantField + ": Another tenant."},
-		{"no tenant's name", destined(hookURL, func(d *DestinationChange) { d.TenantID, d.Application, d.TokenIssuer = "a/../b?", "api://hooks", &someIssuer }),
+		{"no tenant's name", destined(hookURL, func(d *DestinationChange) {
+			d.TenantID, d.Application, d.TokenIssuer = "a/../b?", "api://hooks", &someIssuer
+		}),
 			"properties." + tenantField + ": The tenant 'a/../b?' is neither a GUID nor the name of a domain."},
 		{"a token for the server", destined(hookURL, func(d *DestinationChange) { d.TenantID, d.Application = ownTenant, "https://management.azure.com" }),
 			"properties." + applicationField + ": This server itself."},
@@ -391,4 +393,33 @@ func TestCredentialsWaitForConsent(t *testing.T) {
 	if v.Value.State != resource.AwaitingManualAction || v.Value.Destination.WebHook.TokenIssuer != nil || v.Value.Wanted().Destination.WebHook.TokenIssuer == nil {
 		t.Errorf("state %s", v.Value.State)
 	}
+}
+
+// Whatever is given as a certificate, what is kept of it to be shown is certificates.
+func FuzzReadChain(f *testing.F) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{SerialNumber: big.NewInt(1)}, private.Public(), private)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Headers: map[string]string{"s3cret": "s3cret"}, Bytes: der}))
+	for _, text := range []string{good, "s3cret\n" + good + "s3cret", good + good, good[:len(good)/2], "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----", ""} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		chain, leaf, err := readChain(text)
+		if err != nil {
+			if chain != "" {
+				t.Errorf("%q is refused and kept", text)
+			}
+			return
+		}
+		again, same, err := readChain(chain)
+		if err != nil || again != chain || !same.Equal(leaf) || strings.Contains(chain, "s3cret") {
+			t.Errorf("%q is kept as %q, %v", text, chain, err)
+		}
+	})
 }

@@ -190,7 +190,11 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	}
 	bearer := destination.NewTokens(guard, func(application, eventSubscription string) (destination.Token, error) {
 		issued, err := tokens.IssueForWebhook(application, eventSubscription)
-		return destination.Token{Text: issued.Token, Expires: issued.Expires}, err
+		if err != nil {
+			return destination.Token{}, err
+		}
+		s.log.Info("token made for a webhook", telemetry.EventSubscription, eventSubscription, "audience", application, "token_id", issued.ID)
+		return destination.Token{Text: issued.Token, Expires: issued.Expires}, nil
 	})
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
 		return webhookConfig(es, sealer, guard, bearer)

@@ -106,7 +106,9 @@ func newProtected(t testing.TB, good func(authorization string) bool) *protected
 			return
 		}
 		body, _ := io.ReadAll(r.Body)
-		var v []struct{ Data struct{ ValidationCode string } }
+		var v []struct {
+			Data struct{ ValidationCode string }
+		}
 		if json.Unmarshal(body, &v) == nil && len(v) == 1 {
 			_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": v[0].Data.ValidationCode})
 		}
