@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -551,9 +552,9 @@ func TestConcurrency(t *testing.T) {
 		finish(t, p)
 	})
 	bubble(t, "halves with each failure", func(t *testing.T) {
-		failing := false
+		var failing atomic.Bool
 		h := &handler{answer: func(ctx context.Context, _ asked) Response {
-			if failing {
+			if failing.Load() {
 				return after(ctx, time.Second, answerFailed)
 			}
 			return after(ctx, time.Second, answerOK)
@@ -563,10 +564,10 @@ func TestConcurrency(t *testing.T) {
 		publish(t, p.Broker, 0, 4000, "a")
 		time.Sleep(10*time.Second + time.Millisecond)
 		before := len(h.got())
-		failing = true
+		failing.Store(true)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		failing = false
+		failing.Store(false)
 		if st, _ := p.Status(es.UID); before < 64 || !st.BreakerOpen || st.InFlight != 0 {
 			t.Errorf("%d requests, then %+v", before, st)
 		}
