@@ -172,7 +172,10 @@ func (s *Server) Restart() {
 	if err != nil || !ok {
 		s.t.Fatalf("the server said %q and not that it is ready: %v", line, err)
 	}
-	s.URL, s.Start = url, time.Since(began)
+	s.Start = time.Since(began)
+	if s.URL != url { // restarts keep the port, and publishers may be reading it
+		s.URL = url
+	}
 	s.Client = s.client()
 }
 

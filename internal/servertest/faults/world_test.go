@@ -284,12 +284,14 @@ func (w *world) check() {
 	published, p50, p99 := w.latencies()
 	repeated, damaged := 0, 0
 	for _, h := range w.well {
+		h.mu.Lock() // repeats may still arrive
 		repeated += h.repeated
 		for id := range w.excused {
 			if _, ok := h.arrived(id); !ok {
 				damaged++
 			}
 		}
+		h.mu.Unlock()
 	}
 	w.t.Logf("%d events acknowledged, %d requests refused; %d deliveries lost, %d with a damaged frame, %d repeated; publish to arrival p50 %s, p99 %s; memory up to %d MiB; a synced write beside it took p99 %s, at most %s",
 		published, w.refused, lost, damaged, repeated, p50, p99, peak>>20, disk.p99, disk.most)
@@ -330,6 +332,7 @@ func (w *world) missing() (count int) {
 func (w *world) latencies() (published int, p50, p99 time.Duration) {
 	var all []time.Duration
 	for _, h := range w.well {
+		h.mu.Lock()
 		outages := w.outages
 		for id, began := range w.began {
 			at, ok := h.arrived(id)
@@ -343,6 +346,7 @@ func (w *world) latencies() (published int, p50, p99 time.Duration) {
 				all = append(all, at.Sub(began))
 			}
 		}
+		h.mu.Unlock()
 	}
 	for _, began := range w.began {
 		if !began.IsZero() {
