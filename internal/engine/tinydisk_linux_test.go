@@ -1,79 +1,23 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/smalldisk"
 )
 
-const tinyEnv = "CARILLON_ENGINE_TINY_DISK"
-
-// onTinyDisk runs the calling test again in a process of its own whose temporary
-// directory is a file system of some MiB, and reports whether this is that process.
-// A machine that allows no mount skips the test.
-func onTinyDisk(t *testing.T, mib int) (dir string, there bool) {
+// fill takes all space of the small disk but rest, and returns what gives it back.
+func fill(t *testing.T, rest int64) (free func()) {
 	t.Helper()
-	if dir = os.Getenv(tinyEnv); dir != "" {
-		if err := unix.Mount("tiny", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
-			fmt.Println("no mount:", err)
-			t.SkipNow()
-		}
-		return filepath.Join(dir, "data"), true
-	}
-	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=90s") //nolint:gosec // this test binary
-	child.Env = append(os.Environ(), tinyEnv+"="+t.TempDir())
-	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if os.Getuid() != 0 {
-		child.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
-		child.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		child.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := child.CombinedOutput()
-	switch {
-	case errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS):
-		t.Skipf("this machine gives no mount namespace: %v", err)
-	case strings.Contains(string(out), "no mount:"):
-		t.Skipf("this machine mounts no tmpfs: %s", out)
-	case err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()):
-		t.Errorf("on the tiny disk: %v\n%s", err, out)
-	}
-	return "", false
-}
-
-// fill takes all space of a disk but rest, and returns what gives it back.
-func fill(t *testing.T, dir string, rest int64) (free func()) {
-	t.Helper()
-	path := filepath.Join(filepath.Dir(dir), "filler")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for page := make([]byte, 4<<10); err == nil; {
-		var left int64
-		if _, left, err = diskSpace(filepath.Dir(dir)); err == nil && left <= rest {
-			break
-		}
-		if err == nil {
-			_, err = f.Write(page)
-		}
-	}
-	if err != nil && !errors.Is(err, unix.ENOSPC) {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	path := filepath.Join(smalldisk.Dir(), "filler")
+	smalldisk.Fill(t, path, rest)
 	return func() {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -97,10 +41,10 @@ func stderrLog() *slog.Logger {
 // TestTinyDisk publishes until the disk refuses, fills it from outside, and wants
 // what a nearly full disk promises, on a file system that is truly full.
 func TestTinyDisk(t *testing.T) {
-	dir, there := onTinyDisk(t, 128)
-	if !there {
+	if !smalldisk.Run(t, 128, "-test.timeout=90s") {
 		return
 	}
+	dir := filepath.Join(smalldisk.Dir(), "data")
 	e := open(t, Options{Dir: dir, LogQuota: 1 << 30, Logger: stderrLog()})
 	p := e.Partition()
 	var acked []string
@@ -129,7 +73,7 @@ func TestTinyDisk(t *testing.T) {
 		}
 	}
 	settles()
-	free := fill(t, dir, 1<<20) // less than the reserve
+	free := fill(t, 1<<20) // less than the reserve
 	wait(t, "the reserve is given up", func() bool { return p.Usage().Space == SpaceOut })
 	if _, err := os.Stat(filepath.Join(dir, "RESERVE")); err == nil {
 		t.Error("the reserve file is still there")
@@ -160,10 +104,10 @@ func TestTinyDisk(t *testing.T) {
 // restarted and everything acknowledged to be there.
 func TestWedgedStore(t *testing.T) {
 	t.Parallel()
-	dir, there := onTinyDisk(t, 64)
-	if !there {
+	if !smalldisk.Run(t, 64, "-test.timeout=90s") {
 		return
 	}
+	dir := filepath.Join(smalldisk.Dir(), "data")
 	e := open(t, Options{Dir: dir, LogQuota: 1 << 30, Logger: stderrLog(),
 		FreeSpace: func(string) (int64, int64, error) { return 64 << 20, 32 << 20, nil }})
 	p := e.Partition()
@@ -174,7 +118,7 @@ func TestWedgedStore(t *testing.T) {
 		mustAppend(t, p, eventRecord(id), fact("object", id))
 		acked = append(acked, id)
 	}
-	free := fill(t, dir, 0)
+	free := fill(t, 0)
 	big := strings.Repeat("z", 32<<10)
 	go func() {
 		mustAppend(t, p, eventRecord(big), fact("object", "20"))

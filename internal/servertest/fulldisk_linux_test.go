@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/smalldisk"
 )
 
 // metrics reads /metrics.
@@ -54,7 +55,7 @@ func (s *Server) readiness() (ready bool, reasons string) {
 // and wants refusals with a reason, deliveries that go on, and everything back when
 // the space is: without a restart.
 func TestFullDisk(t *testing.T) {
-	if !OnSmallDisk(t, 128, "-test.timeout=90s") {
+	if !smalldisk.Run(t, 128, "-test.timeout=90s") {
 		return
 	}
 	s := New(t)
@@ -70,8 +71,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("not ready: %s", reasons)
 	}
 
-	filler := filepath.Join(SmallDisk(), "filler")
-	FillUp(t, filler, 512<<10)
+	filler := filepath.Join(smalldisk.Dir(), "filler")
+	smalldisk.Fill(t, filler, 512<<10)
 	eventually(t, "publishing is refused", func() bool { return publish(eventBody(3, 1)) != nil })
 	err := publish(eventBody(3, 1))
 	if err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "The disk of this server has") {

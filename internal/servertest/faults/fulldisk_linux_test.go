@@ -9,13 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/carillon-events/carillon/internal/servertest"
+	"github.com/carillon-events/carillon/internal/smalldisk"
 )
 
 // testFullDisk fills the volume of the server from outside, more or less, kills the
 // server now and then while it is full, and frees it again.
 func testFullDisk(t *testing.T, rng *rand.Rand, share time.Duration) {
-	if !servertest.OnSmallDisk(t, 256, fmt.Sprintf("-seed=%d", seed())) {
+	if !smalldisk.Run(t, 256, fmt.Sprintf("-seed=%d", seed())) {
 		return
 	}
 	w := newWorld(t, rng, 2)
@@ -34,9 +34,9 @@ func testFullDisk(t *testing.T, rng *rand.Rand, share time.Duration) {
 func (w *world) fillDisk() (refused int) {
 	w.t.Helper()
 	w.pause(200*time.Millisecond, time.Second)
-	filler := filepath.Join(servertest.SmallDisk(), "filler")
+	filler := filepath.Join(smalldisk.Dir(), "filler")
 	full := w.outage()
-	servertest.FillUp(w.t, filler, w.rng.Int64N(2<<20))
+	smalldisk.Fill(w.t, filler, w.rng.Int64N(2<<20))
 	w.pause(300*time.Millisecond, 2*time.Second)
 	if err := w.publish(w.body(notCounted, 1)); err != nil && strings.Contains(err.Error(), "503") {
 		refused = 1

@@ -1,4 +1,6 @@
-package servertest
+// Package smalldisk gives a test a small file system of its own to fill up: a tmpfs in a
+// process and a mount namespace that end with the test. It is for tests alone.
+package smalldisk
 
 import (
 	"errors"
@@ -17,13 +19,13 @@ import (
 
 const diskEnv = "CARILLON_TEST_DISK"
 
-// OnSmallDisk runs the calling test again in a process of its own whose temporary
+// Run runs the calling test again in a process of its own whose temporary
 // directories are on a file system of some MiB, and reports whether this is that
 // process. It gets the arguments of this one and those given. A machine that allows
 // no mount skips the test.
-func OnSmallDisk(t *testing.T, mib int, args ...string) bool {
+func Run(t *testing.T, mib int, args ...string) bool {
 	t.Helper()
-	if dir := SmallDisk(); dir != "" {
+	if dir := Dir(); dir != "" {
 		if err := unix.Mount("small", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
 			fmt.Println("no mount:", err)
 			t.SkipNow()
@@ -57,17 +59,17 @@ func OnSmallDisk(t *testing.T, mib int, args ...string) bool {
 	return false
 }
 
-// SmallDisk is where the file system of OnSmallDisk is, empty in any other process.
-func SmallDisk() string { return os.Getenv(diskEnv) }
+// Dir is where the file system of Run is, empty in any other process.
+func Dir() string { return os.Getenv(diskEnv) }
 
-// FillUp writes a file until so little is free.
-func FillUp(t *testing.T, path string, rest int64) {
+// Fill writes a file until so little is free.
+func Fill(t *testing.T, path string, rest int64) {
 	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for page := make([]byte, 64<<10); err == nil; {
+	for page := make([]byte, 4<<10); err == nil; {
 		var space unix.Statfs_t
 		if err = unix.Statfs(filepath.Dir(path), &space); err == nil && int64(space.Bavail)*space.Bsize <= rest {
 			break
