@@ -28,6 +28,7 @@ type store struct {
 	mu      sync.Mutex
 	frames  []*engine.Frame // seq i+1
 	first   uint64
+	damaged map[uint64]bool // frames that cannot be read by themselves
 	journal []engine.JournalEntry
 	table   map[string][]byte // dead letters
 	places  map[string]uint64 // their places in the order of storing
@@ -126,6 +127,9 @@ func (l fakeLog) Frame(_ context.Context, seq uint64) (*engine.Frame, error) {
 	defer l.mu.Unlock()
 	if seq < l.first || seq > uint64(len(l.frames)) {
 		return nil, engine.ErrPurged
+	}
+	if l.damaged[seq] {
+		return nil, engine.ErrCorrupt
 	}
 	return l.frames[seq-1], nil
 }

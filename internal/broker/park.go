@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -127,7 +128,14 @@ func (k *park) take(ctx context.Context, below uint64, quota int64) error {
 			keep = append(keep, open[i].Index())
 		}
 		var seq uint64
-		if seq, err = k.copy(ctx, frame, keep, quota); err != nil {
+		if seq, err = k.copy(ctx, frame, keep, quota); errors.Is(err, engine.ErrCorrupt) {
+			for _, s := range subs {
+				s.giveUpFrame(frame)
+			}
+			err = nil
+			continue
+		}
+		if err != nil {
 			break
 		}
 		made = append(made, seq)
@@ -151,6 +159,22 @@ func (k *park) take(ctx context.Context, below uint64, quota int64) error {
 	k.mu.Unlock()
 	k.b.log.Info("open deliveries parked: the log moves on without them", telemetry.Events, parked, "frames", len(made), "below", below)
 	return err
+}
+
+// giveUpFrame gives up what is open of a frame that the disk damaged: there is nothing
+// to deliver, and it would hold the log until its attempts are over.
+func (s *subscription) giveUpFrame(frame uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.order {
+		if d.pos.Seq() != frame || d.state != delayed && d.state != ready {
+			continue
+		}
+		if d.state == delayed {
+			heap.Remove(&s.delayed, int(d.heapIndex))
+		}
+		s.bury(d, ReasonAborted)
+	}
 }
 
 // copy stores a copy of some records of a frame.
@@ -296,10 +320,11 @@ func (s *subscription) park(names map[engine.Position]uint64, below uint64) (par
 	return parked
 }
 
-// frameOf reads the frame of a delivery, or its copy.
+// frameOf reads the frame of a delivery, or its copy where the log has it no more, or
+// not intact.
 func (b *Broker) frameOf(ctx context.Context, d *delivery) (*engine.Frame, error) {
 	f, err := b.window.frame(ctx, d.pos.Seq())
-	if !errors.Is(err, engine.ErrPurged) {
+	if !errors.Is(err, engine.ErrPurged) && !errors.Is(err, engine.ErrCorrupt) {
 		return f, err
 	}
 	d.sub.mu.Lock()

@@ -328,6 +328,52 @@ func TestParkTrouble(t *testing.T) {
 	}
 }
 
+// TestParkOfADamagedFrame: an open delivery whose event the disk damaged cannot be
+// parked. It is given up, told of, and holds nobody's log; the others are parked, and
+// a copy serves where the log is damaged later.
+func TestParkOfADamagedFrame(t *testing.T) {
+	bubble(t, "damaged", func(t *testing.T) {
+		disk := newStore()
+		disk.quota = 4000
+		hold := disk.open(-1)
+		hold.tune = func(c *Config) { c.Window = 100 }
+		answer := answerFailed
+		bad := &handler{t: t, answer: func(context.Context, asked) Response { return answer }}
+		p := startProcess(t, hold, map[string]Sender{"es0": bad, "es1": &handler{t: t}},
+			testSubscription(0, filter.Filter{SubjectBeginsWith: "bad"}), testSubscription(1, filter.Filter{}))
+		for i := range 3 {
+			publish(t, p.Broker, i, 1, "bad")
+		}
+		synctest.Wait()
+		disk.mu.Lock()
+		disk.damaged = map[uint64]bool{2: true}
+		disk.mu.Unlock()
+		for i := range 20 { // too few for the log to be purged
+			publish(t, p.Broker, 100+i, 1, "fine")
+		}
+		time.Sleep(8 * time.Second) // before the first retry
+		synctest.Wait()
+		if name, seq, held := p.Held(); held || p.Parked().Deliveries != 2 || p.Parked().Problem != "" {
+			t.Errorf("held by %q at %d (%v), parked %+v", name, seq, held, p.Parked())
+		}
+		if st, _ := p.Status(0x500); st.Open != 2 || st.Dropped != 1 || st.Warning == nil {
+			t.Errorf("status %+v", st)
+		}
+		disk.mu.Lock()
+		for seq := range uint64(4) {
+			disk.damaged[seq] = true
+		}
+		disk.mu.Unlock()
+		answer = answerOK
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if st, _ := p.Status(0x500); st.Open != 0 || st.Delivered != 2 {
+			t.Errorf("in the end: %+v", st)
+		}
+		finish(t, p)
+	})
+}
+
 // TestWhatIsParked: open deliveries are, also those of a paused event subscription;
 // what waits in the log for one that lags, or is paused, holds it; a deleted one
 // leaves nothing.
