@@ -17,7 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/minio/highwayhash"
 	"golang.org/x/sync/errgroup"
@@ -76,50 +76,62 @@ type hole struct {
 	from, to      int
 	after, before uint64
 	subject       string // of the record that began there, as far as it can be read
-	short         bool   // a record began there that the file is too short for
+	short         bool   // to the end of the file, which is too short for the record that began there
 }
 
-// mend reads the store's files and takes out what is damaged. The store must not
-// be running. spared says whether large streams are passed over.
+// mend reads the store's files and takes out what is damaged, after it has seen that
+// nothing refuses the start. The store must not be running. spare says whether large
+// streams are passed over.
 func (d *directory) mend(log *slog.Logger, spare bool) error {
 	blocks, err := d.blocks()
 	if err != nil {
 		return fmt.Errorf("look for damage: %w", err)
 	}
+	var strict, others []block
+	for _, b := range blocks {
+		switch {
+		case slices.Contains(refusedStreams, b.stream):
+			strict = append(strict, b)
+		case !spare || !slices.Contains(sparedStreams, b.stream):
+			others = append(others, b)
+		}
+	}
+	err = examine(strict, func(b block, raw []byte, holes []hole) error {
+		for _, h := range holes {
+			if !b.torn(h) {
+				return b.refusal(h)
+			}
+		}
+		return d.takeOut(log, b, raw, holes)
+	})
+	if err != nil {
+		return err
+	}
+	return examine(others, func(b block, raw []byte, holes []hole) error { return d.takeOut(log, b, raw, holes) })
+}
+
+// examine reads files, several at a time, and calls do for each that has holes.
+func examine(blocks []block, do func(b block, raw []byte, holes []hole) error) error {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	var refused atomic.Pointer[error]
 	files := sync.Pool{New: func() any { return new(bytes.Buffer) }}
 	for _, b := range blocks {
-		if spare && slices.Contains(sparedStreams, b.stream) {
-			continue
-		}
 		g.Go(func() error {
 			buf := files.Get().(*bytes.Buffer)
 			defer files.Put(buf)
 			raw, err := b.read(buf)
 			if err != nil {
-				return err
+				return fmt.Errorf("look for damage: %w", err)
 			}
-			holes := b.holes(raw)
-			if len(holes) == 0 {
-				return nil
+			if holes := b.holes(raw); len(holes) > 0 {
+				if err := do(b, raw, holes); err != nil {
+					return fmt.Errorf("damage in the store: %w", err)
+				}
 			}
-			if slices.Contains(refusedStreams, b.stream) && !b.torn(holes) {
-				err := b.refusal(holes[0])
-				refused.CompareAndSwap(nil, &err)
-				return nil
-			}
-			return d.takeOut(log, b, raw, holes)
+			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("look for damage: %w", err)
-	}
-	if err := refused.Load(); err != nil {
-		return *err
-	}
-	return nil
+	return g.Wait()
 }
 
 // blocks lists the block files of every stream.
@@ -254,8 +266,8 @@ func beginning(raw []byte) (subject string, short bool) {
 
 const maxSubjectShown = 256
 
-// torn reports whether all that is amiss is a last write that was cut short.
-func (b block) torn(holes []hole) bool { return b.last && len(holes) == 1 && holes[0].short }
+// torn reports whether a hole is a last write that was cut short.
+func (b block) torn(h hole) bool { return b.last && h.short }
 
 // lost says which sequences stood in a hole.
 func (h hole) lost() string {
@@ -288,19 +300,25 @@ func (d *directory) damagedPieces() int64 {
 // aside is where damaged bytes are kept.
 func (d *directory) aside() string { return filepath.Join(d.path, "damaged") }
 
+// keep puts damaged bytes aside, under a name that was never used.
+func (d *directory) keep(b block, h hole, damaged []byte) (path string, err error) {
+	if err := os.MkdirAll(d.aside(), 0o700); err != nil {
+		return "", err
+	}
+	path = filepath.Join(d.aside(), fmt.Sprintf("%s-%d-%d-%s", b.stream, b.index, h.from, time.Now().UTC().Format("20060102T150405.000000000")))
+	return path, writeSynced(path, string(damaged))
+}
+
 // takeOut keeps the damaged bytes aside and leaves the whole records in the file.
 func (d *directory) takeOut(log *slog.Logger, b block, raw []byte, holes []hole) error {
-	if err := os.MkdirAll(d.aside(), 0o700); err != nil {
-		return err
-	}
 	rest, at := make([]byte, 0, len(raw)), 0
 	for _, h := range holes {
-		kept := filepath.Join(d.aside(), fmt.Sprintf("%s-%d-%d", b.stream, b.index, h.from))
-		if b.torn(holes) {
+		if b.torn(h) {
 			log.Warn("the last write was cut short and is removed; it was not acknowledged",
 				"stream", b.stream, "file", b.path, "bytes", h.to-h.from, "after", h.after)
 		} else {
-			if err := writeSynced(kept, string(raw[h.from:h.to])); err != nil {
+			kept, err := d.keep(b, h, raw[h.from:h.to])
+			if err != nil {
 				return err
 			}
 			log.Error("stored data is damaged and was taken out: what it held is lost",

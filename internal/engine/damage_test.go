@@ -98,6 +98,7 @@ func TestDamagedLog(t *testing.T) {
 		{"the first record", func(raw []byte) []byte { raw[40] ^= 1; return raw }, "e1 e2 e3 e4 e5 e6 e7 e8", "taken out"},
 		{"the last event", flip("e8", 0), "e1 e2 e3 e4 e5 e6 e7", "what followed 8"},
 		{"a torn last write", func(raw []byte) []byte { return raw[:len(raw)-9] }, "e1 e2 e3 e4 e5 e6 e7", "cut short"},
+		{"a torn last write and a bit", func(raw []byte) []byte { return flip("e4", 0)(raw)[:len(raw)-9] }, "e1 e2 e3 ? e5 e6 e7", "cut short"},
 		{"a torn header", func(raw []byte) []byte { return raw[:record(raw, 8)+7] }, "e1 e2 e3 e4 e5 e6 e7", "cut short"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

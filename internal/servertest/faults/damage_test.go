@@ -18,21 +18,18 @@ import (
 func testTornWrite(t *testing.T, rng *rand.Rand, share time.Duration) {
 	w := newWorld(t, rng, 2)
 	w.load()
-	n := w.during(share, w.tear)
-	t.Logf("%d torn writes", n)
+	t.Logf("%d torn writes", w.during(share, w.tear))
 	w.check()
-	if said := strings.Count(w.s.Log(), "the last write was cut short"); said != n {
-		t.Errorf("%d torn writes and %d warnings", n, said)
-	}
 }
 
 func (w *world) tear() {
 	w.pause(200*time.Millisecond, 2*time.Second)
 	w.down()
 	path, raw, records := w.lastBlock()
+	w.torn++
 	last := records[len(records)-1]
 	whole := raw[last.from:last.to]
-	w.rewrite(path, append(raw, whole[:1+w.rng.IntN(len(whole)-1)]...))
+	w.rewrite(path, append(raw[:last.to:last.to], whole[:1+w.rng.IntN(len(whole)-1)]...))
 	w.up()
 }
 
@@ -43,12 +40,8 @@ func (w *world) tear() {
 func testFlippedByte(t *testing.T, rng *rand.Rand, share time.Duration) {
 	w := newWorld(t, rng, 2)
 	w.load()
-	n := w.during(share, w.flip)
-	t.Logf("%d bytes flipped", n)
+	t.Logf("%d bytes flipped", w.during(share, w.flip))
 	w.check()
-	if said := strings.Count(w.s.Log(), "stored data is damaged and was taken out"); said != n {
-		t.Errorf("%d bytes flipped and %d errors in the log", n, said)
-	}
 }
 
 func (w *world) flip() {
@@ -59,6 +52,7 @@ func (w *world) flip() {
 		w.up()
 		return
 	}
+	w.flipped++
 	newest := records[max(0, len(records)-40) : len(records)-1]
 	hit := newest[w.rng.IntN(len(newest))]
 	w.excuse(raw[hit.from:hit.to], "its frame was damaged")
@@ -101,10 +95,10 @@ func (w *world) lastBlock() (path string, raw []byte, records []span) {
 	if raw, err = os.ReadFile(path); err != nil {
 		w.t.Fatal(err)
 	}
-	for at := 0; at < len(raw); {
+	for at := 0; at+4 <= len(raw); {
 		size := int(binary.LittleEndian.Uint32(raw[at:]) &^ (1 << 31))
 		if size <= 0 || at+size > len(raw) {
-			w.t.Fatalf("the log's file %s ends in the middle of a record, though kill -9 cuts no write", path)
+			break // the kill itself cut a write
 		}
 		records = append(records, span{at, at + size})
 		at += size

@@ -93,11 +93,13 @@ type world struct {
 	well    []*handler
 	key     func(id int) string // subject of an event; handlers may filter by it
 
-	next  atomic.Int64
-	stop  chan struct{}
-	wg    sync.WaitGroup
-	noise *noise
-	over  func() // ends the outage that down began
+	next    atomic.Int64
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	noise   *noise
+	over    func() // ends the outage that down began
+	torn    int    // writes that were made to look cut short
+	flipped int    // bytes
 	memory
 
 	mu      sync.Mutex
@@ -303,6 +305,13 @@ func (w *world) check() {
 	}
 	if bound := latencyBound + disk.p99; p99 > bound {
 		w.t.Errorf("p99 from publish to arrival is %s; allowed is %s and what the disk's own p99 is", p99, latencyBound)
+	}
+	log := w.s.Log()
+	if told := strings.Count(log, "the last write was cut short"); told < w.torn { // a kill may cut one itself
+		w.t.Errorf("%d writes were torn and the log tells of %d", w.torn, told)
+	}
+	if told := strings.Count(log, "stored data is damaged and was taken out"); told != w.flipped {
+		w.t.Errorf("%d bytes were flipped and the log tells of %d damaged pieces", w.flipped, told)
 	}
 	if peak > memoryBound {
 		w.t.Errorf("the server took %d MiB; the bound is %d MiB", peak>>20, memoryBound>>20)
