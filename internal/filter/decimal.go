@@ -1,5 +1,7 @@
 package filter
 
+import "encoding/binary"
+
 // decimal is a JSON number taken apart in place: sign × 0.d₁d₂d₃… × 10^exponent,
 // where d₁ and the last digit are not 0. It points into the text it was read
 // from, so it costs the same whatever the number's length or exponent.
@@ -112,3 +114,34 @@ func compareDigits(a, b []byte) int {
 		}
 	}
 }
+
+// appendOrdered appends the number as bytes that are the same for all spellings of
+// one number and have the order of numbers. Filters have at most [MaxCharacters]
+// digits; what a longer number has beyond them only says that it is longer.
+func (d decimal) appendOrdered(dst []byte) []byte {
+	dst = append(dst, byte(2+d.sign))
+	if d.sign == 0 {
+		return dst
+	}
+	start := len(dst)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(d.exponent)^1<<63)
+	most := len(dst) + MaxCharacters + 1
+	for _, c := range d.digits {
+		if c != '.' {
+			if len(dst) == most {
+				break
+			}
+			dst = append(dst, c)
+		}
+	}
+	if d.sign < 0 { // the other way round, and one that goes on is the smaller
+		for i := range dst[start:] {
+			dst[start+i] ^= 0xFF
+		}
+		dst = append(dst, 0xFF)
+	}
+	return dst
+}
+
+// maxOrdered is the most that appendOrdered appends.
+const maxOrdered = 1 + 8 + MaxCharacters + 1 + 1

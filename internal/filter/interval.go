@@ -1,82 +1,65 @@
 package filter
 
-import "math/rand/v2"
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+)
 
-// bound is one end of an interval of numbers, or a number itself.
-type bound struct {
-	infinite int8   // -1 below and 1 above every number
-	side     int8   // -1 just below the number, 1 just above it, 0 at it: open ends and closed ones
-	head     uint64 // the first headDigits digits, filled up with zeros
-	decimal
+// span is an interval of byte strings in their order: from low up to high, without
+// high. Folded texts have that order, backwards or forwards, and so have numbers as
+// [decimal.appendOrdered] writes them. None of them holds a byte 0xFF at its end or
+// where another one ends: folding makes UTF-8 of every text.
+type span struct{ low, high []byte }
+
+// everything is the interval of all texts, and of all numbers.
+var everything = startingWith(nil)
+
+// just is the interval of one text or number.
+func just(text []byte) span { return span{text, behind(text, 0)} }
+
+// startingWith is the interval of the texts that begin with one.
+func startingWith(text []byte) span { return span{text, behind(text, 0xFF)} }
+
+func behind(text []byte, next byte) []byte { return append(slices.Clip(text), next) }
+
+// compare orders intervals by low end, then high end.
+func (s span) compare(o span) int {
+	if c := bytes.Compare(s.low, o.low); c != 0 {
+		return c
+	}
+	return bytes.Compare(s.high, o.high)
 }
 
-// headDigits is how many digits decide a comparison before the text has to be
-// looked at.
-const headDigits = 18
-
-func makeBound(d decimal) bound {
-	b := bound{decimal: d}
-	n := 0
-	for _, c := range d.digits {
-		if c == '.' {
-			continue
+// gaps returns what intervals leave of everything. It sorts them.
+func gaps(taken []span) []span {
+	slices.SortFunc(taken, span.compare)
+	var all []span
+	left := everything
+	for _, s := range taken {
+		if bytes.Compare(left.low, s.low) < 0 {
+			all = append(all, span{left.low, s.low})
 		}
-		if n == headDigits {
-			break
+		if bytes.Compare(left.low, s.high) < 0 {
+			left.low = s.high
 		}
-		b.head = b.head*10 + uint64(c-'0')
-		n++
 	}
-	for ; n < headDigits; n++ {
-		b.head *= 10
+	if bytes.Compare(left.low, left.high) < 0 {
+		all = append(all, left)
 	}
-	return b
+	return all
 }
 
-// compare orders bounds on the number line.
-func (b *bound) compare(o *bound) int {
-	switch {
-	case b.infinite != o.infinite:
-		return int(b.infinite) - int(o.infinite)
-	case b.infinite != 0:
-		return 0
-	case b.sign != o.sign:
-		return int(b.sign) - int(o.sign)
-	}
-	if b.sign != 0 {
-		c := 0
-		switch {
-		case b.exponent < o.exponent:
-			c = -1
-		case b.exponent > o.exponent:
-			c = 1
-		case b.head < o.head:
-			c = -1
-		case b.head > o.head:
-			c = 1
-		case len(b.digits) > headDigits || len(o.digits) > headDigits:
-			c = compareDigits(b.digits, o.digits)
-		}
-		if c != 0 {
-			return c * int(b.sign)
-		}
-	}
-	return int(b.side) - int(o.side)
-}
-
-// span is an interval: everything from low to high.
-type span struct{ low, high *bound }
-
-// intervals finds the intervals that hold a number in a time that grows with their
-// number, not with the number of the others. It is a treap by low end, then high
-// end, in which each node knows the highest end below it; versions share nodes as
-// those of [trie] do.
+// intervals finds the intervals that hold a text or number in a time that grows
+// with their number, not with the number of the others. It is a treap by low end,
+// then high end, in which each node knows the highest end below it; versions share
+// nodes as those of [trie] do.
 type intervals struct{ root *interval }
 
 type interval struct {
-	owner       *edit
-	span               // the nodes of all versions share the bounds
-	top         *bound // the highest high end here and below
+	owner *edit
+	span
+	top         []byte // the highest high end here and below
 	priority    uint32 // above those of the children
 	left, right *interval
 	here        *node
@@ -85,7 +68,7 @@ type interval struct {
 // find returns the node of an interval, nil if there is none.
 func (t *intervals) find(s span) *node {
 	for n := t.root; n != nil; {
-		c := n.order(s)
+		c := n.span.compare(s)
 		if c == 0 {
 			return n.here
 		}
@@ -105,18 +88,11 @@ func (t *intervals) update(e *edit, s span, change func(*node) *node) {
 	t.root = t.root.update(e, s, change)
 }
 
-func (n *interval) order(s span) int {
-	if c := n.low.compare(s.low); c != 0 {
-		return c
-	}
-	return n.high.compare(s.high)
-}
-
 func (n *interval) update(e *edit, s span, change func(*node) *node) *interval {
 	if n == nil {
 		return &interval{owner: e, span: s, top: s.high, priority: rand.Uint32(), here: change(nil)}
 	}
-	switch c := n.order(s); {
+	switch c := n.span.compare(s); {
 	case c == 0:
 		here := change(n.here)
 		if here == nil {
@@ -182,10 +158,10 @@ func (n *interval) own(e *edit) *interval {
 // raise takes the highest end from the children.
 func (n *interval) raise() {
 	n.top = n.high
-	if n.left != nil && n.left.top.compare(n.top) > 0 {
+	if n.left != nil && bytes.Compare(n.left.top, n.top) > 0 {
 		n.top = n.left.top
 	}
-	if n.right != nil && n.right.top.compare(n.top) > 0 {
+	if n.right != nil && bytes.Compare(n.right.top, n.top) > 0 {
 		n.top = n.right.top
 	}
 }

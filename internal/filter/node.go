@@ -45,9 +45,12 @@ type directory struct {
 	tails   trie[node]   // those that end with it; it is written backwards
 	pieces  grams        // those that contain it
 	numbers table[node]  // numbers in canonical form: those equal to it
-	spans   intervals    // those in an interval
-	others  *node        // entries of gaps between intervals, for values that are no numbers
 	asked   table[asked] // conditions that are asked once for all their entries
+
+	// Those in an interval: of numbers, of folded texts, of texts written backwards.
+	inNumbers, inTexts, inTails intervals
+	// And of intervals that negative conditions leave over, what is in none.
+	noNumber, noText, otherType *node
 }
 
 // asked is a condition and the entries of which it is a part.
@@ -283,10 +286,18 @@ func (d *directory) find(s spot) *node {
 		return d.pieces.find(s.text)
 	case equalNumber:
 		return d.numbers.get(hashOf(s.text), s.text)
-	case inSpan:
-		return d.spans.find(s.span)
+	case inNumbers:
+		return d.inNumbers.find(s.span)
+	case inTexts:
+		return d.inTexts.find(s.span)
+	case inTails:
+		return d.inTails.find(s.span)
 	case noNumber:
-		return d.others
+		return d.noNumber
+	case noText:
+		return d.noText
+	case otherType:
+		return d.otherType
 	default:
 		if a := d.asked.get(hashOf(s.text), s.text); a != nil {
 			return a.here
@@ -308,10 +319,18 @@ func (d *directory) update(e *edit, s spot, change func(*node) *node) {
 		d.pieces.update(e, s.text, change)
 	case equalNumber:
 		d.numbers.update(e, hashOf(s.text), s.text, change)
-	case inSpan:
-		d.spans.update(e, s.span, change)
+	case inNumbers:
+		d.inNumbers.update(e, s.span, change)
+	case inTexts:
+		d.inTexts.update(e, s.span, change)
+	case inTails:
+		d.inTails.update(e, s.span, change)
 	case noNumber:
-		d.others = change(d.others)
+		d.noNumber = change(d.noNumber)
+	case noText:
+		d.noText = change(d.noText)
+	case otherType:
+		d.otherType = change(d.otherType)
 	default:
 		d.asked.update(e, hashOf(s.text), s.text, func(a *asked) *asked {
 			switch {
@@ -339,7 +358,9 @@ func (d *directory) odds(p *placed, c choice, spots []spot) float64 {
 	}
 	share := 0.0
 	for _, s := range spots {
-		share += float64(d.find(s).size()+1) / float64(all+8)
+		if s.kind < noNumber || s.kind == askedOnce {
+			share += float64(d.find(s).size()+1) / float64(all+8)
+		}
 	}
 	op := p.clauses[c.clause].operator
 	switch op {
@@ -355,10 +376,6 @@ func (d *directory) odds(p *placed, c choice, spots []spot) float64 {
 		return 0.5
 	case NumberLessThan, NumberLessThanOrEquals, NumberGreaterThan, NumberGreaterThanOrEquals, IsNotNull:
 		return 0.6
-	case NumberNotIn, NumberNotInRange:
-		if !p.arrays {
-			return 0.9
-		}
 	}
 	return oddsOfNot(share)
 }

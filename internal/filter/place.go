@@ -2,7 +2,6 @@ package filter
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 )
 
@@ -60,7 +59,7 @@ func (c *clause) often(arrays bool) bool {
 	case StringIn, NumberIn:
 		return arrays && c.slot >= firstKeySlot
 	default:
-		return arrays && c.slot >= firstKeySlot || len(c.strings)+len(c.ranges) > 1
+		return !c.operator.Negative() && (arrays && c.slot >= firstKeySlot || len(c.strings)+len(c.ranges) > 1)
 	}
 }
 
@@ -80,9 +79,13 @@ const (
 	beginsText                   // it begins with text
 	endsText                     // it ends with text, which is written backwards
 	containsText                 // it contains text
-	equalNumber                  // it is a number of which text is the canonical form
-	inSpan                       // it is a number in span
-	noNumber                     // it is no number and no array, or there is none
+	equalNumber                  // it is a number, which text is
+	inNumbers                    // it is a number in span
+	inTexts                      // the folded value is in span
+	inTails                      // written backwards, it is in span
+	noNumber                     // the value is no number and no array, or there is none
+	noText                       // it is no text and no array, or there is none
+	otherType                    // it is no text and no array, but there is one
 	askedOnce                    // asked holds for it; text tells askeds apart
 )
 
@@ -142,19 +145,21 @@ func (at located) choices(yield func(choice) bool) {
 	}
 }
 
+// whole reports whether a clause is placed as a whole. A negative one is if one
+// value must be in one of the gaps between its operands; texts that lack a text
+// have no order, and arrays have many values.
+func (p *placed) whole(c *clause) bool {
+	return !c.operator.Negative() || !p.arrays && c.operator != StringNotContains
+}
+
 // shared returns how many operands of a clause may be shared with others one by
 // one: 1 if it is placed as a whole.
 func (p *placed) shared(i int) int {
 	c := &p.clauses[i]
-	switch c.operator {
-	case StringNotIn, StringNotBeginsWith, StringNotEndsWith, StringNotContains:
-		return len(c.strings)
-	case NumberNotIn, NumberNotInRange:
-		if p.arrays {
-			return len(c.numbers) + len(c.ranges)
-		}
+	if p.whole(c) {
+		return 1
 	}
-	return 1
+	return len(c.strings) + len(c.numbers) + len(c.ranges)
 }
 
 // after is the entry behind a choice: its clause need not be asked again, unless
@@ -169,8 +174,11 @@ func (at located) after(c choice) located {
 
 // spots returns where a choice puts an entry, each place once.
 func (p *placed) spots(at choice) []spot {
-	var all []spot
 	c := &p.clauses[at.clause]
+	if c.operator.Negative() && p.whole(c) {
+		return c.leftOver()
+	}
+	var all []spot
 	texts := func(kind spotKind, form func([]byte) []byte) {
 		for _, s := range c.strings {
 			if c.letter {
@@ -195,20 +203,12 @@ func (p *placed) spots(at choice) []spot {
 		}
 	case NumberIn:
 		for _, n := range c.numbers {
-			all = append(all, spot{kind: equalNumber, text: n.appendCanonical(nil)})
+			all = append(all, spot{kind: equalNumber, text: n.appendOrdered(nil)})
 		}
 	case NumberLessThan, NumberLessThanOrEquals, NumberGreaterThan, NumberGreaterThanOrEquals, NumberInRange:
 		for _, s := range c.spans() {
-			all = append(all, spot{kind: inSpan, span: s})
+			all = append(all, spot{kind: inNumbers, span: s})
 		}
-	case NumberNotIn, NumberNotInRange:
-		if p.arrays {
-			return []spot{c.askedOnce(at.operand)}
-		}
-		for _, s := range gaps(c.spans()) {
-			all = append(all, spot{kind: inSpan, span: s})
-		}
-		all = append(all, spot{kind: noNumber})
 	default:
 		return []spot{c.askedOnce(at.operand)}
 	}
@@ -219,11 +219,38 @@ func (p *placed) spots(at choice) []spot {
 	return all
 }
 
-func (s spot) equal(o spot) bool {
-	if s.kind != o.kind || !bytes.Equal(s.text, o.text) {
-		return false
+// leftOver returns the spots of a negative condition: what its operands leave of
+// the numbers or texts, and the values of other types.
+func (c *clause) leftOver() []spot {
+	var all []spot
+	if c.operator.Operand() != StringValues {
+		for _, s := range gaps(c.spans()) {
+			all = append(all, spot{kind: inNumbers, span: s})
+		}
+		return append(all, spot{kind: noNumber})
 	}
-	return s.kind != inSpan || s.span.low.compare(o.span.low) == 0 && s.span.high.compare(o.span.high) == 0
+	kind, others := inTexts, otherType
+	var taken []span
+	for _, s := range c.strings {
+		switch c.operator {
+		case StringNotIn:
+			others = noText
+			taken = append(taken, just(s))
+		case StringNotBeginsWith:
+			taken = append(taken, startingWith(s))
+		default:
+			kind = inTails
+			taken = append(taken, startingWith(backwards(s)))
+		}
+	}
+	for _, s := range gaps(taken) {
+		all = append(all, spot{kind: kind, span: s})
+	}
+	return append(all, spot{kind: others})
+}
+
+func (s spot) equal(o spot) bool {
+	return s.kind == o.kind && bytes.Equal(s.text, o.text) && s.span.compare(o.span) == 0
 }
 
 func same(text []byte) []byte { return text }
@@ -244,76 +271,37 @@ func (c *clause) askedOnce(operand int) spot {
 		text = append(text, c.strings[operand]...)
 	case NumberValues:
 		one.numbers = c.numbers[operand : operand+1 : operand+1]
-		text = c.numbers[operand].appendCanonical(text)
+		text = c.numbers[operand].appendOrdered(text)
 	case RangeValues:
 		one.ranges = c.ranges[operand : operand+1 : operand+1]
-		low := c.ranges[operand][0].appendCanonical(nil)
+		low := c.ranges[operand][0].appendOrdered(nil)
 		text = append(text, byte(len(low)>>8), byte(len(low)))
-		text = c.ranges[operand][1].appendCanonical(append(text, low...))
+		text = c.ranges[operand][1].appendOrdered(append(text, low...))
 	case BoolValue:
 		text = append(text, byte(c.boolean))
 	}
 	return spot{kind: askedOnce, text: text, asked: one}
 }
 
-// appendCanonical appends what all spellings of one number have in common.
-func (d decimal) appendCanonical(dst []byte) []byte {
-	dst = append(dst, byte(d.sign))
-	if d.sign == 0 {
-		return dst
-	}
-	dst = binary.BigEndian.AppendUint64(dst, uint64(d.exponent))
-	for _, c := range d.digits {
-		if c != '.' {
-			dst = append(dst, c)
-		}
-	}
-	return dst
-}
-
-// spans returns the intervals that the condition's operands stand for.
+// spans returns the intervals of numbers that the condition's operands stand for.
 func (c *condition) spans() []span {
 	var all []span
-	add := func(low, high bound) { all = append(all, span{&low, &high}) }
-	below, above := bound{infinite: -1}, bound{infinite: 1}
 	for _, n := range c.numbers {
-		b := makeBound(n)
+		s := just(n.appendOrdered(nil))
 		switch c.operator {
 		case NumberLessThan:
-			b.side = -1
-			add(below, b)
+			s = span{everything.low, s.low}
 		case NumberLessThanOrEquals:
-			add(below, b)
+			s.low = everything.low
 		case NumberGreaterThan:
-			b.side = 1
-			add(b, above)
+			s = span{s.high, everything.high}
 		case NumberGreaterThanOrEquals:
-			add(b, above)
-		default:
-			add(b, b)
+			s.high = everything.high
 		}
+		all = append(all, s)
 	}
 	for _, r := range c.ranges {
-		add(makeBound(r[0]), makeBound(r[1]))
+		all = append(all, span{r[0].appendOrdered(nil), just(r[1].appendOrdered(nil)).high})
 	}
 	return all
-}
-
-// gaps returns what closed intervals leave of the number line.
-func gaps(taken []span) []span {
-	slices.SortFunc(taken, func(a, b span) int { return a.low.compare(b.low) })
-	var all []span
-	low := &bound{infinite: -1}
-	for _, s := range taken {
-		if low.compare(s.low) < 0 {
-			high := *s.low
-			high.side = -1
-			all = append(all, span{low, &high})
-		}
-		if next := *s.high; next.compare(low) >= 0 {
-			next.side = 1
-			low = &next
-		}
-	}
-	return append(all, span{low, &bound{infinite: 1}})
 }

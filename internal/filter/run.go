@@ -98,8 +98,11 @@ func (r *run) absentees(n *tableNode[directory]) {
 }
 
 func (r *run) absentee(d *directory, v *seen) {
-	if d.others != nil {
-		r.node(d.others)
+	if d.noNumber != nil {
+		r.node(d.noNumber)
+	}
+	if d.noText != nil {
+		r.node(d.noText)
 	}
 	r.askeds(d.asked.root, v, d.arrays)
 }
@@ -109,9 +112,6 @@ func (r *run) directory(d *directory, v *seen) {
 	r.askeds(d.asked.root, v, d.arrays)
 	if v.kind != event.Array {
 		r.scalar(d, v)
-		if v.kind != event.Number && d.others != nil {
-			r.node(d.others)
-		}
 		return
 	}
 	if d.arrays {
@@ -139,37 +139,62 @@ func (r *run) askeds(n *tableNode[asked], v *seen, arrays bool) {
 
 // scalar takes the event to the entries that a value outside any array leads to.
 func (r *run) scalar(d *directory, v *seen) {
-	if d.texts.n+d.heads.n+d.tails.n+d.pieces.lists.n > 0 {
-		if text, ok := r.s.folded(v); ok {
-			if d.texts.n > 0 {
-				if here := d.texts.get(v.hashed(), text); here != nil {
-					r.node(here)
-				}
-			}
-			if d.heads.n > 0 {
-				r.beginnings(d.heads.root, text)
-			}
-			if d.tails.n > 0 {
-				r.beginnings(d.tails.root, r.s.backwards(v))
-			}
-			if d.pieces.lists.n > 0 {
-				r.contained(&d.pieces, text)
-			}
-		}
+	if d.wantsText() {
+		r.text(d, v)
 	}
-	if v.kind == event.Number && (d.numbers.n > 0 || d.spans.root != nil) {
-		number := readDecimal(v.raw)
-		if d.numbers.n > 0 && len(number.digits) <= MaxCharacters {
-			var buf [MaxCharacters + 16]byte
-			canonical := number.appendCanonical(buf[:0])
-			if here := d.numbers.get(hashOf(canonical), canonical); here != nil {
+	switch {
+	case v.kind != event.Number:
+		if d.noNumber != nil {
+			r.node(d.noNumber)
+		}
+	case d.numbers.n > 0 || d.inNumbers.root != nil:
+		var buf [maxOrdered]byte
+		number := readDecimal(v.raw).appendOrdered(buf[:0])
+		if d.numbers.n > 0 {
+			if here := d.numbers.get(hashOf(number), number); here != nil {
 				r.node(here)
 			}
 		}
-		if d.spans.root != nil {
-			b := makeBound(number)
-			r.stab(d.spans.root, &b)
+		r.stab(d.inNumbers.root, number)
+	}
+}
+
+// wantsText reports whether it matters what string operators see.
+func (d *directory) wantsText() bool {
+	return d.texts.n+d.heads.n+d.tails.n+d.pieces.lists.n > 0 ||
+		d.inTexts.root != nil || d.inTails.root != nil || d.noText != nil || d.otherType != nil
+}
+
+// text takes the event to the entries that its value leads to as string operators
+// see it.
+func (r *run) text(d *directory, v *seen) {
+	text, ok := r.s.folded(v)
+	if !ok {
+		if d.noText != nil {
+			r.node(d.noText)
 		}
+		if d.otherType != nil {
+			r.node(d.otherType)
+		}
+		return
+	}
+	if d.texts.n > 0 {
+		if here := d.texts.get(v.hashed(), text); here != nil {
+			r.node(here)
+		}
+	}
+	if d.heads.n > 0 {
+		r.beginnings(d.heads.root, text)
+	}
+	r.stab(d.inTexts.root, text)
+	if d.tails.n > 0 {
+		r.beginnings(d.tails.root, r.s.backwards(v))
+	}
+	if d.inTails.root != nil {
+		r.stab(d.inTails.root, r.s.backwards(v))
+	}
+	if d.pieces.lists.n > 0 {
+		r.contained(&d.pieces, text)
 	}
 }
 
@@ -186,14 +211,14 @@ func (r *run) beginnings(n *trieNode[node], text []byte) {
 	}
 }
 
-// stab takes the event to the entries of all intervals that hold the number.
-func (r *run) stab(n *interval, number *bound) {
-	for n != nil && number.compare(n.top) <= 0 {
-		r.stab(n.left, number)
-		if number.compare(n.low) < 0 {
+// stab takes the event to the entries of all intervals that hold a text or number.
+func (r *run) stab(n *interval, at []byte) {
+	for n != nil && bytes.Compare(at, n.top) < 0 {
+		r.stab(n.left, at)
+		if bytes.Compare(at, n.low) < 0 {
 			return
 		}
-		if number.compare(n.high) <= 0 {
+		if bytes.Compare(at, n.high) < 0 {
 			r.node(n.here)
 		}
 		n = n.right

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
@@ -121,34 +122,70 @@ func TestList(t *testing.T) {
 	check("emptied", now, nil)
 }
 
-// someBound makes one of few numbers in one of many spellings.
-func someBound(r *rand.Rand) bound {
-	spellings := []string{"-1e400", "-12", "-1.50", "-0.1", "0", "-0", "0.1", "1e-1", "0.10000000000000000001", "1", "1.0", "1.0000000000000000000000001",
-		"123456789012345678", "123456789012345678.9", "1234567890123456789", "12345678901234567891", "1e18", "1e400"}
-	b := makeBound(readDecimal([]byte(spellings[r.IntN(len(spellings))])))
-	b.side = int8(r.IntN(3) - 1)
-	if r.IntN(12) == 0 {
-		b = bound{infinite: int8(1 - 2*r.IntN(2))}
-	}
-	return b
+// someNumber makes one of few numbers in one of many spellings.
+func someNumber(r *rand.Rand) decimal {
+	spellings := []string{"-1e400", "-12", "-1.50", "-0.1", "-0.11", "-0.1000000001", "0", "-0", "0.1", "1e-1", "0.10000000000000000001", "1", "1.0", "1.0000000000000000000000001",
+		"123456789012345678", "123456789012345678.9", "1234567890123456789", "12345678901234567891", "1e18", "1e400", "1e-400", "1e-999999999999999", "-1e999999999999999"}
+	return readDecimal([]byte(spellings[r.IntN(len(spellings))]))
 }
 
-func TestBoundsAgreeWithDecimals(t *testing.T) {
+func TestOrderedBytesAgreeWithDecimals(t *testing.T) {
+	agree := func(a, b decimal) {
+		t.Helper()
+		if got, want := bytes.Compare(a.appendOrdered(nil), b.appendOrdered(nil)), a.compare(b); got != want {
+			t.Fatalf("%+v compares to %+v as %d, want %d", a, b, got, want)
+		}
+	}
 	r := rand.New(rand.NewPCG(5, 6))
 	for range 20_000 {
-		a, b := someBound(r), someBound(r)
-		if a.infinite != 0 || b.infinite != 0 {
-			if got := a.compare(&b); got < 0 != (a.infinite < b.infinite) || got == 0 != (a.infinite == b.infinite) {
-				t.Fatalf("%+v compares to %+v as %d", a, b, got)
+		agree(someNumber(r), someNumber(r))
+	}
+	// The longest that filters hold, and longer ones next to it.
+	nines := strings.Repeat("9", MaxCharacters)
+	for _, sign := range []string{"", "-"} {
+		operand := readDecimal([]byte(sign + nines))
+		for _, value := range []string{nines, nines + ".0", nines + ".01", nines + ".9", nines + "0", nines[1:] + ".9", nines[1:] + "8" + strings.Repeat("9", 50)} {
+			d := readDecimal([]byte(sign + value))
+			agree(operand, d)
+			if n := len(d.appendOrdered(nil)); n > maxOrdered {
+				t.Errorf("%d bytes, at most %d are expected", n, maxOrdered)
 			}
-			continue
 		}
-		want := a.decimal.compare(b.decimal)
-		if want == 0 {
-			want = int(a.side) - int(b.side)
+	}
+}
+
+// someText makes one of few folded texts.
+func someText(r *rand.Rand) []byte {
+	text := []byte{}
+	for range r.IntN(5) {
+		text = append(text, []string{"A", "B", "\x00", "\x01", "é", "\U0010ffff", "\ufffd"}[r.IntN(7)]...)
+	}
+	return text
+}
+
+// someValue makes a text, or a number as bytes.
+func someValue(r *rand.Rand) []byte {
+	if r.IntN(2) == 0 {
+		return someText(r)
+	}
+	return someNumber(r).appendOrdered(nil)
+}
+
+// holds reports whether a value is in the interval.
+func (s span) holds(value []byte) bool {
+	return bytes.Compare(s.low, value) <= 0 && bytes.Compare(value, s.high) < 0
+}
+
+func TestSpans(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 16))
+	for range 20_000 {
+		operand, value := someValue(r), someValue(r)
+		if got := just(operand).holds(value); got != bytes.Equal(value, operand) {
+			t.Fatalf("%q is in the interval of %q alone: %v", value, operand, got)
 		}
-		if got := a.compare(&b); got < 0 != (want < 0) || got == 0 != (want == 0) {
-			t.Fatalf("%+v compares to %+v as %d, want %d", a, b, got, want)
+		operand, value = someText(r), someText(r)
+		if got := startingWith(operand).holds(value); got != bytes.HasPrefix(value, operand) {
+			t.Fatalf("%q is in the interval of what starts with %q: %v", value, operand, got)
 		}
 	}
 }
@@ -163,28 +200,21 @@ func TestIntervals(t *testing.T) {
 	var now intervals
 	var want []kept
 	e := new(edit)
-	stab := func(tree intervals, number *bound) []uint64 {
-		run := run{s: &Scratch{}}
-		run.stab(tree.root, number)
-		return slices.Sorted(slices.Values(run.s.ids))
-	}
 	compare := func(name string, tree intervals, want []kept) {
 		t.Helper()
 		for range 50 {
-			number := someBound(r)
-			number.side, number.infinite = 0, 0
-			if number.digits == nil {
-				number.sign = 0
-			}
+			value := someValue(r)
 			var ids []uint64
 			for _, k := range want {
-				if k.span.low.compare(&number) <= 0 && number.compare(k.span.high) <= 0 {
+				if k.span.holds(value) {
 					ids = append(ids, k.id)
 				}
 			}
 			slices.Sort(ids)
-			if got := stab(tree, &number); !slices.Equal(got, ids) {
-				t.Fatalf("%s: %+v is in %v, want %v", name, number, got, ids)
+			run := run{s: &Scratch{}}
+			run.stab(tree.root, value)
+			if got := slices.Sorted(slices.Values(run.s.ids)); !slices.Equal(got, ids) {
+				t.Fatalf("%s: %q is in %v, want %v", name, value, got, ids)
 			}
 		}
 	}
@@ -194,12 +224,17 @@ func TestIntervals(t *testing.T) {
 		if step%4 == 0 {
 			e = new(edit)
 		}
-		low, high := someBound(r), someBound(r)
-		if low.compare(&high) > 0 {
-			low, high = high, low
+		s := span{someValue(r), someValue(r)}
+		switch r.IntN(4) {
+		case 0:
+			s.low = just(s.low).high
+		case 1:
+			s.high = startingWith(s.high).high
 		}
-		s := span{&low, &high}
-		i := slices.IndexFunc(want, func(k kept) bool { return k.span.low.compare(&low) == 0 && k.span.high.compare(&high) == 0 })
+		if bytes.Compare(s.low, s.high) > 0 {
+			s.low, s.high = s.high, s.low
+		}
+		i := slices.IndexFunc(want, func(k kept) bool { return k.span.compare(s) == 0 })
 		if here := now.find(s); (here != nil) != (i >= 0) {
 			t.Fatalf("step %d: find says %v, want %v", step, here != nil, i >= 0)
 		}
@@ -293,31 +328,41 @@ func TestGrams(t *testing.T) {
 	}
 }
 
+// TestGaps shows that a value is either in a taken interval or in one gap.
 func TestGaps(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
+	var seen [2]int
 	for range 5000 {
 		var taken []span
 		for range 1 + r.IntN(4) {
-			low, high := someBound(r), someBound(r)
-			low.side, low.infinite, high.side, high.infinite = 0, 0, 0, 0
-			if low.compare(&high) > 0 {
-				low, high = high, low
+			s := span{someNumber(r).appendOrdered(nil), just(someNumber(r).appendOrdered(nil)).high}
+			switch r.IntN(4) {
+			case 0:
+				s = just(someText(r))
+			case 1:
+				s = startingWith(someText(r))
 			}
-			taken = append(taken, span{&low, &high})
+			if bytes.Compare(s.low, s.high) < 0 {
+				taken = append(taken, s)
+			}
 		}
-		number := someBound(r)
-		number.side, number.infinite = 0, 0
-		in := func(all []span) (n int) {
-			for _, s := range all {
-				if s.low.compare(&number) <= 0 && number.compare(s.high) <= 0 {
+		value := someValue(r)
+		in := func(spans []span) (n int) {
+			for _, s := range spans {
+				if s.holds(value) {
 					n++
 				}
 			}
 			return n
 		}
-		if inside, outside := in(taken) > 0, in(gaps(slices.Clone(taken))); inside == (outside == 1) || outside > 1 {
-			t.Fatalf("%+v is inside: %v, and in %d gaps", number, inside, outside)
+		inside, outside := in(taken) > 0, in(gaps(slices.Clone(taken)))
+		if inside == (outside == 1) || outside > 1 {
+			t.Fatalf("%q is inside: %v, and in %d gaps", value, inside, outside)
 		}
+		seen[outside]++
+	}
+	if seen[0] < 500 || seen[1] < 500 {
+		t.Errorf("%v values were inside and outside", seen)
 	}
 }
 

@@ -3,6 +3,7 @@ package filter
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -277,4 +278,6 @@ func expressible() workload { return mixedWorkload("patterns", 100_000, patterns
 // equality holds only what equality and prefix can say, which pattern matchers do best.
 func equality() workload { return mixedWorkload("equality", 100_000, patterns[:5]) }
 
-func workloads() []workload { return append([]workload{mixed()}, operatorWorkloads()...) }
+func workloads() []workload {
+	return slices.Concat([]workload{mixed()}, operatorWorkloads(), refusingWorkloads())
+}
