@@ -196,8 +196,7 @@ func (s *gramsSeen) first(stamp uint64, gram uint32) bool {
 	return true
 }
 
-// contained asks the nodes of all patterns that the folded text contains, perhaps
-// more than once.
+// contained asks the nodes of all patterns that the folded text contains.
 func (r *run) contained(g *grams, text []byte) {
 	for n := 1; n <= maxGram; n++ {
 		if g.lengths[n] == 0 {
@@ -222,7 +221,7 @@ func (r *run) contained(g *grams, text []byte) {
 					// Of all places of the gram this is the first: no match begins before it
 					// by more than the gram's place in the pattern.
 					if bytes.Contains(text[max(0, i-len(p.text)):], p.text) {
-						r.node(p.here)
+						r.once(p.here)
 					}
 				}
 			}

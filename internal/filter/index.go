@@ -25,14 +25,17 @@ type Entry struct {
 // entries that they are asked one by one. An event goes down wherever a value of
 // its leads: texts through radix trees, forwards for equality and beginnings and
 // backwards for ends; pieces of texts through a table of four bytes at a time;
-// numbers through a tree of intervals, into which the negative number operators go
-// as what they leave over. Other conditions are asked once for all entries that
-// share them. The keys of all entries are looked up together, in one pass over the
-// event, and only when a node first asks for one.
+// numbers through a tree of intervals, into which negative operators go as what they
+// leave over, of numbers as of texts. What leaves nothing in order (StringNotContains,
+// and every negative operator on arrays) goes the other way round: what an event hits
+// bars entries, and those that nothing barred are left. Other conditions are asked
+// once for all entries that share them. The keys of all entries are looked up
+// together, in one pass over the event, and only when a node first asks for one.
 type Index struct {
 	entries list
 	root    *node
 	paths   paths
+	numbers numbering // of entries
 }
 
 // NewIndex returns the index of the entries. Of several entries with one id the
@@ -68,7 +71,7 @@ func (x *Index) Len() int { return x.entries.n }
 
 func (x *Index) insert(e *edit, entry Entry) {
 	p := x.place(e, entry)
-	at := located{entry: p, rest: 1<<len(p.clauses) - 1}
+	at := located{entry: p, rest: 1<<len(p.clauses) - 1, places: 1}
 	x.entries.insert(e, at)
 	x.root = x.root.insert(e, at)
 }
@@ -81,6 +84,7 @@ func (x *Index) remove(e *edit, id uint64) bool {
 	at := x.entries.chunks[c].items[i]
 	x.entries.remove(e, id)
 	x.root = x.root.remove(e, at)
+	x.numbers.giveBack(at.entry.number)
 	m := at.entry.matcher
 	for i := range m.conditions {
 		x.paths.leave(e, m.filter.AdvancedFilters[i].Key, m.conditions[i].key)
@@ -97,10 +101,15 @@ type Scratch struct {
 	envelope layer    // of it, what those of custom input find outside the data
 	text     []byte   // folded texts of the event
 	grams    gramsSeen
+	barred   []*barred          // one for each node on the way that has members
+	met      map[*node]struct{} // nodes that the event may be led to again
 }
 
 // maxScratch is how much text a Scratch keeps room for between events, in bytes.
 const maxScratch = 1 << 20
+
+// maxMet is how many nodes it keeps room for.
+const maxMet = 1 << 10
 
 // Match returns the ids of the entries that want the event, each once, in no
 // particular order. They stand in s and are valid until s is used again. Match
@@ -110,10 +119,10 @@ func (x *Index) Match(e *event.Event, s *Scratch) []uint64 {
 	if x.root == nil {
 		return s.ids
 	}
-	s.found.begin(max(x.paths.slots, firstKeySlot))
+	s.found.begin(firstKeySlot + x.paths.slots.next)
 	s.found.set(typeSlot, attributeValue(e.Type))
 	s.found.set(subjectSlot, attributeValue(e.Subject))
-	r := run{s: s, paths: &x.paths, event: e}
+	r := run{s: s, paths: &x.paths, numbers: x.numbers.next, event: e}
 	r.node(x.root)
 	if len(s.often) > 0 {
 		slices.Sort(s.often)
@@ -122,6 +131,10 @@ func (x *Index) Match(e *event.Event, s *Scratch) []uint64 {
 	if cap(s.text) > maxScratch {
 		s.text = nil
 	}
+	if len(s.met) > maxMet {
+		s.met = nil
+	}
+	clear(s.met)
 	return s.ids
 }
 

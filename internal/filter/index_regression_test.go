@@ -19,6 +19,16 @@ func TestIndexRegressions(t *testing.T) {
 		{"two conditions with an operand in common",
 			[]string{`{"advancedFilters":[{"operatorType":"StringIn","key":"data.k","values":["a","b"]},{"operatorType":"StringIn","key":"data.k","values":["A"]}]}`},
 			[]string{`{"data":{"k":"a"}}`, `{"data":{"k":"b"}}`, `{}`}},
+		{"an array that leads to the same nodes with each element", // one more condition made it take 50 times as long
+			[]string{`{"enableAdvancedFilteringOnArrays":true,"advancedFilters":[{"operatorType":"StringContains","key":"data.k","values":["a","abc"]},` +
+				`{"operatorType":"StringBeginsWith","key":"data.k","values":["a"]},{"operatorType":"StringIn","key":"data.k","values":["ab","b"]},` +
+				`{"operatorType":"StringEndsWith","key":"data.k","values":["B"]},{"operatorType":"StringContains","key":"data.k","values":["b"]},` +
+				`{"operatorType":"StringNotIn","key":"data.k","values":["q"]}]}`},
+			[]string{`{"data":{"k":[` + strings.Repeat(`"ab",`, 50) + `"c"]}}`, `{"data":{"k":[` + strings.Repeat(`"ab",`, 50) + `"q"]}}`}},
+		{"many operands in many conditions", // the places of one entry are their product
+			[]string{`{"advancedFilters":[` + strings.Repeat(`{"operatorType":"StringNotIn","key":"data.k","values":["a","b","c"]},`, 6) +
+				`{"operatorType":"StringNotContains","key":"data.k","values":["d","e"]}]}`},
+			[]string{`{"data":{"k":"ab"}}`, `{"data":{"k":"a"}}`, `{"data":{"k":"e"}}`, `{}`}},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) { comeAndGo(t, c.filters, c.events) })

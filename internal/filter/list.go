@@ -8,9 +8,10 @@ import (
 // located is an entry at one place of the tree, with what the way there has not
 // settled.
 type located struct {
-	entry *placed
-	way   way    // the clauses it was placed by
-	rest  uint32 // clauses that must still be asked, by bit
+	entry  *placed
+	way    way    // the clauses it was placed by
+	rest   uint32 // clauses that must still be asked, by bit
+	places uint32 // of the entry, along this way
 }
 
 // list holds entries by id in chunks, so that a change copies one chunk and the

@@ -1,9 +1,6 @@
 package filter
 
-import (
-	"encoding/binary"
-	"slices"
-)
+import "slices"
 
 // node holds entries that an event may want once it has come this far. Those that
 // are few, or that nothing tells apart any more, are asked one by one. The others
@@ -11,22 +8,30 @@ import (
 // event meets only those that one of its values leads to.
 type node struct {
 	owner  *edit
-	count  int  // entries here and below
+	count  int  // entries here and below, and in bars
 	open   int  // entries of direct that could be placed
 	split  bool // new entries are placed
 	direct list
 	keys   table[directory] // by slot and arrays
 	absent table[directory] // those of keys with entries that want events without a value there
 
-	// How many entries here and below name an operand of a negative condition that has
-	// several, once the node is split: an entry is placed by one that others name too.
-	// Those that name the value of an event are passed over together then.
-	named table[naming]
+	members *members
+	bars    *set // members of the node above: an event that comes here is barred from them
 }
 
-type naming struct {
-	owner *edit
-	n     int
+// members is entries of a node that have only negative conditions left of which a
+// value may hit any operand. What hits one bars the entry, and an event gets those
+// that nothing barred. It never changes.
+type members struct {
+	set     *set
+	located table[located] // they themselves, by number
+}
+
+func (m *members) get(number uint32) *located {
+	if m == nil {
+		return nil
+	}
+	return m.located.get(uint64(number), nil)
 }
 
 // maxOpen is how many entries that could be placed a node asks one by one.
@@ -37,8 +42,8 @@ type directory struct {
 	owner  *edit
 	slot   uint32
 	arrays bool // its entries look inside arrays
-	count  int  // entries placed by the key
-	absent int  // of them, those that want events without a value there
+	count  int  // conditions placed here
+	absent int  // of them, those with entries that want events without a value
 
 	texts   table[node]  // folded texts: those equal to it
 	heads   trie[node]   // those that begin with it
@@ -51,6 +56,9 @@ type directory struct {
 	inNumbers, inTexts, inTails intervals
 	// And of intervals that negative conditions leave over, what is in none.
 	noNumber, noText, otherType *node
+
+	// Entries that bar, and want a value to be there; an array only if they look inside.
+	present *node
 }
 
 // asked is a condition and the entries of which it is a part.
@@ -85,7 +93,6 @@ func (n *node) insert(e *edit, at located) *node {
 	n = n.own(e)
 	n.count++
 	if n.split {
-		n.name(e, at, 1)
 		n.put(e, at)
 		return n
 	}
@@ -94,9 +101,6 @@ func (n *node) insert(e *edit, at located) *node {
 		n.split = true
 		all := slices.Collect(n.direct.all)
 		n.direct, n.open = list{}, 0
-		for _, at := range all {
-			n.name(e, at, 1)
-		}
 		for _, at := range all {
 			n.put(e, at)
 		}
@@ -110,18 +114,12 @@ func (n *node) put(e *edit, at located) {
 	var spots []spot
 	fewest := 2.0
 	for c := range at.choices {
-		s := at.entry.spots(c)
-		var odds float64
-		if at.entry.shared(c.clause) == 1 {
-			odds = n.directory(at.entry, c).odds(at.entry, c, s)
-		} else {
-			k := n.named.get(namedKey(at.entry, c))
-			if k.n == 1 {
-				continue
-			}
-			odds = oddsOfNot(float64(k.n) / float64(n.count+8))
+		if c == at.entry.last() {
+			n.enrol(e, at, 1)
+			return
 		}
-		if odds < fewest {
+		s := at.entry.spots(c)
+		if odds := n.directory(at.entry, c).odds(at.entry, c, s); odds < fewest {
 			best, spots, fewest = c, s, odds
 		}
 	}
@@ -137,33 +135,54 @@ func (n *node) put(e *edit, at located) {
 	})
 }
 
-// name counts the operands that an entry could share with others.
-func (n *node) name(e *edit, at located, more int) {
-	for c := range at.choices {
-		if at.entry.shared(c.clause) == 1 {
+// enrol makes an entry a member, or, if more is -1, no longer one.
+func (n *node) enrol(e *edit, at located, more int) {
+	p := at.entry
+	var m members
+	if n.members != nil {
+		m = *n.members
+	}
+	if more > 0 {
+		m.set = m.set.with(e, p.number)
+	} else {
+		m.set = m.set.without(e, p.number)
+	}
+	m.located.update(e, uint64(p.number), nil, func(*located) *located {
+		if more < 0 {
+			return nil
+		}
+		next := at.after(p.last())
+		return &next
+	})
+	n.members = &m
+	if m.set == nil {
+		n.members = nil
+	}
+	for i := range p.clauses {
+		c := choice(i)
+		if p.whole(c) {
 			continue
 		}
-		hash, key := namedKey(at.entry, c)
-		n.named.update(e, hash, key, func(k *naming) *naming {
-			switch {
-			case k == nil:
-				k = &naming{owner: e}
-			case k.owner != e:
-				k = &naming{owner: e, n: k.n}
+		n.update(e, p, c, more, func(d *directory) {
+			for _, s := range p.clauses[c].hits() {
+				d.update(e, s, func(here *node) *node { return here.bar(e, p.number, more) })
 			}
-			if k.n += more; k.n == 0 {
-				return nil
-			}
-			return k
 		})
 	}
 }
 
-// namedKey is where a node counts who names the operand of a choice.
-func namedKey(p *placed, c choice) (hash uint64, key []byte) {
-	key = binary.BigEndian.AppendUint64(nil, directoryKey(p.clauses[c.clause].slot, p.arrays))
-	key = append(key, p.clauses[c.clause].askedOnce(c.operand).text...)
-	return hashOf(key), key
+// bar returns the node with one member more, or less, of the node above barred.
+func (n *node) bar(e *edit, number uint32, more int) *node {
+	n = n.own(e)
+	if n.count += more; n.count == 0 {
+		return nil
+	}
+	if more > 0 {
+		n.bars = n.bars.with(e, number)
+	} else {
+		n.bars = n.bars.without(e, number)
+	}
+	return n
 }
 
 func (n *node) ask(e *edit, at located) {
@@ -179,9 +198,6 @@ func (n *node) remove(e *edit, at located) *node {
 	if n.count--; n.count == 0 {
 		return nil
 	}
-	if n.split {
-		n.name(e, at, -1)
-	}
 	if n.asks(at) {
 		n.direct.remove(e, at.entry.id)
 		if at.free() {
@@ -190,6 +206,10 @@ func (n *node) remove(e *edit, at located) *node {
 		return n
 	}
 	c, _ := n.placement(at)
+	if c == at.entry.last() {
+		n.enrol(e, at, -1)
+		return n
+	}
 	next := at.after(c)
 	n.update(e, at.entry, c, -1, func(d *directory) {
 		for _, s := range at.entry.spots(c) {
@@ -202,6 +222,10 @@ func (n *node) remove(e *edit, at located) *node {
 // placement finds the choice that an entry was placed by.
 func (n *node) placement(at located) (c choice, ok bool) {
 	for c := range at.choices {
+		if c == at.entry.last() {
+			member := n.members.get(at.entry.number)
+			return c, member != nil && member.way == at.after(c).way
+		}
 		if here := n.directory(at.entry, c).find(at.entry.spots(c)[0]); here != nil && here.holds(at.after(c)) {
 			return c, true
 		}
@@ -234,12 +258,12 @@ func directoryKey(slot uint32, arrays bool) uint64 {
 
 // directory returns the directory of a choice, nil if there is none.
 func (n *node) directory(p *placed, c choice) *directory {
-	return n.keys.get(directoryKey(p.clauses[c.clause].slot, p.arrays), nil)
+	return n.keys.get(directoryKey(p.clauses[c].slot, p.arrays), nil)
 }
 
 // update changes the directory of a choice, n more entries being placed by it.
 func (n *node) update(e *edit, p *placed, c choice, more int, change func(*directory)) {
-	slot := p.clauses[c.clause].slot
+	slot := p.clauses[c].slot
 	key := directoryKey(slot, p.arrays)
 	var now *directory
 	n.keys.update(e, key, nil, func(d *directory) *directory {
@@ -253,7 +277,7 @@ func (n *node) update(e *edit, p *placed, c choice, more int, change func(*direc
 		}
 		change(d)
 		d.count += more
-		if p.clauses[c.clause].operator.onMissing() {
+		if p.clauses[c].operator.onMissing() && p.whole(c) {
 			d.absent += more
 		}
 		if d.count == 0 {
@@ -298,6 +322,8 @@ func (d *directory) find(s spot) *node {
 		return d.noText
 	case otherType:
 		return d.otherType
+	case present:
+		return d.present
 	default:
 		if a := d.asked.get(hashOf(s.text), s.text); a != nil {
 			return a.here
@@ -331,6 +357,8 @@ func (d *directory) update(e *edit, s spot, change func(*node) *node) {
 		d.noText = change(d.noText)
 	case otherType:
 		d.otherType = change(d.otherType)
+	case present:
+		d.present = change(d.present)
 	default:
 		d.asked.update(e, hashOf(s.text), s.text, func(a *asked) *asked {
 			switch {
@@ -358,12 +386,14 @@ func (d *directory) odds(p *placed, c choice, spots []spot) float64 {
 	}
 	share := 0.0
 	for _, s := range spots {
-		if s.kind < noNumber || s.kind == askedOnce {
+		if s.kind < noNumber {
 			share += float64(d.find(s).size()+1) / float64(all+8)
 		}
 	}
-	op := p.clauses[c.clause].operator
-	switch op {
+	if !p.whole(c) {
+		return 0.6
+	}
+	switch p.clauses[c].operator {
 	case StringIn, NumberIn:
 		return share
 	case StringBeginsWith, StringEndsWith:
@@ -377,8 +407,5 @@ func (d *directory) odds(p *placed, c choice, spots []spot) float64 {
 	case NumberLessThan, NumberLessThanOrEquals, NumberGreaterThan, NumberGreaterThanOrEquals, IsNotNull:
 		return 0.6
 	}
-	return oddsOfNot(share)
+	return 1 - min(share, 1)/4 // what many exclude is frequent
 }
-
-// oddsOfNot is odds for a negative operator: what many exclude is frequent.
-func oddsOfNot(share float64) float64 { return 1 - min(share, 1)/4 }

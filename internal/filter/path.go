@@ -29,8 +29,7 @@ type paths struct {
 	texts   []textKey      // keys that may stand for an attribute that an event holds as text
 	others  int            // keys that do not begin with data
 	strange int            // those of them that are none of texts
-	slots   uint32         // in use, and free ones below
-	free    *freeSlot
+	slots   numbering      // of keys, counted behind those that every index has
 }
 
 // usedKey is a key and the number of conditions that name it.
@@ -44,11 +43,6 @@ type usedKey struct {
 type textKey struct {
 	slot uint32
 	key  *key
-}
-
-type freeSlot struct {
-	slot uint32
-	next *freeSlot
 }
 
 // branch is one place in the tree.
@@ -167,15 +161,6 @@ func (u *usedKey) own(e *edit) *usedKey {
 	return &usedKey{owner: e, users: u.users, slot: u.slot}
 }
 
-func (p *paths) take() uint32 {
-	if f := p.free; f != nil {
-		p.free = f.next
-		return f.slot
-	}
-	p.slots = max(p.slots, firstKeySlot) + 1
-	return p.slots - 1
-}
-
 func (b *branch) own(e *edit) *branch {
 	if b.owner == e {
 		return b
@@ -188,7 +173,7 @@ func (b *branch) own(e *edit) *branch {
 // grow returns the tree with a key that ends at path, and tells its slot.
 func (p *paths) grow(e *edit, b *branch, k *key, path []segment, slot *uint32) *branch {
 	if b == nil {
-		b = &branch{owner: e, slot: p.take()}
+		b = &branch{owner: e, slot: firstKeySlot + p.slots.take()}
 	}
 	b = b.own(e)
 	if len(path) == 0 {
@@ -232,7 +217,7 @@ func (p *paths) prune(e *edit, b *branch, path []segment) *branch {
 	if b.wanted || b.names.n > 0 {
 		return b
 	}
-	p.free = &freeSlot{slot: b.slot, next: p.free}
+	p.slots.giveBack(b.slot - firstKeySlot)
 	return nil
 }
 
@@ -475,7 +460,7 @@ func (s *Scratch) resolve(p *paths, e *event.Event) {
 // and where that has nothing, in the object that was published.
 func (s *Scratch) resolveCustom(p *paths, e *event.Event) {
 	l, envelope := &s.found, &s.envelope
-	envelope.begin(p.slots)
+	envelope.begin(firstKeySlot + p.slots.next)
 	envelope.walk(e.Data, p.data)
 	if e.Data == nil || p.strange > 0 {
 		if envelope.closed = nil; e.Data != nil {

@@ -9,8 +9,10 @@ import (
 // must hold, in one list.
 type placed struct {
 	id      uint64
+	number  uint32 // among the entries of the index
 	matcher *Matcher
 	clauses []clause
+	barring int  // spots of all clauses that bar
 	arrays  bool // conditions look inside arrays
 	often   bool // one event may meet it more than once
 }
@@ -21,11 +23,12 @@ type clause struct {
 	*condition
 	slot   uint32
 	letter bool // letters count: the operands are not folded
+	spots  int  // where it puts an entry
 }
 
 func (x *Index) place(e *edit, entry Entry) *placed {
 	m := entry.Matcher
-	p := &placed{id: entry.ID, matcher: m, arrays: m.filter.EnableAdvancedFilteringOnArrays}
+	p := &placed{id: entry.ID, number: x.numbers.take(), matcher: m, arrays: m.filter.EnableAdvancedFilteringOnArrays}
 	p.clauses = make([]clause, 0, len(m.conditions)+3)
 	if m.types != nil {
 		p.clauses = append(p.clauses, clause{condition: &condition{operator: StringIn, strings: m.types}, slot: typeSlot})
@@ -45,26 +48,28 @@ func (x *Index) place(e *edit, entry Entry) *placed {
 		p.clauses = append(p.clauses, clause{condition: c, slot: slot})
 	}
 	for i := range p.clauses {
-		p.often = p.often || p.clauses[i].often(p.arrays)
+		c := &p.clauses[i]
+		c.spots = len(p.spots(choice(i)))
+		if !p.whole(choice(i)) {
+			p.barring += len(c.hits())
+		}
+		p.often = p.often || c.often(p.arrays)
 	}
 	return p
 }
 
-// often reports whether one event may come by several spots of the clause, or by
-// one spot several times.
+// often reports whether one event may come by several spots of the clause.
 func (c *clause) often(arrays bool) bool {
 	switch c.operator {
-	case StringContains:
-		return true
 	case StringIn, NumberIn:
-		return arrays && c.slot >= firstKeySlot
+		return c.spots > 1 && arrays && c.slot >= firstKeySlot
 	default:
-		return !c.operator.Negative() && (arrays && c.slot >= firstKeySlot || len(c.strings)+len(c.ranges) > 1)
+		return c.spots > 1 && !c.operator.Negative()
 	}
 }
 
 // spot is where a clause puts an entry inside the directory of its key: the event
-// must come by there for the clause to hold.
+// must come by there for the clause to hold, or, if the clause bars, must not.
 type spot struct {
 	kind  spotKind
 	text  []byte
@@ -86,32 +91,54 @@ const (
 	noNumber                     // the value is no number and no array, or there is none
 	noText                       // it is no text and no array, or there is none
 	otherType                    // it is no text and no array, but there is one
+	present                      // there is one, and no array unless arrays are looked into
 	askedOnce                    // asked holds for it; text tells askeds apart
 )
 
-// choice is a clause of an entry to place it by: of a negative condition that is
-// asked once for all who share an operand, one operand; whether it was the right
-// one is asked later.
-type choice struct {
-	clause  int
-	operand int
-	number  int // among all choices of the entry
+// choice is a clause of an entry to place it by, or barring. A clause that is not
+// placed as a whole only sees to it that there is a value; barring settles it.
+type choice int
+
+// last is the choice of barring: of all clauses that are not placed as a whole.
+func (p *placed) last() choice { return choice(len(p.clauses)) }
+
+// spread returns how many spots a choice has.
+func (p *placed) spread(c choice) int {
+	if c == p.last() {
+		return p.barring
+	}
+	return p.clauses[c].spots
 }
 
-// way is the choices that an entry was placed by from the root on, wayBits each, by
-// number, the last one lowest; 0 is the root. It tells places apart that two clauses
-// with an operand in common lead to.
+// maxPlaces is how many places an entry may have at the same time. One more clause
+// multiplies them by its spots; what would make them more is asked one by one.
+const maxPlaces = 128
+
+// fits reports whether there are few enough places behind a choice.
+func (at located) fits(c choice) bool { return int(at.places)*at.entry.spread(c) <= maxPlaces }
+
+// whole reports whether a clause is placed as a whole. A negative one is if a value
+// has to be in one of the gaps between its operands; texts that lack a text have no
+// order, and an array has many values.
+func (p *placed) whole(c choice) bool {
+	op := p.clauses[c].operator
+	return !op.Negative() || !p.arrays && op != StringNotContains
+}
+
+// way is the choices that an entry was placed by from the root on, wayBits each, the
+// last one lowest; 0 is the root. It tells places apart that two clauses with an
+// operand in common lead to.
 type way uint64
 
 const (
-	wayBits = 6  // up to 63 choices: 25 conditions, 25 operands, the event type, two subject tests
-	maxWay  = 10 // choices; what they do not tell apart is asked one by one
+	wayBits = 5  // up to 31 choices: 25 conditions, the event type, two subject tests, barring
+	maxWay  = 12 // choices; what they do not tell apart is asked one by one
 )
 
 // has reports whether a choice is on the way.
-func (w way) has(number int) bool {
+func (w way) has(c choice) bool {
 	for ; w != 0; w >>= wayBits {
-		if w&(1<<wayBits-1) == way(number)+1 {
+		if w&(1<<wayBits-1) == way(c)+1 {
 			return true
 		}
 	}
@@ -129,55 +156,67 @@ func (at located) free() bool {
 	return false
 }
 
-// choices yields the choices that are left to an entry.
+// choices yields the choices that are left to an entry: the clauses one by one, and
+// barring when they are through.
 func (at located) choices(yield func(choice) bool) {
 	if at.way.full() {
 		return
 	}
-	number := 0
+	through, barring := true, false
 	for i := range at.entry.clauses {
-		for j := range at.entry.shared(i) {
-			if !at.way.has(number) && !yield(choice{clause: i, operand: j, number: number}) {
+		c := choice(i)
+		if !at.entry.whole(c) {
+			barring = true
+			if at.entry.clauses[c].operator.onMissing() {
+				continue
+			}
+		}
+		if !at.way.has(c) && at.fits(c) {
+			through = false
+			if !yield(c) {
 				return
 			}
-			number++
 		}
 	}
-}
-
-// whole reports whether a clause is placed as a whole. A negative one is if one
-// value must be in one of the gaps between its operands; texts that lack a text
-// have no order, and arrays have many values.
-func (p *placed) whole(c *clause) bool {
-	return !c.operator.Negative() || !p.arrays && c.operator != StringNotContains
-}
-
-// shared returns how many operands of a clause may be shared with others one by
-// one: 1 if it is placed as a whole.
-func (p *placed) shared(i int) int {
-	c := &p.clauses[i]
-	if p.whole(c) {
-		return 1
+	if through && barring && at.fits(at.entry.last()) {
+		yield(at.entry.last())
 	}
-	return len(c.strings) + len(c.numbers) + len(c.ranges)
 }
 
-// after is the entry behind a choice: its clause need not be asked again, unless
-// the way there did not settle it.
+// after is the entry behind a choice: its clauses need not be asked again, unless
+// the way there did not settle them.
 func (at located) after(c choice) located {
-	at.way = at.way<<wayBits | way(c.number+1)
-	if at.entry.shared(c.clause) == 1 && !at.entry.clauses[c.clause].letter {
-		at.rest &^= 1 << c.clause
+	at.way = at.way<<wayBits | way(c+1)
+	at.places *= uint32(at.entry.spread(c))
+	if c < at.entry.last() {
+		if at.entry.whole(c) && !at.entry.clauses[c].letter {
+			at.rest &^= 1 << c
+		}
+		return at
+	}
+	for i := range at.entry.clauses {
+		if !at.entry.whole(choice(i)) {
+			at.rest &^= 1 << i
+		}
 	}
 	return at
 }
 
-// spots returns where a choice puts an entry, each place once.
+// spots returns where a clause puts an entry, each place once.
 func (p *placed) spots(at choice) []spot {
-	c := &p.clauses[at.clause]
-	if c.operator.Negative() && p.whole(c) {
+	c := &p.clauses[at]
+	switch {
+	case !p.whole(at):
+		return []spot{{kind: present}}
+	case c.operator.Negative():
 		return c.leftOver()
+	default:
+		return c.hits()
 	}
+}
+
+// hits returns the spots of values that hit an operand, each once.
+func (c *clause) hits() []spot {
 	var all []spot
 	texts := func(kind spotKind, form func([]byte) []byte) {
 		for _, s := range c.strings {
@@ -188,29 +227,29 @@ func (p *placed) spots(at choice) []spot {
 		}
 	}
 	switch c.operator {
-	case StringIn:
+	case StringIn, StringNotIn:
 		texts(equalText, same)
-	case StringBeginsWith:
+	case StringBeginsWith, StringNotBeginsWith:
 		texts(beginsText, same)
-	case StringEndsWith:
+	case StringEndsWith, StringNotEndsWith:
 		texts(endsText, backwards)
-	case StringContains:
+	case StringContains, StringNotContains:
 		texts(containsText, same)
 		for i := range all {
 			if len(all[i].text) == 0 {
 				all[i].kind = beginsText // every text contains nothing, and begins with it
 			}
 		}
-	case NumberIn:
+	case NumberIn, NumberNotIn:
 		for _, n := range c.numbers {
 			all = append(all, spot{kind: equalNumber, text: n.appendOrdered(nil)})
 		}
-	case NumberLessThan, NumberLessThanOrEquals, NumberGreaterThan, NumberGreaterThanOrEquals, NumberInRange:
+	case BoolEquals, IsNullOrUndefined, IsNotNull:
+		all = append(all, spot{kind: askedOnce, text: []byte{byte(c.operator), byte(c.boolean)}, asked: c.condition})
+	default:
 		for _, s := range c.spans() {
 			all = append(all, spot{kind: inNumbers, span: s})
 		}
-	default:
-		return []spot{c.askedOnce(at.operand)}
 	}
 	for i := 0; i < len(all); i++ {
 		rest := slices.DeleteFunc(all[i+1:], all[i].equal)
@@ -259,28 +298,6 @@ func backwards(text []byte) []byte {
 	text = bytes.Clone(text)
 	slices.Reverse(text)
 	return text
-}
-
-// askedOnce returns the spot of a condition, or of one operand of a negative one.
-func (c *clause) askedOnce(operand int) spot {
-	one := &condition{operator: c.operator, boolean: c.boolean}
-	text := []byte{byte(c.operator)}
-	switch c.operator.Operand() {
-	case StringValues:
-		one.strings = c.strings[operand : operand+1 : operand+1]
-		text = append(text, c.strings[operand]...)
-	case NumberValues:
-		one.numbers = c.numbers[operand : operand+1 : operand+1]
-		text = c.numbers[operand].appendOrdered(text)
-	case RangeValues:
-		one.ranges = c.ranges[operand : operand+1 : operand+1]
-		low := c.ranges[operand][0].appendOrdered(nil)
-		text = append(text, byte(len(low)>>8), byte(len(low)))
-		text = c.ranges[operand][1].appendOrdered(append(text, low...))
-	case BoolValue:
-		text = append(text, byte(c.boolean))
-	}
-	return spot{kind: askedOnce, text: text, asked: one}
 }
 
 // spans returns the intervals of numbers that the condition's operands stand for.

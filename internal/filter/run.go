@@ -13,8 +13,12 @@ import (
 type run struct {
 	s        *Scratch
 	paths    *paths
+	numbers  uint32 // of entries, from 0 on
 	event    *event.Event
-	resolved bool // keys are looked up
+	resolved bool    // keys are looked up
+	elements bool    // values are elements of arrays
+	barred   *barred // members of the innermost node on the way that has any
+	depth    int     // nodes on the way that have members
 }
 
 // value returns what a key finds.
@@ -32,6 +36,9 @@ func (r *run) resolve() {
 
 // node takes the event to a node.
 func (r *run) node(n *node) {
+	if n.bars != nil {
+		r.barred.add(n.bars)
+	}
 	for _, c := range n.direct.chunks {
 		for i := range c.items {
 			if at := &c.items[i]; at.rest == 0 || r.ask(at) {
@@ -39,6 +46,61 @@ func (r *run) node(n *node) {
 			}
 		}
 	}
+	if n.members == nil {
+		r.below(n)
+		return
+	}
+	above := r.barred
+	r.barred = r.s.bar(r.depth)
+	r.barred.begin(r.numbers)
+	r.depth++
+	r.below(n)
+	r.remaining(n)
+	r.depth--
+	r.barred = above
+}
+
+// lead takes the event to a node that its value, or an element of it, leads to.
+func (r *run) lead(n *node) {
+	if r.elements {
+		r.once(n)
+	} else {
+		r.node(n)
+	}
+}
+
+// once takes the event to a node that it may have been taken to before. To go there
+// again would multiply from node to node.
+func (r *run) once(n *node) {
+	if _, ok := r.s.met[n]; ok {
+		return
+	}
+	if r.s.met == nil {
+		r.s.met = make(map[*node]struct{})
+	}
+	r.s.met[n] = struct{}{}
+	r.node(n)
+}
+
+// bar returns the memory for the members of a node so deep.
+func (s *Scratch) bar(depth int) *barred {
+	if depth == len(s.barred) {
+		s.barred = append(s.barred, new(barred))
+	}
+	return s.barred[depth]
+}
+
+// remaining takes the members of a node that nothing barred.
+func (r *run) remaining(n *node) {
+	for number := range r.barred.remaining(n.members.set) {
+		if at := n.members.get(number); at.rest == 0 || r.ask(at) {
+			r.hit(at.entry)
+		}
+	}
+}
+
+// below takes the event to the directories of a node.
+func (r *run) below(n *node) {
 	if n.keys.n > 4 && !r.resolved {
 		r.resolve()
 	}
@@ -110,15 +172,21 @@ func (r *run) absentee(d *directory, v *seen) {
 // directory takes the event to the entries that its value leads to.
 func (r *run) directory(d *directory, v *seen) {
 	r.askeds(d.asked.root, v, d.arrays)
+	if d.present != nil && (d.arrays || v.kind != event.Array) {
+		r.node(d.present)
+	}
 	if v.kind != event.Array {
 		r.scalar(d, v)
 		return
 	}
 	if d.arrays {
+		outside := r.elements
+		r.elements = true
 		for c := event.Walk(v.raw); c.Next(); {
 			element := seen{value: cursorValue(&c)}
 			r.scalar(d, &element)
 		}
+		r.elements = outside
 	}
 }
 
@@ -145,14 +213,14 @@ func (r *run) scalar(d *directory, v *seen) {
 	switch {
 	case v.kind != event.Number:
 		if d.noNumber != nil {
-			r.node(d.noNumber)
+			r.lead(d.noNumber)
 		}
 	case d.numbers.n > 0 || d.inNumbers.root != nil:
 		var buf [maxOrdered]byte
 		number := readDecimal(v.raw).appendOrdered(buf[:0])
 		if d.numbers.n > 0 {
 			if here := d.numbers.get(hashOf(number), number); here != nil {
-				r.node(here)
+				r.lead(here)
 			}
 		}
 		r.stab(d.inNumbers.root, number)
@@ -171,16 +239,16 @@ func (r *run) text(d *directory, v *seen) {
 	text, ok := r.s.folded(v)
 	if !ok {
 		if d.noText != nil {
-			r.node(d.noText)
+			r.lead(d.noText)
 		}
 		if d.otherType != nil {
-			r.node(d.otherType)
+			r.lead(d.otherType)
 		}
 		return
 	}
 	if d.texts.n > 0 {
 		if here := d.texts.get(v.hashed(), text); here != nil {
-			r.node(here)
+			r.lead(here)
 		}
 	}
 	if d.heads.n > 0 {
@@ -202,7 +270,7 @@ func (r *run) text(d *directory, v *seen) {
 func (r *run) beginnings(n *trieNode[node], text []byte) {
 	for n != nil && bytes.HasPrefix(text, n.prefix) {
 		if n.value != nil {
-			r.node(n.value)
+			r.lead(n.value)
 		}
 		if text = text[len(n.prefix):]; len(text) == 0 {
 			return
@@ -219,7 +287,7 @@ func (r *run) stab(n *interval, at []byte) {
 			return
 		}
 		if bytes.Compare(at, n.high) < 0 {
-			r.node(n.here)
+			r.lead(n.here)
 		}
 		n = n.right
 	}

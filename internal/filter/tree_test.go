@@ -366,6 +366,73 @@ func TestGaps(t *testing.T) {
 	}
 }
 
+func TestSet(t *testing.T) {
+	r := rand.New(rand.NewPCG(17, 18))
+	// Few numbers far apart, many close together.
+	number := func() uint32 {
+		if r.IntN(3) == 0 {
+			return r.Uint32N(20 * blockSize)
+		}
+		return 3*blockSize + r.Uint32N(3*maxFew)
+	}
+	of := func(s *set) []uint32 {
+		var b barred
+		b.begin(20 * blockSize)
+		if s == nil {
+			return nil
+		}
+		return slices.Collect(b.remaining(s))
+	}
+	var now, old *set
+	want := map[uint32]bool{}
+	var oldWant []uint32
+	e := new(edit)
+	for step := range 6000 {
+		if step%5 == 0 {
+			e = new(edit)
+		}
+		n := number()
+		if r.IntN(5) < 3 {
+			now = now.with(e, n)
+			want[n] = true
+		} else {
+			now = now.without(e, n)
+			delete(want, n)
+		}
+		if step == 3000 {
+			old, oldWant, e = now, slices.Sorted(maps.Keys(want)), new(edit)
+		}
+		if step%100 == 0 && !slices.Equal(of(now), slices.Sorted(maps.Keys(want))) {
+			t.Fatalf("step %d: %v, want %d numbers", step, of(now), len(want))
+		}
+	}
+	if !slices.Equal(of(old), oldWant) {
+		t.Errorf("then: %v, want %v", of(old), oldWant)
+	}
+	var b barred
+	for range 2 { // what barred the first time does not the second time
+		b.begin(20 * blockSize)
+		b.add(old)
+		var left []uint32
+		for n := range want {
+			if !slices.Contains(oldWant, n) {
+				left = append(left, n)
+			}
+		}
+		slices.Sort(left)
+		if got := slices.Collect(b.remaining(now)); !slices.Equal(got, left) {
+			t.Errorf("barred from %d: %v, want %v", len(oldWant), got, left)
+		}
+		b.stamp = ^uint32(0)
+	}
+	for n := range want {
+		now = now.without(e, n)
+	}
+	if now != nil {
+		t.Errorf("%d blocks are left", len(now.blocks))
+	}
+}
+
 // TestScratchWrapsAround: what an old event left does not come back when the
 // stamps begin anew, and one long event's memory is given back.
 func TestScratchWrapsAround(t *testing.T) {
