@@ -272,7 +272,7 @@ func (a *app) printExplanation(x *explanation) error {
 	fmt.Fprintf(w, "Wanted\t%s\n", yesOrNo(x.Matches))
 	fmt.Fprintf(w, "\nCLAUSE\tRESULT\tASKS\tSAW\n")
 	for _, c := range x.Clauses {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Clause, firstOf(verdicts[c.Result], c.Result), firstOf(oneLine(c.Asks), "-"), firstOf(oneLine(c.Saw), "-"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Clause, firstOf(verdicts[c.Result], c.Result), firstOf(cut(oneLine(c.Asks), widestAsks), "-"), firstOf(oneLine(c.Saw), "-"))
 	}
 	d := x.Delivery
 	if d == nil {
@@ -296,4 +296,16 @@ func (a *app) printExplanation(x *explanation) error {
 		fmt.Fprintln(w, t.cells())
 	}
 	return w.Flush()
+}
+
+// widestAsks is how many characters of what a clause asks for the table shows: a
+// filter may list 25 values of 512. -o json has all of it.
+const widestAsks = 60
+
+// cut returns a text of at most so many characters, and says if it is not all.
+func cut(text string, most int) string {
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
 }
