@@ -38,7 +38,8 @@ type ParseOptions struct {
 	// not know that list both, .jpg and .JPG, and Event Grid documents no rule against
 	// it. Event types named twice are taken for the same reason; they cost nothing.
 	//
-	// It also refuses members that a filter does not have. Elsewhere unknown members are
+	// It also refuses keys with an empty name in their path, which are slips of the pen
+	// too, and members that a filter does not have. Elsewhere unknown members are
 	// passed over, as Azure does; a filter in which one was mistyped would let every
 	// event through.
 	Strict bool
@@ -84,7 +85,8 @@ type parser struct {
 	target   string
 	strict   bool
 	problems []*fault.Error
-	values   int // operands seen in all conditions
+	values   int          // operands seen in all conditions
+	tooMany  *fault.Error // where they became too many
 }
 
 // refuse records a problem. The message begins with the path.
@@ -220,6 +222,7 @@ func (p *parser) conditions(raw []byte, path string) []Condition {
 			out = append(out, c)
 		}
 	})
+	p.counted()
 	if count > MaxConditions {
 		p.refuse(path, "holds %d advanced filters: at most %d are allowed, so %s[%d] and what follows it must go.",
 			count, MaxConditions, path, MaxConditions)
@@ -271,8 +274,12 @@ func (p *parser) operator(raw []byte, path string) Operator {
 func (p *parser) key(raw []byte, path string) string {
 	before := len(p.problems)
 	key := p.text(raw, path)
-	if key == "" && len(p.problems) == before {
+	switch {
+	case len(p.problems) > before:
+	case key == "":
 		p.refuse(path, `is missing or empty: name an attribute, or a path into data such as "data.key1".`)
+	case p.strict && slices.Contains(strings.Split(key, "."), ""):
+		p.refuse(path, `is %s, where a name before, behind or between dots is empty: write a path such as "data.key1".`, quote(key))
 	}
 	return key
 }
@@ -373,9 +380,16 @@ func equalRanges(a, b [2]Number) bool { return a[0].equal(b[0]) && a[1].equal(b[
 func (p *parser) count(n int, path string) {
 	before := p.values
 	p.values += n
-	if before <= MaxValues && p.values > MaxValues {
-		p.refuse(path, "makes more than %d values of all advanced filters together: at most %d are allowed, a range counting as one.",
-			MaxValues, MaxValues)
+	if before <= MaxValues && p.values > MaxValues && len(p.problems) < maxProblems {
+		p.refuse(path, "goes over the limit: ")
+		p.tooMany = p.problems[len(p.problems)-1]
+	}
+}
+
+// counted says how many operands there are, if they are too many and all counted.
+func (p *parser) counted() {
+	if p.tooMany != nil {
+		p.tooMany.Message += fmt.Sprintf("all advanced filters together hold %d values, at most %d are allowed, a range counting as one.", p.values, MaxValues)
 	}
 }
 

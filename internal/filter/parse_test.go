@@ -181,9 +181,9 @@ func TestParseRefuses(t *testing.T) {
 		{"range of strings", condition(`{"operatorType":"NumberInRange","key":"k","values":[[1,"2"]]}`), first(".values[0][1]", `is the string "2": the ends of a range are numbers.`)},
 		{"range upside down", condition(`{"operatorType":"NumberInRange","key":"k","values":[[1,2],[5,4.9]]}`), first(".values[1]", "has its low end 5 above its high end 4.9: swap them.")},
 		{"26 values in two filters", condition(`{"operatorType":"StringIn","key":"k","values":` + list(13, `"a"`) + `},{"operatorType":"NumberInRange","key":"k","values":` + list(13, `[1,2]`) + `}`),
-			[]string{"advancedFilters[1].values", "advancedFilters[1].values makes more than 25 values of all advanced filters together: at most 25 are allowed, a range counting as one."}},
+			[]string{"advancedFilters[1].values", "advancedFilters[1].values goes over the limit: all advanced filters together hold 26 values, at most 25 are allowed, a range counting as one."}},
 		{"26th value alone", condition(`{"operatorType":"StringIn","key":"k","values":` + list(25, `"a"`) + `},{"operatorType":"BoolEquals","key":"k","value":true},{"operatorType":"BoolEquals","key":"k","value":true}`),
-			[]string{"advancedFilters[1].value", "advancedFilters[1].value makes more than 25 values of all advanced filters together: at most 25 are allowed, a range counting as one."}},
+			[]string{"advancedFilters[1].value", "advancedFilters[1].value goes over the limit: all advanced filters together hold 27 values, at most 25 are allowed, a range counting as one."}},
 		{"every problem, in field order", `{"advancedFilters":[{"operatorType":"IsNotNull","key":""},{"operatorType":"StringIn","key":"k","values":[1]}],"subjectBeginsWith":1,"includedEventTypes":[2]}`, []string{
 			"includedEventTypes[0]", "includedEventTypes[0] is the number 2: send a string.",
 			"subjectBeginsWith", "subjectBeginsWith is the number 1: send a string.",
@@ -266,6 +266,10 @@ func TestParseStrict(t *testing.T) {
 			"advancedFilters[0].values[1]", "advancedFilters[0].values[1] is the same value as advancedFilters[0].values[0]: StringNotContains takes each value once."}},
 		{"a mistyped member", `{"operatorType":"NumberIn","key":"k","valuess":[1],"values":[1]}`, []string{
 			"advancedFilters[0].valuess", "advancedFilters[0].valuess is not known here: use operatorType, key, value, values."}},
+		{"keys with an empty name", `{"operatorType":"IsNotNull","key":"data."},{"operatorType":"IsNotNull","key":".x"},{"operatorType":"IsNotNull","key":"data..x"},{"operatorType":"IsNotNull","key":"data. .x"}`, []string{
+			"advancedFilters[0].key", `advancedFilters[0].key is "data.", where a name before, behind or between dots is empty: write a path such as "data.key1".`,
+			"advancedFilters[1].key", `advancedFilters[1].key is ".x", where a name before, behind or between dots is empty: write a path such as "data.key1".`,
+			"advancedFilters[2].key", `advancedFilters[2].key is "data..x", where a name before, behind or between dots is empty: write a path such as "data.key1".`}},
 		{"strings that differ in case", `{"operatorType":"StringEndsWith","key":"subject","values":[".jpg",".JPG"]}`, nil},
 		{"the same decimal", `{"operatorType":"NumberIn","key":"k","values":[5,-5,0,5.00,50e-1,-0.0]}`, []string{
 			"advancedFilters[0].values[3]", "advancedFilters[0].values[3] is the same value as advancedFilters[0].values[0]: NumberIn takes each value once.",
