@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,6 +157,7 @@ func TestParkDay(t *testing.T) {
 				}
 				id += 3
 				if minute == 3*60 || minute == 6*60 {
+					time.Sleep(time.Second) // what was delivered is flushed by then
 					world.stop()
 					b = world.start(bad, all)
 				}
@@ -250,6 +252,16 @@ func TestParkDay(t *testing.T) {
 	}
 }
 
+// answerUntil fails until the handler is mended.
+func answerUntil(mended *atomic.Bool) func(context.Context, asked) Response {
+	return func(context.Context, asked) Response {
+		if mended.Load() {
+			return answerOK
+		}
+		return answerFailed
+	}
+}
+
 // TestParkTrouble: while the park is full, fails or is missing, what would be parked
 // holds the log, and whoever asks is told; nothing is lost.
 func TestParkTrouble(t *testing.T) {
@@ -271,16 +283,16 @@ func TestParkTrouble(t *testing.T) {
 			disk := newStore()
 			disk.quota = tt.quota
 			hold := disk.open(-1)
-			refuses := tt.failing
-			hold.failPark = func() bool { return refuses }
+			var refuses, mended atomic.Bool
+			refuses.Store(tt.failing)
+			hold.failPark = refuses.Load
 			hold.tune = func(c *Config) {
 				c.Window = 100
 				if tt.missing {
 					c.Park = nil
 				}
 			}
-			answer := answerFailed
-			bad := &handler{t: t, answer: func(context.Context, asked) Response { return answer }}
+			bad := &handler{t: t, answer: answerUntil(&mended)}
 			p := startProcess(t, hold, map[string]Sender{"es0": bad, "es1": &handler{t: t}},
 				testSubscription(0, filter.Filter{SubjectBeginsWith: "bad"}), testSubscription(1, filter.Filter{}))
 			for i := range tt.open {
@@ -304,12 +316,12 @@ func TestParkTrouble(t *testing.T) {
 			if tt.held == 0 && first <= uint64(tt.open) {
 				t.Errorf("the log begins at %d, though nothing holds it", first)
 			}
-			refuses = false
+			refuses.Store(false)
 			time.Sleep(5 * time.Second)
 			if _, _, held := p.Held(); tt.failing && (held || p.Parked().Problem != "") {
 				t.Errorf("the park works again: parked %+v, held %v", p.Parked(), held)
 			}
-			answer = answerOK
+			mended.Store(true)
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			for i := range tt.open {
@@ -449,8 +461,8 @@ func TestCopyStaysUntilJournaled(t *testing.T) {
 			close(gate.open)
 			c.Journal = &gate
 		}
-		answer := answerFailed
-		h := &handler{t: t, answer: func(context.Context, asked) Response { return answer }}
+		var mended atomic.Bool
+		h := &handler{t: t, answer: answerUntil(&mended)}
 		p := startProcess(t, hold, map[string]Sender{"es0": h}, testSubscription(0, filter.Filter{SubjectBeginsWith: "bad"}))
 		publish(t, p.Broker, 0, 1, "bad")
 		for i := range 30 {
@@ -462,7 +474,7 @@ func TestCopyStaysUntilJournaled(t *testing.T) {
 			t.Fatalf("parked %+v", p.Parked())
 		}
 		gate.open = make(chan struct{})
-		answer = answerOK
+		mended.Store(true)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if st, _ := p.Status(0x500); st.Delivered != 1 || p.Parked().Deliveries != 0 {
