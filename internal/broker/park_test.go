@@ -349,8 +349,8 @@ func TestParkOfADamagedFrame(t *testing.T) {
 		disk.quota = 4000
 		hold := disk.open(-1)
 		hold.tune = func(c *Config) { c.Window = 100 }
-		answer := answerFailed
-		bad := &handler{t: t, answer: func(context.Context, asked) Response { return answer }}
+		var mended atomic.Bool
+		bad := &handler{t: t, answer: answerUntil(&mended)}
 		p := startProcess(t, hold, map[string]Sender{"es0": bad, "es1": &handler{t: t}},
 			testSubscription(0, filter.Filter{SubjectBeginsWith: "bad"}), testSubscription(1, filter.Filter{}))
 		for i := range 3 {
@@ -376,7 +376,7 @@ func TestParkOfADamagedFrame(t *testing.T) {
 			disk.damaged[seq] = true
 		}
 		disk.mu.Unlock()
-		answer = answerOK
+		mended.Store(true)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if st, _ := p.Status(0x500); st.Open != 0 || st.Delivered != 2 {
@@ -448,6 +448,19 @@ func TestWhatIsParked(t *testing.T) {
 	}
 }
 
+// gatedJournal becomes slow when it is told to.
+type gatedJournal struct {
+	Journal
+	slow atomic.Pointer[slowJournal]
+}
+
+func (j *gatedJournal) Append(ctx context.Context, payload []byte) (uint64, error) {
+	if slow := j.slow.Load(); slow != nil {
+		return slow.Append(ctx, payload)
+	}
+	return j.Journal.Append(ctx, payload)
+}
+
 // TestCopyStaysUntilJournaled: a copy is removed when the journal has stored that its
 // delivery is settled, not earlier: a start may need it.
 func TestCopyStaysUntilJournaled(t *testing.T) {
@@ -455,11 +468,10 @@ func TestCopyStaysUntilJournaled(t *testing.T) {
 		disk := newStore()
 		disk.quota = 2000
 		hold := disk.open(-1)
-		var gate slowJournal
+		gate := &gatedJournal{}
 		hold.tune = func(c *Config) {
-			gate = slowJournal{c.Journal, make(chan struct{})}
-			close(gate.open)
-			c.Journal = &gate
+			gate.Journal = c.Journal
+			c.Journal = gate
 		}
 		var mended atomic.Bool
 		h := &handler{t: t, answer: answerUntil(&mended)}
@@ -473,7 +485,8 @@ func TestCopyStaysUntilJournaled(t *testing.T) {
 		if p.Parked().Deliveries != 1 {
 			t.Fatalf("parked %+v", p.Parked())
 		}
-		gate.open = make(chan struct{})
+		open := make(chan struct{})
+		gate.slow.Store(&slowJournal{gate.Journal, open})
 		mended.Store(true)
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -483,7 +496,7 @@ func TestCopyStaysUntilJournaled(t *testing.T) {
 		if len(disk.park) != 1 {
 			t.Errorf("%d copies while the journal waits", len(disk.park))
 		}
-		close(gate.open)
+		close(open)
 		time.Sleep(2 * retainEvery)
 		synctest.Wait()
 		if len(disk.park) != 0 {
