@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -46,4 +47,28 @@ func TestIndex(t *testing.T) {
 
 	twice := NewIndex([]Entry{{ID: 1, Matcher: matcher(`{"subjectBeginsWith":"runs"}`)}, {ID: 1, Matcher: matcher(`{"subjectBeginsWith":"models"}`)}})
 	check(twice, "the last of two with one id", nil, []uint64{1}, nil)
+}
+
+// TestManyEventTypesArePlaced: a filter may list more event types than an entry has
+// places otherwise, and is not asked one by one for that.
+func TestManyEventTypesArePlaced(t *testing.T) {
+	var f Filter
+	for i := range 2 * maxPlaces {
+		f.IncludedEventTypes = append(f.IncludedEventTypes, fmt.Sprintf("Contoso.Type%d", i))
+	}
+	f.AdvancedFilters = []Condition{{Operator: StringIn, Key: "data.k", Strings: []string{"a", "b"}}}
+	x := NewIndex(nil)
+	for id := range uint64(2 * maxOpen) {
+		x = x.With(Entry{ID: id, Matcher: Compile(&f)})
+	}
+	if n := x.root.direct.n; n > 0 {
+		t.Errorf("%d entries are asked one by one", n)
+	}
+	var s Scratch
+	if got := len(x.Match(parseEvent(t, `{"eventType":"contoso.type200","data":{"k":"B"}}`), &s)); got != x.Len() {
+		t.Errorf("%d of %d entries want the event", got, x.Len())
+	}
+	if got := x.Match(parseEvent(t, `{"eventType":"contoso.type200","data":{"k":"c"}}`), &s); len(got) > 0 {
+		t.Errorf("%v want an event that they refuse", got)
+	}
 }

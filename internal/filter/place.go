@@ -111,11 +111,14 @@ func (p *placed) spread(c choice) int {
 }
 
 // maxPlaces is how many places an entry may have at the same time. One more clause
-// multiplies them by its spots; what would make them more is asked one by one.
+// multiplies them by its spots; what would make them more is asked one by one. One
+// clause alone may have more.
 const maxPlaces = 128
 
 // fits reports whether there are few enough places behind a choice.
-func (at located) fits(c choice) bool { return int(at.places)*at.entry.spread(c) <= maxPlaces }
+func (at located) fits(c choice) bool {
+	return at.places == 1 || int(at.places)*at.entry.spread(c) <= maxPlaces
+}
 
 // whole reports whether a clause is placed as a whole. A negative one is if a value
 // has to be in one of the gaps between its operands; texts that lack a text have no
