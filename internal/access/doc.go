@@ -14,7 +14,8 @@
 //     the fault's cause, which is for the log.
 //
 // [Directory] holds principals and role assignments, [Roles] the role
-// definitions, [Authorizer] decides, [Tokens] issues and reads tokens. The HTTP
+// definitions, [Authorizer] decides, [Tokens] issues and reads tokens, [Senders] lets
+// publishers in who show one. The HTTP
 // endpoints that hand tokens out are package issuer's; which action an operation
 // needs is known by its callers. Conditions and deny assignments are not
 // evaluated, and no token of a foreign issuer is trusted.

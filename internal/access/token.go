@@ -249,7 +249,7 @@ func (t *Tokens) Validate(_ context.Context, raw string, audiences Audiences) (C
 	t.mu.RUnlock()
 	if ok && time.Now().Before(hit.until) {
 		if !audiences.Has(hit.audience) {
-			return Caller{}, t.wrongAudience(hit.audience)
+			return Caller{}, t.wrongAudience(hit.audience, audiences)
 		}
 		return hit.caller, nil
 	}
@@ -258,7 +258,7 @@ func (t *Tokens) Validate(_ context.Context, raw string, audiences Audiences) (C
 		return Caller{}, err
 	}
 	if !audiences.Has(c.Audience) {
-		return Caller{}, t.wrongAudience(c.Audience)
+		return Caller{}, t.wrongAudience(c.Audience, audiences)
 	}
 	caller, err := t.identify(c)
 	if err != nil {
@@ -375,9 +375,13 @@ func bearer(value string) (string, bool) {
 	return strings.TrimSpace(raw), ok && strings.EqualFold(scheme, "Bearer")
 }
 
-func (t *Tokens) wrongAudience(audience string) error {
+func (t *Tokens) wrongAudience(audience string, wanted Audiences) error {
+	accepted := "this server accepts '" + AudienceManagement + "' and its own address."
+	if wanted.Has(AudiencePublish) {
+		accepted = "publishing takes tokens for '" + AudiencePublish + "'."
+	}
 	return t.refuse("InvalidAuthenticationTokenAudience",
-		"The access token has been obtained for the wrong audience or resource; this server accepts '"+AudienceManagement+"' and its own address.",
+		"The access token has been obtained for the wrong audience or resource; "+accepted,
 		fmt.Errorf("audience %q", audience))
 }
 
@@ -385,6 +389,11 @@ func (t *Tokens) wrongAudience(audience string) error {
 // challenge. Source: spec/access.md section 5.
 func (t *Tokens) refuse(code, message string, cause error) error {
 	f := fault.New(fault.Unauthenticated, code, "%s", message).Because(cause)
-	f.Challenge = fmt.Sprintf(`Bearer authorization_uri="%s/%s", error="invalid_token", error_description="%s"`, t.origins[0], t.tenant, message)
+	f.Challenge = fmt.Sprintf(`%s, error="invalid_token", error_description="%s"`, t.challenge(), message)
 	return f
+}
+
+// challenge says where tokens come from.
+func (t *Tokens) challenge() string {
+	return fmt.Sprintf(`Bearer authorization_uri="%s/%s"`, t.origins[0], t.tenant)
 }

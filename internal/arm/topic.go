@@ -2,6 +2,7 @@ package arm
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	"github.com/carillon-events/carillon/internal/manage"
@@ -19,19 +20,36 @@ type topicBody struct {
 }
 
 type topicProperties struct {
-	ProvisioningState          string `json:"provisioningState"`
-	Endpoint                   string `json:"endpoint"`
-	InputSchema                string `json:"inputSchema"`
-	InputSchemaMapping         any    `json:"inputSchemaMapping"`                          // null but for custom input
-	DuplicateWindow            int    `json:"duplicateDetectionWindowInMinutes,omitempty"` // ours
-	MetricResourceID           string `json:"metricResourceId"`
-	PublicNetworkAccess        string `json:"publicNetworkAccess"`
-	InboundIPRules             any    `json:"inboundIpRules"`
-	DisableLocalAuth           bool   `json:"disableLocalAuth"`
-	DataResidencyBoundary      any    `json:"dataResidencyBoundary"`
-	MinimumTLSVersionAllowed   any    `json:"minimumTlsVersionAllowed,omitempty"`
-	EventTypeInfo              any    `json:"eventTypeInfo,omitempty"`
-	PrivateEndpointConnections []any  `json:"privateEndpointConnections"`
+	ProvisioningState          string       `json:"provisioningState"`
+	Endpoint                   string       `json:"endpoint"`
+	InputSchema                string       `json:"inputSchema"`
+	InputSchemaMapping         any          `json:"inputSchemaMapping"`                          // null but for custom input
+	DuplicateWindow            int          `json:"duplicateDetectionWindowInMinutes,omitempty"` // ours
+	MetricResourceID           string       `json:"metricResourceId"`
+	PublicNetworkAccess        string       `json:"publicNetworkAccess"`
+	InboundIPRules             []ipRuleBody `json:"inboundIpRules"` // null for none
+	DisableLocalAuth           bool         `json:"disableLocalAuth"`
+	DataResidencyBoundary      any          `json:"dataResidencyBoundary"`
+	MinimumTLSVersionAllowed   any          `json:"minimumTlsVersionAllowed,omitempty"`
+	EventTypeInfo              any          `json:"eventTypeInfo,omitempty"`
+	PrivateEndpointConnections []any        `json:"privateEndpointConnections"`
+}
+
+// ipRuleBody is a network that events may be published from.
+type ipRuleBody struct {
+	IPMask string `json:"ipMask"`
+	Action string `json:"action"`
+}
+
+func ingressOf(in resource.Ingress) (publicNetworkAccess string, rules []ipRuleBody) {
+	publicNetworkAccess = manage.PublicAccessEnabled
+	if in.Closed {
+		publicNetworkAccess = manage.PublicAccessDisabled
+	}
+	for _, network := range in.Allowed {
+		rules = append(rules, ipRuleBody{network, manage.IPRuleAllow})
+	}
+	return publicNetworkAccess, rules
 }
 
 // identityBody says that a resource has no identity of its own.
@@ -45,6 +63,7 @@ type identityBody struct {
 func (a *api) topicBody(t resource.Item[resource.Topic]) topicBody {
 	extra := keptOf(t.Value.Extra)
 	properties := keptOf(extra["properties"])
+	publicNetworkAccess, rules := ingressOf(t.Value.Ingress)
 	return topicBody{
 		trackedBody:      trackedOf(t.Value.Meta, resource.TypeTopic, t.ETag()),
 		Kind:             extra.or("kind", "Azure"),
@@ -58,7 +77,9 @@ func (a *api) topicBody(t resource.Item[resource.Topic]) topicBody {
 			InputSchemaMapping:         mappingBodyOf(t.Value.Mapping),
 			DuplicateWindow:            t.Value.DuplicateWindow,
 			MetricResourceID:           guid(t.Value.UID),
-			PublicNetworkAccess:        "Enabled",
+			PublicNetworkAccess:        publicNetworkAccess,
+			InboundIPRules:             rules,
+			DisableLocalAuth:           t.Value.DisableLocalAuth,
 			DataResidencyBoundary:      properties.or("dataResidencyBoundary", "WithinGeopair"),
 			MinimumTLSVersionAllowed:   properties.or("minimumTlsVersionAllowed", nil),
 			EventTypeInfo:              properties.or("eventTypeInfo", nil),
@@ -78,15 +99,8 @@ func (r *request) topicChange() manage.TopicChange {
 	c.InputSchema = p.str("inputSchema")
 	c.Mapping = mappingOf(p)
 	c.DuplicateWindow = p.integer("duplicateDetectionWindowInMinutes")
-	if access := p.str("publicNetworkAccess"); access != "" && !strings.EqualFold(access, "Enabled") {
-		p.refuse("publicNetworkAccess", "The value '%.40s' of publicNetworkAccess is not supported: this server limits no topic to a network. Leave it out or use Enabled.", access)
-	}
-	if raw, ok := p.member("inboundIpRules"); ok && !emptyArray(raw) {
-		p.refuse("inboundIpRules", "This server filters no addresses per topic: leave inboundIpRules out.")
-	}
-	if off := value[bool](p, "disableLocalAuth", "true or false"); off != nil && *off {
-		p.refuse("disableLocalAuth", "Topics take their access keys on this server: leave disableLocalAuth out or use false.")
-	}
+	c.DisableLocalAuth = value[bool](p, "disableLocalAuth", "true or false")
+	c.PublicNetworkAccess, c.InboundIPRules = p.text("publicNetworkAccess"), ipRules(p)
 	if boundary := p.text("dataResidencyBoundary"); boundary != nil {
 		word, known := canonical(*boundary, "WithinGeopair", "WithinRegion")
 		if !known {
@@ -105,6 +119,26 @@ func (r *request) topicChange() manage.TopicChange {
 	}
 	c.Extra, c.Problems = extra.raw(), *f.problems
 	return c
+}
+
+// ipRules reads the networks that events may be published from, nil where they are
+// absent.
+func ipRules(p fields) *[]manage.IPRule {
+	list := value[[]json.RawMessage](p, "inboundIpRules", "an array of objects")
+	if list == nil {
+		return nil
+	}
+	rules := []manage.IPRule{}
+	for i, raw := range *list {
+		f := fields{path: fmt.Sprintf("%s[%d]", p.target("inboundIpRules"), i), members: map[string]json.RawMessage{}, problems: p.problems}
+		if firstByte(raw) != '{' {
+			f.wrong(f.path, raw, "an object with ipMask and action")
+			continue
+		}
+		f.fill(raw)
+		rules = append(rules, manage.IPRule{IPMask: f.str("ipMask"), Action: f.str("action")})
+	}
+	return &rules
 }
 
 // noIdentity refuses identities: no resource of this server has one.
@@ -137,11 +171,6 @@ func canonical(word string, known ...string) (string, bool) {
 func quoted(text string) json.RawMessage {
 	raw, _ := json.Marshal(text) // a string has a JSON form
 	return raw
-}
-
-func emptyArray(raw json.RawMessage) bool {
-	var list []json.RawMessage
-	return json.Unmarshal(raw, &list) == nil && len(list) == 0
 }
 
 func emptyObject(raw json.RawMessage) bool {

@@ -1,44 +1,28 @@
 package ingest
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
-// Proof is the kind of a credential.
-type Proof uint8
-
-// The proofs that the publish API knows, in the order in which they are tried.
-const (
-	Unsupported Proof = iota // Authorization with another scheme; never holds
-	Bearer                   // Authorization: Bearer …
-	Key                      // aeg-sas-key, header or query
-	SASToken                 // aeg-sas-token, or Authorization: SharedAccessSignature …
-)
-
-// String returns the proof as a message names it.
-func (p Proof) String() string {
-	switch p {
-	case Bearer:
-		return "bearer token"
-	case Key:
-		return "access key"
-	case SASToken:
-		return "shared access signature"
-	default:
-		return "credential of this Authorization scheme"
-	}
-}
-
-// Credential is what a publisher shows. A request may carry several; any valid one
-// suffices. Source: spec/events.md section 8.4.
-type Credential struct {
-	proof Proof
-	text  string // secret: never in a message or record
+// Senders knows who may publish with a bearer token.
+type Senders interface {
+	// AuthorizeSender returns the object id of the principal that a token belongs
+	// to, if it holds. An Unauthenticated fault says that it does not, a Forbidden one
+	// that the principal may not send events to the topic.
+	AuthorizeSender(ctx context.Context, token string, topic resource.ID) (principal string, err error)
+	// Challenge returns the WWW-Authenticate value of a 401.
+	Challenge() string
 }
 
 const (
@@ -46,106 +30,180 @@ const (
 	headerToken = "Aeg-Sas-Token"
 )
 
-// credentials returns what a request carries, in the order of evaluation.
-func credentials(r *http.Request) []Credential {
-	var bearer, key, token []Credential
-	for _, authorization := range r.Header["Authorization"] {
+// check looks for a credential of a request that holds for the topic. Bearer
+// tokens are tried first, then access keys, then shared access signatures; any valid
+// one suffices. Source: spec/events.md section 8.4.
+type check struct {
+	*Handler
+	r     *http.Request
+	topic *Topic
+	first error // what is wrong with the first credential that does not hold
+}
+
+// authenticate returns nil if the request carries a credential that holds for the
+// topic, and otherwise what is wrong with the first one.
+func (h *Handler) authenticate(r *http.Request, topic *Topic) error {
+	c := check{Handler: h, r: r, topic: topic}
+	switch {
+	case c.bearerToken() || c.accessKey() || c.signature():
+		return nil
+	case c.first != nil:
+		return c.first
+	case topic.KeysOff:
+		return refuse("The request carries no credential: send a bearer token in the header Authorization. " + keysOff)
+	default:
+		return refuse("The request carries no credential: send one of the topic's access keys in the header aeg-sas-key, a shared access signature in the header aeg-sas-token, or a bearer token in the header Authorization.")
+	}
+}
+
+// note keeps the first problem, and returns false.
+func (c *check) note(problem error) bool {
+	if c.first == nil {
+		c.first = problem
+	}
+	return false
+}
+
+const (
+	schemeBearer    = "Bearer"
+	schemeSignature = "SharedAccessSignature"
+)
+
+func (c *check) bearerToken() bool {
+	for _, authorization := range c.r.Header["Authorization"] {
 		scheme, text, _ := strings.Cut(authorization, " ")
 		switch {
-		case strings.EqualFold(scheme, "Bearer"):
-			bearer = append(bearer, Credential{Bearer, strings.TrimSpace(text)})
-		case strings.EqualFold(scheme, "SharedAccessSignature"):
-			token = append(token, Credential{SASToken, strings.TrimSpace(text)})
+		case strings.EqualFold(scheme, schemeSignature):
+		case strings.EqualFold(scheme, schemeBearer):
+			principal, err := c.senders.AuthorizeSender(c.r.Context(), strings.TrimSpace(text), c.topic.ID)
+			telemetry.RecordOf(c.r.Context()).SetPrincipal(principal)
+			if err == nil {
+				return true
+			}
+			c.note(publishFault(err))
 		default:
-			bearer = append(bearer, Credential{Unsupported, authorization})
+			c.note(refuse("The scheme of the header Authorization is not accepted here: use Bearer or SharedAccessSignature."))
 		}
 	}
-	for _, text := range r.Header[headerKey] {
-		key = append(key, Credential{Key, text})
+	return false
+}
+
+// publishFault gives what is wrong with a bearer token the data plane's code.
+// Source: spec/events.md section 8.6.
+func publishFault(err error) error {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		return err
 	}
-	if strings.Contains(strings.ToLower(r.URL.RawQuery), "aeg-sas-key") {
-		for name, values := range r.URL.Query() {
-			if strings.EqualFold(name, headerKey) {
-				for _, text := range values {
-					key = append(key, Credential{Key, text})
-				}
+	own := *f
+	switch f.Kind {
+	case fault.Unauthenticated:
+		own.Code = codeUnauthorized
+	case fault.Forbidden:
+		own.Code = codeForbidden
+	}
+	return &own
+}
+
+func (c *check) accessKey() bool {
+	for _, text := range c.r.Header[headerKey] {
+		if c.isKey(text) {
+			return true
+		}
+	}
+	if !strings.Contains(strings.ToLower(c.r.URL.RawQuery), "aeg-sas-key") {
+		return false
+	}
+	for name, values := range c.r.URL.Query() {
+		if !strings.EqualFold(name, headerKey) {
+			continue
+		}
+		for _, text := range values {
+			if c.isKey(text) {
+				return true
 			}
 		}
 	}
-	for _, text := range r.Header[headerToken] {
-		token = append(token, Credential{SASToken, text})
-	}
-	return append(append(bearer, key...), token...)
+	return false
 }
 
-// authenticate checks that a request carries a credential that holds for the
-// topic. If none does, the first one's problem is the answer.
-func authenticate(r *http.Request, topic *Topic) error {
-	shown := credentials(r)
-	if len(shown) == 0 {
-		return refuse("The request carries no credential: send one of the topic's access keys in the header aeg-sas-key, or a shared access signature in the header aeg-sas-token.")
-	}
-	var first *fault.Error
-	for _, c := range shown {
-		problem := c.check(topic)
-		if problem == nil {
-			return nil
-		}
-		if first == nil {
-			first = problem
-		}
-	}
-	return first
-}
-
-// check returns nil if the credential holds for the topic. Only access keys can:
-// this server does not verify the two others.
-func (c Credential) check(topic *Topic) *fault.Error {
+func (c *check) isKey(text string) bool {
 	switch {
-	case c.proof == Key && strings.TrimSpace(c.text) == "":
-		return fault.New(fault.Invalid, "InvalidSas", "The aeg-sas-key is empty: it must hold one of the topic's access keys, aeg-sas-key: {key}.")
-	case c.proof == Key && matchKey(c.text, &topic.Keys):
-		return nil
-	case c.proof == Key:
-		return refuse("The aeg-sas-key is not an access key of this topic.")
-	case c.proof == SASToken && !isSAS(c.text):
-		return fault.New(fault.Invalid, "InvalidSas", "The shared access signature has not the form r={resource}&e={expiry}&s={signature}.")
-	default:
-		return refuse("A " + c.proof.String() + " is not accepted for publishing here: send one of the topic's access keys in the header aeg-sas-key.")
+	case c.topic.KeysOff:
+		return c.note(refuse(keysOff))
+	case strings.TrimSpace(text) == "":
+		return c.note(fault.New(fault.Invalid, codeInvalidSAS, "The aeg-sas-key is empty: it must hold one of the topic's access keys, aeg-sas-key: {key}."))
+	case !matchKey(text, &c.topic.Keys):
+		return c.note(refuse("The aeg-sas-key is not an access key of this topic."))
 	}
+	return true
+}
+
+func (c *check) signature() bool {
+	for _, authorization := range c.r.Header["Authorization"] {
+		if scheme, text, _ := strings.Cut(authorization, " "); strings.EqualFold(scheme, schemeSignature) && c.isSigned(strings.TrimSpace(text)) {
+			return true
+		}
+	}
+	for _, text := range c.r.Header[headerToken] {
+		if c.isSigned(text) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *check) isSigned(text string) bool {
+	if c.topic.KeysOff {
+		return c.note(refuse(keysOff))
+	}
+	at := [2]address{addressOf(c.r), {c.origin, c.r.URL.Path}}
+	if problem := checkSAS(text, &c.topic.Keys, at[:], time.Now()); problem != nil {
+		return c.note(problem)
+	}
+	return true
+}
+
+// keysOff is said where a topic has disableLocalAuth set.
+const keysOff = "Access keys and shared access signatures are turned off for this topic (disableLocalAuth): publishing takes a bearer token for https://eventgrid.azure.net of a principal with the role EventGrid Data Sender."
+
+// Codes of what is wrong with a credential. Source: spec/events.md section 8.6.
+const (
+	codeUnauthorized = "Unauthorized"
+	codeForbidden    = "Forbidden"
+	codeInvalidSAS   = "InvalidSas"
+)
+
+func refuse(message string) *fault.Error {
+	return fault.New(fault.Unauthenticated, codeUnauthorized, "%s", message)
 }
 
 // AccessKey is an access key of a topic. The zero one opens nothing.
 type AccessKey struct {
 	set    bool
-	digest [sha256.Size]byte
+	digest [sha256.Size]byte // of the text
+	secret string            // the bytes that the text stands for, which sign; "" for none
 }
 
-// NewAccessKey returns a key; an empty one opens nothing.
+// NewAccessKey returns a key; an empty one opens nothing, and one that is not base64
+// signs nothing.
 func NewAccessKey(text string) AccessKey {
-	return AccessKey{set: text != "", digest: sha256.Sum256([]byte(text))}
+	secret, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		secret = nil
+	}
+	return AccessKey{set: text != "", digest: sha256.Sum256([]byte(text)), secret: string(secret)}
 }
 
 // matchKey compares with both keys in a time that depends on neither: digests have
 // one length.
 func matchKey(text string, keys *[2]AccessKey) bool {
-	shown := NewAccessKey(text)
+	shown := sha256.Sum256([]byte(text))
 	match := 0
 	for i := range keys {
 		if keys[i].set {
-			match |= subtle.ConstantTimeCompare(shown.digest[:], keys[i].digest[:])
+			match |= subtle.ConstantTimeCompare(shown[:], keys[i].digest[:])
 		}
 	}
 	return match == 1
-}
-
-// isSAS reports whether text has the parts of a shared access signature.
-func isSAS(text string) bool {
-	resource, rest, ok := strings.Cut(text, "&e=")
-	expiry, signature, signed := strings.Cut(rest, "&s=")
-	return ok && signed && strings.HasPrefix(resource, "r=") && len(resource) > 2 && expiry != "" && signature != ""
-}
-
-func refuse(message string) *fault.Error {
-	return fault.New(fault.Unauthenticated, "Unauthorized", "%s", message)
 }

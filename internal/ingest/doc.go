@@ -7,9 +7,9 @@
 // Rules:
 //   - 200 is answered only after Publisher.Publish returned nil; what that
 //     promises is said there.
-//   - A request is checked in one order: credential, api-version, size, content
-//     type, JSON, size of each event, rules of each event. The first problem is the
-//     answer, and nothing of the request is stored.
+//   - A request is checked in one order: network, credential, api-version, size,
+//     content type, JSON, size of each event, rules of each event. The first problem
+//     is the answer, and nothing of the request is stored.
 //   - Nothing of a body is read before the credential holds.
 //   - Bodies live in pooled buffers for the time of decoding only.
 //

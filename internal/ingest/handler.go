@@ -2,9 +2,12 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -19,19 +22,22 @@ import (
 // Topic is what publishing needs to know of a custom topic.
 type Topic struct {
 	UID     resource.UID
-	ID      string // ARM id, in the spelling of the resource
+	ID      resource.ID
 	Schema  event.Schema
 	Mapping *event.Mapping // of custom input
 	Keys    [2]AccessKey   // both are valid
+	KeysOff bool           // neither keys nor shared access signatures are taken
+	From    []netip.Prefix // networks that publishers may be in; nil = any, empty = none
 	Lenient bool           // see event.DecodeOptions
 
 	DuplicateWindow time.Duration // for how long an event is not taken again; 0 = it always is
 }
 
 // Topics finds custom topics by name. A name is compared ignoring case; region is
-// empty where the address does not name it.
+// empty where the address does not name it. Nobody changes a topic that was found: one
+// that changes is another.
 type Topics interface {
-	FindTopic(ctx context.Context, name, region string) (topic Topic, found bool, err error)
+	FindTopic(ctx context.Context, name, region string) (topic *Topic, found bool, err error)
 }
 
 // Publisher stores the events of one request, all or none, and returns nil once
@@ -50,12 +56,27 @@ const APIVersion = "2018-01-01"
 type Handler struct {
 	topics    Topics
 	publisher Publisher
+	senders   Senders
+	origin    origin
 	metrics   *metrics
 }
 
-// New returns a handler for the topics that topics finds. registerer may be nil.
-func New(topics Topics, publisher Publisher, registerer prometheus.Registerer) *Handler {
-	return &Handler{topics: topics, publisher: publisher, metrics: newMetrics(registerer)}
+// Config is what a Handler works with.
+type Config struct {
+	Topics     Topics
+	Publisher  Publisher
+	Senders    Senders
+	Origin     string                // scheme, host and port under which publishers reach the server, whatever is between
+	Registerer prometheus.Registerer // may be nil
+}
+
+// New returns a handler.
+func New(c Config) *Handler {
+	h := &Handler{topics: c.Topics, publisher: c.Publisher, senders: c.Senders, metrics: newMetrics(c.Registerer)}
+	if u, err := url.Parse(c.Origin); err == nil {
+		h.origin = originOf(u)
+	}
+	return h
 }
 
 // ServeHTTP answers one request. Source: spec/events.md sections 8.1 to 8.3.
@@ -70,6 +91,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	record := telemetry.RecordOf(r.Context())
 	if err := h.serve(w, r); err != nil {
+		if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.Unauthenticated && f.Challenge == "" {
+			f.Challenge = h.senders.Challenge()
+		}
 		h.metrics.refuse(err)
 		record.SetError(err)
 		fault.WritePublish(w, r, err)
@@ -85,20 +109,23 @@ var (
 
 // serve answers a request that nothing is wrong with, and otherwise returns what is.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
-	address, ok := addressOf(r)
+	name, region, ok := topicOf(r)
 	if !ok {
 		return fault.New(fault.NotFound, "ResourceNotFound", "Nothing is published at '%s' of host '%s': events go to /api/events of a topic.", r.URL.Path, r.Host)
 	}
-	topic, found, err := h.topics.FindTopic(r.Context(), address.topic, address.region)
+	topic, found, err := h.topics.FindTopic(r.Context(), name, region)
 	if err != nil {
-		return fmt.Errorf("find topic %s: %w", address.topic, err)
+		return fmt.Errorf("find topic %s: %w", name, err)
 	}
 	if !found || r.Method == http.MethodHead {
-		return fault.New(fault.NotFound, "ResourceNotFound", "The topic '%s' is not found%s.", address.topic, inRegion(address.region))
+		return fault.New(fault.NotFound, "ResourceNotFound", "The topic '%s' is not found%s.", name, inRegion(region))
+	}
+	if err := admit(r, topic); err != nil {
+		return err
 	}
 	switch r.Method {
 	case http.MethodPost:
-		return h.publish(r, &topic)
+		return h.publish(r, topic)
 	case http.MethodOptions:
 		// The documented way to learn the input schema. It tells nothing secret and
 		// asks for no credential.
@@ -125,8 +152,8 @@ func inRegion(region string) string {
 // net/http.
 func (h *Handler) publish(r *http.Request, topic *Topic) error {
 	record := telemetry.RecordOf(r.Context())
-	record.Add(slog.String(telemetry.Topic, topic.ID))
-	if err := authenticate(r, topic); err != nil {
+	record.Add(slog.String(telemetry.Topic, topic.ID.String()))
+	if err := h.authenticate(r, topic); err != nil {
 		return err
 	}
 	if err := checkVersion(r); err != nil {
@@ -162,12 +189,6 @@ func checkVersion(r *http.Request) error {
 	return nil
 }
 
-// address is where a request is sent to.
-type address struct {
-	topic  string
-	region string
-}
-
 // HostSuffix is how the hosts of topics end.
 const HostSuffix = ".eventgrid.localhost"
 
@@ -183,21 +204,21 @@ func Serves(r *http.Request) bool {
 	return ok || hasPrefixFold(r.URL.Path, topicsPath)
 }
 
-// addressOf reads the address of a request: a topic's own host, or its path on any
-// host. Paths are taken in any case and with a slash at the end.
+// topicOf reads which topic a request is for: by a topic's own host, or by its path on
+// any host, which names no region. Paths are taken in any case and with a slash at the end.
 // Source: spec/events.md section 8.1; design.md, "One binary, one port".
-func addressOf(r *http.Request) (address, bool) {
+func topicOf(r *http.Request) (name, region string, ok bool) {
 	path := strings.TrimSuffix(r.URL.Path, "/")
-	topic, region, ok := hostAddress(r.Host)
+	name, region, ok = hostAddress(r.Host)
 	if ok && strings.EqualFold(path, eventsPath) {
-		return address{topic, region}, true
+		return name, region, true
 	}
 	at := len(path) - len(eventsPath)
 	if at <= len(topicsPath) || !hasPrefixFold(path, topicsPath) || !strings.EqualFold(path[at:], eventsPath) {
-		return address{}, false
+		return "", "", false
 	}
-	topic = path[len(topicsPath):at]
-	return address{topic: topic}, !strings.Contains(topic, "/")
+	name = path[len(topicsPath):at]
+	return name, "", !strings.Contains(name, "/")
 }
 
 // hostAddress takes a host of the form {topic}.{region}-1.eventgrid.localhost

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -52,7 +53,7 @@ func TestDuplicateWindow(t *testing.T) {
 	once := w.topics["orders"]
 	once.DuplicateWindow = 10 * time.Minute
 	w.topics["once"] = once
-	h := New(w, w, nil)
+	h := w.handler()
 	for _, name := range []string{"orders", "once"} {
 		r := httptest.NewRequest("POST", "http://localhost/topics/"+name+"/api/events", strings.NewReader("["+gridEvent+"]"))
 		r.Header.Set("aeg-sas-key", key1)
@@ -69,30 +70,65 @@ func TestDuplicateWindow(t *testing.T) {
 
 func newWorld() *world {
 	topic := func(uid resource.UID, name string, schema event.Schema) Topic {
-		return Topic{UID: uid, ID: prefix + name, Schema: schema, Keys: [2]AccessKey{NewAccessKey(key1), NewAccessKey(key2)}}
+		return Topic{UID: uid, ID: resource.MustID(prefix + name), Schema: schema, Keys: [2]AccessKey{NewAccessKey(key1), NewAccessKey(key2)}}
 	}
 	lenient := topic(3, "lenient", event.CloudEventSchemaV1_0)
 	lenient.Lenient = true
 	keyless := topic(4, "keyless", event.EventGridSchema)
 	keyless.Keys = [2]AccessKey{NewAccessKey("")}
+	keysOff := topic(7, "keys-off", event.EventGridSchema)
+	keysOff.KeysOff = true
+	closed := topic(8, "closed", event.EventGridSchema)
+	closed.From = []netip.Prefix{}
+	inside := topic(9, "inside", event.EventGridSchema)
+	inside.From = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}
 	custom := topic(6, "custom", event.CustomEventSchema)
 	custom.Mapping = &event.Mapping{
 		ID: event.MappedAttribute{SourceField: "trackingId"}, Time: event.MappedAttribute{SourceField: "at"}, Type: event.MappedAttribute{SourceField: "kind"},
 		Subject: event.MappedAttribute{DefaultValue: "none"}, DataVersion: event.MappedAttribute{DefaultValue: "1.0"},
 	}
 	return &world{topics: map[string]Topic{
-		"custom": custom,
+		"custom": custom, "keys-off": keysOff, "closed": closed, "inside": inside,
 		"orders": topic(1, "orders", event.EventGridSchema), "shop": topic(2, "shop", event.CloudEventSchemaV1_0),
 		"lenient": lenient, "keyless": keyless, "unknown-schema": topic(5, "unknown-schema", 9),
 	}}
 }
 
-func (w *world) FindTopic(_ context.Context, name, region string) (Topic, bool, error) {
+func (w *world) handler() *Handler {
+	return New(Config{Topics: w, Publisher: w, Senders: w, Origin: "https://grid.example:8443"})
+}
+
+// Tokens that the world knows; every other one does not hold.
+const (
+	tokenOfSender = "token-of-a-sender"
+	tokenOfReader = "token-of-a-reader"
+	tokenOfNobody = "token-that-breaks-the-directory"
+)
+
+func (w *world) AuthorizeSender(_ context.Context, token string, topic resource.ID) (string, error) {
+	switch token {
+	case tokenOfSender:
+		return "11111111-0000-0000-0000-000000000000", nil
+	case tokenOfReader:
+		return "", fault.New(fault.Forbidden, "AuthorizationFailed", "The client may not send events to '%s'.", topic)
+	case tokenOfNobody:
+		return "", errors.New("the directory is closed")
+	}
+	f := fault.New(fault.Unauthenticated, "InvalidAuthenticationToken", "The access token is invalid.")
+	f.Challenge = w.Challenge() + `, error="invalid_token", error_description="The access token is invalid."`
+	return "", f
+}
+
+func (w *world) Challenge() string {
+	return `Bearer authorization_uri="https://grid.example:8443/tenant"`
+}
+
+func (w *world) FindTopic(_ context.Context, name, region string) (*Topic, bool, error) {
 	if w.findErr != nil {
-		return Topic{}, false, w.findErr
+		return nil, false, w.findErr
 	}
 	t, ok := w.topics[strings.ToLower(name)]
-	return t, ok && (region == "" || strings.EqualFold(region, "local")), nil
+	return &t, ok && (region == "" || strings.EqualFold(region, "local")), nil
 }
 
 func (w *world) PublishOnce(ctx context.Context, topic resource.UID, window time.Duration, events []event.Event) error {
@@ -117,6 +153,7 @@ type exchange struct {
 	method       string // POST unless given
 	target       string // /topics/orders/api/events unless given
 	host         string
+	remote       string   // address of the client; 192.0.2.1 unless given
 	header       []string // "name: value"; the first key is added unless there is a header here or bare is set
 	bare         bool     // no header is added
 	body         string
@@ -170,7 +207,31 @@ var exchanges = []exchange{
 	{name: "sas-token", source: "8.4", header: []string{"aeg-sas-token: r=https%3a%2f%2fx&e=6%2f15%2f2030&s=abc"}, body: "[" + gridEvent + "]"},
 	{name: "sas-authorization", source: "8.4", header: []string{"Authorization: SharedAccessSignature r=https%3a%2f%2fx&e=6%2f15%2f2030&s=abc"}, body: "[" + gridEvent + "]"},
 	{name: "sas-malformed", source: "8.6", header: []string{"aeg-sas-token: r=https%3a%2f%2fx&s=abc"}, body: "[" + gridEvent + "]"},
+	{name: "success-sas-token", source: "8.5", header: []string{"aeg-sas-token: " + signed("http://127.0.0.1:7443/topics/orders/api/events", "12/31/2099 6:20:15 PM", key1)}, body: "[" + gridEvent + "]"},
+	{name: "success-sas-second-key", source: "8.5", header: []string{"Authorization: sharedaccesssignature " + signed("http://127.0.0.1:7443/topics/orders/api/events", "2099-12-31T18:20:15Z", key2)}, body: "[" + gridEvent + "]"},
+	{name: "success-sas-public-address", source: "8.5", header: []string{"aeg-sas-token: " + signed("https://grid.example:8443/topics/orders/api/events", "12/31/2099 6:20:15 PM", key1)}, body: "[" + gridEvent + "]"},
+	{name: "sas-expired", source: "8.6", header: []string{"aeg-sas-token: " + signed("http://127.0.0.1:7443/topics/orders/api/events", "6/15/2020 6:20:15 PM", key1)}, body: "[" + gridEvent + "]"},
+	{name: "sas-expiry-unknown", source: "8.6", header: []string{"aeg-sas-token: " + signed("http://127.0.0.1:7443/topics/orders/api/events", "tomorrow", key1)}, body: "[" + gridEvent + "]"},
+	{name: "sas-of-another-topic", source: "8.6", header: []string{"aeg-sas-token: " + signed("http://127.0.0.1:7443/topics/shop/api/events", "12/31/2099 6:20:15 PM", key1)}, body: "[" + gridEvent + "]"},
 	{name: "bearer", source: "8.4", header: []string{"Authorization: Bearer abc.def.ghi"}, body: "[" + gridEvent + "]"},
+	{name: "success-bearer", source: "8.4", header: []string{"Authorization: bearer " + tokenOfSender}, body: "[" + gridEvent + "]"},
+	{name: "success-bearer-goes-first", source: "8.4", header: []string{"Authorization: Bearer " + tokenOfSender, "aeg-sas-key: wrong"}, body: "[" + gridEvent + "]"},
+	{name: "success-key-beside-a-bearer-without-role", source: "8.4, any one valid credential suffices", header: []string{"Authorization: Bearer " + tokenOfReader, "aeg-sas-key: " + key1}, body: "[" + gridEvent + "]"},
+	{name: "bearer-without-role", source: "8.6", header: []string{"Authorization: Bearer " + tokenOfReader}, body: "[" + gridEvent + "]"},
+	{name: "bearer-cannot-be-looked-up", source: "8.6, server trouble", header: []string{"Authorization: Bearer " + tokenOfNobody}, body: "[" + gridEvent + "]"},
+	{name: "keys-off-key", source: "8.4, disableLocalAuth", target: "/topics/keys-off/api/events", body: "[" + gridEvent + "]"},
+	{name: "keys-off-empty-key", source: "8.4, disableLocalAuth", target: "/topics/keys-off/api/events?aeg-sas-key=", bare: true, body: "[" + gridEvent + "]"},
+	{name: "keys-off-sas", source: "8.4, disableLocalAuth", target: "/topics/keys-off/api/events",
+		header: []string{"aeg-sas-token: " + signed("http://127.0.0.1:7443/topics/keys-off/api/events", "12/31/2099 6:20:15 PM", key1)}, body: "[" + gridEvent + "]"},
+	{name: "keys-off-no-credential", source: "8.4, disableLocalAuth", target: "/topics/keys-off/api/events", bare: true, body: "[" + gridEvent + "]"},
+	{name: "success-keys-off-bearer", source: "8.4, disableLocalAuth", target: "/topics/keys-off/api/events", header: []string{"Authorization: Bearer " + tokenOfSender}, body: "[" + gridEvent + "]"},
+	{name: "network-closed", source: "8.6", target: "/topics/closed/api/events", body: "[" + gridEvent + "]"},
+	{name: "network-foreign", source: "8.6; access.md section 13, before authentication", target: "/topics/inside/api/events", bare: true, body: "[" + gridEvent + "]"},
+	{name: "network-foreign-options", source: "8.6", target: "/topics/inside/api/events", method: "OPTIONS", remote: "11.0.0.1:999"},
+	{name: "network-no-address", source: "8.6", target: "/topics/inside/api/events", remote: "@", body: "[" + gridEvent + "]"},
+	{name: "success-network", source: "8.6", target: "/topics/inside/api/events", remote: "10.255.0.1:999", body: "[" + gridEvent + "]"},
+	{name: "success-network-mapped", source: "8.6", target: "/topics/inside/api/events", remote: "[::ffff:10.1.2.3]:999", body: "[" + gridEvent + "]"},
+	{name: "success-network-ipv6", source: "8.6", target: "/topics/inside/api/events", remote: "[2001:db8:ffff::1%eth0]:999", body: "[" + gridEvent + "]"},
 	{name: "basic", source: "8.6, unsupported Authorization scheme", header: []string{"Authorization: Basic dTpw"}, body: "[" + gridEvent + "]"},
 	{name: "credential-goes-first", source: "8.6, check order", header: []string{"aeg-sas-key: wrong"}, target: "/topics/orders/api/events?api-version=2020-01-01", body: "not json"},
 	{name: "api-version", source: "8.1", target: "/topics/orders/api/events?api-version=2020-01-01", body: "[" + gridEvent + "]"},
@@ -205,7 +266,7 @@ func TestExchanges(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			w := newWorld()
 			w.err, w.findErr = x.err, x.findErr
-			answer := do(New(w, w, nil), x)
+			answer := do(w.handler(), x)
 			got := fmt.Sprintf("# Source: spec/events.md section %s\n", x.source)
 			got += fmt.Sprintf("%d %s\n", answer.StatusCode, http.StatusText(answer.StatusCode))
 			if id := answer.Header.Get("x-ms-request-id"); !guid.MatchString(id) {
@@ -262,6 +323,9 @@ func do(h http.Handler, x exchange) *http.Response {
 	if x.host != "" {
 		r.Host = x.host
 	}
+	if x.remote != "" {
+		r.RemoteAddr = x.remote
+	}
 	if len(x.header) == 0 && !x.bare {
 		r.Header.Set("aeg-sas-key", key1)
 	}
@@ -282,7 +346,7 @@ func TestBodyIsNotReadBeforeTheCredentialHolds(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/topics/orders/api/events", body)
 	r.Header.Set("aeg-sas-key", "wrong")
 	answer := httptest.NewRecorder()
-	New(w, w, nil).ServeHTTP(answer, r)
+	w.handler().ServeHTTP(answer, r)
 	if answer.Code != http.StatusUnauthorized || body.reads != 0 {
 		t.Errorf("answered %d after %d reads", answer.Code, body.reads)
 	}
@@ -303,7 +367,7 @@ func TestBodyEndsEarly(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/topics/orders/api/events", io.MultiReader(strings.NewReader("[{"), brokenReader{}))
 	r.Header.Set("aeg-sas-key", key1)
 	answer := httptest.NewRecorder()
-	New(w, w, nil).ServeHTTP(answer, r)
+	w.handler().ServeHTTP(answer, r)
 	if answer.Code != http.StatusBadRequest || !strings.Contains(answer.Body.String(), "ended after 2 bytes") || len(w.published) > 0 {
 		t.Errorf("answered %d %s", answer.Code, answer.Body)
 	}
@@ -317,7 +381,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 // through one pool and holds every stored event to what was sent.
 func TestPooledBodies(t *testing.T) {
 	w := newWorld()
-	h := New(w, w, nil)
+	h := w.handler()
 	var want []string
 	for i, size := range []int{10, 1_000_000, 5, 70_000, 100} {
 		data := strings.Repeat(string(rune('a'+i)), size)
@@ -366,7 +430,7 @@ func TestServes(t *testing.T) {
 // in the answer.
 func TestSecretsStayInside(t *testing.T) {
 	w := newWorld()
-	h := New(w, w, nil)
+	h := w.handler()
 	for _, header := range []string{"aeg-sas-key: hunter2", "aeg-sas-token: hunter2", "Authorization: Bearer hunter2", "Authorization: hunter2"} {
 		answer := do(h, exchange{header: []string{header}, body: "[" + gridEvent + "]"})
 		body, _ := io.ReadAll(answer.Body)
@@ -379,7 +443,7 @@ func TestSecretsStayInside(t *testing.T) {
 func TestRefusalsAreCounted(t *testing.T) {
 	w := newWorld()
 	registry := prometheus.NewRegistry()
-	h := New(w, w, registry)
+	h := New(Config{Topics: w, Publisher: w, Senders: w, Registerer: registry})
 	do(h, exchange{body: "[]"})
 	do(h, exchange{body: "[]"})
 	do(h, exchange{header: []string{"aeg-sas-key: wrong"}})
@@ -401,6 +465,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 func FuzzCredential(f *testing.F) {
 	f.Add("r=a&e=b&s=c", "Bearer x", "api-version=2018-01-01&aeg-sas-key=y")
 	f.Add("", "SharedAccessSignature r=&e=&s=", "aeg-sas-key=%")
+	f.Add(vectors[0].token, "SharedAccessSignature "+vectors[4].token, "")
 	f.Fuzz(func(t *testing.T, token, authorization, query string) {
 		if values, _ := url.ParseQuery(query); strings.Contains(fmt.Sprint(values), key1) || strings.Contains(fmt.Sprint(values), key2) {
 			return
@@ -411,7 +476,7 @@ func FuzzCredential(f *testing.F) {
 		r.Header["Aeg-Sas-Token"] = []string{token}
 		r.Header["Authorization"] = []string{authorization}
 		answer := httptest.NewRecorder()
-		New(w, w, nil).ServeHTTP(answer, r)
+		w.handler().ServeHTTP(answer, r)
 		if answer.Code != http.StatusUnauthorized && answer.Code != http.StatusBadRequest || len(w.published) > 0 {
 			t.Fatalf("answered %d", answer.Code)
 		}
@@ -420,7 +485,7 @@ func FuzzCredential(f *testing.F) {
 
 func BenchmarkPublish(b *testing.B) {
 	w := newWorld()
-	h := New(w, discard{}, nil)
+	h := New(Config{Topics: &one{w.topics["orders"]}, Publisher: discard{}, Senders: w})
 	body := []byte("[" + gridEvent + "]")
 	r := httptest.NewRequest(http.MethodPost, "/topics/orders/api/events?api-version=2018-01-01", nil)
 	r.Header.Set("aeg-sas-key", key1)
@@ -434,6 +499,13 @@ func BenchmarkPublish(b *testing.B) {
 			b.Fatal(answer.Code)
 		}
 	}
+}
+
+// one finds the same topic always, as cheaply as the server does.
+type one struct{ topic Topic }
+
+func (o *one) FindTopic(context.Context, string, string) (*Topic, bool, error) {
+	return &o.topic, true, nil
 }
 
 type discard struct{}

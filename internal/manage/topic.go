@@ -26,8 +26,25 @@ type TopicChange struct {
 	// DuplicateWindow is in minutes, 0 for off; nil = off on creation, unchanged after
 	// it, also on PUT: a client that does not know it must not turn it off.
 	DuplicateWindow *int
-	Extra           json.RawMessage // members that are kept and shown as they came; nil = unchanged on PATCH
+	// Who may publish, and from where: nil = the default on PUT, unchanged on PATCH.
+	DisableLocalAuth    *bool           // false
+	PublicNetworkAccess *string         // Enabled
+	InboundIPRules      *[]IPRule       // none
+	Extra               json.RawMessage // members that are kept and shown as they came; nil = unchanged on PATCH
 }
+
+// IPRule lets publishers of a network in.
+type IPRule struct {
+	IPMask string // CIDR notation, or one address
+	Action string // Allow; "" = that
+}
+
+// Values of TopicChange.PublicNetworkAccess and the action of an IPRule.
+const (
+	PublicAccessEnabled  = "Enabled"
+	PublicAccessDisabled = "Disabled"
+	IPRuleAllow          = "Allow"
+)
 
 // maxExtra bounds what is kept of members that only previews know.
 const maxExtra = 64 << 10
@@ -59,7 +76,8 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 	key := id.Key()
 	_, exists := p.Store.Topics.Get(key)
 	schema, problems := t.input(!exists)
-	problems = append(append(problems, t.check(resource.TopicName, id)...), t.checkWindow(), checkExtra(t.Extra))
+	problems = append(append(problems, t.check(resource.TopicName, id)...), t.checkWindow())
+	problems = append(append(problems, t.checkIngress()...), checkExtra(t.Extra))
 	if err := t.verdict(problems); err != nil {
 		return item, err
 	}
@@ -79,6 +97,8 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 		v := old.Value
 		v.Tags, v.Extra, v.Modified = t.Tags, t.Extra, stamp(caller)
 		t.setWindow(&v)
+		v.DisableLocalAuth, v.Ingress = false, resource.Ingress{}
+		t.setPublishing(&v)
 		item, err = p.Store.Topics.Update(ctx, key, v, old.Revision)
 	} else {
 		if _, err := p.group(id); err != nil { // it may have gone meanwhile
@@ -95,6 +115,7 @@ func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.
 			UID:  resource.NewUID(), Partition: p.Partition(), InputSchema: schema, Mapping: t.Mapping, Extra: t.Extra,
 		}
 		t.setWindow(&v)
+		t.setPublishing(&v)
 		for i := range v.SealedKeys {
 			if v.SealedKeys[i], err = p.newTopicKey(&v); err != nil {
 				return item, err
@@ -134,6 +155,46 @@ func (t *TopicChange) setWindow(v *resource.Topic) {
 	}
 }
 
+// checkIngress reports what is wrong with the networks that publishers may be in.
+// Source: spec/management.md section 5.2.
+func (t *TopicChange) checkIngress() (problems []*fault.Error) {
+	if access := t.PublicNetworkAccess; access != nil && !strings.EqualFold(*access, PublicAccessEnabled) && !strings.EqualFold(*access, PublicAccessDisabled) {
+		problems = append(problems, fault.Field("properties.publicNetworkAccess", "The value '%.40s' of publicNetworkAccess is not supported: use Enabled or Disabled.", *access))
+	}
+	if t.InboundIPRules == nil {
+		return problems
+	}
+	const target = "properties.inboundIpRules"
+	if n := len(*t.InboundIPRules); n > resource.MaxInboundIPRules {
+		problems = append(problems, fault.Field(target, "There are %d inboundIpRules; at most %d are allowed. Join neighbouring networks.", n, resource.MaxInboundIPRules))
+	}
+	for i, rule := range *t.InboundIPRules {
+		if _, err := resource.ParseNetwork(rule.IPMask); err != nil {
+			problems = append(problems, fault.Field(fmt.Sprintf("%s[%d].ipMask", target, i), "The ipMask '%.60s' is no network: write CIDR notation such as 10.1.0.0/16 or 2001:db8::/32, or one address.", rule.IPMask))
+		}
+		if rule.Action != "" && !strings.EqualFold(rule.Action, IPRuleAllow) {
+			problems = append(problems, fault.Field(fmt.Sprintf("%s[%d].action", target, i), "The action '%.40s' is not known: use Allow. What no rule allows is refused.", rule.Action))
+		}
+	}
+	return problems
+}
+
+// setPublishing sets who may publish, and from where, as far as the change says.
+func (t *TopicChange) setPublishing(v *resource.Topic) {
+	if t.DisableLocalAuth != nil {
+		v.DisableLocalAuth = *t.DisableLocalAuth
+	}
+	if t.PublicNetworkAccess != nil {
+		v.Ingress.Closed = strings.EqualFold(*t.PublicNetworkAccess, PublicAccessDisabled)
+	}
+	if t.InboundIPRules != nil {
+		v.Ingress.Allowed = nil
+		for _, rule := range *t.InboundIPRules {
+			v.Ingress.Allowed = append(v.Ingress.Allowed, rule.IPMask)
+		}
+	}
+}
+
 func checkExtra(extra json.RawMessage) *fault.Error {
 	if len(extra) > maxExtra {
 		return fault.New(fault.Invalid, "InvalidRequest", "The members of the body that are kept as they come take %d bytes, more than %d. Leave some out.", len(extra), maxExtra)
@@ -148,7 +209,8 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 	}
 	_, problems := t.input(false)
 	problems = append(append(problems, t.Problems...), resource.CheckTags(t.Tags)...)
-	if err := t.verdict(append(problems, t.checkWindow(), checkExtra(t.Extra))); err != nil {
+	problems = append(append(problems, t.checkWindow()), t.checkIngress()...)
+	if err := t.verdict(append(problems, checkExtra(t.Extra))); err != nil {
 		return item, err
 	}
 	ctx, unlock := p.alter(ctx)
@@ -171,6 +233,7 @@ func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resourc
 		return item, err
 	}
 	t.setWindow(&v)
+	t.setPublishing(&v)
 	v.Modified = stamp(caller)
 	item, err = p.Store.Topics.Update(ctx, id.Key(), v, old.Revision)
 	if err == nil {

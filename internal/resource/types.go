@@ -45,7 +45,8 @@ type ResourceGroup struct {
 	Meta
 }
 
-// Topic is a custom topic: publishers post to it with one of its two keys.
+// Topic is a custom topic: publishers post to it with one of its two keys, a
+// signature made with one, or a bearer token.
 type Topic struct {
 	Meta
 	UID         UID            `json:"uid"`
@@ -55,6 +56,9 @@ type Topic struct {
 	// DuplicateWindow is for how many minutes an event that was published is not taken
 	// again, 1 to MaxDuplicateWindow; 0 = each time.
 	DuplicateWindow int `json:"duplicateDetectionWindowInMinutes,omitempty"`
+
+	DisableLocalAuth bool    `json:"disableLocalAuth,omitempty"` // bearer tokens alone publish
+	Ingress          Ingress `json:"ingress,omitzero"`           // from where they publish
 
 	SealedKeys [2]string       `json:"sealedKeys"`      // base64 access keys, sealed with KeyOwner as associated data
 	Extra      json.RawMessage `json:"extra,omitempty"` // members only previews know (sku, kind, …), echoed as they came

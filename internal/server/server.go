@@ -229,7 +229,10 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	}
 
 	front := &front{
-		publish:  ingest.New(newPublishTopics(store, sealer, s.log), s.broker, s.registry),
+		publish: ingest.New(ingest.Config{
+			Topics: newPublishTopics(store, sealer, s.log), Publisher: s.broker, Senders: access.NewSenders(tokens, authorizer),
+			Origin: s.origin, Registerer: s.registry,
+		}),
 		identity: issuer.New(tokens, directory),
 		management: arm.NewHandler(arm.Config{
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: s.origin,

@@ -29,7 +29,7 @@ type publishTopics struct {
 // topicSnapshot is every topic by lower-case name, as of a number of changes.
 type topicSnapshot struct {
 	changes uint64
-	topics  map[string]publishTopic
+	topics  map[string]*publishTopic
 }
 
 type publishTopic struct {
@@ -44,16 +44,16 @@ func newPublishTopics(store *resource.Store, sealer *secret.Sealer, log *slog.Lo
 }
 
 // FindTopic satisfies ingest.Topics.
-func (t *publishTopics) FindTopic(_ context.Context, name, region string) (ingest.Topic, bool, error) {
+func (t *publishTopics) FindTopic(_ context.Context, name, region string) (*ingest.Topic, bool, error) {
 	current := t.snapshot.Load()
 	if current == nil || current.changes != t.changes.Load() {
 		current = t.build()
 	}
 	topic, ok := current.topics[strings.ToLower(name)]
 	if !ok || region != "" && !strings.EqualFold(region, topic.location) {
-		return ingest.Topic{}, false, nil
+		return nil, false, nil
 	}
-	return topic.Topic, true, nil
+	return &topic.Topic, true, nil
 }
 
 func (t *publishTopics) build() *topicSnapshot {
@@ -63,12 +63,15 @@ func (t *publishTopics) build() *topicSnapshot {
 	if current := t.snapshot.Load(); current != nil && current.changes == changes {
 		return current
 	}
-	topics := map[string]publishTopic{}
+	topics := map[string]*publishTopic{}
 	for _, item := range t.store.Topics.List("") {
 		v := &item.Value
-		topic := publishTopic{
+		topic := &publishTopic{
 			location: v.Location,
-			Topic:    ingest.Topic{UID: v.UID, ID: v.ID.String(), Schema: v.InputSchema, Mapping: v.Mapping, DuplicateWindow: time.Duration(v.DuplicateWindow) * time.Minute},
+			Topic: ingest.Topic{
+				UID: v.UID, ID: v.ID, Schema: v.InputSchema, Mapping: v.Mapping, KeysOff: v.DisableLocalAuth, From: v.Ingress.Networks(),
+				DuplicateWindow: time.Duration(v.DuplicateWindow) * time.Minute,
+			},
 		}
 		for i, sealed := range v.SealedKeys {
 			plain, err := t.sealer.Open(sealed, v.KeyOwner())
