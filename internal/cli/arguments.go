@@ -17,9 +17,9 @@ const wordSeparator = "\x1f"
 // by true or false.
 var (
 	wordFlags = []string{"--advanced-filter", "--included-event-types", "--labels", "--tags", "--properties",
-		"--remove-tags", "--input-mapping-fields", "--input-mapping-default-values", "--features", "--status-events", "--ids", "--delivery-attribute-mapping"}
+		"--remove-tags", "--input-mapping-fields", "--input-mapping-default-values", "--features", "--status-events", "--ids", "--delivery-attribute-mapping", "--inbound-ip-rules"}
 	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url",
-		"--include-static-delivery-attribute-secret"}
+		"--include-static-delivery-attribute-secret", "--disable-local-auth"}
 )
 
 // shortNames are second names that az has for flags.

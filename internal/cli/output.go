@@ -215,6 +215,9 @@ func plain(value any) string {
 			}
 			return strings.Join(words, " ")
 		}
+		if v["ipMask"] != nil { // an inbound IP rule, whose action is always Allow
+			return plain(v["ipMask"])
+		}
 		if _, ok := v["keys"].([]any); ok && v["version"] != nil {
 			return signingText(v)
 		}

@@ -15,7 +15,9 @@ func (a *app) topicKind() kind {
 			plural: "topics",
 			columns: []column{{"Name", "name"}, {"Input schema", "properties.inputSchema"}, {"State", "properties.provisioningState"},
 				{"Endpoint", "properties.endpoint"}},
-			detail: []column{{"Input mapping", "properties.inputSchemaMapping"}, {"Duplicates left out, minutes", "?properties.duplicateDetectionWindowInMinutes"}, {"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
+			detail: []column{{"Input mapping", "properties.inputSchemaMapping"}, {"Duplicates left out, minutes", "?properties.duplicateDetectionWindowInMinutes"},
+				{"Public access", "?properties.publicNetworkAccess"}, {"Inbound IP rules", "?properties.inboundIpRules"}, {"Local auth disabled", "?properties.disableLocalAuth"},
+				{"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
 		},
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			name := nameFlag(cmd, "topic")
@@ -35,7 +37,7 @@ const (
 
 func (a *app) topicCommand() *cobra.Command {
 	k := a.topicKind()
-	return group("topic", "Custom topics: what publishers post events to with a key",
+	return group("topic", "Custom topics: what publishers post events to",
 		`  carillon topic create orders
   carillon topic key list --name orders`,
 		a.topicCreate(k),
@@ -56,13 +58,14 @@ func (a *app) topicCommand() *cobra.Command {
 func (a *app) topicCreate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "create", Short: "Create a topic, or replace its settings", Example: `  carillon topic create orders
   carillon topic create --name orders -g local --input-schema cloudeventschemav1_0 --tags team=growth
+  carillon topic create inside --disable-local-auth --inbound-ip-rules 10.0.0.0/8 Allow --inbound-ip-rules 192.0.2.7 Allow
   carillon topic create shop --input-schema customeventschema \
     --input-mapping-fields id=trackingId eventType=kind \
     --input-mapping-default-values subject=none dataVersion=1.0`}
 	location := cmd.Flags().StringP("location", "l", "", "Location; the resource group's by default.")
 	schema := cmd.Flags().String("input-schema", "EventGridSchema", "Envelope of the events published to it: EventGridSchema, CloudEventSchemaV1_0 or CustomEventSchema.")
 	mapping := mappingFlags(cmd)
-	window := windowFlag(cmd)
+	window, publishing := windowFlag(cmd), publishingFlags(cmd)
 	tags := tagsFlag(cmd)
 	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, _ string) (any, http.Header, error) {
 		word, err := oneOf(cmd, "input-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomEventSchema")
@@ -82,6 +85,9 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 		if cmd.Flag(windowName).Changed {
 			properties["duplicateDetectionWindowInMinutes"] = *window
 		}
+		if err := publishing(properties); err != nil {
+			return nil, nil, err
+		}
 		body := map[string]any{"location": at, "properties": properties}
 		if tags.given() {
 			body["tags"] = tags.pairs()
@@ -92,19 +98,27 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 
 func (a *app) topicUpdate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "update", Short: "Replace the tags of a topic, or change its settings", Example: `  carillon topic update orders --tags team=growth stage=test
-  carillon topic update orders --duplicate-detection-window 10`}
-	window := windowFlag(cmd)
+  carillon topic update orders --duplicate-detection-window 10
+  carillon topic update orders --disable-local-auth true --inbound-ip-rules 10.0.0.0/8 Allow
+  carillon topic update orders --public-network-access disabled`}
+	window, publishing := windowFlag(cmd), publishingFlags(cmd)
 	tags := tagsFlag(cmd)
 	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
-		body := map[string]any{}
+		body, properties := map[string]any{}, map[string]any{}
 		if tags.given() {
 			body["tags"] = tags.pairs()
 		}
 		if cmd.Flag(windowName).Changed {
-			body["properties"] = map[string]any{"duplicateDetectionWindowInMinutes": *window}
+			properties["duplicateDetectionWindowInMinutes"] = *window
+		}
+		if err := publishing(properties); err != nil {
+			return nil, nil, err
+		}
+		if len(properties) > 0 {
+			body["properties"] = properties
 		}
 		if len(body) == 0 {
-			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE… or --%s MINUTES.", windowName)
+			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE…, --%s MINUTES, --disable-local-auth, --public-network-access or --inbound-ip-rules.", windowName)
 		}
 		return body, nil, nil
 	})
@@ -114,6 +128,48 @@ const windowName = "duplicate-detection-window"
 
 func windowFlag(cmd *cobra.Command) *int {
 	return cmd.Flags().Int(windowName, 0, "Minutes for which an event with the same id (for CloudEvents also source) is not taken again; 0 for off.")
+}
+
+// publishingFlags are the flags of a topic that say who may publish to it, and from
+// where; the returned function puts what was given into the properties.
+func publishingFlags(cmd *cobra.Command) func(properties map[string]any) error {
+	off := toggleFlag(cmd, "disable-local-auth", "Take bearer tokens alone, neither access keys nor shared access signatures.")
+	access := cmd.Flags().String("public-network-access", "", "Whether anybody may publish: enabled or disabled.")
+	rules := wordsFlag(cmd, "inbound-ip-rules", "NETWORK [ACTION]", "Network or address that may publish, and Allow; give the flag again for more, without words for any.")
+	_ = cmd.RegisterFlagCompletionFunc("public-network-access", cobra.FixedCompletions([]string{"enabled", "disabled"}, cobra.ShellCompDirectiveNoFileComp))
+	return func(properties map[string]any) error {
+		if cmd.Flag("disable-local-auth").Changed {
+			properties["disableLocalAuth"] = bool(*off)
+		}
+		if *access != "" {
+			word, err := oneOf(cmd, "public-network-access", *access, "Enabled", "Disabled")
+			if err != nil {
+				return err
+			}
+			properties["publicNetworkAccess"] = word
+		}
+		if !rules.given() {
+			return nil
+		}
+		list := []map[string]string{}
+		for _, words := range rules.groups {
+			rule := map[string]string{"action": "Allow"}
+			switch len(words) {
+			case 0:
+				continue
+			case 1, 2:
+				rule["ipMask"] = words[0]
+			default:
+				return usagef(cmd, "--inbound-ip-rules takes a network and an action, such as 10.0.0.0/8 Allow. Give the flag again for each further network.")
+			}
+			if len(words) == 2 {
+				rule["action"] = words[1]
+			}
+			list = append(list, rule)
+		}
+		properties["inboundIpRules"] = list
+		return nil
+	}
 }
 
 var keyView = view{plural: "keys", columns: []column{{"key1", "key1"}, {"key2", "key2"}}}
