@@ -453,7 +453,7 @@ func (r *replayer) queue(ctx context.Context, s *subscription, f *engine.Frame, 
 			s.replays = append(s.replays, d)
 			s.queue.push(d)
 			r.b.journal.dirtied(d)
-			r.b.window.put(f) // its body is wanted in a moment
+			r.b.window.keep(f) // its body is wanted in a moment
 			s.pump(time.Now())
 			s.mu.Unlock()
 			return true, nil

@@ -229,8 +229,7 @@ func TestReplayLogOfPurgedHistory(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.window.mu.Lock()
-		clear(p.window.frames)
-		p.window.oldest, p.window.bytes = nil, 0
+		p.window.newest, p.window.again = newWindow(nil, 1<<20).newest, newWindow(nil, 1<<20).again
 		p.window.mu.Unlock()
 		replayed := 0
 		err := p.walkLog(t.Context(), p.lookup(uint64(es.UID)), &job, func(*engine.Frame, int) error { replayed++; return nil })

@@ -132,6 +132,7 @@ type Broker struct {
 	replayer   *replayer
 	tails      tails
 	open       atomic.Int64 // deliveries that are not settled, of all event subscriptions
+	attempting atomic.Int64 // workers of all event subscriptions, and attempts whose late answer is waited for
 
 	onceMu sync.Mutex
 	once   map[resource.UID]*knownIDs // of topics that leave out duplicates

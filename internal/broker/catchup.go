@@ -61,7 +61,7 @@ func (e *elevator) run(ctx context.Context) error {
 func (e *elevator) board() (aboard []*subscription, from engine.Position) {
 	for _, s := range e.b.all() {
 		s.mu.Lock()
-		if s.lag != 0 && !s.aboard && !s.deleted && !s.paused && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
+		if s.mayBoard() && !s.deleted {
 			s.aboard = true
 			aboard = append(aboard, s)
 			if from == 0 || s.lag < from {
@@ -163,7 +163,7 @@ func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboa
 			}
 		}
 		if len(uids) > 0 {
-			e.b.window.put(f) // its bodies are wanted in a moment
+			e.b.window.keep(f) // its bodies are wanted in a moment
 		}
 	}
 	return patience - left
@@ -216,7 +216,7 @@ func (e *elevator) note(aboard map[uint64]*subscription, next uint64) {
 func (s *subscription) takeRecord(ctx context.Context, f *engine.Frame, i int, patience *time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.deleted && !s.mayTake() && s.waitForRoom(ctx, patience) {
+	for !s.deleted && !s.hasRoom() && s.waitForRoom(ctx, patience) {
 	}
 	return s.take(f, i)
 }
@@ -246,7 +246,7 @@ func (s *subscription) take(f *engine.Frame, i int) bool {
 		return true // it boarded above
 	}
 	if s.wants(f, pos) {
-		if !s.mayTake() {
+		if !s.hasRoom() {
 			s.lag = pos
 			s.aboard = false
 			s.b.journal.lagged(s)

@@ -106,7 +106,7 @@ func (b *Broker) letter(ctx context.Context, id string) (*Letter, error) {
 	}
 	l := &Letter{}
 	if err := json.Unmarshal(raw, l); err != nil {
-		return nil, fmt.Errorf("decode dead letter %s: %w", id, err)
+		return nil, fmt.Errorf("%w: dead letter %s: %w", engine.ErrCorrupt, id, err)
 	}
 	return l, nil
 }

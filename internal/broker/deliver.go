@@ -3,6 +3,7 @@ package broker
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -46,10 +49,11 @@ func (s *subscription) pump(now time.Time) {
 	} else if batch > 1 && s.queue.len() < batch {
 		limit = min(limit, maxBatchers)
 	}
-	limit = min(limit, s.places(cfg))
+	limit = min(limit, s.places(cfg), s.attemptShare())
 	for s.workers < limit && s.starting < left && s.starting*batch < s.queue.len() {
 		s.workers++
 		s.starting++
+		s.b.attempting.Add(1)
 		s.b.workers.Go(s.work)
 	}
 }
@@ -64,6 +68,20 @@ func (s *subscription) places(cfg *config) int {
 	return cfg.concurrency - s.held
 }
 
+// The attempts that may be under way at a time on the whole node, each with a
+// connection, and the part of what is left of them that one event subscription may
+// have. Each may always have one.
+const (
+	maxAttempts = 4096
+	attemptPart = 16
+)
+
+// attemptShare is how many workers s may have: as with what is open, the fuller the
+// node, the fewer. The caller holds s.mu.
+func (s *subscription) attemptShare() int {
+	return max(1, (maxAttempts-int(s.b.attempting.Load()))/attemptPart-s.held)
+}
+
 // work attempts what waits until nothing does.
 func (s *subscription) work() {
 	s.mu.Lock()
@@ -72,6 +90,7 @@ func (s *subscription) work() {
 		a := s.next(time.Now())
 		if a == nil {
 			s.workers--
+			s.b.attempting.Add(-1)
 			s.arm(time.Now())
 			s.mu.Unlock()
 			return
@@ -100,7 +119,7 @@ func (s *subscription) next(now time.Time) *attempt {
 	if s.deleted || s.draining || s.paused || !s.breaker.admits(now) {
 		return nil
 	}
-	if s.workers > s.places(cfg) || s.workers > s.limit && !s.breaker.open() {
+	if s.workers > s.places(cfg) || s.workers > min(s.limit, s.attemptShare()) && !s.breaker.open() {
 		return nil // fewer than there were
 	}
 	if !s.limiter.admits(now) {
@@ -226,10 +245,26 @@ func (s *subscription) send(a *attempt) (r Response) {
 			return Response{Outcome: Canceled}
 		}
 		s.b.log.Error("event cannot be read for delivery", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
+		if !lost(err) {
+			select { // the store is busy, or starts anew: that is not the event's fault
+			case <-time.After(readAgain):
+			case <-s.ctx.Done():
+			}
+			return Response{Outcome: Canceled}
+		}
 		return Response{Outcome: Aborted, Detail: "the event could not be read"}
 	}
 	req.Body = *buf
 	return cfg.sender.Send(s.ctx, &req)
+}
+
+// readAgain is how long an attempt rests whose event could not be read just now.
+const readAgain = time.Second
+
+// lost reports whether an event will not be readable later either, as it will when the
+// store was only busy.
+func lost(err error) bool {
+	return errors.Is(err, engine.ErrCorrupt) || errors.Is(err, engine.ErrPurged) || fault.Is(err, fault.NotFound)
 }
 
 // Content types by delivery schema. Source: spec/delivery.md section 2.1.
@@ -320,14 +355,22 @@ func (b *Broker) load(ctx context.Context, d *delivery, e *event.Event) (sequenc
 		if err != nil {
 			return "", err
 		}
-		return letter.Sequencer, e.Parse(letter.Event, letter.schema())
+		return letter.Sequencer, parse(e, letter.Event, letter.schema())
 	}
 	f, err := b.frameOf(ctx, d)
 	if err != nil {
 		return "", err
 	}
 	r := &f.Records[d.pos.Index()]
-	return f.Sequencer(d.pos.Index()), e.Parse(r.Data, event.Schema(r.Schema))
+	return f.Sequencer(d.pos.Index()), parse(e, r.Data, event.Schema(r.Schema))
+}
+
+// parse reads a stored event.
+func parse(e *event.Event, raw []byte, schema event.Schema) error {
+	if err := e.Parse(raw, schema); err != nil {
+		return fmt.Errorf("%w: %w", engine.ErrCorrupt, err)
+	}
+	return nil
 }
 
 // wake runs when the timer does: it judges attempts that passed the answer time,
@@ -471,13 +514,13 @@ func (s *subscription) wakeBy(at time.Time) {
 // signalRoom tells a dispatcher that waits that there is a place. The caller holds
 // s.mu.
 func (s *subscription) signalRoom() {
-	if s.waiting && s.queue.len() <= maxReady-roomAtOnce && s.openN <= maxOpen-roomAtOnce {
+	if share := s.share(); s.waiting && s.queue.len() <= maxReady-roomAtOnce && s.openN <= share-min(roomAtOnce, share/2) {
 		select {
 		case s.room <- struct{}{}:
 		default:
 		}
 	}
-	if s.lag != 0 && !s.aboard && !s.paused && s.queue.len() <= maxReady/2 && s.openN <= maxOpen/2 {
+	if s.mayBoard() {
 		s.b.elevator.call()
 	}
 }

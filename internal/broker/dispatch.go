@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	maxUnmatched = 32 << 20  // bytes of frames that may wait for the dispatcher
-	maxOpenNode  = 1_000_000 // deliveries of all event subscriptions that are not settled
+	maxUnmatched = 32 << 20 // bytes of frames that may wait for the dispatcher
+	openPart     = 64       // the part of what is left of maxOpenNode that one event subscription may have
 )
 
 // Patience: how long the dispatcher waits for a place in a full queue. An event
@@ -227,7 +227,7 @@ func (d *dispatcher) offer(ctx context.Context, s *subscription, f *engine.Frame
 	if !s.live() || !s.wants(f, pos) {
 		return
 	}
-	for !s.mayTake() {
+	for !s.hasRoom() {
 		if time.Now().Before(s.patienceEnd) || !s.waitForRoom(ctx, &d.patience) {
 			s.fallBehind(pos, time.Now(), d.patience <= 0)
 			return
@@ -251,10 +251,6 @@ func (s *subscription) wants(f *engine.Frame, pos engine.Position) bool {
 	expiration := s.cfg.Load().expiration
 	return expiration.IsZero() || f.Time.Before(expiration)
 }
-
-// mayTake reports whether s and the whole node have room for one more delivery.
-// The caller holds s.mu.
-func (s *subscription) mayTake() bool { return s.hasRoom() && s.b.open.Load() < maxOpenNode }
 
 // waitForRoom waits for a place in s's queue while s makes progress and patience
 // lasts, which the wait uses up, and reports whether there may be one. Nobody waits

@@ -117,6 +117,7 @@ func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time
 // Source: spec/delivery.md section 3.2. The caller holds s.mu.
 func (s *subscription) settleLate(a *attempt, r Response) {
 	s.held--
+	s.b.attempting.Add(-1)
 	now := time.Now()
 	defer s.pump(now) // it may have kept a place
 	if r.Outcome != Delivered || s.deleted {

@@ -16,13 +16,16 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-// Bounds of one event subscription, variables for tests that need to meet them.
+// Bounds of one event subscription and of the node, variables for tests that need to
+// meet them.
 var (
-	maxReady = 4096   // deliveries that wait for a worker
-	maxOpen  = 10_000 // deliveries that are not settled
+	maxReady    = 4096      // deliveries that wait for a worker
+	maxOpen     = 10_000    // deliveries that are not settled
+	maxOpenNode = 1_000_000 // those of all event subscriptions
 )
 
 const (
+	fewOpen     = 64 // deliveries that are not settled and that each may have, however full the node is
 	maxHeld     = 64 // attempts that timed out and whose answer may still come
 	maxBatchers = 4  // attempts at a time while batches are not full
 )
@@ -169,9 +172,22 @@ func (s *subscription) live() bool { return s.lag == 0 }
 // one are told: each is worth more than a switch of goroutines.
 const roomAtOnce = 128
 
-// hasRoom reports whether one more delivery may be handed out.
+// share is how many deliveries s may have open: its bound, or a part of what the node
+// has left. The fuller the node, the smaller the part, so that however many handlers
+// are dead, together they leave places for those that are not.
+func (s *subscription) share() int {
+	return min(maxOpen, max(fewOpen, (maxOpenNode-int(s.b.open.Load()))/openPart))
+}
+
+// hasRoom reports whether one more delivery may be handed out. The caller holds s.mu.
 func (s *subscription) hasRoom() bool {
-	return s.queue.len() < maxReady && s.openN < maxOpen && !s.paused
+	return s.queue.len() < maxReady && s.openN < s.share() && !s.paused
+}
+
+// mayBoard reports whether s lags and has so much room that the log is worth reading
+// for it. The caller holds s.mu.
+func (s *subscription) mayBoard() bool {
+	return s.lag != 0 && !s.aboard && !s.paused && s.queue.len() <= maxReady/2 && s.openN <= s.share()/2
 }
 
 // add takes a new delivery of an event of the log and puts it in the queue. The

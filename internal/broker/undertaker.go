@@ -194,7 +194,7 @@ func (u *undertaker) store(ctx context.Context, d *delivery, reason Reason) erro
 	var e event.Event
 	sequencer, err := u.b.load(ctx, d, &e)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || !lost(err) {
 			return err
 		}
 		u.b.log.Error("event dropped: it cannot be read any more", telemetry.DeliveryID, d.id(), telemetry.Error, err)

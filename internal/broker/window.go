@@ -7,37 +7,55 @@ import (
 	"github.com/carillon-events/carillon/internal/engine"
 )
 
-// window keeps the newest frames in memory, by bytes, so that deliveries find
-// their bodies without reading the log; queues hold positions only and pin
-// nothing. A frame that has left the window is read again and stays for a while.
+// window keeps frames in memory, by bytes, so that deliveries find their bodies
+// without reading the log; queues hold positions only and pin nothing. The newest
+// frames have three quarters of it. A frame that has left them is read again, once
+// for all who want it now, and stays for a while in the last quarter: many retries
+// of old events do not push out what everybody needs.
 type window struct {
-	log   Log
-	limit int
+	log Log
 
-	mu     sync.RWMutex
-	frames map[uint64]*engine.Frame
-	oldest []uint64 // sequences in the order they came
-	bytes  int
+	mu       sync.RWMutex
+	newest   shelf
+	again    shelf
+	underway map[uint64]*reading
+	places   chan struct{} // of those who read
+}
+
+// maxReadings is how many frames are read at a time: more make the store no faster,
+// and the last ones wait too long.
+const maxReadings = 8
+
+// reading is a frame that is being read.
+type reading struct {
+	done chan struct{}
+	f    *engine.Frame
+	err  error
 }
 
 func newWindow(log Log, limit int) *window {
-	return &window{log: log, limit: limit, frames: map[uint64]*engine.Frame{}}
+	return &window{
+		log:    log,
+		newest: shelf{limit: limit - limit/4, frames: map[uint64]*engine.Frame{}},
+		again:  shelf{limit: limit / 4, frames: map[uint64]*engine.Frame{}},
+
+		underway: map[uint64]*reading{}, places: make(chan struct{}, maxReadings),
+	}
 }
 
+// put takes a new frame of the log.
 func (w *window) put(f *engine.Frame) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, there := w.frames[f.Seq]; there {
-		return
-	}
-	w.frames[f.Seq] = f
-	w.oldest = append(w.oldest, f.Seq)
-	w.bytes += f.Size
-	for w.bytes > w.limit && len(w.oldest) > 1 {
-		gone := w.oldest[0]
-		w.oldest = w.oldest[1:]
-		w.bytes -= w.frames[gone].Size
-		delete(w.frames, gone)
+	w.newest.put(f)
+}
+
+// keep takes an old frame that is wanted in a moment.
+func (w *window) keep(f *engine.Frame) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.newest.frames[f.Seq] == nil {
+		w.again.put(f)
 	}
 }
 
@@ -45,20 +63,57 @@ func (w *window) put(f *engine.Frame) {
 func (w *window) peek(seq uint64) *engine.Frame {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.frames[seq]
+	if f := w.newest.frames[seq]; f != nil {
+		return f
+	}
+	return w.again.frames[seq]
 }
 
 // frame returns a frame from the window or the log.
 func (w *window) frame(ctx context.Context, seq uint64) (*engine.Frame, error) {
-	if f := w.peek(seq); f != nil {
-		return f, nil
+	for {
+		if f := w.peek(seq); f != nil {
+			return f, nil
+		}
+		w.mu.Lock()
+		r, others := w.underway[seq]
+		if !others {
+			r = &reading{done: make(chan struct{})}
+			w.underway[seq] = r
+		}
+		w.mu.Unlock()
+		if !others {
+			w.read(ctx, seq, r)
+			return r.f, r.err
+		}
+		select {
+		case <-r.done:
+			if r.err == nil {
+				return r.f, nil
+			}
+			// It may have failed for a reason of the reader's own.
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	f, err := w.log.Frame(ctx, seq)
-	if err != nil {
-		return nil, err
+}
+
+// read reads a frame for all who wait for it.
+func (w *window) read(ctx context.Context, seq uint64, r *reading) {
+	select {
+	case w.places <- struct{}{}:
+		r.f, r.err = w.log.Frame(ctx, seq)
+		<-w.places
+	case <-ctx.Done():
+		r.err = context.Cause(ctx)
 	}
-	w.put(f)
-	return f, nil
+	if r.err == nil {
+		w.keep(r.f)
+	}
+	w.mu.Lock()
+	delete(w.underway, seq)
+	w.mu.Unlock()
+	close(r.done)
 }
 
 // size is the size of a record in the window, 0 when it is not there.
@@ -67,4 +122,27 @@ func (w *window) size(p engine.Position) int {
 		return len(f.Records[p.Index()].Data)
 	}
 	return 0
+}
+
+// shelf holds frames up to a number of bytes, at least one.
+type shelf struct {
+	limit  int
+	frames map[uint64]*engine.Frame
+	oldest []uint64 // sequences in the order they came
+	bytes  int
+}
+
+func (s *shelf) put(f *engine.Frame) {
+	if _, there := s.frames[f.Seq]; there {
+		return
+	}
+	s.frames[f.Seq] = f
+	s.oldest = append(s.oldest, f.Seq)
+	s.bytes += f.Size
+	for s.bytes > s.limit && len(s.oldest) > 1 {
+		gone := s.oldest[0]
+		s.oldest = s.oldest[1:]
+		s.bytes -= s.frames[gone].Size
+		delete(s.frames, gone)
+	}
 }
