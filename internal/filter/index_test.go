@@ -56,7 +56,6 @@ func TestManyEventTypesArePlaced(t *testing.T) {
 	for i := range 2 * maxPlaces {
 		f.IncludedEventTypes = append(f.IncludedEventTypes, fmt.Sprintf("Contoso.Type%d", i))
 	}
-	f.AdvancedFilters = []Condition{{Operator: StringIn, Key: "data.k", Strings: []string{"a", "b"}}}
 	x := NewIndex(nil)
 	for id := range uint64(2 * maxOpen) {
 		x = x.With(Entry{ID: id, Matcher: Compile(&f)})
@@ -65,10 +64,10 @@ func TestManyEventTypesArePlaced(t *testing.T) {
 		t.Errorf("%d entries are asked one by one", n)
 	}
 	var s Scratch
-	if got := len(x.Match(parseEvent(t, `{"eventType":"contoso.type200","data":{"k":"B"}}`), &s)); got != x.Len() {
+	if got := len(x.Match(parseEvent(t, `{"eventType":"contoso.type200"}`), &s)); got != x.Len() {
 		t.Errorf("%d of %d entries want the event", got, x.Len())
 	}
-	if got := x.Match(parseEvent(t, `{"eventType":"contoso.type200","data":{"k":"c"}}`), &s); len(got) > 0 {
+	if got := x.Match(parseEvent(t, `{"eventType":"contoso.type2000"}`), &s); len(got) > 0 {
 		t.Errorf("%v want an event that they refuse", got)
 	}
 }

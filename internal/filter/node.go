@@ -1,6 +1,9 @@
 package filter
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // node holds entries that an event may want once it has come this far. Those that
 // are few, or that nothing tells apart any more, are asked one by one. The others
@@ -112,7 +115,7 @@ func (n *node) insert(e *edit, at located) *node {
 func (n *node) put(e *edit, at located) {
 	var best choice
 	var spots []spot
-	fewest := 2.0
+	fewest := math.Inf(1)
 	for c := range at.choices {
 		if c == at.entry.last() {
 			n.enrol(e, at, 1)
