@@ -38,6 +38,8 @@ var eventSubscriptionView = view{
 		{"Delivery schema", "properties.eventDeliverySchema"},
 		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
 		{"Time-to-live, minutes", "properties.retryPolicy.eventTimeToLiveInMinutes"},
+		{"Most events a request", "?properties.destination.properties.maxEventsPerBatch"},
+		{"Preferred KiB a request", "?properties.destination.properties.preferredBatchSizeInKilobytes"},
 		{"Most requests a minute", "?properties.deliveryLimits.maxRequestsPerMinute"},
 		{"Most requests at a time", "?properties.deliveryLimits.maxConcurrency"},
 		{"Endpoint allows a minute", "?properties.deliveryLimits.allowedRequestsPerMinute"},
@@ -185,9 +187,9 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
 	})
 }
 
-// eventSubscriptionUpdate sends what changes. A filter is replaced as a whole by a
-// PATCH, so the present one is read first and only the flags given are changed in
-// it. Source: spec/management.md section 5.5.
+// eventSubscriptionUpdate sends what changes. A filter, a retry policy and a destination
+// are replaced as a whole by a PATCH, so the present ones are read first and only the
+// flags given are changed in them. Source: spec/management.md section 5.5.
 func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "update", Short: "Change an event subscription",
 		Example: `  carillon event-subscription update --name failed-runs --subject-begins-with experiments/
@@ -195,7 +197,8 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
   carillon event-subscription update --name failed-runs --advanced-filter                                     # removes all of them
   carillon event-subscription update --name failed-runs --endpoint https://ci.example/hooks
   carillon event-subscription update --name failed-runs --max-delivery-attempts 5 --event-ttl 30
-  carillon event-subscription update --name failed-runs --max-requests-per-minute 120 --max-concurrency 4`}
+  carillon event-subscription update --name failed-runs --max-requests-per-minute 120 --max-concurrency 4
+  carillon event-subscription update --name failed-runs --max-events-per-batch 100`}
 	fill := a.deliveryFlags(cmd)
 	filters := filterFlags(cmd)
 	return a.changeHandshake(k, cmd, http.MethodPatch, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {
@@ -211,8 +214,7 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 			return nil, nil, usagef(cmd, "Nothing to change. Give at least one of the flags that --help lists.")
 		}
 		to, _ := body["destination"].(map[string]any)
-		partial := to != nil && to["endpointType"] == nil
-		if len(changes) == 0 && policy == nil && !partial {
+		if len(changes) == 0 && policy == nil && to == nil {
 			return body, nil, nil
 		}
 		var present json.RawMessage
@@ -226,7 +228,8 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 		if policy != nil {
 			body["retryPolicy"] = over(decoded(present, "properties.retryPolicy"), policy)
 		}
-		if partial {
+		kind := text(present, "properties.destination.endpointType")
+		if to != nil && (to["endpointType"] == nil || to["endpointType"] == kind) {
 			body["destination"] = overWebhook(present, to["properties"].(map[string]any))
 		}
 		return body, ifMatch(read.Get("ETag")), nil // what was read is what is changed
@@ -245,12 +248,16 @@ func over(present, changes map[string]any) map[string]any {
 }
 
 // overWebhook lays changes over the webhook of an event subscription. Those of the
-// token issuer are laid over what it has; an empty one takes its place.
+// token issuer are laid over what it has; an empty one takes its place. One batch
+// setting turns batching on where it is off, which is shown as one event a request.
 func overWebhook(present json.RawMessage, changes map[string]any) map[string]any {
 	there, properties := decoded(present, "properties.destination"), decoded(present, "properties.destination.properties")
 	if issuer, _ := changes["tokenIssuer"].(map[string]any); len(issuer) > 0 {
 		changes = maps.Clone(changes)
 		changes["tokenIssuer"] = over(decoded(present, "properties.destination.properties.tokenIssuer"), issuer)
+	}
+	if changes["preferredBatchSizeInKilobytes"] != nil && plain(properties["maxEventsPerBatch"]) == "1" {
+		delete(properties, "maxEventsPerBatch")
 	}
 	there["properties"] = over(properties, changes)
 	return there

@@ -20,3 +20,20 @@ func limitFlags(cmd *cobra.Command) func(properties map[string]any) {
 		}
 	}
 }
+
+// batchFlags are az's flags for output batching; the returned function gives the members
+// of the webhook that change. Source: spec/management.md section 3.
+func batchFlags(cmd *cobra.Command) func() map[string]any {
+	events := cmd.Flags().Int("max-events-per-batch", 0, "Most events in one request, 1 to 5000; 1 for no batching.")
+	size := cmd.Flags().Int("preferred-batch-size-in-kilobytes", 0, "Size that a request is filled up to, 1 to 1024; an event that is larger goes alone.")
+	return func() map[string]any {
+		changes := map[string]any{}
+		if cmd.Flag("max-events-per-batch").Changed {
+			changes["maxEventsPerBatch"] = *events
+		}
+		if cmd.Flag("preferred-batch-size-in-kilobytes").Changed {
+			changes["preferredBatchSizeInKilobytes"] = *size
+		}
+		return changes
+	}
+}

@@ -22,7 +22,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	attempts := f.Int("max-delivery-attempts", 0, "Most delivery attempts of one event, 1 to 30.")
 	life := f.Int("event-ttl", 0, "Minutes after which an event is no longer tried, 1 to 1440.")
 	expiration := f.String("expiration-date", "", "When the event subscription ends: a date, or RFC 3339.")
-	letters, limits := deadLetterFlags(cmd), limitFlags(cmd)
+	letters, limits, batch := deadLetterFlags(cmd), limitFlags(cmd), batchFlags(cmd)
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
 	attributes, signing := attributeFlag(cmd), signingFlags(cmd)
 	application, issuer, certificate := applicationFlags(cmd), a.tokenIssuerFlags(cmd), a.clientCertificateFlags(cmd)
@@ -46,6 +46,9 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 				properties["destination"] = to
 			}
 			to["properties"].(map[string]any)[member] = value
+		}
+		for member, value := range batch() {
+			webhook(member, value)
 		}
 		if mappings, err := attributes(); err != nil {
 			return err
