@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
 // PrincipalType is the kind of a principal.
@@ -47,6 +48,11 @@ func (c Caller) Stamp(at time.Time) resource.Stamp {
 		kind = "User"
 	}
 	return resource.Stamp{By: c.Label(), Kind: kind, At: at}
+}
+
+// Identity returns the caller as records of requests name it.
+func (c Caller) Identity() telemetry.Identity {
+	return telemetry.Identity{ObjectID: c.ObjectID, Type: string(c.Type), Name: c.Name, AppID: c.AppID, TokenID: c.TokenID}
 }
 
 // ids returns the object ids whose assignments count for the caller.

@@ -364,7 +364,7 @@ func (t *Tokens) Authenticate(r *http.Request) (Caller, error) {
 	}
 	caller, err := t.Validate(r.Context(), raw, t.management)
 	if err == nil {
-		telemetry.RecordOf(r.Context()).SetPrincipal(caller.ObjectID)
+		telemetry.RecordOf(r.Context()).SetPrincipal(caller.Identity())
 	}
 	return caller, err
 }

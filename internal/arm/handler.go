@@ -41,7 +41,7 @@ type Config struct {
 
 // Subresources serves what lies below a workspace. *WorkspaceAPI satisfies it.
 type Subresources interface {
-	ServeSubresource(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller)
+	ServeSubresource(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller) error
 }
 
 // Deliveries tells of deliveries and repeats dead ones. *broker.Broker satisfies
@@ -110,11 +110,22 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = write(w, r, got)
 	}
 	if err != nil {
-		if fault.KindOf(err) == fault.Internal {
-			telemetry.RecordOf(r.Context()).SetError(err)
-		}
-		fault.Write(w, r, err)
+		a.fail(w, r, err)
 	}
+}
+
+// fail answers with an error. A refusal of somebody who is known is in the audit log;
+// one that cannot be stored there is still a refusal.
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	switch fault.KindOf(err) {
+	case fault.Internal:
+		telemetry.RecordOf(r.Context()).SetError(err)
+	case fault.Forbidden:
+		if problem := a.Plane.Audit.Refused(r.Context(), err); problem != nil {
+			telemetry.RecordOf(r.Context()).SetError(problem)
+		}
+	}
+	fault.Write(w, r, err)
 }
 
 func (a *api) serve(w http.ResponseWriter, hr *http.Request) (answer, error) {

@@ -223,6 +223,7 @@ const (
 	auth    = "microsoft.authorization/"
 	who     = "carillon.identity/"
 	deliver = "carillon.delivery/"
+	watch   = "carillon.audit/"
 )
 
 var singleEventSubscription = methods{
@@ -315,6 +316,7 @@ var routes = map[string]map[string]methods{
 		auth + "roleassignments/*":                          {http.MethodGet: getRoleAssignment, http.MethodPut: putRoleAssignment, http.MethodDelete: deleteRoleAssignment},
 		auth + "roledefinitions":                            {http.MethodGet: listRoles},
 		auth + "roledefinitions/*":                          {http.MethodGet: getRole},
+		watch + "records":                                   {http.MethodGet: listAuditRecords},
 		deliver + "deadletters":                             {http.MethodGet: listDeadLetters},
 		deliver + "deadletters/*":                           {http.MethodGet: getDeadLetter, http.MethodPost: replayDeadLetters, http.MethodDelete: deleteDeadLetter},
 		deliver + "replays":                                 {http.MethodGet: listReplays, http.MethodPost: createReplay},

@@ -220,17 +220,18 @@ func newStack(t *testing.T) *stack {
 			}
 			return c, nil
 		},
-		Subresources: subresourcesFunc(func(w http.ResponseWriter, _ *http.Request, ws resource.Item[resource.Workspace], rest []string, c access.Caller) {
+		Subresources: subresourcesFunc(func(w http.ResponseWriter, _ *http.Request, ws resource.Item[resource.Workspace], rest []string, c access.Caller) error {
 			_, _ = fmt.Fprintf(w, `{"workspace":%q,"rest":%q,"caller":%q}`, ws.Value.ID.Name(), strings.Join(rest, "|"), c.Name)
+			return nil
 		}),
 	})
 	return s
 }
 
-type subresourcesFunc func(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller)
+type subresourcesFunc func(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller) error
 
-func (f subresourcesFunc) ServeSubresource(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller) {
-	f(w, r, ws, rest, caller)
+func (f subresourcesFunc) ServeSubresource(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller) error {
+	return f(w, r, ws, rest, caller)
 }
 
 func (s *stack) caller(d *access.Directory, name, role, scope string) {

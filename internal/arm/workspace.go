@@ -139,7 +139,9 @@ func serveSubresource(a *api, r *request) (answer, error) {
 		return answer{}, err
 	}
 	return answer{stream: func(w http.ResponseWriter) {
-		a.Subresources.ServeSubresource(w, r.http, ws, r.rest[2:], r.caller)
+		if err := a.Subresources.ServeSubresource(w, r.http, ws, r.rest[2:], r.caller); err != nil {
+			a.fail(w, r.http, err)
+		}
 	}}, nil
 }
 

@@ -45,17 +45,12 @@ type subEntity struct {
 	properties any
 }
 
-// ServeSubresource answers a request for what lies below a workspace. rest holds
-// the decoded path segments after the workspace's name. The caller is known and
-// the workspace exists; what the caller may do is decided here, before anything
-// is looked up.
-func (a *WorkspaceAPI) ServeSubresource(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller) {
-	if err := a.serve(w, r, ws.Value, rest, caller); err != nil {
-		if fault.KindOf(err) == fault.Internal {
-			telemetry.RecordOf(r.Context()).SetError(err)
-		}
-		fault.Write(w, r, err)
-	}
+// ServeSubresource answers a request for what lies below a workspace, unless it returns
+// an error. rest holds the decoded path segments after the workspace's name. The caller
+// is known and the workspace exists; what the caller may do is decided here, before
+// anything is looked up.
+func (a *WorkspaceAPI) ServeSubresource(w http.ResponseWriter, r *http.Request, ws resource.Item[resource.Workspace], rest []string, caller access.Caller) error {
+	return a.serve(w, r, ws.Value, rest, caller)
 }
 
 func (a *WorkspaceAPI) serve(w http.ResponseWriter, r *http.Request, ws resource.Workspace, rest []string, caller access.Caller) error {

@@ -29,10 +29,11 @@ func (l *lab) do(caller, method, target, body string, headers ...string) *http.R
 	}
 	w := httptest.NewRecorder()
 	segments, err := splitPath(r.URL.EscapedPath())
+	if err == nil {
+		err = l.api.ServeSubresource(w, r, l.ws, segments[8:], l.callers[caller])
+	}
 	if err != nil {
 		fault.Write(w, r, err)
-	} else {
-		l.api.ServeSubresource(w, r, l.ws, segments[8:], l.callers[caller])
 	}
 	return w.Result()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/audit"
 	"github.com/carillon-events/carillon/internal/fault"
 )
 
@@ -24,27 +26,58 @@ const defaultTokenLife = access.LocalTokenLifetime
 const startingUp = 3 * time.Second
 
 // localAddress makes an address out of a data directory: the URL that its server
-// wrote there, a token signed here, and its certificate.
+// wrote there, a token signed here, and its certificate. The token stays in this
+// process: it needs no record in the audit log, for what it is used for has one.
 func localAddress(dir string, life time.Duration) (address, error) {
 	local, err := access.OpenLocal(dir)
 	if err != nil {
 		return address{}, err
 	}
-	if local.Owner.URL == "" {
-		return address{}, fault.New(fault.Unavailable, "ServerUnreachable", "No server has taken traffic on %s yet.", dir)
-	}
-	issued, err := local.Token(life)
+	at, _, err := addressOf(dir, local, life)
+	return at, err
+}
+
+// givenAddress is localAddress for a token that leaves this process.
+func givenAddress(dir string, life time.Duration) (address, error) {
+	local, err := access.OpenLocal(dir)
 	if err != nil {
 		return address{}, err
 	}
+	at, issued, err := addressOf(dir, local, life)
+	if err != nil {
+		return address{}, err
+	}
+	return at, noteToken(dir, local, issued)
+}
+
+func addressOf(dir string, local *access.Local, life time.Duration) (address, access.Issued, error) {
+	if local.Owner.URL == "" {
+		return address{}, access.Issued{}, fault.New(fault.Unavailable, "ServerUnreachable", "No server has taken traffic on %s yet.", dir)
+	}
+	issued, err := local.Token(life)
+	if err != nil {
+		return address{}, issued, err
+	}
 	ca, err := filepath.Abs(filepath.Join(dir, "ca.pem"))
 	if err != nil {
-		return address{}, fmt.Errorf("find the certificate of %s: %w", dir, err)
+		return address{}, issued, fmt.Errorf("find the certificate of %s: %w", dir, err)
 	}
 	if _, err := os.Stat(ca); errors.Is(err, fs.ErrNotExist) {
 		ca = ""
 	}
-	return address{url: local.Owner.URL, token: issued.Token.Reveal(), ca: ca}, nil
+	return address{url: local.Owner.URL, token: issued.Token.Reveal(), ca: ca}, issued, nil
+}
+
+// noteToken leaves word for the audit log of a token that is about to be given out.
+func noteToken(dir string, local *access.Local, issued access.Issued) error {
+	who := "unknown"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	return audit.NoteToken(dir, audit.Token{
+		ID: issued.ID, ObjectID: local.Owner.ObjectID, Audience: access.AudienceManagement,
+		Issued: issued.NotBefore, Expires: issued.Expires, User: who,
+	})
 }
 
 // dataFlag names the data directory of a command that works on it directly.
@@ -81,6 +114,9 @@ func (a *app) tokenCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := noteToken(dir, local, issued); err != nil {
+			return err
+		}
 		fmt.Fprintln(a.stdout, issued.Token.Reveal())
 		return nil
 	}
@@ -97,8 +133,8 @@ func (a *app) envCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		at, err := localAddress(dir, *life)
-		for began := time.Now(); err != nil && time.Since(began) < startingUp; at, err = localAddress(dir, *life) {
+		at, err := givenAddress(dir, *life)
+		for began := time.Now(); err != nil && time.Since(began) < startingUp; at, err = givenAddress(dir, *life) {
 			select { // a server that was started a moment ago is not there yet
 			case <-time.After(50 * time.Millisecond):
 			case <-cmd.Context().Done():

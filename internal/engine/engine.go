@@ -90,6 +90,7 @@ type Engine struct {
 	kv          *KV
 	deadLetters *Table
 	work        *Table
+	audit       *Table
 	metrics     *metrics
 
 	quotaUnset bool // the log's quota follows the disk
@@ -167,6 +168,9 @@ func (e *Engine) start(ctx context.Context) (replayed int, err error) {
 	if e.work, err = openTable(ctx, e.node, "WK", "wk."); err != nil {
 		return 0, err
 	}
+	if e.audit, err = openTable(ctx, e.node, "AU", "au."); err != nil {
+		return 0, err
+	}
 	if e.partition, err = openPartition(ctx, e); err != nil {
 		return 0, err
 	}
@@ -233,3 +237,6 @@ func (e *Engine) DeadLetters() *Table { return e.deadLetters }
 // Work returns the table of what is under way and goes on after a start: how far
 // dead letters are written to their stores, replays of the log.
 func (e *Engine) Work() *Table { return e.work }
+
+// Audit returns the table of the audit log.
+func (e *Engine) Audit() *Table { return e.audit }

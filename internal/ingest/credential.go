@@ -76,7 +76,7 @@ func (c *check) bearerToken() bool {
 		case strings.EqualFold(scheme, schemeSignature):
 		case strings.EqualFold(scheme, schemeBearer):
 			principal, err := c.senders.AuthorizeSender(c.r.Context(), strings.TrimSpace(text), c.topic.ID)
-			telemetry.RecordOf(c.r.Context()).SetPrincipal(principal)
+			telemetry.RecordOf(c.r.Context()).SetPrincipal(telemetry.Identity{ObjectID: principal})
 			if err == nil {
 				return true
 			}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/audit"
 	"github.com/carillon-events/carillon/internal/fault"
 )
 
@@ -15,11 +16,13 @@ type Handler struct {
 	tokens    *access.Tokens
 	directory *access.Directory
 	audiences access.Audiences
+	audit     *audit.Log
 	failures  failures
 }
 
-// New returns a handler that issues the tokens of the directory's principals.
-func New(tokens *access.Tokens, directory *access.Directory) *Handler {
+// New returns a handler that issues the tokens of the directory's principals. What it
+// issues is in the audit log first; nil is none.
+func New(tokens *access.Tokens, directory *access.Directory, log *audit.Log) *Handler {
 	// The placeholder lets Terraform fetch the Graph token that it reads at its
 	// start; neither the management nor the data plane accepts it.
 	// Source: spec/access.md section 2.3.
@@ -27,7 +30,7 @@ func New(tokens *access.Tokens, directory *access.Directory) *Handler {
 	for _, origin := range tokens.Origins() {
 		known = append(known, origin, origin+"/graph")
 	}
-	return &Handler{tokens: tokens, directory: directory, audiences: access.NewAudiences(known...)}
+	return &Handler{tokens: tokens, directory: directory, audit: log, audiences: access.NewAudiences(known...)}
 }
 
 // endpoint is what an identity path leads to.

@@ -100,7 +100,7 @@ func newSite(t *testing.T) *site {
 	}
 	s.app, s.secret = app, plain.Reveal()
 	logger := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.Handler = telemetry.NewMiddleware(logger, fault.Write).Wrap(New(s.tokens, s.directory))
+	s.Handler = telemetry.NewMiddleware(logger, fault.Write).Wrap(New(s.tokens, s.directory, nil))
 	return s
 }
 
@@ -406,7 +406,7 @@ func FuzzToken(f *testing.F) {
 		r.Header.Set("Content-Type", kind)
 		r.Header.Set("Authorization", authorization)
 		rec := httptest.NewRecorder()
-		New(tokens, directory).ServeHTTP(rec, r)
+		New(tokens, directory, nil).ServeHTTP(rec, r)
 		var answer refusalBody
 		if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil || answer.Error == "" || rec.Code < 400 || rec.Code >= 500 {
 			t.Errorf("%d %s", rec.Code, rec.Body)

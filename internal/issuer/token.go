@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/audit"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
@@ -75,7 +76,14 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request, face access.Face
 		return
 	}
 	record := telemetry.RecordOf(r.Context())
-	record.SetPrincipal(principal.ObjectID)
+	record.SetPrincipal(telemetry.Identity{ObjectID: principal.ObjectID, Type: string(principal.Type), Name: principal.Name, AppID: principal.AppID})
+	if err := h.audit.TokenIssued(r.Context(), audit.Token{
+		ID: issued.ID, ObjectID: principal.ObjectID, Audience: req.audience, Issued: issued.NotBefore, Expires: issued.Expires,
+	}); err != nil {
+		record.SetError(err)
+		fault.Write(w, r, err)
+		return
+	}
 	record.Add(slog.String("audience", req.audience), slog.String("token_id", issued.ID))
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Pragma", "no-cache")

@@ -182,6 +182,8 @@ func (p *Plane) DeliveryAttributes(ctx context.Context, caller access.Caller, id
 	if d.WebHook == nil {
 		return nil, fault.New(fault.Invalid, "InvalidRequest", "The destination type %s has no delivery attributes.", d.Type)
 	}
-	p.secretRead(ctx, caller, id, "delivery attributes")
+	if err := p.secretRead(ctx, caller, id, "delivery attributes"); err != nil {
+		return nil, err
+	}
 	return p.openAttributes(&item.Value, d)
 }

@@ -144,7 +144,9 @@ func (p *Plane) FullURL(ctx context.Context, caller access.Caller, id resource.I
 	if d.WebHook == nil {
 		return "", fault.New(fault.Invalid, "InvalidRequest", "The destination type %s does not support a full URL; only WebHook does.", d.Type)
 	}
-	p.secretRead(ctx, caller, id, "endpoint URL")
+	if err := p.secretRead(ctx, caller, id, "endpoint URL"); err != nil {
+		return "", err
+	}
 	return p.openURL(&item.Value, d)
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/audit"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
@@ -68,6 +69,8 @@ type Config struct {
 	// ValidateOnChangeOnly leaves out the handshake of a PUT that changes nothing the
 	// endpoint consented to. Azure validates on each PUT.
 	ValidateOnChangeOnly bool
+
+	Audit *audit.Log // nil keeps no audit log; what the store is changed by, it is told of by the store
 
 	Messenger Messenger // optional: without it nobody is told of deletions, and no test event is sent
 }

@@ -308,7 +308,9 @@ func (p *Plane) TopicKeys(ctx context.Context, caller access.Caller, id resource
 	if err != nil {
 		return [2]string{}, err
 	}
-	p.secretRead(ctx, caller, item.Value.ID, "access keys")
+	if err := p.secretRead(ctx, caller, item.Value.ID, "access keys"); err != nil {
+		return [2]string{}, err
+	}
 	return p.openKeys(&item.Value)
 }
 
@@ -373,8 +375,13 @@ func (p *Plane) openKeys(t *resource.Topic) (keys [2]string, err error) {
 	return keys, nil
 }
 
-// secretRead logs that a secret was shown. Source: spec/access.md section 9.
-func (p *Plane) secretRead(ctx context.Context, caller access.Caller, id resource.ID, what string) {
+// secretRead tells that a secret is about to be shown, in the audit log and after it in
+// the server's. Source: spec/access.md section 9.
+func (p *Plane) secretRead(ctx context.Context, caller access.Caller, id resource.ID, what string) error {
+	if err := p.Audit.SecretRead(ctx, id, what); err != nil {
+		return err
+	}
 	p.Log.LogAttrs(ctx, slog.LevelInfo, "secret read", slog.String("secret", what),
 		slog.String("resource", id.String()), slog.String("principal", caller.ObjectID))
+	return nil
 }

@@ -20,10 +20,34 @@ type KV interface {
 	Watch(ctx context.Context, f func(engine.Change)) error
 }
 
+// Change is a change of one record that is about to be made.
+type Change struct {
+	Kind   string // of the collection
+	Key    string
+	Before []byte // the record as it is stored, nil for a new one
+	After  []byte // nil for one that goes
+}
+
+// Verb says what a change does.
+func (c Change) Verb() string {
+	switch {
+	case c.Before == nil:
+		return "create"
+	case c.After == nil:
+		return "delete"
+	}
+	return "update"
+}
+
+// Witness is told of every change before it is made; an error keeps it from being
+// made. settle is called once with what came of it, nil for done.
+type Witness func(ctx context.Context, c Change) (settle func(error), err error)
+
 // Store is the control plane's memory: every record of every collection, kept in
 // step with the key-value store. Reads never leave the process.
 type Store struct {
 	kv          KV
+	witness     Witness
 	collections map[string]interface{ apply(engine.Change) error }
 
 	ResourceGroups     *Collection[ResourceGroup]
@@ -44,6 +68,9 @@ func NewStore(kv KV) *Store {
 	s.EventSubscriptions = NewCollection[EventSubscription](s, "eventSubscription")
 	return s
 }
+
+// Observe sets who is told of changes. Call it before the first one.
+func (s *Store) Observe(w Witness) { s.witness = w }
 
 // Load reads everything and returns when the store is complete. It goes on
 // following changes made elsewhere until ctx ends.
@@ -76,8 +103,8 @@ func (s *Store) Load(ctx context.Context) error {
 // Keys compare as given but for one leading slash, which is left off: callers pass
 // ID.Key or another lower-case text.
 type Collection[T any] struct {
-	kind string
-	kv   KV
+	kind  string
+	store *Store
 
 	mu      sync.RWMutex
 	items   map[string]Item[T]
@@ -101,7 +128,7 @@ func NewCollection[T any](s *Store, kind string) *Collection[T] {
 	if _, dup := s.collections[kind]; dup {
 		panic("resource: collection " + kind + " is there already")
 	}
-	c := &Collection[T]{kind: kind, kv: s.kv, items: map[string]Item[T]{}, deleted: map[string]uint64{}}
+	c := &Collection[T]{kind: kind, store: s, items: map[string]Item[T]{}, deleted: map[string]uint64{}}
 	s.collections[kind] = c
 	return c
 }
@@ -147,7 +174,11 @@ func (c *Collection[T]) Create(ctx context.Context, key string, v T) (Item[T], e
 	if err != nil {
 		return Item[T]{}, fmt.Errorf("encode %s %s: %w", c.kind, key, err)
 	}
-	revision, err := c.kv.Create(ctx, c.kind+"/"+bare(key), raw)
+	var revision uint64
+	err = c.witnessed(ctx, key, nil, raw, func() (err error) {
+		revision, err = c.store.kv.Create(ctx, c.kind+"/"+bare(key), raw)
+		return err
+	})
 	if err != nil {
 		return Item[T]{}, c.wrap("create", key, err)
 	}
@@ -161,7 +192,11 @@ func (c *Collection[T]) Update(ctx context.Context, key string, v T, revision ui
 	if err != nil {
 		return Item[T]{}, fmt.Errorf("encode %s %s: %w", c.kind, key, err)
 	}
-	next, err := c.kv.Update(ctx, c.kind+"/"+bare(key), raw, revision)
+	var next uint64
+	err = c.witnessed(ctx, key, c.stored(key), raw, func() (err error) {
+		next, err = c.store.kv.Update(ctx, c.kind+"/"+bare(key), raw, revision)
+		return err
+	})
 	if err != nil {
 		return Item[T]{}, c.wrap("update", key, err)
 	}
@@ -170,11 +205,42 @@ func (c *Collection[T]) Update(ctx context.Context, key string, v T, revision ui
 
 // Delete removes the record at the revision that was read; 0 means whichever.
 func (c *Collection[T]) Delete(ctx context.Context, key string, revision uint64) error {
-	if err := c.kv.Delete(ctx, c.kind+"/"+bare(key), revision); err != nil {
+	err := c.witnessed(ctx, key, c.stored(key), nil, func() error {
+		return c.store.kv.Delete(ctx, c.kind+"/"+bare(key), revision)
+	})
+	if err != nil {
 		return c.wrap("delete", key, err)
 	}
 	c.remove(bare(key), revision, true)
 	return nil
+}
+
+// witnessed makes a change after the witness was told.
+func (c *Collection[T]) witnessed(ctx context.Context, key string, before, after []byte, change func() error) error {
+	if c.store.witness == nil || before == nil && after == nil {
+		return change()
+	}
+	settle, err := c.store.witness(ctx, Change{Kind: c.kind, Key: bare(key), Before: before, After: after})
+	if err != nil {
+		return err
+	}
+	err = change()
+	settle(err)
+	return err
+}
+
+// stored is the record of a key as it is stored, nil for none; without a witness
+// nobody asks.
+func (c *Collection[T]) stored(key string) []byte {
+	item, ok := c.Get(key)
+	if c.store.witness == nil || !ok {
+		return nil
+	}
+	raw, err := json.Marshal(item.Value)
+	if err != nil {
+		return []byte("{}") // it was encoded before
+	}
+	return raw
 }
 
 func (c *Collection[T]) wrap(doing, key string, err error) error {

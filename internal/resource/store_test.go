@@ -150,3 +150,51 @@ func TestStoreWrapsUnknownErrors(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A change that the witness refuses is not made; one that fails is told of.
+func TestStoreWitness(t *testing.T) {
+	kv := NewMemoryKV()
+	s := NewStore(kv)
+	var seen []Change
+	var outcomes []error
+	var refuse error
+	s.Observe(func(_ context.Context, c Change) (func(error), error) {
+		if refuse != nil {
+			return nil, refuse
+		}
+		seen = append(seen, c)
+		return func(err error) { outcomes = append(outcomes, err) }, nil
+	})
+	ctx := t.Context()
+	item, err := s.ResourceGroups.Create(ctx, "/a", ResourceGroup{Meta{Location: "x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuse = errors.New("no")
+	if _, err := s.ResourceGroups.Update(ctx, "/a", ResourceGroup{Meta{Location: "y"}}, item.Revision); !errors.Is(err, refuse) {
+		t.Errorf("update: %v", err)
+	}
+	if err := s.ResourceGroups.Delete(ctx, "/a", 0); !errors.Is(err, refuse) {
+		t.Errorf("delete: %v", err)
+	}
+	if now, _ := s.ResourceGroups.Get("/a"); now.Value.Location != "x" || !strings.Contains(kv.Dump()["resourceGroup/a"], `"x"`) {
+		t.Errorf("a refused change was made: %v", kv.Dump())
+	}
+	refuse = nil
+	if _, err := s.ResourceGroups.Update(ctx, "/a", ResourceGroup{Meta{Location: "y"}}, item.Revision+7); err == nil {
+		t.Error("an update of a wrong revision is no error")
+	}
+	if err := s.ResourceGroups.Delete(ctx, "/a", 0); err != nil {
+		t.Fatal(err)
+	}
+	var verbs []string
+	for _, c := range seen {
+		verbs = append(verbs, c.Verb()+" "+c.Kind+" "+c.Key)
+	}
+	if got := strings.Join(verbs, ", "); got != "create resourceGroup a, update resourceGroup a, delete resourceGroup a" {
+		t.Errorf("seen %s", got)
+	}
+	if len(outcomes) != 3 || outcomes[0] != nil || outcomes[1] == nil || outcomes[2] != nil {
+		t.Errorf("outcomes %v", outcomes)
+	}
+}

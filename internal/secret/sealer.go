@@ -68,6 +68,11 @@ func (s *Sealer) Open(sealed, associated string) ([]byte, error) {
 	return decrypt(gcm(dataKey), body, "body", associated)
 }
 
+// IsSealed reports whether a text has the stored form.
+func IsSealed(text string) bool {
+	return strings.HasPrefix(text, format+".") && strings.Count(text, ".") == 3
+}
+
 // Rewrap returns the stored form with its data key wrapped by the current master
 // key; the body stays as it is. Rotation calls it for every stored secret.
 func (s *Sealer) Rewrap(sealed, associated string) (string, error) {

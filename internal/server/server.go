@@ -24,6 +24,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/arm"
+	"github.com/carillon-events/carillon/internal/audit"
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/destination"
 	"github.com/carillon-events/carillon/internal/egress"
@@ -117,6 +118,7 @@ type server struct {
 	stopping chan struct{} // closed when the server stops: ends answers that never end
 
 	broker     *broker.Broker
+	audit      *audit.Log
 	plane      *manage.Plane
 	workspaces *workspace.Service
 	handler    http.Handler
@@ -154,6 +156,10 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		return err
 	}
 	directory := access.NewDirectory(store, roles)
+	if s.audit, err = audit.Open(ctx, s.engine.Audit(), s.cfg.Data, s.log); err != nil {
+		return err
+	}
+	store.Observe(s.audit.Witness)
 	if err := store.Load(ctx); err != nil {
 		return err
 	}
@@ -220,6 +226,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 		Messenger:            destination.NewMessenger(configOf),
+		Audit:                s.audit,
 	})
 	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
 		return err
@@ -233,7 +240,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 			Topics: newPublishTopics(store, sealer, s.log), Publisher: s.broker, Senders: access.NewSenders(tokens, authorizer),
 			Origin: s.origin, Registerer: s.registry,
 		}),
-		identity: issuer.New(tokens, directory),
+		identity: issuer.New(tokens, directory, s.audit),
 		management: arm.NewHandler(arm.Config{
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: s.origin,
 			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
@@ -381,6 +388,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	}
 	managers, _ := errgroup.WithContext(base)
 	managers.Go(func() error { return s.plane.Run(managing) })
+	managers.Go(func() error { return s.audit.Run(managing) })
 	managers.Go(func() error { return s.workspaces.Run(managing) })
 	g.Go(managers.Wait)
 

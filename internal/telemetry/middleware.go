@@ -32,6 +32,9 @@ const (
 	headerClientRequestID = "X-Ms-Client-Request-Id"
 )
 
+// maxAgent is how much of a User-Agent is kept.
+const maxAgent = 200
+
 // Wrap returns next with ids on every answer and one record per request:
 //
 //   - x-ms-request-id: a fresh GUID
@@ -121,14 +124,14 @@ func (m *Middleware) write(s *served, r *http.Request, took time.Duration) {
 		slog.String(CorrelationID, rec.correlationID),
 		slog.String(Remote, host(r.RemoteAddr)),
 	)
-	if rec.principal != "" {
-		attrs = append(attrs, slog.String(Principal, rec.principal))
+	if rec.principal.ObjectID != "" {
+		attrs = append(attrs, slog.String(Principal, rec.principal.ObjectID))
 	}
 	if id := s.Header()[headerClientRequestID]; len(id) > 0 {
 		attrs = append(attrs, slog.String(ClientRequestID, id[0]))
 	}
 	if agent := r.UserAgent(); agent != "" {
-		attrs = append(attrs, slog.String(UserAgent, agent[:min(len(agent), 200)]))
+		attrs = append(attrs, slog.String(UserAgent, agent[:min(len(agent), maxAgent)]))
 	}
 	attrs = append(attrs, rec.attrs...)
 	if rec.err != nil {
@@ -170,7 +173,7 @@ func (s *served) number(r *http.Request, h http.Header) {
 		s.ids[2] = id[0]
 		h[headerClientRequestID] = s.ids[2:3:3]
 	}
-	s.record.requestID, s.record.correlationID = s.ids[0], s.ids[1]
+	s.record.requestID, s.record.correlationID, s.record.http = s.ids[0], s.ids[1], r
 }
 
 // WriteHeader notes the status. Informational ones are not the answer.

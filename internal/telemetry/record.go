@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 )
@@ -14,9 +15,26 @@ type Record struct {
 
 	mu        sync.Mutex
 	level     slog.Level
-	principal string
+	principal Identity
+	http      *http.Request
 	attrs     []slog.Attr
 	err       error
+}
+
+// Identity is who asked, as a credential proved it; never the credential.
+type Identity struct {
+	ObjectID string
+	Type     string
+	Name     string
+	AppID    string // client id of an application
+	TokenID  string // unique id of the token that the request came with
+}
+
+// Request is how a request is told from others.
+type Request struct {
+	ID, CorrelationID, ClientRequestID string
+	Remote                             string // address of the peer, without port
+	UserAgent                          string
 }
 
 type recordKey struct{}
@@ -45,14 +63,57 @@ func (r *Record) CorrelationID() string {
 	return r.correlationID
 }
 
-// SetPrincipal says who asked: an object id, never a credential.
-func (r *Record) SetPrincipal(id string) {
+// SetPrincipal says who asked.
+func (r *Record) SetPrincipal(p Identity) {
 	if r == nil {
 		return
 	}
 	r.mu.Lock()
-	r.principal = id
+	r.principal = p
 	r.mu.Unlock()
+}
+
+// Principal returns who asked, the zero Identity outside of a request and before
+// that is known.
+func (r *Record) Principal() Identity {
+	if r == nil {
+		return Identity{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.principal
+}
+
+// Request returns how the request is told from others, the zero Request outside of
+// one.
+func (r *Record) Request() Request {
+	if r == nil {
+		return Request{}
+	}
+	q := Request{ID: r.requestID, CorrelationID: r.correlationID}
+	if r.http != nil {
+		agent := r.http.UserAgent()
+		q.Remote, q.UserAgent = host(r.http.RemoteAddr), agent[:min(len(agent), maxAgent)]
+		if id := r.http.Header[headerClientRequestID]; len(id) > 0 && plainID(id[0]) {
+			q.ClientRequestID = id[0]
+		}
+	}
+	return q
+}
+
+// Value returns the text of an attribute, "" when it was not added.
+func (r *Record) Value(key string) string {
+	if r == nil {
+		return ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.attrs {
+		if a.Key == key {
+			return a.Value.String()
+		}
+	}
+	return ""
 }
 
 // SetLevel chooses the level of the request's record, Info unless set. Routes

@@ -88,7 +88,7 @@ func TestOneWideRecord(t *testing.T) {
 	r.Header.Set("User-Agent", "AZURECLI/2")
 	_, recs := serve(t, slog.LevelInfo, r, func(w http.ResponseWriter, r *http.Request) {
 		rec := RecordOf(r.Context())
-		rec.SetPrincipal("oid-1")
+		rec.SetPrincipal(Identity{ObjectID: "oid-1"})
 		rec.Add(slog.String(Resource, "/subscriptions/1"))
 		rec.SetError(errors.New("disk is slow"))
 		w.WriteHeader(201)
@@ -228,7 +228,7 @@ func TestManagementHeaders(t *testing.T) {
 
 func TestRecordOutsideARequest(t *testing.T) {
 	rec := RecordOf(context.Background())
-	rec.SetPrincipal("x")
+	rec.SetPrincipal(Identity{ObjectID: "x"})
 	rec.SetLevel(slog.LevelDebug)
 	rec.Add(slog.String("a", "b"))
 	rec.SetError(io.EOF)
