@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import http from "node:http";
 import { after, before, test } from "node:test";
-import { AzureKeyCredential, EventGridDeserializer, EventGridPublisherClient } from "@azure/eventgrid";
+import { AzureKeyCredential, AzureSASCredential, EventGridDeserializer, EventGridPublisherClient, generateSharedAccessSignature } from "@azure/eventgrid";
 
 const group = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local";
 const topics = {};
@@ -107,4 +107,19 @@ test("CloudEvent", { timeout: 20000 }, async () => {
 test("wrong key", async () => {
   const client = new EventGridPublisherClient(topics.EventGridSchema.endpoint, "EventGrid", new AzureKeyCredential("d3Jvbmc="));
   await assert.rejects(client.send([{ eventType: "t", subject: "s", dataVersion: "1", data: {} }]), { name: "RestError", statusCode: 401, code: "Unauthorized" });
+});
+
+test("shared access signature", { timeout: 20000 }, async () => {
+  const { endpoint, key } = topics.EventGridSchema;
+  const event = { id: "j-sas", eventType: "Shop.OrderPlaced", subject: "orders/1", dataVersion: "1.0", data: {} };
+  const until = async (milliseconds, signedKey = key) => {
+    const token = await generateSharedAccessSignature(endpoint, new AzureKeyCredential(signedKey), new Date(Date.now() + milliseconds));
+    return new EventGridPublisherClient(endpoint, "EventGrid", new AzureSASCredential(token));
+  };
+  await (await until(300_000)).send([event]);
+  const bodies = await receiver.of("EventGridSchema", 2);
+  assert.equal(JSON.parse(bodies.at(-1))[0].id, "j-sas");
+  for (const client of [await until(-2000), await until(300_000, "d3Jvbmc=")]) {
+    await assert.rejects(client.send([event]), { name: "RestError", statusCode: 401, code: "Unauthorized" });
+  }
 });

@@ -2,9 +2,11 @@
 Source: spec/access.md sections 3, 10 and 11."""
 
 import pytest
+from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+from azure.eventgrid import EventGridEvent, EventGridPublisherClient
 from azure.identity import ClientSecretCredential
-from azure.mgmt.eventgrid.models import EventSubscription, Topic, WebHookEventSubscriptionDestination
+from azure.mgmt.eventgrid.models import EventSubscription, Topic, TopicUpdateParameters, WebHookEventSubscriptionDestination
 
 from server import AUDIENCE, GROUP, GROUP_ID, WORKSPACE_ID, StaticToken
 
@@ -138,3 +140,46 @@ def test_topic_made_by_a_principal(principal, management, unique):
     made = client.topics.begin_create_or_update(GROUP, name, Topic(location="local")).result()
     assert made.system_data.created_by_type == "Application"
     client.topics.begin_delete(GROUP, name).result()
+
+
+def test_publishing_with_a_token(principal, server, make_topic, make_handler, subscribe):
+    """EventGrid Data Sender at the topic or above publishes; what else a principal may do does not count."""
+    topic, _ = make_topic()
+    other, _ = make_topic()
+    handler = make_handler()
+    subscribe(topic.id, handler)
+    shown, _ = principal(("Owner", GROUP_ID))
+    event = EventGridEvent("orders/1", "Shop.OrderPlaced", {"number": 1}, "1.0")
+    with EventGridPublisherClient(topic.endpoint, credential_of(server, shown)) as client, \
+            EventGridPublisherClient(other.endpoint, credential_of(server, shown)) as elsewhere:
+        for refusing in (client, elsewhere):
+            with pytest.raises(HttpResponseError) as refusal:
+                refusing.send(event)
+            assert refused(refusal) == "Forbidden"
+        assert f"'{shown['objectId']}'" in refusal.value.error.message and "EventGrid Data Sender" in refusal.value.error.message
+        made = server.command("role", "assignment", "create", "--assignee", shown["objectId"], "--role", "EventGrid Data Sender", "--scope", topic.id)
+        client.send(event)
+        with pytest.raises(HttpResponseError) as refusal:
+            elsewhere.send(event)
+        assert refused(refusal) == "Forbidden"
+        server.command("role", "assignment", "delete", "--ids", made["id"])
+        with pytest.raises(HttpResponseError) as refusal:
+            client.send(event)
+        assert refused(refusal) == "Forbidden"
+    assert len(handler.wait(1)) == 1
+
+
+def test_tokens_alone(principal, server, management, make_topic):
+    """With disableLocalAuth a topic takes tokens for publishing, and nothing else."""
+    topic, keys = make_topic()
+    management.topics.begin_update(GROUP, topic.name, TopicUpdateParameters(disable_local_auth=True)).result()
+    assert management.topics.get(GROUP, topic.name).disable_local_auth is True
+    shown, _ = principal(("EventGrid Data Sender", GROUP_ID))
+    event = EventGridEvent("orders/1", "Shop.OrderPlaced", {"number": 1}, "1.0")
+    with EventGridPublisherClient(topic.endpoint, credential_of(server, shown)) as client:
+        client.send(event)
+    for credential in (AzureKeyCredential(keys.key1), StaticToken(server.token), StaticToken("not.a.token")):  # the second is for the management plane
+        with EventGridPublisherClient(topic.endpoint, credential) as client, pytest.raises(ClientAuthenticationError) as refusal:
+            client.send(event)
+        assert refusal.value.status_code == 401 and refusal.value.error.code == "Unauthorized"
+        assert refusal.value.response.headers["WWW-Authenticate"].startswith(f'Bearer authorization_uri="{server.url}/')

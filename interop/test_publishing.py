@@ -2,13 +2,14 @@
 the SDK sees it. Source: spec/events.md section 8."""
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
-from azure.core.credentials import AzureKeyCredential
+from azure.core.credentials import AzureKeyCredential, AzureSasCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError, ServiceRequestError
 from azure.core.messaging import CloudEvent
-from azure.eventgrid import EventGridEvent, EventGridPublisherClient
+from azure.eventgrid import EventGridEvent, EventGridPublisherClient, generate_sas
+from azure.mgmt.eventgrid.models import InboundIpRule, TopicUpdateParameters
 
 
 def publisher(topic, key: str) -> EventGridPublisherClient:
@@ -100,6 +101,68 @@ def test_regenerated_key(make_topic, management):
     for key in (fresh.key1, keys.key2):
         with publisher(topic, key) as client:
             client.send(order(1))
+
+
+@pytest.mark.parametrize("expiry", [
+    lambda now: now + timedelta(minutes=5),  # with microseconds and offset
+    lambda now: now.replace(microsecond=0) + timedelta(minutes=5),
+    lambda now: now.replace(tzinfo=None) + timedelta(minutes=5),  # without an offset: UTC
+    lambda now: now.astimezone(timezone(timedelta(hours=-7))) + timedelta(minutes=5),
+])
+def test_shared_access_signature(make_topic, make_handler, subscribe, expiry):
+    topic, keys = make_topic()
+    handler = make_handler()
+    subscribe(topic.id, handler)
+    for key in (keys.key1, keys.key2):
+        token = generate_sas(topic.endpoint, key, expiry(datetime.now(timezone.utc)))
+        with EventGridPublisherClient(topic.endpoint, AzureSasCredential(token)) as client:
+            client.send(order(1))
+    handler.wait(2)
+
+
+def test_shared_access_signature_that_does_not_hold(make_topic, management):
+    topic, keys = make_topic()
+    other, other_keys = make_topic()
+    now = datetime.now(timezone.utc)
+    later = now + timedelta(minutes=5)
+    before = generate_sas(topic.endpoint, keys.key1, later)
+    management.topics.begin_regenerate_key("local", topic.name, {"keyName": "key1"}).result()
+    for why, token in {
+        "expired": generate_sas(topic.endpoint, keys.key2, now - timedelta(seconds=1)),
+        "key of another topic": generate_sas(topic.endpoint, other_keys.key1, later),
+        "address of another topic": generate_sas(other.endpoint, keys.key2, later),
+        "key that was replaced": before,
+        "moved expiry": before.replace("e=20", "e=30"),
+    }.items():
+        with EventGridPublisherClient(topic.endpoint, AzureSasCredential(token)) as client, pytest.raises(ClientAuthenticationError) as refusal:
+            client.send(order(1))
+        assert answer_of(refusal.value) == (401, "Unauthorized", "Unauthorized"), why
+        assert token not in refusal.value.message
+    with EventGridPublisherClient(topic.endpoint, AzureSasCredential("hunter2")) as client, pytest.raises(HttpResponseError) as refusal:
+        client.send(order(1))
+    assert answer_of(refusal.value) == (400, "BadRequest", "InvalidSas")
+
+
+def test_networks(make_topic, management):
+    topic, keys = make_topic()
+
+    def update(**properties):
+        management.topics.begin_update("local", topic.name, TopicUpdateParameters(**properties)).result()
+        return management.topics.get("local", topic.name)
+
+    def refused():
+        with publisher(topic, keys.key1) as client, pytest.raises(HttpResponseError) as refusal:
+            client.send(order(1))
+        assert answer_of(refusal.value) == (403, "Forbidden", "Forbidden")
+
+    shown = update(inbound_ip_rules=[InboundIpRule(ip_mask="10.0.0.0/8", action="Allow")])
+    assert [(r.ip_mask, r.action) for r in shown.inbound_ip_rules] == [("10.0.0.0/8", "Allow")]
+    refused()
+    update(inbound_ip_rules=[InboundIpRule(ip_mask="10.0.0.0/8"), InboundIpRule(ip_mask="127.0.0.1")])
+    with publisher(topic, keys.key1) as client:
+        client.send(order(1))
+    assert update(public_network_access="Disabled").public_network_access == "Disabled"
+    refused()
 
 
 @pytest.mark.parametrize("case, events", [
