@@ -2,8 +2,10 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"strconv"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,12 +13,6 @@ import (
 	"github.com/carillon-events/carillon/internal/arm"
 	"github.com/carillon-events/carillon/internal/broker"
 )
-
-var attemptView = view{
-	plural: "attempts",
-	columns: []column{{"Start", "start"}, {"Event", "position"}, {"Attempt", "number"}, {"Outcome", "outcome"},
-		{"Status", "httpStatusCode"}, {"Milliseconds", "durationMilliseconds"}, {"Detail", "detail"}},
-}
 
 func (a *app) eventSubscriptionAttempts(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "attempts", Short: "List the newest delivery attempts",
@@ -54,8 +50,26 @@ func (a *app) eventSubscriptionAttempts(k kind) *cobra.Command {
 				break
 			}
 		}
-		return a.list(attemptView, found)
+		return a.listAttempts(found)
 	})
+}
+
+// listAttempts prints attempts as event show and event explain do, with the events that
+// they are of.
+func (a *app) listAttempts(found []json.RawMessage) error {
+	if a.output == "json" || len(found) == 0 {
+		return a.list(view{plural: "attempts"}, found)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "EVENT\t"+attemptTitles)
+	for _, raw := range found {
+		var t attempt
+		if err := json.Unmarshal(raw, &t); err != nil {
+			return fmt.Errorf("the server's answer cannot be read: %w", err)
+		}
+		fmt.Fprintf(w, "%s\t%s\n", cell(raw, "position"), t.cells())
+	}
+	return w.Flush()
 }
 
 // ago reads a time as instant does, or how long ago it was.

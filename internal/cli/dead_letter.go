@@ -19,9 +19,9 @@ import (
 // dead-letter event. Source: spec/delivery.md section 7.4.
 var deadLetterView = view{
 	plural: "dead letters",
-	columns: []column{{"Id", "id"}, {"Event type", "event.eventType|event.type"}, {"Reason", "deadLetterReason"},
+	columns: []column{{"Id", "id"}, {"Event subscription", "eventSubscription/"}, {"Event type", "event.eventType|event.type"}, {"Reason", "deadLetterReason"},
 		{"Attempts", "deliveryAttempts"}, {"Last outcome", "lastDeliveryOutcome"}, {"Last attempt", "lastDeliveryAttemptTime"}},
-	detail: []column{{"Event subscription", "eventSubscription"}, {"Published", "publishTime"}, {"Subject", "event.subject"},
+	detail: []column{{"Event subscription id", "eventSubscription"}, {"Published", "publishTime"}, {"Subject", "event.subject"},
 		{"Given up", "deadLetterTime"}, {"Event id", "event.id"}, {"Data", "event.data"}},
 }
 
@@ -38,7 +38,7 @@ func (a *app) deadLetterCommand() *cobra.Command {
 // all of a source.
 func (a *app) deadLetterScope(cmd *cobra.Command) (name *string, path func() (string, error)) {
 	name = cmd.Flags().String("event-subscription", "", "Name of the event subscription.")
-	source := a.bySourceID(cmd)
+	source := a.bySource(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(offered(source)))
 	return name, func() (string, error) {
 		base, err := source()
@@ -52,9 +52,9 @@ func (a *app) deadLetterScope(cmd *cobra.Command) (name *string, path func() (st
 // anywhere asks about dead letters anywhere in the subscription, or below base when
 // the flags name a place or the caller may only read there.
 func (a *app) anywhere(cmd *cobra.Command, base string, ask func(base string) error) error {
-	for _, place := range []string{"source-resource-id", "event-subscription", "workspace"} {
+	for _, place := range []string{"source-resource-id", "topic", "event-subscription", "workspace"} {
 		if cmd.Flags().Changed(place) {
-			return ask(base)
+			return elsewhere(cmd, ask(base))
 		}
 	}
 	err := ask(a.subscriptionID())
@@ -76,7 +76,7 @@ func (a *app) byID(cmd *cobra.Command, base string, ask func(base string) (json.
 func (a *app) deadLetterList() *cobra.Command {
 	cmd := &cobra.Command{Example: `  carillon deadletter list
   carillon deadletter list --event-subscription failed-runs -o json
-  carillon deadletter list --source-resource-id "$(carillon topic show orders -o json | jq -r .id)"`}
+  carillon deadletter list --topic orders --from 2h`}
 	cmd.Use, cmd.Args = "list", noArguments
 	cmd.Short = "List dead letters"
 	cmd.Long = "List dead letters in the order they were given up: all that you may read, or those of\none source or one event subscription, or those that fit what else is given."
@@ -153,7 +153,7 @@ func (a *app) deadLetterFilter(cmd *cobra.Command) func() (url.Values, error) {
 				continue
 			}
 			if flag.time {
-				at, err := instant(cmd, flag.name, value)
+				at, err := ago(cmd, flag.name, value)
 				if err != nil {
 					return nil, err
 				}
@@ -173,7 +173,7 @@ var letterFlags = []struct {
 	{"outcome", "outcome", "Only those whose last attempt ended so, such as TimedOut.", false},
 	{"event-type", "eventType", "Only those of an event type.", false},
 	{"subject-begins-with", "subjectBeginsWith", "Only those whose subject begins so.", false},
-	{"from", "from", "Only those given up at this time or later.", true},
+	{"from", "from", "Only those given up at this time or later: a time, a date, or how long ago, such as 90m.", true},
 	{"to", "to", "Only those given up before this time.", true},
 }
 
@@ -201,7 +201,7 @@ func (a *app) letterChoice(cmd *cobra.Command) func(cmd *cobra.Command, args []s
 	filter := a.deadLetterFilter(cmd)
 	return func(cmd *cobra.Command, args []string) (chosen letters, err error) {
 		narrowed := *name != "" || filtered(cmd)
-		if len(args) > 0 && narrowed || len(args) == 0 && !narrowed && !cmd.Flags().Changed("source-resource-id") {
+		if len(args) > 0 && narrowed || len(args) == 0 && !narrowed && !cmd.Flags().Changed("source-resource-id") && !cmd.Flags().Changed("topic") {
 			return chosen, usagef(cmd, "Which ones? Give ids, or --event-subscription for all of one, or flags that say which.")
 		}
 		for _, id := range args {

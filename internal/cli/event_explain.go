@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -115,11 +114,11 @@ func (a *app) eventExplain() *cobra.Command {
 		done := a.waiting("Looking for the event in the log")
 		defer done()
 		if single == "" {
-			return a.elsewhere(cmd, a.explainToAll(cmd.Context(), s, base, body))
+			return elsewhere(cmd, a.explainToAll(cmd.Context(), s, base, body))
 		}
 		raw, x, err := s.explain(cmd.Context(), strings.TrimRight(single, "/"), body)
 		if err != nil {
-			return a.elsewhere(cmd, err)
+			return elsewhere(cmd, err)
 		}
 		if a.output == "json" {
 			return writeJSON(a.stdout, raw)
@@ -127,18 +126,6 @@ func (a *app) eventExplain() *cobra.Command {
 		return a.printExplanation(x)
 	}
 	return cmd
-}
-
-// elsewhere says where something was looked for that was not found, if that was not
-// asked for.
-func (a *app) elsewhere(cmd *cobra.Command, err error) error {
-	f, ok := errors.AsType[*fault.Error](err)
-	if !ok || f.Kind != fault.NotFound || cmd.Flag("topic").Changed || cmd.Flag("source-resource-id").Changed {
-		return err
-	}
-	told := *f
-	told.Message += " Looked for on the workspace: --topic or --source-resource-id names another source."
-	return &told
 }
 
 // eventIn reads one event out of a file: an object, an array of one, or a line of

@@ -53,13 +53,13 @@ func (a *app) eventReplay() *cobra.Command {
 		Long: "Deliver the events that were logged in a range of time once more to one event\nsubscription: each as a new delivery with the id, etag and sequencer it always had. Only\nwhat its filter wants is replayed; the flags of a filter narrow that further.\n\n" +
 			"The server does it, in the background: it goes on when this command is interrupted, and\nafter a restart, where at most the last second is repeated. History that is purged before\nthe replay comes to it is counted as missed.",
 		Example: `  carillon event replay --event-subscription failed-runs --from 2026-03-01 --to 2026-03-02 --dry-run
-  carillon event replay --event-subscription failed-runs --from 2026-03-01T08:00:00Z --rate 50
+  carillon event replay --event-subscription failed-runs --from 2h --rate 50
   carillon event replays list --event-subscription failed-runs
   carillon event replays cancel ID --event-subscription failed-runs`}
 	path := a.replaySource(cmd)
 	filters := filterFlags(cmd)
 	f := cmd.Flags()
-	from := f.String("from", "", "Time of logging from which on events are replayed: a date, or RFC 3339.")
+	from := f.String("from", "", "Time of logging from which on events are replayed: a time, a date, or how long ago, such as 90m.")
 	to := f.String("to", "", "Time of logging before which they are; now by default.")
 	rate := f.Float64("rate", 0, "Most events a second; as fast as the handler takes them by default.")
 	dry := f.Bool("dry-run", false, "Count what would be replayed, and replay nothing.")
@@ -73,11 +73,11 @@ func (a *app) eventReplay() *cobra.Command {
 			return err
 		}
 		body := map[string]any{}
-		if body["from"], err = instant(cmd, "from", *from); err != nil {
+		if body["from"], err = ago(cmd, "from", *from); err != nil {
 			return err
 		}
 		if *to != "" {
-			if body["to"], err = instant(cmd, "to", *to); err != nil {
+			if body["to"], err = ago(cmd, "to", *to); err != nil {
 				return err
 			}
 		}

@@ -58,7 +58,7 @@ func (a *app) eventShow() *cobra.Command {
 		events := strings.TrimSuffix(list, eventSubscriptions) + arm.LiveEventsPath + "/"
 		raw, err := s.get(cmd.Context(), events+args[0])
 		if err != nil {
-			return a.elsewhere(cmd, err)
+			return elsewhere(cmd, err)
 		}
 		var e shownEvent
 		if err := json.Unmarshal(raw, &e); err != nil {
@@ -117,8 +117,12 @@ func (a *app) printShown(e *shownEvent, attempts bool, from string) error {
 			return fmt.Errorf("the server's answer cannot be read: %w", err)
 		}
 		outcome, next, letter := "-", "-", "-"
+		number, last := 0, attempt{}
 		for _, t := range d.Attempts {
-			outcome = oneLine(t.Outcome)
+			if t.Number != last.Number || !t.Start.Equal(last.Start) { // a late answer is of the attempt before it
+				number++
+			}
+			outcome, last = oneLine(t.Outcome), t
 			fmt.Fprintf(&all, "%s\t%s\n", oneLine(d.Name), t.cells())
 		}
 		if !d.NextAttempt.IsZero() {
@@ -129,11 +133,11 @@ func (a *app) printShown(e *shownEvent, attempts bool, from string) error {
 		if d.DeadLetter != nil {
 			letter = oneLine(d.DeadLetter.ID)
 		}
-		number := fmt.Sprint(len(d.Attempts))
+		made := fmt.Sprint(number)
 		if !d.HistoryComplete {
-			number += " or more" // those that are purged
+			made += " or more" // those that are purged
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(d.Name), oneLine(d.State), number, outcome, next, letter)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(d.Name), oneLine(d.State), made, outcome, next, letter)
 	}
 	if attempts && all.Len() > 0 {
 		fmt.Fprintf(w, "\nEVENT SUBSCRIPTION\t%s\n%s", attemptTitles, all.String())

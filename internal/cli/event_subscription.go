@@ -22,6 +22,8 @@ var eventSubscriptionView = view{
 		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId"},
 		{"Event types", "properties.filter.includedEventTypes|=all"}},
 	detail: []column{
+		{"Validation", "?properties.validation.message"},
+		{"Delivers as before", "?properties.validation.deliveringByFormerSettings"},
 		{"Source", "properties.topic"},
 		{"Destination", "properties.destination.endpointType"},
 		{"Subject begins with", "properties.filter.subjectBeginsWith"},
@@ -39,7 +41,7 @@ var eventSubscriptionView = view{
 		{"Delivery attempts", "properties.retryPolicy.maxDeliveryAttempts"},
 		{"Time-to-live, minutes", "properties.retryPolicy.eventTimeToLiveInMinutes"},
 		{"Most events a request", "?properties.destination.properties.maxEventsPerBatch"},
-		{"Preferred KiB a request", "?properties.destination.properties.preferredBatchSizeInKilobytes"},
+		{"Preferred size, KiB", "?properties.destination.properties.preferredBatchSizeInKilobytes"},
 		{"Most requests a minute", "?properties.deliveryLimits.maxRequestsPerMinute"},
 		{"Most requests at a time", "?properties.deliveryLimits.maxConcurrency"},
 		{"Endpoint allows a minute", "?properties.deliveryLimits.allowedRequestsPerMinute"},
@@ -54,10 +56,19 @@ var eventSubscriptionView = view{
 // they lie.
 type source func(cmd *cobra.Command) func() (string, error)
 
-// bySourceID is the scope form: any source, the current workspace by default.
-func (a *app) bySourceID(cmd *cobra.Command) func() (string, error) {
+// bySource is the scope form: any source by its id, a topic by its name, the current
+// workspace by default.
+func (a *app) bySource(cmd *cobra.Command) func() (string, error) {
 	id := cmd.Flags().String("source-resource-id", "", "Full id of the source; the current workspace by default.")
+	topic := cmd.Flags().String("topic", "", "Topic that is the source instead, by name.")
+	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
 	return func() (string, error) {
+		if *topic != "" {
+			if *id != "" {
+				return "", usagef(cmd, "--topic and --source-resource-id exclude each other.")
+			}
+			return a.topicID(*topic) + eventSubscriptions, nil
+		}
 		source := strings.TrimRight(firstOf(*id, a.workspaceID()), "/")
 		if !strings.HasPrefix(source, "/") {
 			return "", usagef(cmd, "--source-resource-id %q is not a full id: it begins with /subscriptions/.", *id)
@@ -66,24 +77,30 @@ func (a *app) bySourceID(cmd *cobra.Command) func() (string, error) {
 	}
 }
 
-// bySource is bySourceID for commands that are about events: a topic may be named, too.
-func (a *app) bySource(cmd *cobra.Command) func() (string, error) {
-	source := a.bySourceID(cmd)
-	topic := cmd.Flags().String("topic", "", "Topic that is the source instead, by name.")
-	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
-	return func() (string, error) {
-		if *topic == "" {
-			return source()
-		}
-		if cmd.Flag("source-resource-id").Changed {
-			return "", usagef(cmd, "--topic and --source-resource-id exclude each other.")
-		}
-		return a.topicID(*topic) + eventSubscriptions, nil
+// elsewhere says where something was looked for that was not found, if that was not
+// asked for.
+func elsewhere(cmd *cobra.Command, err error) error {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok || f.Kind != fault.NotFound {
+		return err
 	}
+	told := *f
+	told.Message += byDefault(cmd)
+	return &told
+}
+
+// byDefault says that a command of bySource looked on the workspace because it was told
+// no other source, "" when it was or has no such flags.
+func byDefault(cmd *cobra.Command) string {
+	id, topic := cmd.Flag("source-resource-id"), cmd.Flag("topic")
+	if id == nil || topic == nil || id.Changed || topic.Changed {
+		return ""
+	}
+	return " Looked for on the workspace: --topic or --source-resource-id names another source."
 }
 
 func (a *app) eventSubscriptionCommand() *cobra.Command {
-	cmd := a.eventSubscriptionGroup(a.bySourceID)
+	cmd := a.eventSubscriptionGroup(a.bySource)
 	cmd.AddCommand(a.eventSubscriptionList())
 	return cmd
 }
@@ -349,9 +366,9 @@ func (s *remote) withFullURL(ctx context.Context, path string) (json.RawMessage,
 // Source: spec/management.md sections 2.4 and 3.
 func (a *app) eventSubscriptionList() *cobra.Command {
 	cmd := &cobra.Command{Example: `  carillon event-subscription list
-  carillon event-subscription list --source-resource-id /subscriptions/…/providers/Microsoft.EventGrid/topics/orders
+  carillon event-subscription list --topic orders
   carillon event-subscription list --location local -g local`}
-	path := a.bySourceID(cmd)
+	path := a.bySource(cmd)
 	location := cmd.Flags().StringP("location", "l", "", "List those of all sources in this location instead.")
 	topicType := cmd.Flags().String("topic-type-name", "", "With --location: only sources of this topic type.")
 	return a.listCommand(kind{view: eventSubscriptionView}, cmd, func(cmd *cobra.Command) (string, error) {
@@ -361,8 +378,10 @@ func (a *app) eventSubscriptionList() *cobra.Command {
 			}
 			return path()
 		}
-		if cmd.Flag("source-resource-id").Changed {
-			return "", usagef(cmd, "--source-resource-id and --location exclude each other.")
+		for _, flag := range []string{"source-resource-id", "topic"} {
+			if cmd.Flag(flag).Changed {
+				return "", usagef(cmd, "--%s and --location exclude each other.", flag)
+			}
 		}
 		p := "/providers/Microsoft.EventGrid"
 		if !strings.EqualFold(*location, "global") {

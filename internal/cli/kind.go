@@ -38,7 +38,7 @@ func (a *app) onResource(k kind, cmd *cobra.Command, do func(cmd *cobra.Command,
 		if err != nil {
 			return err
 		}
-		return do(cmd, s, path)
+		return elsewhere(cmd, do(cmd, s, path))
 	}
 	return cmd
 }
@@ -69,7 +69,7 @@ func (a *app) deleteCommand(k kind, example string) *cobra.Command {
 	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
 		name := p[strings.LastIndexByte(p, '/')+1:]
 		if _, err := s.get(cmd.Context(), p); fault.Is(err, fault.NotFound) && *etag == "" {
-			fmt.Fprintf(a.stderr, "There is no %s %s: nothing was deleted.\n", k.what, name)
+			fmt.Fprintf(a.stderr, "There is no %s %s: nothing was deleted.%s\n", k.what, name, byDefault(cmd))
 			return nil
 		} // what may not be read may still be deleted
 		question := "Delete " + k.what + " " + name

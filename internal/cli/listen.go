@@ -36,7 +36,7 @@ func (a *app) listenCommand() *cobra.Command {
 	delay := cmd.Flags().Duration("delay", 0, "How long to wait before a delivery is answered.")
 	subscribe := cmd.Flags().String("subscribe", "", "Create the event subscription of this name for it, until listen ends.")
 	keep := cmd.Flags().Bool("keep", false, "With --subscribe: leave the event subscription behind.")
-	from := a.bySourceID(cmd)
+	from := a.bySource(cmd)
 	filters := filterFlags(cmd)
 	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe: EventGridSchema, CloudEventSchemaV1_0 or CustomInputSchema.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

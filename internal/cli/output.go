@@ -24,8 +24,9 @@ type view struct {
 
 // column is a title and the path of a member, segments separated by dots;
 // alternatives are separated by '|', the first that is there counts; one that
-// begins with '=' is a text of its own. A path that begins with '?' has no row where
-// nothing is there.
+// begins with '=' is a text of its own, and of one that ends with '/' the last segment
+// is shown: the name in an id. A path that begins with '?' has no row where nothing is
+// there.
 type column struct {
 	title string
 	path  string
@@ -158,7 +159,11 @@ func text(resource json.RawMessage, path string) string {
 		if literal, ok := strings.CutPrefix(alternative, "="); ok {
 			return literal
 		}
-		if t := plain(member(resource, alternative)); t != "" {
+		path, name := strings.CutSuffix(alternative, "/")
+		if t := plain(member(resource, path)); t != "" {
+			if name {
+				t = t[strings.LastIndexByte(t, '/')+1:]
+			}
 			return t
 		}
 	}

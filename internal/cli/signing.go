@@ -44,7 +44,7 @@ func signingText(signing map[string]any) string {
 			shown += ", public key " + public
 		}
 		if expires := plain(k["expires"]); expires != "" {
-			shown += ", until " + expires
+			shown += ", the former key until " + expires
 		}
 	}
 	return shown
