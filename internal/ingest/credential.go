@@ -45,7 +45,7 @@ type check struct {
 func (h *Handler) authenticate(r *http.Request, topic *Topic) error {
 	c := check{Handler: h, r: r, topic: topic}
 	switch {
-	case c.bearerToken() || c.accessKey() || c.signature():
+	case c.bearerToken() || c.accessKey() || c.sharedAccessSignature():
 		return nil
 	case c.first != nil:
 		return c.first
@@ -139,7 +139,7 @@ func (c *check) isKey(text string) bool {
 	return true
 }
 
-func (c *check) signature() bool {
+func (c *check) sharedAccessSignature() bool {
 	for _, authorization := range c.r.Header["Authorization"] {
 		if scheme, text, _ := strings.Cut(authorization, " "); strings.EqualFold(scheme, schemeSignature) && c.isSigned(strings.TrimSpace(text)) {
 			return true
@@ -158,7 +158,7 @@ func (c *check) isSigned(text string) bool {
 		return c.note(refuse(keysOff))
 	}
 	at := [2]address{addressOf(c.r), {c.origin, c.r.URL.Path}}
-	if problem := checkSAS(text, &c.topic.Keys, at[:], time.Now()); problem != nil {
+	if problem := c.signatures.check(text, &c.topic.Keys, at[:], time.Now()); problem != nil {
 		return c.note(problem)
 	}
 	return true

@@ -54,11 +54,12 @@ const APIVersion = "2018-01-01"
 
 // Handler answers the requests of the data plane.
 type Handler struct {
-	topics    Topics
-	publisher Publisher
-	senders   Senders
-	origin    origin
-	metrics   *metrics
+	topics     Topics
+	publisher  Publisher
+	senders    Senders
+	origin     origin
+	signatures signatures
+	metrics    *metrics
 }
 
 // Config is what a Handler works with.

@@ -6,7 +6,9 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
@@ -15,33 +17,72 @@ import (
 // A shared access signature is r={resource}&e={expiry}&s={signature}, each part
 // percent-encoded. The signature is over the text before &s= as it was received:
 // generators encode differently, and what is decoded and encoded again is another
-// text. Nothing is remembered of one: to verify it costs some two microseconds, and so
-// a key that is replaced ends what it signed without more ado.
-// Source: spec/events.md section 8.5.
+// text. Source: spec/events.md section 8.5.
 
-// checkSAS returns what is wrong with a shared access signature, nil if one of the
-// keys signed it for one of the addresses and until after now. What the token says
-// is answered to whoever has a valid signature only.
-func checkSAS(text string, keys *[2]AccessKey, at []address, now time.Time) *fault.Error {
-	signed, signature, _ := strings.Cut(text, "&s=")
-	resource, expiry, _ := strings.Cut(signed, "&e=")
-	resource, named := strings.CutPrefix(resource, "r=")
-	if !named || !unescape(&resource) || !unescape(&expiry) || !unescape(&signature) {
-		return fault.New(fault.Invalid, codeInvalidSAS, "The shared access signature has not the form r={resource}&e={expiry}&s={signature} with each part percent-encoded.")
+// claim is what a token says whose signature was found good.
+type claim struct {
+	key      [sha256.Size]byte // digest of the access key that signed it
+	resource address
+	until    time.Time
+}
+
+// signatures checks tokens, and remembers what those say that a key signed: a
+// publisher sends the same token with every request. A key that was replaced ends
+// what it signed, for a claim counts only while its key is the topic's.
+type signatures struct {
+	mu     sync.RWMutex
+	claims map[[sha256.Size]byte]claim // by hash of the token
+}
+
+// maxClaims bounds the claims; when there are more, they are read again.
+const maxClaims = 10_000
+
+// check returns what is wrong with a token, nil if one of the keys signed it for one
+// of the addresses and until after now. What the token says is answered to whoever
+// has a valid signature only.
+func (s *signatures) check(token string, keys *[2]AccessKey, at []address, now time.Time) *fault.Error {
+	hash := sha256.Sum256([]byte(token))
+	s.mu.RLock()
+	c, known := s.claims[hash]
+	s.mu.RUnlock()
+	if !known || c.key != keys[0].digest && c.key != keys[1].digest {
+		var problem *fault.Error
+		if c, problem = readSAS(token, keys); problem != nil {
+			return problem
+		}
+		s.mu.Lock()
+		if s.claims == nil || len(s.claims) >= maxClaims {
+			s.claims = map[[sha256.Size]byte]claim{}
+		}
+		s.claims[hash] = c
+		s.mu.Unlock()
 	}
-	if !matchSignature(signed, signature, keys) {
-		return refuse("The shared access signature is not signed with an access key of this topic.")
-	}
-	until, ok := parseExpiry(expiry)
 	switch {
-	case !ok:
-		return fault.New(fault.Invalid, codeInvalidSAS, "The expiry of the shared access signature is no time that is known: write it as 2030-06-15T18:20:15Z or 6/15/2030 6:20:15 PM, in UTC.")
-	case !now.Before(until):
-		return refuse("The shared access signature expired at " + until.UTC().Format(time.RFC3339) + ".")
-	case !covers(resource, at):
+	case !now.Before(c.until):
+		return refuse("The shared access signature expired at " + c.until.UTC().Format(time.RFC3339) + ".")
+	case !slices.ContainsFunc(at, c.resource.leadsTo):
 		return refuse("The shared access signature is for another resource: sign the address that events are sent to, up to /api/events.")
 	}
 	return nil
+}
+
+// readSAS takes a token apart that one of the keys signed.
+func readSAS(token string, keys *[2]AccessKey) (claim, *fault.Error) {
+	signed, signature, _ := strings.Cut(token, "&s=")
+	resource, expiry, _ := strings.Cut(signed, "&e=")
+	resource, named := strings.CutPrefix(resource, "r=")
+	if !named || !unescape(&resource) || !unescape(&expiry) || !unescape(&signature) {
+		return claim{}, fault.New(fault.Invalid, codeInvalidSAS, "The shared access signature has not the form r={resource}&e={expiry}&s={signature} with each part percent-encoded.")
+	}
+	key := signer(signed, signature, keys)
+	if key == nil {
+		return claim{}, refuse("The shared access signature is not signed with an access key of this topic.")
+	}
+	until, ok := parseExpiry(expiry)
+	if !ok {
+		return claim{}, fault.New(fault.Invalid, codeInvalidSAS, "The expiry of the shared access signature is no time that is known: write it as 2030-06-15T18:20:15Z or 6/15/2030 6:20:15 PM, in UTC.")
+	}
+	return claim{key.digest, parseResource(resource), until}, nil
 }
 
 // unescape takes the encoding off one part of a token, and reports whether it is one.
@@ -54,18 +95,19 @@ func unescape(part *string) bool {
 	return true
 }
 
-// matchSignature compares with the signatures of both keys, always both, in a time
-// that depends on neither.
-func matchSignature(signed, signature string, keys *[2]AccessKey) bool {
+// signer returns the key that a signature is by, nil for none. It compares with the
+// signatures of both keys, always both, in a time that depends on neither.
+func signer(signed, signature string, keys *[2]AccessKey) (key *AccessKey) {
 	shown, err := base64.StdEncoding.Strict().DecodeString(signature)
-	match := false
+	text := []byte(signed)
 	for i := range keys {
 		mac := hmac.New(sha256.New, []byte(keys[i].secret))
-		mac.Write([]byte(signed))
-		same := hmac.Equal(shown, mac.Sum(nil))
-		match = match || same && keys[i].secret != ""
+		mac.Write(text)
+		if hmac.Equal(shown, mac.Sum(nil)) && keys[i].secret != "" && err == nil {
+			key = &keys[i]
+		}
 	}
-	return match && err == nil
+	return key
 }
 
 // Forms of an expiry. Parsing takes a fraction of a second behind the seconds, and
@@ -112,7 +154,7 @@ func originOf(u *url.URL) origin {
 	return o
 }
 
-// address is where a request was sent to.
+// address is where a request was sent to, or what a token was signed for.
 type address struct {
 	origin
 	path string
@@ -126,18 +168,18 @@ func addressOf(r *http.Request) address {
 	return address{originOf(&u), r.URL.Path}
 }
 
-// covers reports whether the URL of a resource is one of the addresses or a path
-// that leads to it. Case, query and a slash at the end do not count.
-func covers(resource string, at []address) bool {
-	u, err := url.Parse(resource)
+// parseResource reads the URL that a token was signed for, without query and slash at
+// the end. What is no such URL leads nowhere.
+func parseResource(text string) address {
+	u, err := url.Parse(strings.Clone(text)) // it is kept, and the request that it is part of must not be
 	if err != nil || u.Host == "" || u.User != nil {
-		return false
+		return address{}
 	}
-	origin, path := originOf(u), strings.TrimRight(u.Path, "/")
-	for _, a := range at {
-		if a.origin == origin && hasPrefixFold(a.path, path) && (len(a.path) == len(path) || a.path[len(path)] == '/') {
-			return true
-		}
-	}
-	return false
+	return address{originOf(u), strings.TrimRight(u.Path, "/")}
+}
+
+// leadsTo reports whether a resource is the address of a request, or a path that leads
+// to it, ignoring case.
+func (a address) leadsTo(to address) bool {
+	return a.host != "" && a.origin == to.origin && hasPrefixFold(to.path, a.path) && (len(to.path) == len(a.path) || to.path[len(a.path)] == '/')
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -42,6 +43,7 @@ func TestSASVectors(t *testing.T) {
 			if strings.Contains(v.token, ".123456") {
 				end = end.Add(123456 * time.Microsecond)
 			}
+			var remembering signatures // over all of them: what is remembered must not let more in
 			for _, c := range []struct {
 				name  string
 				keys  *[2]AccessKey
@@ -61,9 +63,11 @@ func TestSASVectors(t *testing.T) {
 				{"another spelling of the same", testKeys(key1, key2), topic, end.Add(-time.Second), strings.Replace(v.token, "https", "Https", 1), "not signed with"},
 				{"signature of another key", testKeys(key1, key2), topic, end.Add(-time.Second), v.token[:strings.Index(v.token, "&s=")+3] + url.QueryEscape(sign("x", key1)), "not signed with"},
 			} {
-				problem := checkSAS(c.token, c.keys, at(c.at), c.now)
-				if problem == nil != (c.want == "") || problem != nil && (problem.Kind != fault.Unauthenticated || !strings.Contains(problem.Message, c.want)) {
-					t.Errorf("%s: %v, want %q", c.name, problem, c.want)
+				for _, s := range []*signatures{{}, &remembering, &remembering} {
+					problem := s.check(c.token, c.keys, at(c.at), c.now)
+					if problem == nil != (c.want == "") || problem != nil && (problem.Kind != fault.Unauthenticated || !strings.Contains(problem.Message, c.want)) {
+						t.Errorf("%s: %v, want %q", c.name, problem, c.want)
+					}
 				}
 			}
 		})
@@ -75,7 +79,7 @@ func TestSASForm(t *testing.T) {
 		"", "r=", "hunter2", "r=a&e=b", "r=a&e=b&s=", "r=&e=b&s=c", "r=a&e=&s=c", "e=b&r=a&s=c", "r=a&s=c&e=b", "r=a&e=b&s=c&t=d",
 		"r=a&x=y&e=b&s=c", "r=%zz&e=b&s=c", "r=a&e=%&s=c", "r=a&e=b&s=%4", "a&e=b&s=c", "sr=a&se=b&sig=c", "r=a&e=b&s=c&s=d",
 	} {
-		problem := checkSAS(token, testKeys(key1, key2), at("http://x/"), time.Now())
+		problem := new(signatures).check(token, testKeys(key1, key2), at("http://x/"), time.Now())
 		if problem == nil || problem.Kind != fault.Invalid || problem.Code != "InvalidSas" || !strings.Contains(problem.Message, "r={resource}&e={expiry}&s={signature}") {
 			t.Errorf("%q: %v", token, problem)
 		}
@@ -86,6 +90,7 @@ func TestSASExpiry(t *testing.T) {
 	for text, want := range map[string]string{
 		"6/15/2030 6:20:15 PM":             "2030-06-15T18:20:15Z",
 		"06/15/2030 06:20:15 PM":           "2030-06-15T18:20:15Z",
+		"6/5/2030 6:2:5 PM":                "2030-06-05T18:02:05Z", // the Java SDK
 		"6/5/2030 6:2:5 pm":                "2030-06-05T18:02:05Z",
 		"6/15/2030 12:20:15 AM":            "2030-06-15T00:20:15Z",
 		"6/15/2030 12:20:15 PM":            "2030-06-15T12:20:15Z",
@@ -100,7 +105,7 @@ func TestSASExpiry(t *testing.T) {
 		"2030-06-15 18:20:15.5+00:00":      "2030-06-15T18:20:15.5Z",
 		"2030-06-15 20:20:15+02:00":        "2030-06-15T18:20:15Z",
 		"2030-06-15T18:20:15":              "2030-06-15T18:20:15Z",
-		"2030-06-15T18:20:15Z":             "2030-06-15T18:20:15Z",
+		"2030-06-15T18:20:15Z":             "2030-06-15T18:20:15Z", // the tests of the Go SDK
 		"2030-06-15T18:20:15.123456Z":      "2030-06-15T18:20:15.123456Z",
 		" 2030-06-15T18:20:15-08:00 ":      "2030-06-16T02:20:15Z",
 
@@ -149,8 +154,8 @@ func TestSASResource(t *testing.T) {
 		{"orders", endpoint, false},
 		{"https://%zz", endpoint, false},
 	} {
-		if got := covers(c.resource, at(c.request)); got != c.want {
-			t.Errorf("%s covers %s is %v", c.resource, c.request, got)
+		if got := parseResource(c.resource).leadsTo(at(c.request)[0]); got != c.want {
+			t.Errorf("%s leads to %s is %v", c.resource, c.request, got)
 		}
 	}
 }
@@ -178,6 +183,14 @@ func FuzzSAS(f *testing.F) {
 	f.Add("r=https%3a%2f%2fx&e=6%2f15%2f2030&s=abc", uint(0))
 	f.Add("&e=&s=%", uint(3))
 	now, place := vectorsEnd.Add(-time.Hour), at("https://ml-events.westus2-1.eventgrid.azure.net/api/events")
+	var remembering signatures
+	checkSAS := func(token string, keys *[2]AccessKey, at []address, now time.Time) *fault.Error {
+		problem, again := new(signatures).check(token, keys, at, now), remembering.check(token, keys, at, now)
+		if (problem == nil) != (again == nil) || problem != nil && problem.Message != again.Message {
+			panic(fmt.Sprintf("%q: %v, and %v where tokens are remembered", token, problem, again))
+		}
+		return problem
+	}
 	f.Fuzz(func(t *testing.T, text string, flip uint) {
 		if checkSAS(text, testKeys(key2, key2), place, now) == nil {
 			t.Fatalf("%q holds with a key that nobody signed with", text)
@@ -202,12 +215,41 @@ func FuzzSAS(f *testing.F) {
 	})
 }
 
+// TestSASMemory sends more tokens than are remembered; each of them holds.
+func TestSASMemory(t *testing.T) {
+	var s signatures
+	keys, place := testKeys(key1, key2), at("http://x/api/events")
+	for i := range maxClaims + 10 {
+		token := signed("http://x/api/events", vectorsEnd.Add(time.Duration(i)*time.Second).Format(time.RFC3339), key1)
+		if problem := s.check(token, keys, place, vectorsEnd.Add(-time.Hour)); problem != nil {
+			t.Fatal(problem)
+		}
+		if len(s.claims) > maxClaims {
+			t.Fatalf("%d claims are remembered", len(s.claims))
+		}
+	}
+	if problem := s.check("r=a&e=b&s=c", keys, place, vectorsEnd); problem == nil || len(s.claims) != 10 {
+		t.Errorf("%d claims are remembered; %v", len(s.claims), problem)
+	}
+}
+
 func BenchmarkSAS(b *testing.B) {
 	keys, place, now := testKeys(key2, key1), at("https://ml-events.westus2-1.eventgrid.azure.net/api/events"), vectorsEnd.Add(-time.Hour)
-	b.ReportAllocs()
-	for b.Loop() {
-		if problem := checkSAS(vectors[1].token, keys, place, now); problem != nil {
-			b.Fatal(problem)
-		}
+	for _, c := range []struct {
+		name   string
+		forget bool
+	}{{"seen=no", true}, {"seen=yes", false}} {
+		b.Run(c.name, func(b *testing.B) {
+			s := new(signatures)
+			b.ReportAllocs()
+			for b.Loop() {
+				if c.forget {
+					s.claims = nil
+				}
+				if problem := s.check(vectors[1].token, keys, place, now); problem != nil {
+					b.Fatal(problem)
+				}
+			}
+		})
 	}
 }
