@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,10 +66,21 @@ func letterFilterOf(r *request, d manage.Deliveries) (letterFilter, error) {
 			f.uids[v.Value.UID.String()] = true
 		}
 	}
+	if !knownWord(f.reason, broker.ReasonNames()) {
+		problems = append(problems, fault.Field("reason", "The reason '%.60s' is not known: use one of %s.", f.reason, strings.Join(broker.ReasonNames(), ", ")))
+	}
+	if !knownWord(f.outcome, broker.OutcomeNames()) {
+		problems = append(problems, fault.Field("outcome", "The outcome '%.60s' is not known: use one of %s.", f.outcome, strings.Join(broker.OutcomeNames(), ", ")))
+	}
 	var from, to *fault.Error
 	f.from, from = r.time("from")
 	f.to, to = r.time("to")
 	return f, fault.Join(append(problems, from, to)...)
+}
+
+// knownWord reports whether a parameter is one of words in any case, or not given.
+func knownWord(word string, words []string) bool {
+	return word == "" || slices.ContainsFunc(words, func(known string) bool { return strings.EqualFold(known, word) })
 }
 
 // wants reports whether a letter is one that was asked for.

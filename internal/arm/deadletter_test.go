@@ -25,6 +25,7 @@ func TestDeadLetterDestinations(t *testing.T) {
 	}{
 		{"none", ``, "null", "", ""},
 		{"null, as Terraform sends it", `"deadLetterDestination":null,"deadLetterWithResourceIdentity":null`, "null", "", ""},
+		{"empty", `"deadLetterDestination":{}`, "null", "", ""},
 		{"blobs", `"deadLetterDestination":` + blob, blob, "", ""},
 		{"another case", `"deadLetterDestination":` + strings.Replace(blob, "StorageBlob", "storageblob", 1), blob, "", ""},
 		{"directory", `"deadLetterDestination":{"endpointType":"LocalDirectory","properties":{"directory":"team/letters"}}`,
@@ -153,13 +154,13 @@ func TestDeadLetterFilters(t *testing.T) {
 		{"from", url.Values{"from": {"2026-03-01T13:00:00Z"}}, "345", 1},
 		{"to, which is not in it", url.Values{"to": {"2026-03-01T13:00:00+01:00"}}, "01", 1},
 		{"all of them, in pages", url.Values{"outcome": {"Busy"}, "from": {"2026-03-01T10:00:00Z"}, "to": {"2026-03-02T00:00:00Z"}, "subjectBeginsWith": {"Orders/0"}, "$top": {"1"}}, "02", 2},
-		{"nothing", url.Values{"reason": {"x"}}, "", 1},
+		{"nothing", url.Values{"reason": {"TimeToLiveExceeded"}}, "", 1},
 	} {
 		if ids, pages := list(tt.query); ids != tt.want || pages < tt.pages || pages > tt.pages+1 {
 			t.Errorf("%s: %q in %d pages, want %q in %d", tt.name, ids, pages, tt.want, tt.pages)
 		}
 	}
-	for _, bad := range []string{"from=yesterday", "to=1", "$skiptoken=eA", "$filter=x"} {
+	for _, bad := range []string{"from=yesterday", "to=1", "reason=x", "reason=Replayed", "outcome=x", "$skiptoken=eA", "$filter=x"} {
 		if w := s.do("owner", "GET", onTopic+DeadLettersPath+v+"&"+bad, ""); w.Code != 400 {
 			t.Errorf("%s: %d %s", bad, w.Code, w.Body)
 		}

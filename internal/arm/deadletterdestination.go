@@ -46,7 +46,7 @@ func deadLetterOf(d *resource.DeadLetterDestination) (plain, withIdentity any) {
 }
 
 // deadLetterChange reads the dead-letter destination of a request, nil when it says
-// nothing of one.
+// nothing of one. {} takes away the one that is there.
 func deadLetterChange(p fields) *manage.DeadLetterChange {
 	const plain, withIdentity = "deadLetterDestination", "deadLetterWithResourceIdentity"
 	d, given := p.object(plain)
@@ -55,6 +55,8 @@ func deadLetterChange(p fields) *manage.DeadLetterChange {
 	case given && managed:
 		p.refuse(withIdentity, "Dead letters go to one destination: give %s or %s, not both.", plain, withIdentity)
 		return nil
+	case given && len(d.members) == 0:
+		return &manage.DeadLetterChange{None: true}
 	case given:
 		return destinationOfLetters(d, plain)
 	case !managed:

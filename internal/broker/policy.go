@@ -109,6 +109,17 @@ var reasons = [...]Reason{
 	reasonReplayed,
 }
 
+// ReasonNames are the names of the reasons.
+func ReasonNames() []string {
+	var names []string
+	for _, r := range reasons {
+		if r != reasonReplayed {
+			names = append(names, string(r))
+		}
+	}
+	return names
+}
+
 func codeOf(r Reason) reasonCode {
 	return reasonCode(slices.Index(reasons[:], r) + 1)
 }

@@ -219,7 +219,14 @@ func (a *app) eventReplaysCancel() *cobra.Command {
 			if _, err := s.ask(cmd.Context(), http.MethodDelete, path, nil, nil); err != nil {
 				return err
 			}
-			if a.output != "json" {
+			replay, err := s.get(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			switch state := text(replay, "properties.state"); {
+			case state != "canceled":
+				fmt.Fprintf(a.stderr, "The replay had ended before: %s.\n", state)
+			case a.output != "json":
 				fmt.Fprintln(a.stdout, "Canceled.")
 			}
 			return nil

@@ -21,7 +21,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	schema := f.String("event-delivery-schema", "", "Envelope of deliveries: EventGridSchema, CustomInputSchema or CloudEventSchemaV1_0.")
 	attempts := f.Int("max-delivery-attempts", 0, "Most delivery attempts of one event, 1 to 30.")
 	life := f.Int("event-ttl", 0, "Minutes after which an event is no longer tried, 1 to 1440.")
-	expiration := f.String("expiration-date", "", "When the event subscription ends: a date, or RFC 3339.")
+	expiration := f.String("expiration-date", "", "When the event subscription ends: a date, or RFC 3339; \"\" for never.")
 	letters, limits, batch := deadLetterFlags(cmd), limitFlags(cmd), batchFlags(cmd)
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
 	attributes, signing := attributeFlag(cmd), signingFlags(cmd)
@@ -96,6 +96,8 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 				return err
 			}
 			properties["expirationTimeUtc"] = at
+		} else if cmd.Flag("expiration-date").Changed {
+			properties["expirationTimeUtc"] = ""
 		}
 		if err := letters(properties); err != nil {
 			return err

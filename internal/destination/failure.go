@@ -109,7 +109,7 @@ func classOf(err error) string {
 // certificateClass tells what is wrong with the certificate, "" when nothing is.
 func certificateClass(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "the certificate is signed by an authority that is not trusted here"
+		return "the certificate is signed by an authority that is not trusted here; the operator of the server can add it with --destination-ca"
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return "the certificate is not for this host"

@@ -231,7 +231,7 @@ func TestHandshakeWithoutConnection(t *testing.T) {
 	for name, tt := range map[string]struct{ url, reason string }{
 		"refused":           {"http://" + closed, "response code Unknown. For troubleshooting, visit https://aka.ms/esvalidation. Reason: the connection was refused."},
 		"no TLS there":      {"https" + plain.URL[4:], "does not speak TLS"},
-		"unknown authority": {secure.URL, "an authority that is not trusted here"},
+		"unknown authority": {secure.URL, "can add it with --destination-ca."},
 		"broken off":        {cut, "Reason: the answer broke off."},
 	} {
 		t.Run(name, func(t *testing.T) {

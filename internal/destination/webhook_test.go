@@ -447,7 +447,7 @@ func TestNoConnection(t *testing.T) {
 		{"guarded", "https://" + closed, egress.New(egress.Options{}), nil, broker.SocketError, "--allow-destination 127.0.0.0/8"},
 		{"plain http to the world", "http://8.8.8.8", nil, nil, broker.SocketError, "use https://"},
 		{"no TLS there", "https" + plain.URL[4:], nil, nil, broker.SocketError, "the endpoint does not speak TLS"},
-		{"unknown authority", secure.URL, nil, nil, broker.SocketError, "an authority that is not trusted here"},
+		{"unknown authority", secure.URL, nil, nil, broker.SocketError, "an authority that is not trusted here; the operator of the server can add it with --destination-ca"},
 		{"another host's certificate", strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), trusting, nil, broker.SocketError, "the certificate is not for this host"},
 		{"no such name", "https://hooks.example.org", nil, failing(&net.DNSError{Err: "no such host s3cret", IsNotFound: true}), broker.ResolutionError, "the host name does not exist"},
 		{"no name server", "https://hooks.example.org", nil, failing(&net.DNSError{Err: "s3cret", IsTimeout: true}), broker.ResolutionError, "the host name could not be resolved"},

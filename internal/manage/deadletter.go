@@ -13,6 +13,7 @@ import (
 
 // DeadLetterChange is a dead-letter destination as a request gives it.
 type DeadLetterChange struct {
+	None       bool   // the one that is there is taken away; nothing else is set
 	Target     string // of the destination in the body: deadLetterDestination, or the same below deadLetterWithResourceIdentity
 	Type       string
 	ResourceID string
@@ -59,6 +60,9 @@ func (p *Plane) authorizeDeadLetter(caller access.Caller, id resource.ID, c *Dea
 
 // deadLetter checks a dead-letter destination. Source: spec/delivery.md section 7.1.
 func (v *checker) deadLetter(c *DeadLetterChange, check func(*resource.DeadLetterDestination) error) *resource.DeadLetterDestination {
+	if c.None {
+		return nil
+	}
 	before := len(v.problems)
 	d := &resource.DeadLetterDestination{Identity: c.Identity}
 	if c.Identity != nil {

@@ -112,6 +112,8 @@ func TestDeadLetterIsStored(t *testing.T) {
 		{"PATCH of something else", EventSubscriptionChange{Labels: &[]string{"x"}}, false, blobs},
 		{"PATCH of it", EventSubscriptionChange{DeadLetter: &DeadLetterChange{Type: "LocalDirectory", Directory: "a/b"}}, false, "LocalDirectory directory a/b"},
 		{"PUT without it", hook(hookURL), true, ""},
+		{"PUT with it", withLetters(inBlobs("letters")), true, blobs},
+		{"PATCH that takes it away", EventSubscriptionChange{DeadLetter: &DeadLetterChange{None: true}}, false, ""},
 	} {
 		var err error
 		if step.put {
