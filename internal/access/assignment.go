@@ -91,12 +91,17 @@ func (d *Directory) checkAssignment(a Assignment) (Assignment, error) {
 	} else {
 		a.Name = name.String()
 	}
-	if role, ok := d.roles.Role(a.RoleID); !ok {
+	if role, ok := d.Roles().Role(a.RoleID); !ok {
 		f := fault.Field("properties.roleDefinitionId", "The specified role definition with ID '%s' does not exist.", a.RoleID)
 		f.Code = "RoleDefinitionDoesNotExist"
 		problems = append(problems, f)
 	} else {
 		a.RoleID = role.ID
+		if !a.Scope.IsZero() && !role.AssignableAt(a.Scope) {
+			f := fault.Field("properties.scope", "The role '%s' cannot be assigned at scope '%s': its assignable scopes are %s.", role.Name, a.Scope, strings.Join(role.AssignableScopes, ", "))
+			f.Code = "RoleAssignmentScopeNotAssignableToRoleDefinition"
+			problems = append(problems, f)
+		}
 	}
 	known, found := d.Principal(a.PrincipalID)
 	if id, err := uuid.Parse(a.PrincipalID); err != nil || len(a.PrincipalID) != 36 {

@@ -161,9 +161,9 @@ type MissingPermission struct {
 }
 
 func (z *Authorizer) missing(p plane, action string, scope resource.ID, further ...string) []fault.Info {
-	granting := z.directory.roles.granting(p, action)
+	granting := z.directory.Roles().granting(p, action, scope)
 	for _, f := range further {
-		also := z.directory.roles.granting(p, f)
+		also := z.directory.Roles().granting(p, f, scope)
 		granting = slices.DeleteFunc(granting, func(role string) bool { return !slices.Contains(also, role) })
 	}
 	return []fault.Info{{Type: "MissingPermission", Info: MissingPermission{

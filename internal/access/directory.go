@@ -3,14 +3,17 @@ package access
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-// Directory is who exists and what they were granted: principals and role
-// assignments, kept in a [resource.Store]. It is safe for concurrent use.
+// Directory is who exists and what they were granted: principals, custom role
+// definitions and role assignments, kept in a [resource.Store]. It is safe for concurrent use.
 type Directory struct {
-	roles       *Roles
+	builtIn     *Roles
+	roles       atomic.Pointer[Roles] // built-in ones and those of definitions
+	definitions *resource.Collection[Role]
 	principals  *resource.Collection[Principal]
 	assignments *resource.Collection[Assignment]
 	origin      *resource.Collection[origin]
@@ -30,7 +33,8 @@ type Directory struct {
 // store is loaded.
 func NewDirectory(store *resource.Store, roles *Roles) *Directory {
 	d := &Directory{
-		roles:       roles,
+		builtIn:     roles,
+		definitions: resource.NewCollection[Role](store, "roleDefinition"),
 		principals:  resource.NewCollection[Principal](store, "principal"),
 		assignments: resource.NewCollection[Assignment](store, "roleAssignment"),
 		origin:      resource.NewCollection[origin](store, "directory"),
@@ -40,13 +44,27 @@ func NewDirectory(store *resource.Store, roles *Roles) *Directory {
 		grants:      map[string]map[string]Assignment{},
 		grantedTo:   map[string]string{},
 	}
+	d.roles.Store(roles)
+	d.definitions.OnChange(d.indexRoles)
 	d.principals.OnChange(d.indexPrincipal)
 	d.assignments.OnChange(d.indexAssignment)
 	return d
 }
 
 // Roles returns the role definitions that can be assigned.
-func (d *Directory) Roles() *Roles { return d.roles }
+func (d *Directory) Roles() *Roles { return d.roles.Load() }
+
+// indexRoles brings the roles in step with the custom definitions. Those are few, so
+// all are compiled anew.
+func (d *Directory) indexRoles(string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var custom []Role
+	for _, item := range d.definitions.List("") {
+		custom = append(custom, item.Value)
+	}
+	d.roles.Store(d.builtIn.with(custom))
+}
 
 // onPrincipalChange registers f, called after each change of a principal.
 func (d *Directory) onPrincipalChange(f func()) {
@@ -112,12 +130,13 @@ func (d *Directory) indexAssignment(key string) {
 func (d *Directory) granted(principals []string, p plane, action string, target resource.ID) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	roles := d.roles.Load()
 	for _, id := range principals {
 		for _, a := range d.grants[id] {
 			if a.Condition != "" || !a.Scope.Contains(target) {
 				continue
 			}
-			if role := d.roles.byID[a.RoleID]; role != nil && role.allows(p, action) {
+			if role := roles.byID[a.RoleID]; role != nil && role.allows(p, action) {
 				return true
 			}
 		}

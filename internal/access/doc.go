@@ -13,8 +13,8 @@
 //   - An answer never says why a signature or a secret failed. The reason is in
 //     the fault's cause, which is for the log.
 //
-// [Directory] holds principals and role assignments, [Roles] the role
-// definitions, [Authorizer] decides, [Tokens] issues and reads tokens, [Senders] lets
+// [Directory] holds principals, custom role definitions and role assignments,
+// [Roles] the role definitions at one moment, [Authorizer] decides, [Tokens] issues and reads tokens, [Senders] lets
 // publishers in who show one. The HTTP
 // endpoints that hand tokens out are package issuer's; which action an operation
 // needs is known by its callers. Conditions and deny assignments are not

@@ -2,10 +2,14 @@ package access
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/carillon-events/carillon/internal/resource"
 )
 
 // RoleType tells the roles that ship from those that an operator made.
@@ -25,6 +29,27 @@ type Role struct {
 	Description      string       `json:"description,omitempty"`
 	AssignableScopes []string     `json:"assignableScopes"`
 	Permissions      []Permission `json:"permissions"`
+	Created          time.Time    `json:"created,omitzero"` // of a custom role, as are the others
+	CreatedBy        string       `json:"createdBy,omitempty"`
+	Updated          time.Time    `json:"updated,omitzero"`
+	UpdatedBy        string       `json:"updatedBy,omitempty"`
+}
+
+// AssignableAt reports whether the role may be assigned at a scope.
+func (r Role) AssignableAt(scope resource.ID) bool {
+	return slices.ContainsFunc(r.Scopes(), func(s resource.ID) bool { return s.Contains(scope) })
+}
+
+// Scopes returns the scopes at and below which the role may be assigned. One that
+// cannot be read is none.
+func (r Role) Scopes() []resource.ID {
+	var scopes []resource.ID
+	for _, text := range r.AssignableScopes {
+		if id, err := resource.ParseID(text); err == nil {
+			scopes = append(scopes, id)
+		}
+	}
+	return scopes
 }
 
 // Permission is one block of a role. What its not-lists name is taken from its
@@ -37,7 +62,8 @@ type Permission struct {
 	NotDataActions []string `json:"notDataActions"`
 }
 
-// Roles holds the role definitions that can be assigned. It does not change.
+// Roles holds the role definitions that can be assigned, at one moment. It does not
+// change.
 type Roles struct {
 	list []Role
 	byID map[string]*matcher
@@ -47,24 +73,39 @@ type Roles struct {
 // used twice and an id that is no GUID are errors.
 func NewRoles(custom ...Role) (*Roles, error) {
 	r := &Roles{byID: map[string]*matcher{}}
-	names := map[string]bool{}
 	for _, role := range append(builtInRoles(), custom...) {
-		id, err := uuid.Parse(role.ID)
-		if err != nil {
-			return nil, fmt.Errorf("role %q: id %q is not a GUID", role.Name, role.ID)
+		if err := r.add(role); err != nil {
+			return nil, err
 		}
-		role.ID = id.String()
-		if r.byID[role.ID] != nil {
-			return nil, fmt.Errorf("role %q: id %s is taken", role.Name, role.ID)
-		}
-		if names[strings.ToLower(role.Name)] {
-			return nil, fmt.Errorf("role name %q is taken", role.Name)
-		}
-		names[strings.ToLower(role.Name)] = true
-		r.list = append(r.list, role)
-		r.byID[role.ID] = compile(role)
 	}
 	return r, nil
+}
+
+func (r *Roles) add(role Role) error {
+	id, err := uuid.Parse(role.ID)
+	if err != nil {
+		return fmt.Errorf("role %q: id %q is not a GUID", role.Name, role.ID)
+	}
+	role.ID = id.String()
+	if r.byID[role.ID] != nil {
+		return fmt.Errorf("role %q: id %s is taken", role.Name, role.ID)
+	}
+	if _, taken := r.Named(role.Name); taken {
+		return fmt.Errorf("role name %q is taken", role.Name)
+	}
+	r.list = append(r.list, role)
+	r.byID[role.ID] = compile(role)
+	return nil
+}
+
+// with returns the roles and further ones. One that cannot stand among them is left
+// out, so it grants nothing.
+func (r *Roles) with(custom []Role) *Roles {
+	all := &Roles{list: slices.Clone(r.list), byID: maps.Clone(r.byID)}
+	for _, role := range custom {
+		_ = all.add(role) // it was checked when it was stored
+	}
+	return all
 }
 
 // List returns the roles, built-in ones first. Do not change what it returns.
@@ -92,12 +133,13 @@ func (r *Roles) Named(name string) (Role, bool) {
 	return r.list[i], true
 }
 
-// granting returns the names of the roles that grant an action.
-func (r *Roles) granting(p plane, action string) []string {
+// granting returns the names of the roles that grant an action and can be assigned at
+// a scope.
+func (r *Roles) granting(p plane, action string, at resource.ID) []string {
 	action = strings.ToLower(action)
 	names := []string{}
 	for _, role := range r.list {
-		if r.byID[role.ID].allows(p, action) {
+		if r.byID[role.ID].allows(p, action) && (at.IsZero() || role.AssignableAt(at)) {
 			names = append(names, role.Name)
 		}
 	}

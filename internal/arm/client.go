@@ -28,6 +28,7 @@ const Version = "2026-11-01"
 // resource group, a subscription.
 const (
 	PrincipalsPath     = "/providers/Carillon.Identity/principals"     // POST …/{objectId}/resetSecret
+	CheckAccessPath    = "/providers/Carillon.Identity/checkAccess"    // POST, below a scope
 	AuditPath          = "/providers/Carillon.Audit/records"           // of a scope, oldest first
 	ReplaysPath        = "/providers/Carillon.Delivery/replays"        // of the log, below an event subscription
 	AttemptsPath       = "/providers/Carillon.Delivery/attempts"       // of an event subscription, the newest first

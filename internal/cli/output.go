@@ -226,6 +226,9 @@ func plain(value any) string {
 		if _, ok := v["keys"].([]any); ok && v["version"] != nil {
 			return signingText(v)
 		}
+		if isPermission(v) {
+			return permissionText(v)
+		}
 		if isClientCertificate(v) {
 			return clientCertificateText(v)
 		}

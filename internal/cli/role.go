@@ -28,7 +28,7 @@ var roleAssignmentView = view{
 var roleDefinitionView = view{
 	plural:  "role definitions",
 	columns: []column{{"Role", "properties.roleName"}, {"Kind", "properties.type"}, {"Description", "properties.description"}},
-	detail:  []column{{"Id", "id"}},
+	detail:  []column{{"Actions", "?properties.permissions"}, {"Assignable at", "properties.assignableScopes"}, {"Id", "id"}},
 }
 
 func (a *app) roleCommand() *cobra.Command {
@@ -38,8 +38,9 @@ func (a *app) roleCommand() *cobra.Command {
 		group("assignment", "Role assignments: a principal has a role at a scope and below",
 			`  carillon role assignment list`,
 			a.roleAssignmentCreate(), a.roleAssignmentList(), a.roleAssignmentDelete()),
-		group("definition", "Role definitions: the actions that a role has", `  carillon role definition list`,
-			a.roleDefinitionList()),
+		group("definition", "Role definitions: the actions that a role has", `  carillon role definition list
+  carillon role definition create --name "Topic Reader" --actions Microsoft.EventGrid/topics/read`,
+			a.roleDefinitionCreate(), a.roleDefinitionShow(), a.roleDefinitionUpdate(), a.roleDefinitionList(), a.roleDefinitionDelete()),
 	)
 }
 
@@ -278,14 +279,22 @@ func (a *app) roleDefinitionList() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List role definitions", Args: noArguments, Example: `  carillon role definition list
   carillon role definition list --name Owner -o json`}
 	name := cmd.Flags().StringP("name", "n", "", "Name of the role.")
+	custom := cmd.Flags().Bool("custom-role-only", false, "Only those that were made here.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.connect()
 		if err != nil {
 			return err
 		}
-		query := url.Values{}
+		var terms []string
 		if *name != "" {
-			query.Set("$filter", "roleName eq '"+strings.ReplaceAll(*name, "'", "''")+"'")
+			terms = append(terms, "roleName eq '"+strings.ReplaceAll(*name, "'", "''")+"'")
+		}
+		if *custom {
+			terms = append(terms, "type eq 'CustomRole'")
+		}
+		query := url.Values{}
+		if len(terms) > 0 {
+			query.Set("$filter", strings.Join(terms, " and "))
 		}
 		found, err := s.all(cmd.Context(), a.subscriptionID()+roleDefinitions, query)
 		if err != nil {

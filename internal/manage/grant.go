@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -13,7 +17,7 @@ import (
 
 const (
 	actionAssignments = "Microsoft.Authorization/roleAssignments/"
-	actionRoles       = "Microsoft.Authorization/roleDefinitions/read"
+	actionRoles       = "Microsoft.Authorization/roleDefinitions/"
 )
 
 // RoleAssignment returns a role assignment by its id.
@@ -84,17 +88,99 @@ func (p *Plane) removeGrants(ctx context.Context, gone resource.ID) error {
 	return nil
 }
 
-// Roles returns the role definitions that can be assigned at a scope.
+// Roles returns the role definitions that can be assigned at a scope, above it or
+// below it.
 func (p *Plane) Roles(ctx context.Context, caller access.Caller, scope resource.ID) ([]access.Role, error) {
-	if err := p.authorize(ctx, caller, actionRoles, scope); err != nil {
+	if err := p.authorize(ctx, caller, actionRoles+"read", scope); err != nil {
 		return nil, err
 	}
-	return p.Directory.Roles().List(), nil
+	var roles []access.Role
+	for _, r := range p.Directory.Roles().List() {
+		if slices.ContainsFunc(r.Scopes(), func(s resource.ID) bool { return s.Contains(scope) || scope.Contains(s) }) {
+			roles = append(roles, r)
+		}
+	}
+	return roles, nil
+}
+
+// PutRole stores a custom role definition. The right to do so is needed at the id and
+// at each scope where the role can be assigned, now and before: who may manage access
+// to one workspace must not widen a role that others have elsewhere. unread says why
+// the request could not be read, nil when it could.
+func (p *Plane) PutRole(ctx context.Context, caller access.Caller, id resource.ID, r access.Role, unread error) (access.Role, error) {
+	if err := p.authorize(ctx, caller, actionRoles+"write", id); err != nil {
+		return r, err
+	}
+	if unread != nil {
+		return r, unread
+	}
+	old, _ := p.Directory.Roles().Role(r.ID)
+	if old.Type == access.BuiltInRole {
+		old = access.Role{}
+	}
+	for _, scope := range append(r.Scopes(), old.Scopes()...) {
+		if err := p.Access.CheckLinked(caller, actionRoles+"write", id, actionRoles+"write", scope); err != nil {
+			return r, err
+		}
+	}
+	r, err := p.Directory.Define(ctx, r, caller)
+	if err == nil {
+		p.changed(ctx, caller, "put", id, slog.String("role", r.Name))
+	}
+	return r, err
+}
+
+// DeleteRole removes a custom role definition that nobody has, and returns it.
+func (p *Plane) DeleteRole(ctx context.Context, caller access.Caller, id resource.ID) (r access.Role, existed bool, err error) {
+	if err := p.authorize(ctx, caller, actionRoles+"delete", id); err != nil {
+		return r, false, err
+	}
+	old, ok := p.Directory.Roles().Role(id.Name())
+	if !ok {
+		return r, false, nil
+	}
+	if old.Type == access.CustomRole {
+		for _, scope := range old.Scopes() {
+			if err := p.Access.CheckLinked(caller, actionRoles+"delete", id, actionRoles+"delete", scope); err != nil {
+				return r, false, err
+			}
+		}
+	}
+	r, err = p.Directory.Undefine(ctx, id.Name())
+	if err != nil {
+		return r, false, err
+	}
+	p.changed(ctx, caller, "delete", id, slog.String("role", r.Name))
+	return r, true, nil
+}
+
+// CheckAccess tells whether a principal may do something at a scope, and why. Everybody
+// may ask it of themselves; of others, who may read role assignments there.
+func (p *Plane) CheckAccess(ctx context.Context, caller access.Caller, scope resource.ID, objectID, action string, data bool, unread error) (access.Decision, error) {
+	if !strings.EqualFold(objectID, caller.ObjectID) {
+		if err := p.authorize(ctx, caller, actionAssignments+"read", scope); err != nil {
+			return access.Decision{}, err
+		}
+	}
+	if unread != nil {
+		return access.Decision{}, unread
+	}
+	var problems []*fault.Error
+	if uuid.Validate(objectID) != nil {
+		problems = append(problems, fault.Field("principalId", "The value '%.80s' of principalId is not an object id, a GUID.", objectID))
+	}
+	if action == "" || strings.Contains(action, "*") {
+		problems = append(problems, fault.Field("action", "The value '%.80s' of action is not one action: write it like Microsoft.EventGrid/topics/write.", action))
+	}
+	if err := fault.Join(problems...); err != nil {
+		return access.Decision{}, err
+	}
+	return p.Access.Decide(objectID, action, data, scope), nil
 }
 
 // Role returns one role definition.
 func (p *Plane) Role(ctx context.Context, caller access.Caller, id resource.ID) (access.Role, error) {
-	if err := p.authorize(ctx, caller, actionRoles, id); err != nil {
+	if err := p.authorize(ctx, caller, actionRoles+"read", id); err != nil {
 		return access.Role{}, err
 	}
 	r, ok := p.Directory.Roles().Role(id.Name())

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/arm"
+)
+
+// decision is whether somebody may do something, as the server says it.
+type decision struct {
+	Allowed      bool   `json:"allowed"`
+	Action       string `json:"action"`
+	IsDataAction bool   `json:"isDataAction"`
+	Scope        string `json:"scope"`
+	Reasons      []struct {
+		RoleName string `json:"roleName"`
+		Scope    string `json:"scope"`
+		GroupID  string `json:"groupId"`
+		Grants   bool   `json:"grants"`
+		Why      string `json:"why"`
+	} `json:"reasons"`
+	RolesThatGrant []string  `json:"rolesThatGrant"`
+	AlsoNeeded     *decision `json:"alsoNeeded"`
+}
+
+func (a *app) accessCommand() *cobra.Command {
+	return group("access", "Who may do what, and why",
+		`  carillon access check --assignee ci --action Microsoft.EventGrid/topics/write`,
+		a.accessCheck())
+}
+
+func (a *app) accessCheck() *cobra.Command {
+	cmd := &cobra.Command{Use: "check", Short: "Tell whether a principal may do something, and why", Args: noArguments,
+		Long: "Tell whether a principal may do something at a scope, and what each of its role\nassignments has to do with it. Exit code 1 if it may not.",
+		Example: `  carillon access check --action Microsoft.EventGrid/topics/write
+  carillon access check --assignee ci --data-action Microsoft.EventGrid/events/send/action --scope /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.EventGrid/topics/orders`}
+	assignee := cmd.Flags().String("assignee", "", "Name or object id of the principal; you by default.")
+	action := cmd.Flags().String("action", "", "The action, such as Microsoft.EventGrid/topics/write.")
+	data := cmd.Flags().String("data-action", "", "A data action instead, such as Microsoft.EventGrid/events/send/action.")
+	scope := a.scopeFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if (*action == "") == (*data == "") {
+			return usagef(cmd, "Give one of --action and --data-action.")
+		}
+		at, err := scope()
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		body := map[string]any{"action": firstOf(*action, *data), "isDataAction": *data != ""}
+		switch {
+		case *assignee == "":
+		case uuid.Validate(*assignee) == nil:
+			body["principalId"] = *assignee
+		default:
+			principal, err := s.principal(cmd, *assignee)
+			if err != nil {
+				return err
+			}
+			body["principalId"] = objectID(principal)
+		}
+		answer, err := s.ask(cmd.Context(), http.MethodPost, at+arm.CheckAccessPath, body, nil)
+		if err != nil {
+			return err
+		}
+		var d decision
+		if err := json.Unmarshal(answer, &d); err != nil {
+			return fmt.Errorf("read the decision: %w", err)
+		}
+		if a.output == "json" {
+			if err := writeJSON(a.stdout, answer); err != nil {
+				return err
+			}
+		} else {
+			a.printDecision(&d)
+		}
+		if !d.Allowed {
+			return errQuiet
+		}
+		return nil
+	}
+	return cmd
+}
+
+// printDecision says yes or no, and under it what each role assignment does.
+func (a *app) printDecision(d *decision) {
+	p := a.painter()
+	answer := p.green("yes")
+	if !d.Allowed {
+		answer = p.red("no")
+	}
+	fmt.Fprintf(a.stdout, "%s: %s at %s\n", answer, d.Action, d.Scope)
+	a.printReasons(d)
+	if also := d.AlsoNeeded; also != nil {
+		fmt.Fprintf(a.stdout, "The strict workspace rule also asks for %s at %s:\n", also.Action, also.Scope)
+		a.printReasons(also)
+	}
+}
+
+func (a *app) printReasons(d *decision) {
+	granted := false
+	for _, r := range d.Reasons {
+		mark := "✗"
+		if r.Grants {
+			mark, granted = "✓", true
+		}
+		whose := ""
+		if r.GroupID != "" {
+			whose = " of group " + r.GroupID
+		}
+		fmt.Fprintf(a.stdout, "  %s %s%s at %s: %s\n", mark, oneLine(r.RoleName), whose, r.Scope, oneLine(r.Why))
+	}
+	if len(d.Reasons) == 0 {
+		fmt.Fprintln(a.stdout, "  No role is assigned to it.")
+	}
+	if !granted && len(d.RolesThatGrant) > 0 {
+		fmt.Fprintf(a.stdout, "  Roles that grant it: %s\n", oneLine(strings.Join(d.RolesThatGrant, ", ")))
+	}
+}
