@@ -150,14 +150,14 @@ func OpenLocal(dir string) (*Local, error) {
 	return &l, nil
 }
 
-// Token signs a token of the owner for the management plane.
-func (l *Local) Token(lifetime time.Duration) (Issued, error) {
+// Token signs a token of the owner for an audience, such as AudienceManagement.
+func (l *Local) Token(audience string, lifetime time.Duration) (Issued, error) {
 	if lifetime < time.Second {
 		return Issued{}, fmt.Errorf("a token lives for at least a second, not %s", lifetime)
 	}
 	return l.key.issue(Grant{
 		Principal: Principal{ObjectID: l.Owner.ObjectID, TenantID: l.Owner.TenantID, AppID: l.Owner.AppID, Name: l.Owner.Name, Type: ServicePrincipal},
-		Audience:  AudienceManagement, Issuer: localIssuer(l.Owner.TenantID), Lifetime: lifetime,
+		Audience:  audience, Issuer: localIssuer(l.Owner.TenantID), Lifetime: lifetime,
 	})
 }
 

@@ -173,7 +173,7 @@ func TestLocalToken(t *testing.T) {
 		if local.Owner != w.owner {
 			t.Errorf("owner %+v, want %+v", local.Owner, w.owner)
 		}
-		issued, err := local.Token(LocalTokenLifetime)
+		issued, err := local.Token(AudienceManagement, LocalTokenLifetime)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +195,7 @@ func TestLocalToken(t *testing.T) {
 		_, err = w.tokens.Validate(t.Context(), issued.Token.Reveal(), w.tokens.Management())
 		wantFault(t, err, fault.Unauthenticated, "ExpiredAuthenticationToken")
 		for _, lifetime := range []time.Duration{0, -time.Hour, time.Millisecond} {
-			if _, err := local.Token(lifetime); err == nil {
+			if _, err := local.Token(AudienceManagement, lifetime); err == nil {
 				t.Errorf("a token for %s was made", lifetime)
 			}
 		}
@@ -210,7 +210,7 @@ func TestLocalTokenOfAnotherDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	issued, err := local.Token(time.Hour)
+	issued, err := local.Token(AudienceManagement, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

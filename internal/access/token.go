@@ -103,6 +103,7 @@ type Grant struct {
 type Issued struct {
 	Token     secret.String
 	ID        string // its unique id, for the audit log
+	Audience  string
 	NotBefore time.Time
 	Expires   time.Time
 }
@@ -137,7 +138,7 @@ func (k *SigningKey) issue(g Grant) (Issued, error) {
 	if err != nil {
 		return Issued{}, fmt.Errorf("sign a token: %w", err)
 	}
-	return Issued{Token: secret.String(text), ID: c.TokenID, NotBefore: from.UTC(), Expires: until.UTC()}, nil
+	return Issued{Token: secret.String(text), ID: c.TokenID, Audience: c.Audience, NotBefore: from.UTC(), Expires: until.UTC()}, nil
 }
 
 // TokensConfig is what Tokens needs to know about the server.

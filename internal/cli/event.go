@@ -28,7 +28,7 @@ func (a *app) eventCommand() *cobra.Command {
 
 // publication is what the flags of event publish say.
 type publication struct {
-	topic, key            string
+	topic, key, token     string
 	file, data            string
 	id, eventType         string
 	subject, at           string
@@ -41,12 +41,14 @@ func (a *app) eventPublish() *cobra.Command {
 		Long: "Publish one event made of flags, or the events of a file or of standard input as they\nare: one JSON object or an array, in the input schema of the topic. A topic of custom\ninput takes the objects themselves, by --data or --file.\n\n--data is the event's data here; name the server by \"carillon env\" or CARILLON_DATA.",
 		Example: `  carillon event publish --topic orders --event-type Shop.OrderPlaced --subject orders/7 --data '{"amount": 12}'
   carillon event publish --topic orders --file events.json
+  carillon event publish --topic orders --file events.json --topic-token "$(carillon token --data ./data --resource https://eventgrid.azure.net)"
   carillon event publish --topic shop --data '{"kind": "Shop.OrderPlaced", "amount": 12}'     # custom input
   jq -c . events.json | carillon event publish --topic orders --file -`}
 	var p publication
 	f := cmd.Flags()
 	f.StringVar(&p.topic, "topic", "", "Topic, by name or full id.")
 	f.StringVar(&p.key, "topic-key", "", "Access key of the topic; asked for by listKeys by default.")
+	f.StringVar(&p.token, "topic-token", "", "Bearer token for https://eventgrid.azure.net to publish with, in place of a key.")
 	f.StringVar(&p.file, "file", "", "File with whole events, - for standard input.")
 	f.StringVar(&p.data, "data", "", "Data of the event, JSON; - reads it from standard input. The whole object for a topic of custom input.")
 	f.StringVar(&p.eventType, "event-type", "", "Type of the event.")
@@ -65,6 +67,9 @@ func (a *app) eventPublish() *cobra.Command {
 		}
 		if p.file != "" && (p.eventType != "" || p.data != "") {
 			return usagef(cmd, "--file holds whole events; --event-type and --data make one. Give either.")
+		}
+		if p.key != "" && p.token != "" {
+			return usagef(cmd, "--topic-key and --topic-token both say who publishes. Give either.")
 		}
 		s, err := a.connect()
 		if err != nil {
@@ -89,7 +94,7 @@ func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
 	if err != nil {
 		return err
 	}
-	if p.key == "" {
+	if p.key == "" && p.token == "" {
 		keys, err := s.ask(cmd.Context(), http.MethodPost, id+"/listKeys", nil, nil)
 		if err != nil {
 			return err
@@ -101,7 +106,11 @@ func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
 		return fmt.Errorf("make the request to %s: %w", p.endpoint, err)
 	}
 	req.Header.Set("Content-Type", contentType)
-	req.Header.Set("aeg-sas-key", p.key)
+	if p.token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	} else {
+		req.Header.Set("aeg-sas-key", p.key)
+	}
 	resp, err := s.HTTP.Do(req)
 	if err != nil {
 		return fault.New(fault.Unavailable, "ServerUnreachable", "Cannot reach %s.", p.endpoint).Because(err)

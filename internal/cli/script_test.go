@@ -192,8 +192,12 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(&f.log, "%s: %s\n", name, v)
 		}
 	}
-	if r.Header.Get("aeg-sas-key") == "" && r.Header.Get("Authorization") != "Bearer secret-token" {
+	switch authorization := r.Header.Get("Authorization"); {
+	case r.Header.Get("aeg-sas-key") != "" || authorization == "Bearer secret-token":
+	case authorization == "":
 		fmt.Fprintf(&f.log, "no token\n")
+	default:
+		fmt.Fprintf(&f.log, "Authorization: %s\n", authorization)
 	}
 	if len(body) > 0 {
 		var pretty bytes.Buffer

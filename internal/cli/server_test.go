@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carillon-events/carillon/internal/access"
 )
 
 // startServer runs "carillon serve" as a process of its own and returns its data
@@ -168,6 +170,40 @@ func TestRolesDecideWhatAPrincipalMayDo(t *testing.T) {
 	}
 	if code, _, stderr := run(t, env, "principal", "delete", "ci"); code != exitDone {
 		t.Errorf("delete: %s", stderr)
+	}
+}
+
+// A topic that takes tokens alone, and the owner, who publishes with the role only.
+func TestPublishWithAToken(t *testing.T) {
+	dir := startServer(t)
+	env := environment(t, dir)
+	owner, err := access.OpenLocal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := run(t, env, "topic", "create", "guarded", "--disable-local-auth"); code != exitDone || !strings.Contains(stdout, "Local auth disabled  true") {
+		t.Fatalf("create: %d %s%s", code, stdout, stderr)
+	}
+	_, token, _ := run(t, nil, "token", "--data", dir, "--resource", "https://EventGrid.azure.net/")
+	publish := []string{"event", "publish", "--topic", "guarded", "--event-type", "t", "--subject", "s"}
+	withToken := append(publish, "--topic-token", strings.TrimSpace(token))
+	if code, _, stderr := run(t, env, publish...); code != exitFailed || !strings.Contains(stderr, "disableLocalAuth") || !strings.Contains(stderr, "--topic-token") {
+		t.Errorf("with a key: %d %s", code, stderr)
+	}
+	if code, _, stderr := run(t, env, withToken...); code != exitFailed || !strings.Contains(stderr, "EventGrid Data Sender") {
+		t.Errorf("without the role: %d %s", code, stderr)
+	}
+	if code, _, stderr := run(t, env, "role", "assignment", "create", "--assignee", owner.Owner.ObjectID, "--role", "EventGrid Data Sender", "--scope", "/"); code != exitDone {
+		t.Fatalf("assign: %s", stderr)
+	}
+	if code, stdout, stderr := run(t, env, withToken...); code != exitDone || !strings.Contains(stdout, "Published 1 event") {
+		t.Errorf("with the role: %d %s", code, stderr)
+	}
+	if code, _, stderr := run(t, env, append(publish, "--topic-token", env["CARILLON_TOKEN"])...); code != exitFailed || !strings.Contains(stderr, "https://eventgrid.azure.net") {
+		t.Errorf("with a token for the management API: %d %s", code, stderr)
+	}
+	if code, _, stderr := run(t, nil, "token", "--data", dir, "--resource", "https://storage.azure.com"); code != exitUsage || !strings.Contains(stderr, "https://eventgrid.azure.net") {
+		t.Errorf("token for something else: %d %s", code, stderr)
 	}
 }
 

@@ -54,7 +54,7 @@ func addressOf(dir string, local *access.Local, life time.Duration) (address, ac
 	if local.Owner.URL == "" {
 		return address{}, access.Issued{}, fault.New(fault.Unavailable, "ServerUnreachable", "No server has taken traffic on %s yet.", dir)
 	}
-	issued, err := local.Token(life)
+	issued, err := local.Token(access.AudienceManagement, life)
 	if err != nil {
 		return address{}, issued, err
 	}
@@ -75,7 +75,7 @@ func noteToken(dir string, local *access.Local, issued access.Issued) error {
 		who = u.Username
 	}
 	return audit.NoteToken(dir, audit.Token{
-		ID: issued.ID, ObjectID: local.Owner.ObjectID, Audience: access.AudienceManagement,
+		ID: issued.ID, ObjectID: local.Owner.ObjectID, Audience: issued.Audience,
 		Issued: issued.NotBefore, Expires: issued.Expires, User: who,
 	})
 }
@@ -98,11 +98,18 @@ func (a *app) tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Print a bearer token of the owner of a data directory", Args: noArguments,
 		Long: "Print a bearer token of the owner of a data directory. It is signed here from the\nfiles of the directory, whether the server runs or not.",
 		Example: `  carillon token --data ./data
+  carillon token --data ./data --resource https://eventgrid.azure.net      # to publish with
   curl --cacert ./data/ca.pem -H "Authorization: Bearer $(carillon token --data ./data --ttl 10m)" https://localhost:7443/subscriptions?api-version=2022-12-01`}
 	a.dataFlag(cmd)
 	life := cmd.Flags().Duration("ttl", defaultTokenLife, "How long the token lives.")
+	resource := cmd.Flags().String("resource", access.AudienceManagement, "What the token is for; "+access.AudiencePublish+" to publish to topics.")
+	_ = cmd.RegisterFlagCompletionFunc("resource", cobra.FixedCompletions([]string{access.AudienceManagement, access.AudiencePublish}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir, err := a.directory(cmd)
+		if err != nil {
+			return err
+		}
+		audience, err := oneOf(cmd, "resource", strings.TrimSuffix(*resource, "/"), access.AudienceManagement, access.AudiencePublish)
 		if err != nil {
 			return err
 		}
@@ -110,7 +117,7 @@ func (a *app) tokenCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		issued, err := local.Token(*life)
+		issued, err := local.Token(audience, *life)
 		if err != nil {
 			return err
 		}

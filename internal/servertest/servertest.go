@@ -205,7 +205,7 @@ func (s *Server) client() *arm.Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	issued, err := local.Token(time.Hour)
+	issued, err := local.Token(access.AudienceManagement, time.Hour)
 	if err != nil {
 		s.t.Fatal(err)
 	}
