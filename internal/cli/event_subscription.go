@@ -127,7 +127,7 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 		commands = append(commands, sub.Commands()...)
 	}
 	for _, cmd := range commands {
-		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|attempts|test-filter|test|pause|resume|signing-key rotate|token-issuer set|token-issuer remove|client-certificate set|client-certificate remove)")
+		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|status|attempts|test-filter|test|pause|resume|signing-key rotate|token-issuer set|token-issuer remove|client-certificate set|client-certificate remove)")
 		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
 	}
 	return group
@@ -162,6 +162,7 @@ func (a *app) eventSubscriptionGroup(from source) *cobra.Command {
 		a.signingKeyCommand(k),
 		a.tokenIssuerCommand(k),
 		a.clientCertificateCommand(k),
+		a.eventSubscriptionStatus(k),
 		a.eventSubscriptionAttempts(k),
 		a.eventSubscriptionTestFilter(k),
 		a.eventSubscriptionTest(k),
