@@ -37,15 +37,15 @@ func (a *app) deadLetterCommand() *cobra.Command {
 // deadLetterScope names the event subscription whose dead letters are meant, or
 // all of a source.
 func (a *app) deadLetterScope(cmd *cobra.Command) (name *string, path func() (string, error)) {
-	name = cmd.Flags().String("event-subscription", "", "Name of the event subscription.")
+	name = cmd.Flags().String("event-subscription", "", "Event subscription, by name or full id.")
 	source := a.bySource(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(offered(source)))
 	return name, func() (string, error) {
-		base, err := source()
-		if err != nil || *name == "" {
-			return strings.TrimSuffix(base, eventSubscriptions), err
+		if *name != "" {
+			return eventSubscriptionAt(cmd, source, *name)
 		}
-		return base + "/" + *name, segment(cmd, "event subscription", *name)
+		base, err := source()
+		return strings.TrimSuffix(base, eventSubscriptions), err
 	}
 }
 

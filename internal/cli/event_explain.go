@@ -93,11 +93,10 @@ func (a *app) eventExplain() *cobra.Command {
 			return err
 		}
 		single := *name
-		if single != "" && !strings.HasPrefix(single, "/") {
-			if err := segment(cmd, "event subscription", single); err != nil {
+		if single != "" {
+			if single, err = eventSubscriptionAt(cmd, list, single); err != nil {
 				return err
 			}
-			single = base + "/" + single
 		}
 		body := map[string]any{}
 		if *file != "" {

@@ -37,14 +37,8 @@ func (a *app) replaySource(cmd *cobra.Command) func() (string, error) {
 		if err := required(cmd, "event-subscription"); err != nil {
 			return "", err
 		}
-		if strings.HasPrefix(*name, "/") {
-			return strings.TrimRight(*name, "/") + arm.ReplaysPath, nil
-		}
-		if err := segment(cmd, "event subscription", *name); err != nil {
-			return "", err
-		}
-		base, err := source()
-		return base + "/" + *name + arm.ReplaysPath, err
+		at, err := eventSubscriptionAt(cmd, source, *name)
+		return at + arm.ReplaysPath, err
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -77,6 +78,19 @@ func (a *app) bySource(cmd *cobra.Command) func() (string, error) {
 	}
 }
 
+// eventSubscriptionAt is the path of an event subscription that is named by its full id,
+// or by its name in a list.
+func eventSubscriptionAt(cmd *cobra.Command, list func() (string, error), name string) (string, error) {
+	if strings.HasPrefix(name, "/") {
+		return strings.TrimRight(name, "/"), nil
+	}
+	if err := segment(cmd, "event subscription", name); err != nil {
+		return "", err
+	}
+	base, err := list()
+	return base + "/" + name, err
+}
+
 // elsewhere says where something was looked for that was not found, if that was not
 // asked for.
 func elsewhere(cmd *cobra.Command, err error) error {
@@ -95,6 +109,15 @@ func byDefault(cmd *cobra.Command) string {
 	id, topic := cmd.Flag("source-resource-id"), cmd.Flag("topic")
 	if id == nil || topic == nil || id.Changed || topic.Changed {
 		return ""
+	}
+	named := cmd.Flags().Args()
+	for _, flag := range []string{"name", "event-subscription"} {
+		if f := cmd.Flag(flag); f != nil {
+			named = append(named, f.Value.String())
+		}
+	}
+	if slices.ContainsFunc(named, func(name string) bool { return strings.HasPrefix(name, "/") }) {
+		return "" // a full id has its source in it
 	}
 	return " Looked for on the workspace: --topic or --source-resource-id names another source."
 }
@@ -139,7 +162,7 @@ func (a *app) eventSubscriptionGroup(from source) *cobra.Command {
 		takes: "the events that wait for it",
 		view:  eventSubscriptionView,
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
-			name := nameFlag(cmd, "event subscription")
+			name := nameOrIDFlag(cmd, "event subscription", "Name of the event subscription, or its full id")
 			list := from(cmd)
 			a.complete(cmd, offered(list))
 			return func(args []string) (string, error) {
@@ -147,8 +170,7 @@ func (a *app) eventSubscriptionGroup(from source) *cobra.Command {
 				if err != nil {
 					return "", err
 				}
-				base, err := list()
-				return base + "/" + n, err
+				return eventSubscriptionAt(cmd, list, n)
 			}
 		},
 	}

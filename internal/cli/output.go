@@ -244,12 +244,24 @@ func plain(value any) string {
 		}
 		parts := make([]string, 0, len(v))
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, oneLine(k)+"="+plain(v[k]))
+			parts = append(parts, oneLine(k)+"="+enclosed(v[k]))
 		}
 		return strings.Join(parts, " ")
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// enclosed is plain for a member of an object: what holds several values itself is put
+// in brackets, so that it is seen where it ends.
+func enclosed(value any) string {
+	switch value.(type) {
+	case []any:
+		return "[" + plain(value) + "]"
+	case map[string]any:
+		return "{" + plain(value) + "}"
+	}
+	return plain(value)
 }
 
 // shellWord writes the key or a value of an advanced filter so that it can be put

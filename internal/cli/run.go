@@ -121,8 +121,20 @@ func group(use, short, example string, commands ...*cobra.Command) *cobra.Comman
 // nameFlag adds --name/-n to a command and lets the name be its one argument,
 // too. The returned function gives the name.
 func nameFlag(cmd *cobra.Command, what string) func(args []string) (string, error) {
+	name := nameOrIDFlag(cmd, what, "Name of the "+what)
+	return func(args []string) (string, error) {
+		chosen, err := name(args)
+		if err != nil {
+			return "", err
+		}
+		return chosen, segment(cmd, what, chosen)
+	}
+}
+
+// nameOrIDFlag is nameFlag for what may be named by its full id, too.
+func nameOrIDFlag(cmd *cobra.Command, what, usage string) func(args []string) (string, error) {
 	var name string
-	cmd.Flags().StringVarP(&name, "name", "n", "", "Name of the "+what+"; may also be given as the argument.")
+	cmd.Flags().StringVarP(&name, "name", "n", "", usage+"; may also be given as the argument.")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {
 			return usagef(cmd, "%q is one argument too many: %q takes one name.", args[1], cmd.CommandPath())
@@ -139,14 +151,14 @@ func nameFlag(cmd *cobra.Command, what string) func(args []string) (string, erro
 		if chosen == "" {
 			return "", usagef(cmd, "The %s has no name. Give --name NAME.", what)
 		}
-		return chosen, segment(cmd, what, chosen)
+		return chosen, nil
 	}
 }
 
 // segment refuses a name that cannot be one segment of a path.
 func segment(cmd *cobra.Command, what, name string) error {
 	if strings.ContainsAny(name, "/?#") || name == "." || name == ".." {
-		return usagef(cmd, "%q is no name for a %s: it may not hold '/', '?' or '#'.", name, what)
+		return usagef(cmd, "%q cannot be the name of the %s: it may not hold '/', '?' or '#'.", name, what)
 	}
 	return nil
 }
