@@ -346,6 +346,39 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
+// TestKnownAboveWhatIsMatchedAgain: what a start knows of a lagging event subscription
+// stands behind what it hands out again, and both hold the log.
+func TestKnownAboveWhatIsMatchedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		p := startProcess(t, store.open(-1), map[string]Sender{"es0": newExactlyOnce()}, es)
+		for i := range 12 {
+			publish(t, p.Broker, i, 1, "a")
+		}
+		finish(t, p)
+		m := message(9, 1)
+		for _, e := range []any{
+			generationEntry{uid: uint64(es.UID), number: 1, from: 1, filter: []byte("{}")},
+			lagEntry{uint64(es.UID), engine.At(10, 0)},
+			openEntry{uid: uint64(es.UID), pos: engine.At(11, 0), published: time.Now().UnixMilli()},
+		} {
+			m.write(e)
+		}
+		store.journal = []engine.JournalEntry{{Seq: 1, Payload: m.buf}}
+		stuck := newExactlyOnce()
+		p = startProcess(t, store.open(-1), map[string]Sender{"es0": stuck}, es)
+		time.Sleep(time.Minute)
+		if _, seq, ok := p.Held(); !ok || seq != 10 {
+			t.Errorf("frame %d is held (%t), want 10", seq, ok)
+		}
+		if n := p.Open(es.UID); n != 3 {
+			t.Errorf("%d open deliveries, want 3", n)
+		}
+		finish(t, p)
+	})
+}
+
 // TestRejoinedAheadOfWatermark: one that became live at a place the journal's
 // watermark has not reached is still stated as read up to there, with what is open.
 func TestRejoinedAheadOfWatermark(t *testing.T) {

@@ -121,7 +121,7 @@ type subscription struct {
 	mu       sync.Mutex
 	queue    fifo          // ready
 	delayed  delayHeap     // by due time
-	order    []*delivery   // not settled, by position; settled ones are dropped lazily, from the other lists too
+	order    []*delivery   // not settled, by position, but see floors; settled ones are dropped lazily, from the other lists too
 	parked   []*delivery   // not settled, by position: older than order, they do not hold the log
 	replays  []*delivery   // not settled, of dead letters or from the log
 	openN    int           // not settled
@@ -267,8 +267,13 @@ func (s *subscription) unsettled() iter.Seq[*delivery] {
 func (s *subscription) floors() (open, lag uint64) {
 	s.trim()
 	open, lag = none, none
-	if len(s.order) > 0 {
-		open = s.order[0].pos.Seq()
+	for _, d := range s.order {
+		if d.state != closed {
+			open = min(open, d.pos.Seq())
+		}
+		if d.pos.Seq() > s.b.startLast { // before it, what was matched again may stand behind what the journal knew
+			break
+		}
 	}
 	if s.lag != 0 {
 		lag = s.lag.Seq()
