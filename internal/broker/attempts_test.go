@@ -58,7 +58,9 @@ func TestAttempts(t *testing.T) {
 			}
 			return answerOK
 		}}
-		p := startProcess(t, newStore().open(-1), map[string]Sender{"es0": failing, "es1": &handler{t: t}}, es, other)
+		hold := newStore().open(-1)
+		hold.made = func(b *Broker) { b.journal.maxMessage = 800 } // a flush may take several
+		p := startProcess(t, hold, map[string]Sender{"es0": failing, "es1": &handler{t: t}}, es, other)
 		began := time.Now()
 		for i := range 300 {
 			publish(t, p.Broker, 10*i, 1+i%7, []string{"a", "b"}[i%2])

@@ -111,6 +111,7 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 		if f.Seq > end {
 			break
 		}
+		e.b.journal.room(ctx)
 		began := time.Now()
 		waited := e.frame(ctx, m, f, byUID)
 		next = f.Seq + 1

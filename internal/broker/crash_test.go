@@ -31,7 +31,9 @@ var (
 // stored, a dead letter is stored or removed, an event is copied to the park or
 // removed from it, history is purged, a handler is asked, a handler has answered.
 // Bounds are small, so event subscriptions lag; so is the log's quota, so what waits
-// for a retry is parked, where the park has room and does not fail.
+// for a retry is parked, where the park has room and does not fail. In most seeds
+// messages of the journal are so short that a flush takes many, and so little may wait
+// for one that workers and dispatcher do.
 //
 // Then every acknowledged event was delivered to, or dead-lettered for, every
 // event subscription whose filter of its time wanted it, and went to no other;
@@ -46,6 +48,10 @@ func TestCrashSimulation(t *testing.T) {
 		t.Logf("%d copies in the park, %d read", parkedCopies.Load(), parkedReads.Load())
 		if *simulations >= 100 && !t.Failed() && (parkedCopies.Load() < uint64(*simulations) || parkedReads.Load() < uint64(*simulations)) {
 			t.Error("simulations hardly park")
+		}
+		t.Logf("%d flushes of several messages, %d cut off", longFlushes.Load(), cutFlushes.Load())
+		if *simulations >= 100 && !t.Failed() && (longFlushes.Load() < 10*uint64(*simulations) || cutFlushes.Load() < uint64(*simulations)/4) {
+			t.Error("simulations hardly cut flushes off")
 		}
 	}()
 	t.Run("seeds", func(all *testing.T) {
@@ -95,11 +101,12 @@ type simulation struct {
 	deleted  map[uint64]bool
 	seen     map[delivered]int // process of the last success, +1
 	stored   map[delivered]bool
+	flush    [][]byte // messages of the flush that is not whole yet
 	sends    int
 }
 
-// parkedCopies and parkedReads are those of all simulations.
-var parkedCopies, parkedReads atomic.Uint64
+// These are of all simulations.
+var parkedCopies, parkedReads, longFlushes, cutFlushes atomic.Uint64
 
 func (m *simulation) now() int { m.tick++; return m.tick }
 
@@ -147,14 +154,21 @@ type world struct {
 	kills                       [2]int // at least, and up to so many more
 	life                        int    // most arrows until a kill
 	publishers, requests, batch int    // most in one life
+	message, unflushed          int    // bounds of a flush; 0 = as they are
 }
 
-// worldOf chooses: every other simulation is a crowd.
+// worldOf chooses: every other simulation is a crowd, and in three of four a flush
+// takes several messages, which are as many arrows more.
 func worldOf(seed uint64) world {
+	w := world{kills: [2]int{4, 10}, life: 60, publishers: 2, requests: 3, batch: 3}
 	if seed%2 == 0 {
-		return world{kills: [2]int{1, 4}, life: 150, publishers: 3, requests: 12, batch: 5}
+		w = world{kills: [2]int{1, 4}, life: 150, publishers: 3, requests: 12, batch: 5}
 	}
-	return world{kills: [2]int{4, 10}, life: 60, publishers: 2, requests: 3, batch: 3}
+	if rng := rand.New(rand.NewPCG(seed, 2)); rng.IntN(4) > 0 {
+		w.message, w.unflushed = 20+rng.IntN(300), 100+rng.IntN(4000)
+		w.life *= 3
+	}
+	return w
 }
 
 func simulate(t *testing.T, seed uint64) {
@@ -194,7 +208,15 @@ func (m *simulation) process(left int, publishing bool) {
 	h := m.store.open(left)
 	h.tune = func(c *Config) {
 		c.Window, c.Retention = 500, 30*time.Second
+		c.Journal = watchedJournal{c.Journal, func([]byte) {
+			if m.chance(2) {
+				time.Sleep(time.Duration(m.intN(10)) * time.Millisecond)
+			}
+		}}
 		c.NewSender = func(es *resource.EventSubscription) (Sender, error) { return m.newSender(h, es), nil }
+	}
+	if m.world.message > 0 {
+		h.made = func(b *Broker) { b.journal.maxMessage, b.journal.maxUnflushed = m.world.message, m.world.unflushed }
 	}
 	h.failPut = func() bool { return m.chance(4) }
 	h.failPark = func() bool { return m.chance(10) }
@@ -374,14 +396,33 @@ func settleAll(t *testing.T, p *process) {
 	t.Error("deliveries stay open")
 }
 
-// note keeps which successes the journal has stored.
+// note keeps which successes the journal has stored: those of whole flushes.
 func (m *simulation) note(payload []byte) {
-	found := &successes{}
-	if _, err := readEntries(payload, found); err != nil {
-		m.t.Error(err)
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	head, _, err := readHeader(payload)
+	if err != nil {
+		m.t.Error(err)
+	}
+	if head.part == 0 {
+		if len(m.flush) > 0 {
+			cutFlushes.Add(1)
+		}
+		m.flush = nil
+	}
+	if m.flush = append(m.flush, payload); head.left > 0 {
+		return
+	}
+	if head.part > 0 {
+		longFlushes.Add(1)
+	}
+	found := &successes{}
+	for _, payload := range m.flush {
+		if _, err := readEntries(payload, found); err != nil {
+			m.t.Error(err)
+		}
+	}
+	m.flush = nil
 	for _, e := range found.all {
 		m.stored[delivered{e.uid, m.idAt(e.pos)}] = true
 	}

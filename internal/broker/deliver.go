@@ -87,6 +87,7 @@ func (s *subscription) work() {
 	s.mu.Lock()
 	s.starting--
 	for {
+		s.letFlush()
 		a := s.next(time.Now())
 		if a == nil {
 			s.workers--

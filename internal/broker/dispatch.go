@@ -191,6 +191,7 @@ func (d *dispatcher) backlog(ctx context.Context, end uint64) error {
 // frame hands out one frame. The watermark passes it when each of its deliveries
 // has a place in a queue or an event subscription that lags for it.
 func (d *dispatcher) frame(ctx context.Context, f *engine.Frame) {
+	d.b.journal.room(ctx) // for what this opens
 	d.matching.advance(f.Seq)
 	d.opened, d.patience = d.opened[:0], patiencePerFrame
 	for i := range f.Records {

@@ -9,13 +9,21 @@ import (
 )
 
 // A journal message: version, uvarint watermark, uvarint oldest message still
-// needed, then entries. An entry is a tag, a uvarint length and that many bytes;
+// needed, from version 3 on uvarint place in its flush and uvarint how many messages
+// of the flush follow, then entries. An entry is a tag, a uvarint length and that many bytes;
 // a reader passes over tags it does not know and bytes it does not expect at the
 // end of one. Integers are big-endian where fixed, Go's varints where not.
 //
 // Version 2 came with the copies of the park: who does not know them would look for
-// those events in the log and give them up. Version 1 is read as before.
-const journalVersion = 2
+// those events in the log and give them up. Version 3 came with flushes of several
+// messages, and only those have it: who takes one of them for a flush would move the
+// watermark past events that the next one tells of. Earlier ones are read as before.
+const (
+	wholeVersion   = 2 // a flush of one message
+	journalVersion = 3
+)
+
+const maxHeader = 1 + 4*binary.MaxVarintLen64 // bytes before the entries
 
 type tag uint8
 
@@ -244,6 +252,23 @@ func (f *fields) bytes() []byte {
 type journalHeader struct {
 	watermark uint64 // W: every frame up to it is matched and handed out
 	oldest    uint64 // the oldest journal message still needed to start
+	part      uint64 // place in its flush, from 0
+	left      uint64 // messages of the flush that follow
+}
+
+func (h journalHeader) append(buf []byte) []byte {
+	version := byte(wholeVersion)
+	if h.part+h.left > 0 {
+		version = journalVersion
+	}
+	buf = append(buf, version)
+	buf = binary.AppendUvarint(buf, h.watermark)
+	buf = binary.AppendUvarint(buf, h.oldest)
+	if version >= 3 {
+		buf = binary.AppendUvarint(buf, h.part)
+		buf = binary.AppendUvarint(buf, h.left)
+	}
+	return buf
 }
 
 // entryHandler takes the entries of journal messages in order.
@@ -260,14 +285,39 @@ type entryHandler interface {
 
 func readHeader(payload []byte) (journalHeader, []byte, error) {
 	f := fields{b: payload}
-	if v := f.u8(); v == 0 || v > journalVersion {
+	v := f.u8()
+	if v == 0 || v > journalVersion {
 		return journalHeader{}, nil, fmt.Errorf("journal message has version %d, this binary knows versions up to %d", v, journalVersion)
 	}
 	h := journalHeader{watermark: f.uvarint(), oldest: f.uvarint()}
+	if v >= 3 {
+		h.part, h.left = f.uvarint(), f.uvarint()
+	}
 	if f.bad {
 		return journalHeader{}, nil, fmt.Errorf("journal header: %w", errEntry)
 	}
 	return h, f.b, nil
+}
+
+// cutEntries cuts entries into parts of at most so many bytes, and of at least one
+// entry. Of none there is one part.
+func cutEntries(entries []byte, most int) (parts [][]byte) {
+	for len(entries) > most {
+		n := 0
+		for f := (fields{b: entries}); len(f.b) > 0; n = len(entries) - len(f.b) {
+			f.u8()
+			f.bytes()
+			if n > 0 && len(entries)-len(f.b) > most {
+				break
+			}
+		}
+		parts = append(parts, entries[:n])
+		entries = entries[n:]
+	}
+	if len(entries) > 0 || len(parts) == 0 {
+		parts = append(parts, entries)
+	}
+	return parts
 }
 
 // readEntries decodes one journal message into h.

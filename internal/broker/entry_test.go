@@ -64,10 +64,7 @@ func (w *entryWriter) write(e any) {
 }
 
 func message(w, oldest uint64) *entryWriter {
-	m := &entryWriter{buf: []byte{journalVersion}}
-	m.uvarint(w)
-	m.uvarint(oldest)
-	return m
+	return &entryWriter{buf: journalHeader{watermark: w, oldest: oldest}.append(nil)}
 }
 
 const farUID = 1<<64 - 3
@@ -115,6 +112,42 @@ func TestEntriesRoundTrip(t *testing.T) {
 	}
 }
 
+// TestCutEntries: the parts are the entries in order, none cut in two, each as long as
+// it may be.
+func TestCutEntries(t *testing.T) {
+	var all, long entryWriter
+	want := someEntries()
+	for _, e := range want {
+		all.write(e)
+	}
+	long.write(want[len(want)-3]) // 40 KB
+	for _, most := range []int{1, 10, 50, 100, 1000, len(long.buf), len(all.buf) - 1, len(all.buf), 1 << 20} {
+		var got told
+		var before int
+		for i, part := range cutEntries(all.buf, most) {
+			first := told{}
+			if _, err := readEntries(append(journalHeader{}.append(nil), part...), &first); err != nil {
+				t.Fatalf("at most %d bytes, part %d: %v", most, i, err)
+			}
+			if len(part) > most && len(first.entries) > 1 {
+				t.Errorf("at most %d bytes: part %d has %d bytes in %d entries", most, i, len(part), len(first.entries))
+			}
+			var w entryWriter
+			if w.write(first.entries[0]); i > 0 && before+len(w.buf) <= most {
+				t.Errorf("at most %d bytes: part %d has %d bytes, and the next entry %d", most, i-1, before, len(w.buf))
+			}
+			before = len(part)
+			got.entries = append(got.entries, first.entries...)
+		}
+		if !reflect.DeepEqual(got.entries, want) {
+			t.Errorf("at most %d bytes: got %+v", most, got.entries)
+		}
+	}
+	if parts := cutEntries(nil, 10); len(parts) != 1 || len(parts[0]) != 0 {
+		t.Errorf("nothing is %d parts", len(parts))
+	}
+}
+
 // TestEntriesOfALaterVersion: unknown tags are passed over, and so are bytes that
 // an entry has more than this binary expects.
 func TestEntriesOfALaterVersion(t *testing.T) {
@@ -153,14 +186,16 @@ func TestEntriesRefuseDamage(t *testing.T) {
 		"empty":               {},
 		"a later format":      {journalVersion + 1, 1, 1},
 		"no format":           {0, 1, 1},
-		"no watermark":        {journalVersion},
-		"no oldest":           {journalVersion, 1},
-		"entry without bytes": {journalVersion, 1, 1, byte(tagGone)},
-		"entry cut short":     {journalVersion, 1, 1, byte(tagGone), 8, 1, 2},
-		"uid cut short":       {journalVersion, 1, 1, byte(tagGone), 2, 1, 2},
-		"position missing":    {journalVersion, 1, 1, byte(tagClosed), 8, 1, 2, 3, 4, 5, 6, 7, 8},
-		"endless length":      append([]byte{journalVersion, 1, 1, byte(tagGone)}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
-		"huge length":         append([]byte{journalVersion, 1, 1, byte(tagGone)}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
+		"no watermark":        {wholeVersion},
+		"no oldest":           {wholeVersion, 1},
+		"no place in a flush": {journalVersion, 1, 1},
+		"no end of a flush":   {journalVersion, 1, 1, 0},
+		"entry without bytes": {wholeVersion, 1, 1, byte(tagGone)},
+		"entry cut short":     {wholeVersion, 1, 1, byte(tagGone), 8, 1, 2},
+		"uid cut short":       {wholeVersion, 1, 1, byte(tagGone), 2, 1, 2},
+		"position missing":    {wholeVersion, 1, 1, byte(tagClosed), 8, 1, 2, 3, 4, 5, 6, 7, 8},
+		"endless length":      append([]byte{wholeVersion, 1, 1, byte(tagGone)}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
+		"huge length":         append([]byte{wholeVersion, 1, 1, byte(tagGone)}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got told
@@ -168,7 +203,7 @@ func TestEntriesRefuseDamage(t *testing.T) {
 			if err == nil {
 				t.Errorf("no error; it told of %+v", got.entries)
 			}
-			if len(payload) > 0 && payload[0] == journalVersion && !errors.Is(err, errEntry) {
+			if len(payload) > 0 && payload[0] != 0 && payload[0] <= journalVersion && !errors.Is(err, errEntry) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -183,14 +218,15 @@ func FuzzReadEntries(f *testing.F) {
 		m.write(e)
 	}
 	f.Add(m.buf)
-	f.Add([]byte{journalVersion, 1, 1, byte(tagGone), 0xff, 0xff, 3})
+	f.Add([]byte{wholeVersion, 1, 1, byte(tagGone), 0xff, 0xff, 3})
+	f.Add(append([]byte{journalVersion, 1, 1, 2, 3}, m.buf[3:]...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var first, second told
 		head, err := readEntries(b, &first)
 		if err != nil {
 			return
 		}
-		m := message(head.watermark, head.oldest)
+		m := &entryWriter{buf: head.append(nil)}
 		for _, e := range first.entries {
 			m.write(e)
 		}

@@ -55,6 +55,7 @@ type handle struct {
 	appendMu sync.Mutex // one writer: commits reach the broker in order
 
 	tune     func(*Config) // changes what a broker is made of
+	made     func(*Broker) // changes the broker before it is used
 	failPut  func() bool   // whether the dead-letter store refuses this time
 	failKey  string        // a key that the dead-letter store never takes
 	failPark func() bool   // whether the park refuses this time
@@ -412,6 +413,9 @@ func startProcess(t *testing.T, h *handle, senders map[string]Sender, subs ...*r
 	b, err := New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if h.made != nil {
+		h.made(b)
 	}
 	for _, es := range subs {
 		if err := b.Activate(ctx, es); err != nil {

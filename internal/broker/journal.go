@@ -4,7 +4,9 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/engine"
@@ -15,12 +17,32 @@ const (
 	flushBytes     = 64 << 10
 	flushPatience  = 30 * time.Second // of a stop, for a store that does not answer
 	minRestatement = 512              // bytes of old state that each flush states anew at least
-	openEntryBytes = 48               // estimate, for the restatement budget
+	openEntryBytes = 48               // estimate, of what a changed delivery takes in a flush
+)
+
+const (
+	// maxMessage is how many bytes of entries a message of the journal holds; a longer
+	// entry has one for itself. A MiB is stored soonest in messages of this size: within
+	// 3 to 6 ms, sync included, in place of 15 where they have 64 KiB and 7 where they
+	// have 8 MiB, the longest that the store takes.
+	maxMessage = 1 << 20
+
+	// maxUnflushed is how many bytes may wait for a flush, about, and how many it states
+	// anew at most: some 87,000 deliveries, of 80 bytes in memory each. The two take 25
+	// to 50 ms to store, so an outcome is stored within a tenth of a second of its answer
+	// however much there is. What one frame opens, at most maxOpenNode deliveries, and
+	// the outcomes of the attempts under way come on top.
+	maxUnflushed = 4 << 20
 )
 
 // journal keeps what differs from the watermark and writes it every 25 ms or
-// 64 KiB, and at once when a caller waits for it. One flush is one message, so the
-// watermark and the open deliveries it leaves behind are atomic.
+// 64 KiB, and at once when a caller waits for it. A flush is one message, or, where it
+// is long, several that count only all together: the watermark and the open deliveries
+// it leaves behind are atomic, wherever a crash cuts it off. See flushes, which reads
+// them.
+//
+// Whoever hands out deliveries or makes attempts waits while maxUnflushed is to be
+// flushed: see room.
 //
 // There are no snapshots: each flush also states anew the event subscriptions
 // stated longest ago, as many bytes as its own news, and names the oldest message
@@ -28,6 +50,8 @@ const (
 type journal struct {
 	b     *Broker
 	store Journal
+
+	maxMessage, maxUnflushed int // as the constants, except in tests
 
 	mu       sync.Mutex
 	w        uint64                     // watermark
@@ -37,8 +61,10 @@ type journal struct {
 	restate  map[*subscription]struct{} // to be stated whole in the next flush
 	waiters  []chan struct{}
 	urgent   bool
-	kick     chan struct{} // wakes the flusher; holds one
-	rotation *list.List    // of *subscription, the one stated longest ago first; the flusher's
+	kick     chan struct{}                 // wakes the flusher; holds one
+	crowd    atomic.Pointer[chan struct{}] // while too much waits: closed when the flusher takes it
+	ended    chan struct{}                 // closed when the flusher has
+	rotation *list.List                    // of *subscription, the one stated longest ago first; the flusher's
 	place    map[*subscription]*list.Element
 	last     uint64 // sequence of the last journal message
 	flushed  uint64 // watermark it states
@@ -52,18 +78,54 @@ type journal struct {
 func newJournal(b *Broker, store Journal) *journal {
 	_, last := store.Bounds()
 	return &journal{
-		b: b, store: store, last: last,
+		b: b, store: store, last: last, maxMessage: maxMessage, maxUnflushed: maxUnflushed,
 		moved: map[*subscription]struct{}{}, restate: map[*subscription]struct{}{},
-		kick: make(chan struct{}, 1), rotation: list.New(), place: map[*subscription]*list.Element{},
+		kick: make(chan struct{}, 1), ended: make(chan struct{}), rotation: list.New(), place: map[*subscription]*list.Element{},
 	}
 }
 
-// wakeFlusher tells the flusher that there is something. The caller holds j.mu.
-func (j *journal) wakeFlusher() {
+// noted tells the flusher that there is something. The caller holds j.mu.
+func (j *journal) noted() {
+	if j.unflushed() >= j.maxUnflushed && j.crowd.Load() == nil {
+		taken := make(chan struct{})
+		j.crowd.Store(&taken)
+	}
 	select {
 	case j.kick <- struct{}{}:
 	default:
 	}
+}
+
+// unflushed is about how many bytes of news wait for the flusher. The caller holds
+// j.mu.
+func (j *journal) unflushed() int { return len(j.news.buf) + len(j.dirty)*openEntryBytes }
+
+// room lets the flusher take what waits for it, if that is maxUnflushed or more: what a
+// slow disk is to be told must not pile up in memory. It returns also when ctx or the
+// flusher ends. Dispatcher and elevator ask before each frame, workers before each
+// attempt; what they began is noted without waiting, so nobody waits twice for it, and
+// an answer is never held up. The caller holds no lock: the flusher takes those of
+// event subscriptions.
+func (j *journal) room(ctx context.Context) {
+	taken := j.crowd.Load()
+	if taken == nil {
+		return
+	}
+	select {
+	case <-*taken:
+	case <-j.ended:
+	case <-ctx.Done():
+	}
+}
+
+// letFlush is journal.room for a worker, which holds s.mu; it is free meanwhile.
+func (s *subscription) letFlush() {
+	if s.b.journal.crowd.Load() == nil {
+		return
+	}
+	s.mu.Unlock()
+	s.b.journal.room(s.ctx)
+	s.mu.Lock()
 }
 
 // dirtied notes that d changed. The caller holds the lock of d's event subscription.
@@ -74,7 +136,7 @@ func (j *journal) dirtied(d *delivery) {
 	d.dirty = true
 	j.mu.Lock()
 	j.dirty = append(j.dirty, d)
-	j.wakeFlusher()
+	j.noted()
 	j.mu.Unlock()
 }
 
@@ -84,7 +146,7 @@ func (j *journal) advance(seq uint64, opened []*delivery) {
 	j.mu.Lock()
 	j.w = seq
 	j.dirty = append(j.dirty, opened...)
-	j.wakeFlusher()
+	j.noted()
 	j.mu.Unlock()
 }
 
@@ -106,7 +168,7 @@ func (j *journal) attempted(s *subscription, d *delivery, start, end time.Time, 
 		uid: s.uid, pos: d.pos, number: int(d.attempts), start: start.UnixMilli(), duration: end.Sub(start).Microseconds(),
 		outcome: r.Outcome, status: r.Status, detail: r.Detail[:min(len(r.Detail), 200)],
 	})
-	j.wakeFlusher()
+	j.noted()
 }
 
 // breakerMoved notes the state of s's breaker. The caller holds s.mu.
@@ -114,7 +176,7 @@ func (j *journal) breakerMoved(s *subscription) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.news.breaker(s.breakerEntry())
-	j.wakeFlusher()
+	j.noted()
 }
 
 // lagged notes that the position from which s must be read changed.
@@ -122,7 +184,7 @@ func (j *journal) lagged(s *subscription) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.moved[s] = struct{}{}
-	j.wakeFlusher()
+	j.noted()
 }
 
 // changed asks for a whole statement of s: it is new, or has a new generation.
@@ -130,7 +192,7 @@ func (j *journal) changed(s *subscription) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.restate[s] = struct{}{}
-	j.wakeFlusher()
+	j.noted()
 }
 
 // gone notes that s was deleted.
@@ -140,7 +202,7 @@ func (j *journal) gone(s *subscription) {
 	j.news.plain(tagGone, s.uid)
 	delete(j.moved, s)
 	delete(j.restate, s)
-	j.wakeFlusher()
+	j.noted()
 }
 
 // sync returns when everything noted before the call is durable.
@@ -149,7 +211,7 @@ func (j *journal) sync(ctx context.Context) error {
 	j.mu.Lock()
 	j.waiters = append(j.waiters, done)
 	j.urgent = true
-	j.wakeFlusher()
+	j.noted()
 	j.mu.Unlock()
 	select {
 	case <-done:
@@ -161,6 +223,7 @@ func (j *journal) sync(ctx context.Context) error {
 
 // run flushes until ctx ends, and once more then.
 func (j *journal) run(ctx context.Context) error {
+	defer close(j.ended)
 	timer := time.NewTimer(flushAfter)
 	timer.Stop()
 	for {
@@ -193,12 +256,12 @@ func (j *journal) run(ctx context.Context) error {
 func (j *journal) due() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.urgent || len(j.news.buf)+len(j.dirty)*openEntryBytes >= flushBytes
+	return j.urgent || j.unflushed() >= flushBytes
 }
 
-// flush writes one message, if there is anything to say. Only the flusher calls
-// it. What it took must reach the disk whatever becomes of ctx; a store that is
-// started anew is waited for.
+// flush writes what there is to say, if anything. Only the flusher calls it. What it
+// took must reach the disk whatever becomes of ctx; a store that is started anew is
+// waited for.
 func (j *journal) flush(ctx context.Context) error {
 	j.mu.Lock()
 	if j.w == j.flushed && len(j.dirty)+len(j.news.buf)+len(j.moved)+len(j.restate)+len(j.waiters) == 0 {
@@ -210,10 +273,12 @@ func (j *journal) flush(ctx context.Context) error {
 	w, dirty, news, moved, whole, waiters, ahead := j.w, j.dirty, j.news.buf, j.moved, j.restate, j.waiters, j.aheadSeq
 	j.dirty, j.news.buf, j.waiters, j.urgent = nil, nil, nil, false
 	j.moved, j.restate = map[*subscription]struct{}{}, map[*subscription]struct{}{}
+	if taken := j.crowd.Swap(nil); taken != nil {
+		close(*taken)
+	}
 	j.mu.Unlock()
 
-	var out entryWriter
-	out.buf = make([]byte, 0, len(news)+len(dirty)*openEntryBytes+minRestatement)
+	out := entryWriter{buf: slices.Grow(news, len(dirty)*openEntryBytes+minRestatement)}
 	for _, d := range dirty {
 		d.sub.stateDelivery(&out, d)
 	}
@@ -222,8 +287,8 @@ func (j *journal) flush(ctx context.Context) error {
 			j.lagged(s) // not final yet: the watermark has not reached the place where it rejoined
 		}
 	}
-	if len(dirty)+len(news)+len(moved)+len(whole) > 0 {
-		j.credit += max(len(out.buf)+len(news), minRestatement)
+	if len(out.buf)+len(dirty)+len(whole) > 0 {
+		j.credit = min(j.credit+max(len(out.buf), minRestatement), j.maxUnflushed)
 	}
 	next := j.last + 1
 	for s := range whole {
@@ -239,9 +304,9 @@ func (j *journal) flush(ctx context.Context) error {
 		j.stateWhole(&out, front.Value.(*subscription), w, next)
 		j.credit -= len(out.buf) - before + 16
 	}
-	oldest := next
+	head := journalHeader{watermark: w, oldest: next}
 	if front := j.rotation.Front(); front != nil {
-		oldest = front.Value.(*subscription).statedAt
+		head.oldest = front.Value.(*subscription).statedAt
 	}
 	if ahead <= w {
 		j.aheadSince = 0
@@ -249,25 +314,33 @@ func (j *journal) flush(ctx context.Context) error {
 		j.aheadSince = next
 	}
 	if j.aheadSince != 0 { // only these messages know what must not be sent again
-		oldest = min(oldest, j.aheadSince)
+		head.oldest = min(head.oldest, j.aheadSince)
 	}
-	var head entryWriter
-	head.buf = append(make([]byte, 0, 32+len(news)+len(out.buf)), journalVersion)
-	head.uvarint(w)
-	head.uvarint(oldest)
-	payload := append(append(head.buf, news...), out.buf...)
-	seq, err := j.store.Append(ctx, payload)
-	if err != nil {
-		return fmt.Errorf("append to the delivery journal: %w", err)
-	}
-	if seq != next {
-		return fmt.Errorf("the delivery journal gave message %d where %d was due: somebody else writes it", seq, next)
+	if err := j.append(ctx, head, out.buf); err != nil {
+		return err
 	}
 	j.mu.Lock()
-	j.last, j.flushed, j.oldest = seq, w, oldest
+	j.flushed, j.oldest = w, head.oldest
 	j.mu.Unlock()
 	for _, done := range waiters {
 		close(done)
+	}
+	return nil
+}
+
+// append stores the entries of a flush, in as many messages as they need.
+func (j *journal) append(ctx context.Context, head journalHeader, entries []byte) error {
+	parts := cutEntries(entries, j.maxMessage)
+	for i, part := range parts {
+		head.part, head.left = uint64(i), uint64(len(parts)-1-i)
+		seq, err := j.store.Append(ctx, append(head.append(make([]byte, 0, maxHeader+len(part))), part...))
+		if err != nil {
+			return fmt.Errorf("append to the delivery journal: %w", err)
+		}
+		if due := j.last + 1; seq != due {
+			return fmt.Errorf("the delivery journal gave message %d where %d was due: somebody else writes it", seq, due)
+		}
+		j.last = seq
 	}
 	return nil
 }

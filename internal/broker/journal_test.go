@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -80,6 +81,143 @@ func TestFlushes(t *testing.T) {
 	}
 }
 
+// watchedJournal runs something before each message is stored.
+type watchedJournal struct {
+	Journal
+	before func(payload []byte)
+}
+
+func (j watchedJournal) Append(ctx context.Context, payload []byte) (uint64, error) {
+	j.before(payload)
+	return j.Journal.Append(ctx, payload)
+}
+
+// TestMuchToFlush: many event subscriptions whose handler is down, big requests back
+// to back and a slow disk. No message is longer than it may be, little piles up in
+// memory, the handler that is well gets everything, and a crash between any two
+// messages leaves the state of the last whole flush.
+func TestMuchToFlush(t *testing.T) {
+	const dead, batch, requests = 20, 50, 20
+	const message, unflushed = 4 << 10, 32 << 10
+	// The outcomes of an attempt each, and the deliveries of a frame, come on top.
+	most := unflushed + (dead+1)*batch*(2*openEntryBytes+50)
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		hold := store.open(-1)
+		var p *process
+		longest, waiting, flushing := 0, 0, 0
+		hold.made = func(b *Broker) { b.journal.maxMessage, b.journal.maxUnflushed = message, unflushed }
+		hold.tune = func(c *Config) {
+			c.Journal = watchedJournal{c.Journal, func(payload []byte) {
+				time.Sleep(5 * time.Millisecond)
+				longest = max(longest, len(payload))
+				if p == nil {
+					return
+				}
+				p.journal.mu.Lock()
+				waiting = max(waiting, p.journal.unflushed())
+				p.journal.mu.Unlock()
+				if h, _, err := readHeader(payload); err != nil {
+					t.Error(err)
+				} else if h.part == 0 {
+					flushing = max(flushing, int(h.left))
+				}
+			}}
+		}
+		living := newExactlyOnce()
+		close(living.free)
+		senders := map[string]Sender{"es0": living}
+		subs := []*resource.EventSubscription{testSubscription(0, filter.Filter{})}
+		for i := range dead {
+			es := testSubscription(1+i, filter.Filter{})
+			es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: batch, PreferredBatchSizeInKilobytes: 1024}
+			senders[es.Name] = senderFunc(func(context.Context, *Request) Response {
+				return Response{Outcome: Busy, Status: 503, Detail: "down"}
+			})
+			subs = append(subs, es)
+		}
+		p = startProcess(t, hold, senders, subs...)
+		for i := range requests {
+			publish(t, p.Broker, i*batch, batch, "a")
+		}
+		for ctx, n := t.Context(), 0; p.journal.durable() < requests; n++ {
+			if err := p.journal.sync(ctx); err != nil || n > 10*requests {
+				t.Fatalf("the watermark stays at %d: %v", p.journal.durable(), err)
+			}
+			time.Sleep(time.Second)
+		}
+		living.check(t, requests*batch)
+		if longest > message+maxHeader || flushing < 5 || waiting < unflushed || waiting > most {
+			t.Errorf("longest message %d bytes, longest flush %d messages, %d bytes waited; want at most %d, at least 5, and %d to %d",
+				longest, flushing, waiting, message+maxHeader, unflushed, most)
+		}
+		finish(t, p)
+
+		var uids []uint64
+		for _, es := range subs {
+			uids = append(uids, uint64(es.UID))
+		}
+		before := ""
+		for n := len(store.journal) / 2; n < len(store.journal)/2+40; n++ {
+			head, _, err := readHeader(store.journal[n-1].Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := recoverJournal(t.Context(), &handleOfAll{entries: store.journal[:n]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			now := r.dump(uids)
+			if head.left > 0 && before != "" && now != before {
+				t.Errorf("message %d, %d before the last of its flush, changes what a start finds", n, head.left)
+			}
+			if head.left == 0 && now == before {
+				t.Errorf("a start does not find what the flush up to message %d tells", n)
+			}
+			before = now
+		}
+	})
+}
+
+// TestRoom: who waits for the flusher goes on when it took what waits, when it ends,
+// and when its own context does.
+func TestRoom(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		free func(ctx context.Context, j *journal, cancel context.CancelFunc)
+	}{
+		{"flushed", func(ctx context.Context, j *journal, _ context.CancelFunc) { _ = j.flush(ctx) }},
+		{"the flusher ends", func(_ context.Context, j *journal, _ context.CancelFunc) { close(j.ended) }},
+		{"its context ends", func(_ context.Context, _ *journal, cancel context.CancelFunc) { cancel() }},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			h := newStore().open(-1)
+			j := newJournal(&Broker{}, fakeJournal{h})
+			j.maxUnflushed = openEntryBytes
+			j.room(ctx) // nothing waits
+			for uid := range uint64(5) {
+				j.gone(&subscription{uid: uid})
+			}
+			went := false
+			go func() {
+				j.room(ctx)
+				went = true
+			}()
+			synctest.Wait()
+			if went {
+				t.Error("it does not wait")
+			}
+			tt.free(ctx, j, cancel)
+			synctest.Wait()
+			if !went {
+				t.Error("it waits for ever")
+			}
+		})
+	}
+}
+
 // dump is the recovered state of all event subscriptions, for comparison.
 func (r *recovery) dump(uids []uint64) string {
 	var b strings.Builder
@@ -128,6 +266,9 @@ func restate(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	store := newStore()
 	hold := store.open(-1)
+	if seed == 0 {
+		hold.made = func(b *Broker) { b.journal.maxMessage = 100 }
+	}
 	senders := map[string]Sender{}
 	var subs []*resource.EventSubscription
 	answers := []Response{answerOK, answerOK, answerFailed, answerBad, {Outcome: NotFound, Status: 404}}
@@ -206,25 +347,34 @@ func compareReadings(t *testing.T, store *store, uids []uint64) {
 		t.Fatal(err)
 	}
 	store.mu.Lock()
-	last := store.journal[len(store.journal)-1]
-	head, rest, err := readHeader(last.Payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	whole := engine.JournalEntry{Seq: last.Seq}
-	m := message(head.watermark, 1) // as if everything were still needed
-	whole.Payload = append(m.buf, rest...)
-	all := &handleOfAll{entries: append(slices.Clone(store.journal[:len(store.journal)-1]), whole)}
+	all := &handleOfAll{entries: slices.Clone(store.journal)}
 	store.mu.Unlock()
+	var oldest uint64
+	back := 0
+	for i, last := range slices.Backward(all.entries) { // of the last flush, as if everything were still needed
+		head, rest, err := readHeader(last.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back == 0 {
+			oldest, head.oldest = head.oldest, 1
+			all.entries[i].Payload = append(head.append(nil), rest...)
+		} else if last.Seq < oldest {
+			break
+		}
+		if head.part == 0 {
+			back++
+		}
+	}
 	long, err := recoverJournal(t.Context(), all)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if a, b := short.dump(uids), long.dump(uids); a != b {
-		t.Errorf("from message %d of %d:\n%s\nfrom the first:\n%s", head.oldest, last.Seq, a, b)
+		t.Errorf("from message %d of %d:\n%s\nfrom the first:\n%s", oldest, len(all.entries), a, b)
 	}
-	if back := last.Seq - head.oldest; back > 60 {
-		t.Errorf("a start reads %d messages", back)
+	if back > 61 {
+		t.Errorf("a start reads %d flushes", back)
 	}
 }
 
@@ -341,6 +491,49 @@ func TestRecovery(t *testing.T) {
 			}
 			if !slices.Equal(got, tt.want) || (len(r.ahead[uid]) > 0) != tt.ahead || (r.aheadSince != 0) != tt.ahead {
 				t.Errorf("open %+v, ahead %v since %d", got, r.ahead, r.aheadSince)
+			}
+		})
+	}
+}
+
+// TestWholeFlushes: messages count once all of their flush are there.
+func TestWholeFlushes(t *testing.T) {
+	type part struct{ part, left uint64 }
+	for _, tt := range []struct {
+		name     string
+		messages []part
+		damaged  uint64 // message
+		from     uint64
+		want     []uint64
+	}{
+		{"one message each", []part{{0, 0}, {0, 0}}, 0, 1, []uint64{1, 2}},
+		{"several", []part{{0, 2}, {1, 1}, {2, 0}, {0, 1}, {1, 0}}, 0, 1, []uint64{1, 2, 3, 4, 5}},
+		{"cut off at the end", []part{{0, 0}, {0, 2}, {1, 1}}, 0, 1, []uint64{1}},
+		{"cut off before one message", []part{{0, 2}, {1, 1}, {0, 0}}, 0, 1, []uint64{3}},
+		{"cut off before several", []part{{0, 2}, {0, 2}, {1, 1}, {0, 1}, {1, 0}}, 0, 1, []uint64{4, 5}},
+		{"read from its middle on", []part{{0, 2}, {1, 1}, {2, 0}, {0, 0}}, 0, 2, []uint64{2, 3, 4}},
+		{"the middle of one that was cut off", []part{{0, 2}, {1, 1}, {0, 0}}, 0, 2, []uint64{3}},
+		{"damage costs itself alone", []part{{0, 3}, {1, 2}, {2, 1}, {3, 0}, {0, 0}}, 2, 1, []uint64{1, 3, 4, 5}},
+		{"also at the end", []part{{0, 2}, {1, 1}, {2, 0}, {0, 0}}, 3, 1, []uint64{1, 2, 4}},
+		{"also where the next begins", []part{{0, 1}, {1, 0}, {0, 2}, {1, 1}, {2, 0}}, 3, 1, []uint64{1, 2, 4, 5}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			all := &handleOfAll{}
+			for i, m := range tt.messages {
+				all.entries = append(all.entries, engine.JournalEntry{Seq: uint64(i + 1), Payload: journalHeader{part: m.part, left: m.left}.append(nil)})
+			}
+			var got []uint64
+			for m, err := range flushes(t.Context(), &brokenJournal{all, tt.damaged}, tt.from) {
+				if errors.Is(err, engine.ErrCorrupt) {
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, m.Seq)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("told of messages %d, want %d", got, tt.want)
 			}
 		})
 	}

@@ -65,7 +65,7 @@ func (b *Broker) readFilters(ctx context.Context, p *past) error {
 	if err != nil {
 		return err
 	}
-	return b.readPast(ctx, p.uid, max(first, min(head.oldest, before)), p, func(_ engine.JournalEntry, head journalHeader) bool { return head.watermark >= p.pos.Seq() })
+	return b.readPast(ctx, p.uid, max(first, min(head.oldest, before)), p, func(m flushedMessage) bool { return m.head.left == 0 && m.head.watermark >= p.pos.Seq() })
 }
 
 // readAttempts reads the attempts, up to a success or to one that ended at last,
@@ -83,29 +83,27 @@ func (b *Broker) readAttempts(ctx context.Context, p *past, last time.Time) erro
 		p.purged = head.watermark+1 >= p.pos.Seq()
 	}
 	p.attempts = nil // readFilters may have come by some
-	return b.readPast(ctx, p.uid, begin, p, func(engine.JournalEntry, journalHeader) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
+	return b.readPast(ctx, p.uid, begin, p, func(flushedMessage) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
 }
 
 // readPast reads messages in order until one of them was enough, and hands h those
 // that hold the event subscription's uid.
-func (b *Broker) readPast(ctx context.Context, of, from uint64, h entryHandler, enough func(engine.JournalEntry, journalHeader) bool) error {
+func (b *Broker) readPast(ctx context.Context, of, from uint64, h entryHandler, enough func(flushedMessage) bool) error {
 	var uid [8]byte
 	binary.BigEndian.PutUint64(uid[:], of)
-	for m, err := range b.cfg.Journal.Read(ctx, from) {
+	for m, err := range flushes(ctx, b.cfg.Journal, from) {
 		if errors.Is(err, engine.ErrCorrupt) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read the delivery journal: %w", err)
+			return err
 		}
-		head, entries, err := readHeader(m.Payload)
-		if err == nil && bytes.Contains(entries, uid[:]) {
-			_, err = readEntries(m.Payload, h)
+		if bytes.Contains(m.Payload, uid[:]) {
+			if _, err := readEntries(m.Payload, h); err != nil {
+				return fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
-		}
-		if enough(m, head) {
+		if enough(m) {
 			return nil
 		}
 	}
@@ -137,17 +135,14 @@ func (b *Broker) pastBegins(ctx context.Context, seq uint64) (uint64, error) {
 // headFrom returns the head of the first readable message from one on; message is
 // 0 when there is none.
 func (b *Broker) headFrom(ctx context.Context, from uint64) (head journalHeader, message uint64, err error) {
-	for m, err := range b.cfg.Journal.Read(ctx, from) {
+	for m, err := range flushes(ctx, b.cfg.Journal, from) {
 		if errors.Is(err, engine.ErrCorrupt) {
 			continue
 		}
 		if err != nil {
-			return head, 0, fmt.Errorf("read the delivery journal: %w", err)
+			return head, 0, err
 		}
-		if head, _, err = readHeader(m.Payload); err != nil {
-			return head, 0, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
-		}
-		return head, m.Seq, nil
+		return m.head, m.Seq, nil
 	}
 	return head, 0, ctx.Err()
 }

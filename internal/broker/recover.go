@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -33,7 +34,7 @@ type recovered struct {
 type recovery struct {
 	subs    map[uint64]*recovered
 	w       uint64
-	message uint64 // being read
+	message uint64 // being read, or the first of its flush
 	entries int
 	ahead   map[uint64][]engine.Position // delivered already, by uid, though their frames will be matched again
 
@@ -108,6 +109,57 @@ func (r *recovery) restate(uid uint64) {
 	r.of(uid).statedAt = r.message
 }
 
+// flushedMessage is a message of a flush that is stored whole.
+type flushedMessage struct {
+	engine.JournalEntry
+	head journalHeader
+}
+
+// flushes yields the messages of whole flushes in order, those of one flush once its
+// last was read; of a flush that begins before a message, from that on. Nobody reads
+// the journal otherwise: a flush that a crash cut off between two messages did not
+// happen, and is passed over. A message that is damaged yields an error that wraps
+// engine.ErrCorrupt and the next one follows; it costs itself alone, so what stands
+// before it is told. Any other error ends the sequence.
+func flushes(ctx context.Context, j Journal, from uint64) iter.Seq2[flushedMessage, error] {
+	return func(yield func(flushedMessage, error) bool) {
+		var flush []flushedMessage // as far as it was read
+		tell := func() bool {
+			for _, m := range flush {
+				if !yield(m, nil) {
+					return false
+				}
+			}
+			flush = nil
+			return true
+		}
+		for m, err := range j.Read(ctx, from) {
+			if err != nil {
+				if errors.Is(err, engine.ErrCorrupt) && !tell() ||
+					!yield(flushedMessage{}, fmt.Errorf("read the delivery journal: %w", err)) {
+					return
+				}
+				continue
+			}
+			head, _, err := readHeader(m.Payload)
+			if err != nil {
+				yield(flushedMessage{}, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err))
+				return
+			}
+			next := flushedMessage{m, head}
+			if len(flush) > 0 && flush[0].first() != next.first() {
+				flush = nil // cut off
+			}
+			if flush = append(flush, next); head.left == 0 && !tell() {
+				return
+			}
+		}
+	}
+}
+
+// first is the first message of m's flush.
+func (m *flushedMessage) first() uint64 { return m.Seq - m.head.part }
+
 // lookBack is how many messages before the last one are searched for the last
 // flush: take-over records may stand behind it.
 const lookBack = 256
@@ -124,18 +176,14 @@ func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
 	first, last := j.Bounds()
 	var head *journalHeader
 	for from := max(first, last-min(last, lookBack)); head == nil; {
-		for m, err := range j.Read(ctx, from) {
+		for m, err := range flushes(ctx, j, from) {
 			if errors.Is(err, engine.ErrCorrupt) {
 				continue // it may be history; if not, it is met again below
 			}
 			if err != nil {
-				return nil, fmt.Errorf("read the delivery journal: %w", err)
+				return nil, err
 			}
-			h, _, err := readHeader(m.Payload)
-			if err != nil {
-				return nil, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
-			}
-			head = &h
+			head = &m.head
 		}
 		if from <= first {
 			break
@@ -145,15 +193,11 @@ func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
 	if head == nil {
 		return r, nil // nothing was ever delivered
 	}
-	for m, err := range j.Read(ctx, max(head.oldest, first)) {
+	for m, err := range flushes(ctx, j, max(head.oldest, first)) {
 		if err != nil {
-			return nil, fmt.Errorf("read the delivery journal: %w", err)
+			return nil, err
 		}
-		h, _, err := readHeader(m.Payload)
-		if err != nil {
-			return nil, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
-		}
-		r.reach(m.Seq, h.watermark)
+		r.reach(m.first(), m.head.watermark)
 		if _, err := readEntries(m.Payload, r); err != nil {
 			return nil, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
 		}
@@ -161,9 +205,9 @@ func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
 	return r, nil
 }
 
-// reach goes on to a message and its watermark.
-func (r *recovery) reach(message, w uint64) {
-	r.message, r.w = message, w
+// reach goes on to a message of a flush, which has a first one and a watermark.
+func (r *recovery) reach(first, w uint64) {
+	r.message, r.w = first, w
 	if r.aheadSeq <= w {
 		r.aheadSince = 0
 	}
