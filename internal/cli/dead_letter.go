@@ -238,7 +238,7 @@ func (a *app) letterChoice(cmd *cobra.Command) func(cmd *cobra.Command, args []s
 
 func (a *app) deadLetterReplay() *cobra.Command {
 	cmd := &cobra.Command{Use: "replay [ID…]", Short: "Deliver dead letters again", Args: cobra.ArbitraryArgs,
-		Long: "Deliver dead letters again, each as a new delivery with the id, etag and sequencer that\nthe event always had. A dead letter goes when its replay is delivered; it stays when that\nfails again. Name them by id, or by flags: all that fit are replayed.\n\nInterrupted, it leaves the rest as they are: the same command goes on with them.",
+		Long: "Deliver dead letters again, each as a new delivery with the id, etag and sequencer that\nthe event always had. A dead letter goes when its replay is delivered; it stays when that\nfails again. Name them by id, or by flags: all that fit are replayed.\nThe handler is not waited for: deadletter list shows what is left.\n\nInterrupted, it leaves the rest as they are: the same command goes on with them.",
 		Example: `  carillon deadletter replay ID
   carillon deadletter replay --event-subscription failed-runs
   carillon deadletter replay --event-subscription failed-runs --outcome TimedOut --from 2026-03-01 --rate 50`}
