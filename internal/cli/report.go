@@ -19,6 +19,10 @@ func (a *app) report(err error) int {
 	if errors.Is(err, errQuiet) {
 		return exitFailed
 	}
+	if e, ok := errors.AsType[*exitError](err); ok {
+		a.report(e.error)
+		return e.code
+	}
 	if u, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(a.stderr, "error: %s\n", u.message)
 		fmt.Fprintf(a.stderr, "help: %s --help\n", u.command)

@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const manifestFile = `# what the team has
+id: {topic}
+location: local
+tags: {team: ml}
+properties:
+  duplicateDetectionWindowInMinutes: 10
+---
+resources:
+  - type: Microsoft.Authorization/roleAssignments
+    properties:
+      scope: {topic}
+      roleDefinitionId: /providers/Microsoft.Authorization/roleDefinitions/0a000000-0000-4000-8000-000000000001
+      principalId: c1000000-0000-4000-8000-000000000000
+      principalType: User
+  - id: {topic}/providers/Microsoft.EventGrid/eventSubscriptions/es1
+    properties:
+      destination:
+        endpointType: webhook
+        properties:
+          endpointUrl: "{url}?code=${env:HOOK_CODE}"
+          deliveryAttributeMappings:
+            - {name: X-Key, type: Static, properties: {value: "${env:HOOK_KEY}", isSecret: true}}
+      filter: {subjectBeginsWith: orders/}
+      retryPolicy: {maxDeliveryAttempts: 5, eventTimeToLiveInMinutes: 60}
+  - id: {sub}/providers/Microsoft.Authorization/roleDefinitions/0a000000-0000-4000-8000-000000000001
+    properties:
+      roleName: Topic Reader
+      assignableScopes: ["{sub}"]
+      permissions:
+        - actions: [Microsoft.EventGrid/topics/read]
+`
+
+// A file is applied once, differs in nothing afterwards, and what is exported from the
+// server is the same again.
+func TestApplyAgainstAServer(t *testing.T) {
+	dir := startServer(t)
+	env := environment(t, dir)
+	const sub = "/subscriptions/" + defaultSubscription
+	const topic = sub + "/resourceGroups/local/providers/Microsoft.EventGrid/topics/orders"
+	url, _, stop := startListen(t, env, "--subscribe", "everything", "-o", "json")
+	defer stop()
+	file := filepath.Join(t.TempDir(), "team.yaml")
+	write := func(text string) {
+		t.Helper()
+		text = strings.NewReplacer("{topic}", topic, "{sub}", sub, "{url}", url).Replace(text)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(manifestFile)
+	does := func(line string, code int, want ...string) string {
+		t.Helper()
+		got, stdout, stderr := run(t, env, strings.Fields(strings.ReplaceAll(line, "FILE", file))...)
+		if got != code {
+			t.Fatalf("%s: exit code %d, want %d\n%s%s", line, got, code, stdout, stderr)
+		}
+		for _, text := range want {
+			if !strings.Contains(stdout+stderr, text) {
+				t.Errorf("%s: no %q in\n%s%s", line, text, stdout, stderr)
+			}
+		}
+		if strings.Contains(stdout+stderr, "s3cret") {
+			t.Errorf("%s shows a secret:\n%s%s", line, stdout, stderr)
+		}
+		return stdout
+	}
+	does("diff -f FILE", exitDiffFailed, "HOOK_KEY, which is not set")
+	env["HOOK_CODE"], env["HOOK_KEY"] = "s3cret-code", "s3cret-key"
+	does("diff -f FILE", 1, "+ "+topic+" would be created")
+	does("apply -f FILE --dry-run", 0, "+ "+topic+" would be created")
+	does("topic show orders", 1, "ResourceNotFound")
+	made := does("apply -f FILE", 0, "created", "endpointUrl: \"(secret)\"")
+	at := -1
+	for _, name := range []string{"/topics/orders created", "/roleDefinitions/", "/eventSubscriptions/es1 created", "/roleAssignments/"} {
+		next := strings.Index(made, name)
+		if next <= at {
+			t.Errorf("%s is not where it should be in\n%s", name, made)
+		}
+		at = next
+	}
+	does("diff -f FILE", 0)
+	if again := does("apply -f FILE", 0); strings.Contains(again, "created") || strings.Contains(again, "changed\n") && !strings.Contains(again, "unchanged") {
+		t.Errorf("applied again:\n%s", again)
+	}
+	does("es update es1 --source-resource-id "+topic+" --labels kept --event-ttl 60", 0)
+	write(strings.Replace(strings.Replace(manifestFile, "team: ml", "team: ops", 1), "maxDeliveryAttempts: 5", "maxDeliveryAttempts: 6", 1))
+	does("diff -f FILE", 1, `tags.team: "ml" → "ops"`, "properties.retryPolicy.maxDeliveryAttempts: 5 → 6")
+	does("apply -f FILE", 0, "~ "+topic+" changed")
+	does("diff -f FILE", 0)
+	does("es show es1 --source-resource-id "+topic, 0, "kept", "orders/")
+	env["HOOK_KEY"] = "s3cret-other"
+	does("diff -f FILE", 1, "deliveryAttributeMappings")
+	does("apply -f FILE", 0)
+	does("diff -f FILE -o json", 0, `"action": "unchanged"`)
+
+	exported := does("export", 0, "Set these before apply: ES1_ENDPOINT_URL, ES1_X_KEY", "${env:ES1_ENDPOINT_URL}")
+	if err := os.WriteFile(file, []byte(exported), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env["ES1_ENDPOINT_URL"], env["ES1_X_KEY"] = url+"?code=s3cret-code", "s3cret-other"
+	does("diff -f FILE", 0)
+	does("topic delete orders --yes", 0)
+	does("apply -f FILE", 0, "created")
+	does("diff -f FILE", 0)
+
+	write("id: {topic}/providers/Microsoft.EventGrid/eventSubscriptions/es2\nproperties: {destination: {endpointType: WebHook, properties: {endpointUrl: 'http://127.0.0.1:1/'}}}\n")
+	does("apply -f FILE", 1, "es2: ")
+	write("id: /subscriptions/x/resourceGroups/y/providers/Microsoft.Web/sites/z\n")
+	does("apply -f FILE", 1, "cannot be declared")
+	does("diff", 2, "--filename is needed")
+}
+
+func TestManifestsAreRefused(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"no YAML", "a: [", "read document 1"},
+		{"a member twice", "id: a\nid: b", "already set"},
+		{"a text", "hello", "is not an object"},
+		{"no id", "properties: {}", "has no id"},
+		{"an id that is none", "id: orders", "cannot be read"},
+		{"another type", "id: /subscriptions/s/resourceGroups/g\ntype: Microsoft.EventGrid/topics", "says that its type"},
+		{"twice", "- id: /subscriptions/s/resourceGroups/g\n- id: /SUBSCRIPTIONS/s/resourceGroups/G", "are both"},
+		{"a variable in a list", "id: /subscriptions/s/resourceGroups/g\ntags: {a: ['x', '${env:NONE}']}", "tags.a[1] refers to the environment variable NONE"},
+		{"second document", "---\n---\nid: x", "document 3"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a := &app{stdin: strings.NewReader(tt.text), getenv: func(string) string { return "" }}
+			if _, err := a.readManifests("-"); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestDifferences(t *testing.T) {
+	tests := []struct{ name, there, said, want string }{
+		{"nothing said", `{"a":1}`, `{}`, ``},
+		{"null is not said", `{"a":1}`, `{"a":null}`, ``},
+		{"same number", `{"a":1.0}`, `{"a":1}`, ``},
+		{"same moment", `{"a":"2026-03-02T12:00:00.0000000Z"}`, `{"a":"2026-03-02T13:00:00+01:00"}`, ``},
+		{"id in another case", `{"a":"/subscriptions/S/resourceGroups/g"}`, `{"a":"/Subscriptions/s/resourcegroups/G/"}`, ``},
+		{"word of a closed set", `{"endpointType":"WebHook"}`, `{"endpointType":"webhook"}`, ``},
+		{"another text", `{"a":"x"}`, `{"a":"X"}`, `[{"field":"a","before":"x","after":"X"}]`},
+		{"role id", `{"roleDefinitionId":"/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/0A"}`, `{"roleDefinitionId":"/providers/Microsoft.Authorization/roleDefinitions/0a"}`, ``},
+		{"absent", `{}`, `{"a":{"b":[1]}}`, `[{"field":"a.b","after":[1]}]`},
+		{"list", `{"a":[1,2]}`, `{"a":[2,1]}`, `[{"field":"a","before":[1,2],"after":[2,1]}]`},
+		{"objects in a list", `{"a":[{"x":1,"y":2}]}`, `{"a":[{"x":1}]}`, ``},
+		{"an emptied list", `{"a":[1]}`, `{"a":[]}`, `[{"field":"a","before":[1],"after":[]}]`},
+		{"secret that is never shown", `{"t":{"clientSecret":null}}`, `{"t":{"clientSecret":"s"}}`, ``},
+		{"masked", `{"endpointUrl":"https://h/a?x=1"}`, `{"endpointUrl":"https://h/b?x=2"}`, `[{"field":"endpointUrl","before":"https://h/a (and a secret)","after":"https://h/b (and a secret)"}]`},
+	}
+	decode := func(t *testing.T, text string) any {
+		t.Helper()
+		d := json.NewDecoder(strings.NewReader(text))
+		d.UseNumber()
+		var v any
+		if err := d.Decode(&v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := differences("", decode(t, tt.there), decode(t, tt.said))
+			raw, err := encodeJSON(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := string(bytes.TrimSpace(raw)); text != tt.want && (tt.want != "" || len(got) > 0) {
+				t.Errorf("differences %s, want %s", text, tt.want)
+			}
+		})
+	}
+}

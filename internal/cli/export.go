@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+func (a *app) exportCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "export", Short: "Write topics, event subscriptions and roles as a file for apply", Args: noArguments,
+		Long: `Write topics, event subscriptions, custom roles and role assignments of the subscription,
+or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
+Secrets are left out: ${env:NAME} stands in their place, and the names are listed at the
+end on standard error. URLs of endpoints are written as they are when they have no query.`,
+		Example: `  carillon export > carillon.yaml
+  carillon export -g ml-rg -o json`}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		scope := a.inScope(cmd, "")
+		x := exporter{remote: s, scope: scope}
+		resources, err := x.all(cmd.Context())
+		if err != nil {
+			return err
+		}
+		raw, err := encodeJSON(map[string]any{"resources": resources})
+		if err != nil {
+			return err
+		}
+		if a.output == "json" {
+			err = writeJSON(a.stdout, raw)
+		} else {
+			var text []byte
+			if text, err = yaml.JSONToYAML(raw); err == nil {
+				_, err = a.stdout.Write(text)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if len(x.secrets) > 0 {
+			fmt.Fprintf(a.stderr, "Set these before apply: %s\n", strings.Join(x.secrets, ", "))
+		}
+		return nil
+	}
+	return cmd
+}
+
+// exporter turns what is there into what a file says.
+type exporter struct {
+	*remote
+	scope   string
+	secrets []string // names of the environment variables that stand for them
+}
+
+// all returns the resources in the order in which they can be made.
+func (x *exporter) all(ctx context.Context) ([]any, error) {
+	topics, err := x.list(ctx, x.scope+"/providers/Microsoft.EventGrid/topics", pageSize())
+	if err != nil {
+		return nil, err
+	}
+	roles, err := x.list(ctx, x.scope+roleDefinitions, url.Values{"$filter": {"type eq 'CustomRole'"}})
+	if err != nil {
+		return nil, err
+	}
+	workspaces, err := x.list(ctx, x.scope+"/providers/Microsoft.MachineLearningServices/workspaces", pageSize())
+	if err != nil {
+		return nil, err
+	}
+	resources := slices.Concat(topics, roles)
+	for _, source := range slices.Concat(workspaces, topics) {
+		id, _ := source["id"].(string)
+		found, err := x.list(ctx, id+"/providers/Microsoft.EventGrid/eventSubscriptions", pageSize())
+		if err != nil {
+			return nil, err
+		}
+		for _, es := range found {
+			if err := x.hideSecrets(ctx, es); err != nil {
+				return nil, err
+			}
+		}
+		resources = append(resources, found...)
+	}
+	assignments, err := x.list(ctx, x.scope+roleAssignments, pageSize())
+	if err != nil {
+		return nil, err
+	}
+	resources = append(resources, slices.DeleteFunc(assignments, func(r map[string]any) bool { return !x.below(r) })...)
+	out := []any{}
+	for _, r := range resources {
+		out = append(out, declaredForm(r))
+	}
+	return out, nil
+}
+
+// list reads a list as values that can be changed.
+func (x *exporter) list(ctx context.Context, path string, query url.Values) ([]map[string]any, error) {
+	found, err := x.remote.all(ctx, path, query)
+	if err != nil {
+		return nil, err
+	}
+	var out []map[string]any
+	for _, raw := range found {
+		out = append(out, decoded(raw, ""))
+	}
+	return out, nil
+}
+
+// below keeps role assignments at and below the scope: those above it are another's.
+func (x *exporter) below(r map[string]any) bool {
+	properties, _ := r["properties"].(map[string]any)
+	at, _ := properties["scope"].(string)
+	return len(at) >= len(x.scope) && strings.EqualFold(at[:len(x.scope)], x.scope) && (len(at) == len(x.scope) || at[len(x.scope)] == '/')
+}
+
+// answered are members that the server alone says, by their path.
+var answered = []string{
+	"name", "type", "etag", "systemData", "kind", "sku", "identity",
+	"properties.provisioningState", "properties.endpoint", "properties.metricResourceId", "properties.privateEndpointConnections",
+	"properties.topic", "properties.validation", "properties.deliveryState", "properties.pausedTime", "properties.type",
+	"properties.createdOn", "properties.updatedOn", "properties.createdBy", "properties.updatedBy",
+	"properties.deliveryLimits.allowedRequestsPerMinute", "properties.destination.properties.endpointBaseUrl",
+	"properties.destination.properties.signing.keys",
+	"properties.destination.properties.clientCertificate.subject", "properties.destination.properties.clientCertificate.issuer",
+	"properties.destination.properties.clientCertificate.thumbprint", "properties.destination.properties.clientCertificate.notBefore",
+	"properties.destination.properties.clientCertificate.expires",
+}
+
+// declaredForm leaves out what the server alone says, and what is nothing.
+func declaredForm(r map[string]any) map[string]any {
+	out, _ := pruned("", r).(map[string]any)
+	return out
+}
+
+func pruned(path string, value any) any {
+	object, ok := value.(map[string]any)
+	if !ok {
+		return value
+	}
+	out := map[string]any{}
+	for name, inner := range object {
+		at := strings.TrimPrefix(path+"."+name, ".")
+		if inner == nil || slices.Contains(answered, at) {
+			continue
+		}
+		if kept := pruned(at, inner); kept != nil {
+			out[name] = kept
+		}
+	}
+	if len(out) == 0 && path != "" {
+		return nil
+	}
+	return out
+}
+
+// hideSecrets puts references in the place of an event subscription's secrets.
+func (x *exporter) hideSecrets(ctx context.Context, r map[string]any) error {
+	properties, _ := r["properties"].(map[string]any)
+	destination, _ := properties["destination"].(map[string]any)
+	webhook, _ := destination["properties"].(map[string]any)
+	name, _ := r["name"].(string)
+	id, _ := r["id"].(string)
+	if destination["endpointType"] == "WebHook" {
+		answer, err := x.ask(ctx, http.MethodPost, id+"/getFullUrl", nil, nil)
+		base, _ := webhook["endpointBaseUrl"].(string)
+		switch full := text(answer, "endpointUrl"); {
+		case err != nil && !fault.Is(err, fault.Forbidden):
+			return err
+		case err == nil && full == base:
+			webhook["endpointUrl"] = base
+		default:
+			webhook["endpointUrl"] = x.reference(name, "endpoint url")
+		}
+	}
+	attributes, _ := webhook["deliveryAttributeMappings"].([]any)
+	for _, entry := range attributes {
+		attribute, _ := entry.(map[string]any)
+		of, _ := attribute["properties"].(map[string]any)
+		if of["isSecret"] == true {
+			of["value"] = x.reference(name, plain(attribute["name"]))
+		}
+	}
+	for member, within := range map[string]string{"tokenIssuer": "clientSecret", "clientCertificate": "key"} {
+		if object, ok := webhook[member].(map[string]any); ok {
+			object[within] = x.reference(name, member+" "+within)
+		}
+	}
+	return nil
+}
+
+// reference is a reference to an environment variable that is named after what it
+// stands for.
+func (x *exporter) reference(words ...string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		}
+		return '_'
+	}, strings.Join(words, "_"))
+	if !slices.Contains(x.secrets, name) {
+		x.secrets = append(x.secrets, name)
+	}
+	return "${env:" + name + "}"
+}
