@@ -489,7 +489,10 @@ func (s *subscription) armNext(now time.Time) {
 	if limited {
 		next = laterOf(next, s.limiter.wake())
 	}
-	if s.workers < s.places(cfg) { // otherwise it goes on when an attempt ends
+	// Whoever is at work, or about to be, goes on when its time has come: waking for
+	// what is over already would do nothing but wake again, until a processor is free
+	// for it, which the waking of thousands would take.
+	if s.workers < s.places(cfg) && (s.workers == 0 || now.Before(next)) {
 		s.wakeBy(next)
 	}
 	if expiry := s.expiry(s.queue.at(0), cfg); resting || s.queue.at(0).tried || s.expiresUntried(expiry) {

@@ -544,3 +544,43 @@ func TestCustomInput(t *testing.T) {
 		finish(t, p)
 	})
 }
+
+// TestWakeDoesNotSpin: when the rest of a destination is over, one probe is started.
+// While that waits for a processor, and while the attempts of a full node let it not
+// start, the timer stays still: it would run again at once, and again.
+func TestWakeDoesNotSpin(t *testing.T) {
+	for _, tt := range []struct {
+		name              string
+		workers, starting int
+		rest              time.Duration // that is left
+		wakes             bool
+	}{
+		{"nobody is at work", 0, 0, 0, true},
+		{"the probe is about to start", 1, 1, 0, false},
+		{"an attempt from before the rest is under way", 1, 0, 0, false},
+		{"it still rests", 0, 0, time.Minute, true},
+		{"it still rests, and an attempt is under way", 1, 0, time.Minute, true},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			hold := newStore().open(-1)
+			bad := &handler{t: t, answer: func(context.Context, asked) Response { return answerFailed }}
+			p := startProcess(t, hold, map[string]Sender{"es0": bad}, testSubscription(0, filter.Filter{}))
+			synctest.Wait()
+			s := p.lookup(0x500)
+			s.mu.Lock()
+			now := time.Now()
+			s.breaker = breaker{failures: 10, rest: time.Minute, until: now.Add(tt.rest)}
+			s.queue.push(&delivery{sub: s, state: ready, published: now.UnixNano(), tried: true})
+			s.workers, s.starting = tt.workers, tt.starting
+			s.wakeAt = 0
+			s.arm(now)
+			at := s.wakeAt
+			s.workers, s.starting, s.queue = 0, 0, fifo{}
+			s.mu.Unlock()
+			if soon := at != 0 && !p.clock.at(at).After(now.Add(tt.rest)); soon != tt.wakes {
+				t.Errorf("it wakes at %s, %s from now", p.clock.at(at), p.clock.at(at).Sub(now))
+			}
+			finish(t, p)
+		})
+	}
+}

@@ -106,7 +106,9 @@ type world struct {
 	began   []time.Time // of the request that published each id; zero = not acknowledged
 	excused map[int]string
 	outages []outage
-	refused int // requests that were not acknowledged
+	refused int           // requests that were not acknowledged
+	refusal error         // of the last of them
+	slowest time.Duration // that was
 }
 
 // outage is a time in which nothing could be published and delivered.
@@ -157,8 +159,11 @@ func (w *world) publisher(size int) {
 				w.began[first+i] = began
 			}
 		}
-		if err != nil {
+		if took := time.Since(began); err != nil {
 			w.refused++
+			w.refusal = fmt.Errorf("after %s: %w", took.Round(time.Millisecond), err)
+		} else {
+			w.slowest = max(w.slowest, took)
 		}
 		w.mu.Unlock()
 	}
@@ -295,8 +300,8 @@ func (w *world) check() {
 		}
 		h.mu.Unlock()
 	}
-	w.t.Logf("%d events acknowledged, %d requests refused; %d deliveries lost, %d with a damaged frame, %d repeated; publish to arrival p50 %s, p99 %s; memory up to %d MiB; a synced write beside it took p99 %s, at most %s",
-		published, w.refused, lost, damaged, repeated, p50, p99, peak>>20, disk.p99, disk.most)
+	w.t.Logf("%d events acknowledged, %d requests refused; %d deliveries lost, %d with a damaged frame, %d repeated; publish to arrival p50 %s, p99 %s, the slowest publish %s; memory up to %d MiB; a synced write beside it took p99 %s, at most %s",
+		published, w.refused, lost, damaged, repeated, p50, p99, w.slowest, peak>>20, disk.p99, disk.most)
 	if published == 0 {
 		w.t.Error("nothing was published: this showed nothing")
 	}
@@ -305,6 +310,9 @@ func (w *world) check() {
 	}
 	if bound := latencyBound + disk.p99; p99 > bound {
 		w.t.Errorf("p99 from publish to arrival is %s; allowed is %s and what the disk's own p99 is", p99, latencyBound)
+	}
+	if len(w.outages) == 0 && w.refused > 0 {
+		w.t.Errorf("%d publish requests were refused, though the server was there all the time; the last one %v", w.refused, w.refusal)
 	}
 	log := w.s.Log()
 	if told := strings.Count(log, "the last write was cut short"); told < w.torn { // a kill may cut one itself
