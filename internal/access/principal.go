@@ -48,16 +48,10 @@ const maxPrincipalName = 120
 // CreatePrincipal makes an enabled service principal and returns the only copy of
 // its client secret. Names are unique, ignoring case.
 func (d *Directory) CreatePrincipal(ctx context.Context, name string, by Caller) (Principal, secret.String, error) {
-	if err := checkName(name); err != nil {
-		return Principal{}, "", err
-	}
 	d.changes.Lock()
 	defer d.changes.Unlock()
-	for _, other := range d.Principals() {
-		if strings.EqualFold(other.Name, name) {
-			return Principal{}, "", fault.New(fault.Conflict, "PrincipalExists",
-				"There is a principal named %q already, with object id %s. Choose another name or delete that one.", other.Name, other.ObjectID)
-		}
+	if err := d.checkNewName(name); err != nil {
+		return Principal{}, "", err
 	}
 	now := time.Now().UTC()
 	plain, kept := newClientSecret(now)

@@ -2,6 +2,7 @@ package arm
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/resource"
@@ -23,6 +24,7 @@ type principalProperties struct {
 	DisplayName   string       `json:"displayName"`
 	PrincipalType string       `json:"principalType"`
 	Enabled       bool         `json:"enabled"`
+	Members       []string     `json:"members,omitempty"` // object ids, of a group
 	Secrets       []secretHint `json:"secrets"`
 	CreatedBy     string       `json:"createdBy"`
 	CreatedAt     string       `json:"createdAt"`
@@ -39,7 +41,7 @@ func principalOf(p access.Principal) principalBody {
 		ID: principalID(p.ObjectID), Name: p.ObjectID, Type: "Carillon.Identity/principals",
 		Properties: principalProperties{
 			ObjectID: p.ObjectID, AppID: p.AppID, Tenant: p.TenantID, DisplayName: p.Name, PrincipalType: string(p.Type),
-			Enabled: p.Enabled, Secrets: []secretHint{}, CreatedBy: p.Created.By, CreatedAt: armTime(p.Created.At),
+			Enabled: p.Enabled, Members: p.Members, Secrets: []secretHint{}, CreatedBy: p.Created.By, CreatedAt: armTime(p.Created.At),
 		},
 	}
 	for _, s := range p.Secrets {
@@ -87,12 +89,35 @@ func getPrincipal(a *api, r *request) (answer, error) {
 
 func createPrincipal(a *api, r *request) (answer, error) {
 	f, unread := r.readBody()
-	name := f.str("name")
+	name, kind := f.str("name"), f.str("principalType")
+	group := strings.EqualFold(kind, string(access.Group))
+	if kind != "" && !group && !strings.EqualFold(kind, string(access.ServicePrincipal)) {
+		f.refuse("principalType", "The principal type '%.40s' is not one that can be made: use ServicePrincipal or Group.", kind)
+	}
+	if group {
+		g, err := a.Plane.CreateGroup(r.ctx, r.caller, name, f.verdict(unread))
+		if err != nil {
+			return answer{}, err
+		}
+		return answer{status: http.StatusCreated, body: principalOf(g)}, nil
+	}
 	p, plain, err := a.Plane.CreatePrincipal(r.ctx, r.caller, name, f.verdict(unread))
 	if err != nil {
 		return answer{}, err
 	}
 	return answer{status: http.StatusCreated, body: credentialOf(p, plain)}, nil
+}
+
+func addMember(a *api, r *request) (answer, error) { return setMember(a, r, true) }
+
+func removeMember(a *api, r *request) (answer, error) { return setMember(a, r, false) }
+
+func setMember(a *api, r *request, in bool) (answer, error) {
+	g, err := a.Plane.SetMember(r.ctx, r.caller, r.names[0], r.names[1], in)
+	if err != nil {
+		return answer{}, err
+	}
+	return ok(principalOf(g)), nil
 }
 
 func resetPrincipal(a *api, r *request) (answer, error) {

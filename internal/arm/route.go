@@ -250,6 +250,7 @@ var routes = map[string]map[string]methods{
 		who + "principals":               {http.MethodGet: listPrincipals, http.MethodPost: createPrincipal},
 		who + "principals/*":             {http.MethodGet: getPrincipal, http.MethodDelete: deletePrincipal},
 		who + "principals/*/resetsecret": {http.MethodPost: resetPrincipal},
+		who + "principals/*/members/*":   {http.MethodPut: addMember, http.MethodDelete: removeMember},
 	},
 	atSubscription: {
 		"providers":                              {http.MethodGet: listProviders},

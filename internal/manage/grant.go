@@ -226,6 +226,35 @@ func (p *Plane) CreatePrincipal(ctx context.Context, caller access.Caller, name 
 	return made, plain, err
 }
 
+// CreateGroup makes a group of principals. unread says why the request could not be
+// read, nil when it could.
+func (p *Plane) CreateGroup(ctx context.Context, caller access.Caller, name string, unread error) (access.Principal, error) {
+	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
+		return access.Principal{}, err
+	}
+	if unread != nil {
+		return access.Principal{}, unread
+	}
+	made, err := p.Directory.CreateGroup(ctx, name, caller)
+	if err == nil {
+		p.principalChanged(ctx, caller, "create", made)
+	}
+	return made, err
+}
+
+// SetMember puts a principal into a group or takes it out. It holds for the next
+// request of the member.
+func (p *Plane) SetMember(ctx context.Context, caller access.Caller, group, member string, in bool) (access.Principal, error) {
+	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
+		return access.Principal{}, err
+	}
+	g, changed, err := p.Directory.SetMember(ctx, group, member, in)
+	if err == nil && changed {
+		p.principalChanged(ctx, caller, map[bool]string{true: "add member", false: "remove member"}[in], g)
+	}
+	return g, err
+}
+
 // ResetPrincipal gives a service principal a new client secret, the only copy of
 // which it returns, and ends its tokens.
 func (p *Plane) ResetPrincipal(ctx context.Context, caller access.Caller, objectID string) (access.Principal, secret.String, error) {
