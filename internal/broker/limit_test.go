@@ -244,7 +244,7 @@ func TestLimits(t *testing.T) {
 		{"both, its own is less", both, nil, 60, 150, 149 * time.Second, 149 * time.Second},
 		{"both, the endpoint's is less", lesser, nil, 60, 150, 149 * time.Second, 149 * time.Second},
 		{"more than a handler needs", limitedTo(0, 600_000, 0), nil, 150, 150, 0, 0},
-		{"batches count once", batches, nil, 2, 2, time.Second, time.Second},
+		{"batches count once", batches, nil, 3, 3, 2 * time.Second, 2 * time.Second},
 		{"attempts count, also those that fail", failing, func(_ context.Context, a asked) Response {
 			if n, _ := strconv.Atoi(a.ids[0]); n%2 == 0 && a.Count == 0 {
 				return answerFailed
@@ -256,7 +256,9 @@ func TestLimits(t *testing.T) {
 			h := &handler{answer: tt.answer}
 			p := one(t, h, tt.es)
 			began := time.Now()
-			publish(t, p.Broker, 0, 150, "a")
+			publish(t, p.Broker, 0, 1, "a")
+			synctest.Wait()
+			publish(t, p.Broker, 1, 149, "a") // all are there when the next may be sent
 			time.Sleep(time.Minute - 1)
 			synctest.Wait()
 			if n := len(h.got()); n != tt.requests {
