@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ type attempt struct {
 	started    time.Time
 	hold       time.Duration
 	late       bool    // judged TimedOut; its answer, if one comes, is late
+	unsized    bool    // the sizes of some deliveries are not known yet
 	cfg        *config // that its batch was made for; nil for the present one
 }
 
@@ -98,7 +100,7 @@ func (s *subscription) work() {
 		}
 		s.mu.Unlock()
 
-		s.keepAlike(a)
+		s.fit(a)
 		r := s.send(a)
 
 		s.mu.Lock()
@@ -148,13 +150,13 @@ func (s *subscription) next(now time.Time) *attempt {
 				break
 			}
 			// The size is a target: an event that would pass it waits for the next batch.
-			if size += s.size(d, cfg); size > cfg.batchBytes {
+			if size += s.sizeOf(d, a); size > cfg.batchBytes {
 				break
 			}
 		} else {
 			a = &attempt{started: now, hold: answerTime, deliveries: make([]*delivery, 0, min(most, s.queue.len()))}
 			if most > 1 && !d.alone && !d.replay {
-				size = s.size(d, cfg)
+				size = s.sizeOf(d, a)
 			} else {
 				most = 1
 			}
@@ -184,16 +186,90 @@ func (s *subscription) next(now time.Time) *attempt {
 	return a
 }
 
-// size is what d adds to a batch. That of a delivery from before the start is known
-// only while its frame is in the window; a few of them fill a batch.
-func (s *subscription) size(d *delivery, cfg *config) int {
+// leastSize is what an event is taken to have at least: so many are taken off the queue
+// whose sizes are not known.
+const leastSize = 256
+
+// sizeOf is what d adds to the batch a. That of a delivery from before the start is
+// known only while its frame is in the window; otherwise fit sees to the size.
+func (s *subscription) sizeOf(d *delivery, a *attempt) int {
 	if d.size > 0 {
 		return int(d.size)
 	}
 	if n := s.b.window.size(d.pos); n > 0 {
 		return n
 	}
-	return cfg.batchBytes/4 + 1
+	a.unsized = true
+	return leastSize
+}
+
+// fit leaves in a batch what can travel in one request: up to the size that it aims
+// at, and only events that have the dynamic attributes of the first one, for a request
+// has each header once. The others go back to the queue. Source: spec/delivery.md
+// section 5.
+func (s *subscription) fit(a *attempt) {
+	cfg := s.cfg.Load()
+	if len(a.deliveries) == 1 || !a.unsized && len(cfg.attributes) == 0 {
+		return
+	}
+	var first []Attribute
+	var kept, others []*delivery
+	size := 0
+	for i, d := range a.deliveries {
+		values, n, err := s.measure(d, cfg)
+		switch {
+		case i == 0:
+			first, size = values, n
+			kept = append(kept, d)
+			if err != nil { // its attempt tells, and takes nobody with it
+				others = a.deliveries[1:]
+			}
+		case err != nil || size+n > cfg.batchBytes:
+			others = append(others, a.deliveries[i:]...)
+		case slices.Equal(values, first):
+			size += n
+			kept = append(kept, d)
+		default:
+			others = append(others, d)
+		}
+		if len(kept)+len(others) == len(a.deliveries) {
+			break
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.late || s.deleted {
+		return // it is judged as a whole
+	}
+	a.cfg, a.deliveries = cfg, kept
+	a.count = int(kept[0].attempts)
+	for _, d := range kept {
+		a.count = min(a.count, int(d.attempts))
+	}
+	for _, d := range others {
+		d.state, d.tried = ready, false
+		s.queue.push(d)
+	}
+	if len(others) > 0 {
+		s.pump(time.Now())
+	}
+}
+
+// measure returns the dynamic attributes of an event of a batch, and its size.
+func (s *subscription) measure(d *delivery, cfg *config) (values []Attribute, size int, err error) {
+	f, err := s.b.frameOf(s.ctx, d)
+	if err != nil {
+		return nil, 0, err
+	}
+	r := &f.Records[d.pos.Index()]
+	if len(cfg.attributes) > 0 {
+		var e event.Event
+		if err := parse(&e, r.Data, event.Schema(r.Schema)); err != nil {
+			return nil, 0, err
+		}
+		values = cfg.valuesOf(&e)
+	}
+	return values, len(r.Data), nil
 }
 
 // spent reports whether an event's time to live is over and it is given up. One that

@@ -468,16 +468,17 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// TestBatchesOfRecoveredEvents: sizes that are not known after a start do not make
-// a batch of any size.
+// TestBatchesOfRecoveredEvents: sizes that are not known after a start make batches
+// neither larger nor smaller than they are before it.
 func TestBatchesOfRecoveredEvents(t *testing.T) {
+	const kilobytes, size = 64, 2000
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore()
 		es := testSubscription(0, filter.Filter{})
-		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 5000, PreferredBatchSizeInKilobytes: 4}
+		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 5000, PreferredBatchSizeInKilobytes: kilobytes}
 		p := startProcess(t, store.open(-1), map[string]Sender{"es0": &handler{t: t, answer: always(answerFailed)}}, es)
-		for id := range 40 {
-			if err := p.Publish(t.Context(), testTopicUID, []event.Event{testEvent(fmt.Sprint(id), strings.Repeat("s", 2000))}); err != nil {
+		for id := range 100 {
+			if err := p.Publish(t.Context(), testTopicUID, []event.Event{testEvent(fmt.Sprint(id), strings.Repeat("s", size))}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -486,13 +487,15 @@ func TestBatchesOfRecoveredEvents(t *testing.T) {
 		h := &handler{t: t}
 		p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es)
 		settleAll(t, p)
-		if got := h.times(); len(got) != 40 {
+		if got := h.times(); len(got) != 100 {
 			t.Errorf("%d events arrived", len(got))
 		}
+		most := 0
 		for _, a := range h.got() {
-			if len(a.Body) > 4*(2000+300) {
-				t.Errorf("a batch of %d bytes", len(a.Body))
-			}
+			most = max(most, len(a.ids))
+		}
+		if most > kilobytes<<10/size || most < kilobytes<<10/(size+400) {
+			t.Errorf("the largest batch has %d events", most)
 		}
 		finish(t, p)
 	})
