@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,8 @@ func (m *metrics) refuse(err error) {
 	code := "InternalServerError"
 	if f, ok := errors.AsType[*fault.Error](err); ok && f.Code != "" {
 		code = f.Code
+	} else if errors.Is(err, context.Canceled) { // the publisher went away
+		code = "Canceled"
 	}
 	m.refused.WithLabelValues(code).Inc()
 }

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -106,10 +107,11 @@ func (m *Middleware) write(s *served, r *http.Request, took time.Duration) {
 		status = http.StatusOK // net/http sends it for a handler that wrote nothing
 	}
 	level := rec.level
-	if s.panicked || status >= 500 && status != http.StatusServiceUnavailable {
+	ctx := r.Context()
+	gone := ctx.Err() != nil && errors.Is(rec.err, context.Canceled) // the caller; nobody reads the answer
+	if s.panicked || status >= 500 && status != http.StatusServiceUnavailable && !gone {
 		level = slog.LevelError
 	}
-	ctx := r.Context()
 	if !m.log.Enabled(ctx, level) {
 		return
 	}

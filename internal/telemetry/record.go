@@ -118,7 +118,7 @@ func (r *Record) Value(key string) string {
 
 // SetLevel chooses the level of the request's record, Info unless set. Routes
 // served thousands of times a second set Debug; a server error (status 500 and
-// above, but not 503) is recorded at Error whatever was set.
+// above, but not 503) is recorded at Error whatever was set, unless the caller went away.
 func (r *Record) SetLevel(level slog.Level) {
 	if r == nil {
 		return

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -78,6 +79,36 @@ func TestIDs(t *testing.T) {
 			}
 			if seen.RequestID() != id || seen.CorrelationID() != correlation {
 				t.Errorf("record has ids %s and %s", seen.RequestID(), seen.CorrelationID())
+			}
+		})
+	}
+}
+
+// A caller that goes away is no error of the server's; a request of its own that was
+// cancelled while the caller waits is one.
+func TestCallerGone(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		gone bool
+		err  error
+		want string
+	}{
+		{"gone", true, fmt.Errorf("publish: %w", context.Canceled), "INFO"},
+		{"gone, and something broke", true, errors.New("disk is slow"), "ERROR"},
+		{"there", false, fmt.Errorf("publish: %w", context.Canceled), "ERROR"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			_, recs := serve(t, slog.LevelInfo, httptest.NewRequestWithContext(ctx, "POST", "/x", nil), func(w http.ResponseWriter, r *http.Request) {
+				if tt.gone {
+					cancel()
+				}
+				RecordOf(r.Context()).SetError(tt.err)
+				w.WriteHeader(500)
+			})
+			if len(recs) != 1 || recs[0]["level"] != tt.want {
+				t.Errorf("records %v, want one at %s", recs, tt.want)
 			}
 		})
 	}
