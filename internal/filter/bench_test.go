@@ -1,4 +1,4 @@
-package filter
+package filter_test
 
 import (
 	"fmt"
@@ -6,23 +6,25 @@ import (
 	"testing"
 
 	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/filter/filterload"
 )
 
 // TestWorkloads holds every workload to its promise: exactly none, one or ten of a
 // population want an event, says the plain loop and says the index.
 func TestWorkloads(t *testing.T) {
-	for _, w := range append(workloads(), expressible(), equality()) {
-		t.Run(w.op, func(t *testing.T) {
+	for _, w := range append(filterload.All(), filterload.Patterns(), filterload.Equality()) {
+		t.Run(w.Op, func(t *testing.T) {
 			for _, n := range []int{100, 1000} {
-				p := w.populate(t, n)
-				x := NewIndex(p.entries)
-				check(t, &p.small, func(e *event.Event) []uint64 { return p.plain(e, nil) })
-				check(t, &p.small, func(e *event.Event) []uint64 { return x.Match(e, new(Scratch)) })
+				p := w.Populate(t, n)
+				x := filter.NewIndex(p.Entries)
+				p.Small.Check(t, func(e *filterload.Probe) []uint64 { return plain(p, e.Parsed, nil) })
+				p.Small.Check(t, func(e *filterload.Probe) []uint64 { return x.Match(e.Parsed, new(filter.Scratch)) })
 				if n == 100 {
-					check(t, &p.large, func(e *event.Event) []uint64 { return p.plain(e, nil) })
+					p.Large.Check(t, func(e *filterload.Probe) []uint64 { return plain(p, e.Parsed, nil) })
 				}
-				for i := range probes {
-					if small, large := len(p.small[i].raw), len(p.large[i].raw); small != 1<<10 || large != 64<<10 {
+				for i := range filterload.Probes {
+					if small, large := len(p.Small[i].Raw), len(p.Large[i].Raw); small != 1<<10 || large != 64<<10 {
 						t.Errorf("event %d has %d and %d bytes, want 1 and 64 KB", i, small, large)
 					}
 				}
@@ -33,22 +35,22 @@ func TestWorkloads(t *testing.T) {
 
 // TestMixedMatchDoesNotAllocate matches events of both sizes with a scratch that has grown.
 func TestMixedMatchDoesNotAllocate(t *testing.T) {
-	w := mixed()
-	p := w.populate(t, 10_000)
-	x := NewIndex(p.entries)
-	for _, events := range []*[probes]probe{&p.small, &p.large} {
-		var s Scratch
+	w := filterload.Mixed()
+	p := w.Populate(t, 10_000)
+	x := filter.NewIndex(p.Entries)
+	for _, events := range []*filterload.Events{&p.Small, &p.Large} {
+		var s filter.Scratch
 		var e event.Event
 		got := testing.AllocsPerRun(1, func() {
 			for i := range events {
-				if err := e.Parse(events[i].raw, event.EventGridSchema); err != nil {
+				if err := e.Parse(events[i].Raw, event.EventGridSchema); err != nil {
 					t.Fatal(err)
 				}
 				x.Match(&e, &s)
 			}
 		})
 		if got != 0 {
-			t.Errorf("%v allocations for %d events of %d bytes, want 0", got, probes, len(events[0].raw))
+			t.Errorf("%v allocations for %d events of %d bytes, want 0", got, filterload.Probes, len(events[0].Raw))
 		}
 	}
 }
@@ -56,26 +58,17 @@ func TestMixedMatchDoesNotAllocate(t *testing.T) {
 // sizes are the sizes of the events.
 var sizes = []string{"1KB", "64KB"}
 
-func (p *population) of(size string) *[probes]probe {
+func ofSize(p *filterload.Population, size string) *filterload.Events {
 	if size == "1KB" {
-		return &p.small
+		return &p.Small
 	}
-	return &p.large
-}
-
-// with returns the events that so many want.
-func with(events *[probes]probe, hits int) []*probe {
-	var out []*probe
-	for _, i := range probesOf(hits) {
-		out = append(out, &events[i])
-	}
-	return out
+	return &p.Large
 }
 
 // each asks for one event after the other and fails if not so many want it.
-func each(b *testing.B, p *population, hits int, size string, match func(*probe) []uint64) {
+func each(b *testing.B, p *filterload.Population, hits int, size string, match func(*filterload.Probe) []uint64) {
 	b.Run(fmt.Sprintf("hits=%d/event=%s", hits, size), func(b *testing.B) {
-		events := with(p.of(size), hits)
+		events := ofSize(p, size).With(hits)
 		for _, e := range events {
 			match(e) // what grows has grown
 		}
@@ -90,14 +83,25 @@ func each(b *testing.B, p *population, hits int, size string, match func(*probe)
 	})
 }
 
+// plain is the loop that an index must agree with and beat.
+func plain(p *filterload.Population, e *event.Event, ids []uint64) []uint64 {
+	ids = ids[:0]
+	for i := range p.Entries {
+		if p.Entries[i].Matcher.Match(e) {
+			ids = append(ids, p.Entries[i].ID)
+		}
+	}
+	return ids
+}
+
 // build makes a population and its index, and checks the answers.
-func build(b *testing.B, w *workload, subs int) (*population, *Index) {
-	p := w.populate(b, subs)
-	x := NewIndex(p.entries)
-	check(b, &p.small, func(e *event.Event) []uint64 { return x.Match(e, new(Scratch)) })
-	check(b, &p.large, func(e *event.Event) []uint64 { return x.Match(e, new(Scratch)) })
+func build(b *testing.B, w *filterload.Workload, subs int) (*filterload.Population, *filter.Index) {
+	p := w.Populate(b, subs)
+	x := filter.NewIndex(p.Entries)
+	p.Small.Check(b, func(e *filterload.Probe) []uint64 { return x.Match(e.Parsed, new(filter.Scratch)) })
+	p.Large.Check(b, func(e *filterload.Probe) []uint64 { return x.Match(e.Parsed, new(filter.Scratch)) })
 	if subs <= 10_000 {
-		check(b, &p.small, func(e *event.Event) []uint64 { return p.plain(e, nil) })
+		p.Small.Check(b, func(e *filterload.Probe) []uint64 { return plain(p, e.Parsed, nil) })
 	}
 	return p, x
 }
@@ -106,17 +110,17 @@ func build(b *testing.B, w *workload, subs int) (*population, *Index) {
 func BenchmarkMatch(b *testing.B) {
 	for _, subs := range []int{100, 10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("subs=%d", subs), func(b *testing.B) {
-			for _, w := range workloads() {
-				if subs > w.most {
+			for _, w := range filterload.All() {
+				if subs > w.Most {
 					continue
 				}
-				b.Run("op="+w.op, func(b *testing.B) {
+				b.Run("op="+w.Op, func(b *testing.B) {
 					p, x := build(b, &w, subs)
-					var s Scratch
-					for _, hits := range hitCounts {
+					var s filter.Scratch
+					for _, hits := range filterload.HitCounts {
 						for _, size := range sizes {
-							if w.op == "mixed" || hits == 10 && size == "1KB" || subs == 100_000 && (hits == 10 || size == "1KB") {
-								each(b, p, hits, size, func(e *probe) []uint64 { return x.Match(e.parsed, &s) })
+							if w.Op == "mixed" || hits == 10 && size == "1KB" || subs == 100_000 && (hits == 10 || size == "1KB") {
+								each(b, p, hits, size, func(e *filterload.Probe) []uint64 { return x.Match(e.Parsed, &s) })
 							}
 						}
 					}
@@ -132,10 +136,10 @@ func BenchmarkMatch(b *testing.B) {
 func BenchmarkMatchRaw(b *testing.B) {
 	for _, subs := range []int{100, 1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("subs=%d", subs), func(b *testing.B) {
-			for _, w := range []workload{mixed(), expressible(), equality()} {
-				b.Run("op="+w.op, func(b *testing.B) {
+			for _, w := range []filterload.Workload{filterload.Mixed(), filterload.Patterns(), filterload.Equality()} {
+				b.Run("op="+w.Op, func(b *testing.B) {
 					p, x := build(b, &w, subs)
-					for _, hits := range hitCounts {
+					for _, hits := range filterload.HitCounts {
 						for _, size := range sizes {
 							each(b, p, hits, size, rawMatch(b, x))
 						}
@@ -147,11 +151,11 @@ func BenchmarkMatchRaw(b *testing.B) {
 }
 
 // rawMatch matches stored events.
-func rawMatch(b *testing.B, x *Index) func(*probe) []uint64 {
-	var s Scratch
+func rawMatch(b *testing.B, x *filter.Index) func(*filterload.Probe) []uint64 {
+	var s filter.Scratch
 	var e event.Event
-	return func(p *probe) []uint64 {
-		if err := e.Parse(p.raw, event.EventGridSchema); err != nil {
+	return func(p *filterload.Probe) []uint64 {
+		if err := e.Parse(p.Raw, event.EventGridSchema); err != nil {
 			b.Fatal(err)
 		}
 		return x.Match(&e, &s)
@@ -162,12 +166,12 @@ func rawMatch(b *testing.B, x *Index) func(*probe) []uint64 {
 func BenchmarkPlain(b *testing.B) {
 	for _, subs := range []int{100, 10_000} {
 		b.Run(fmt.Sprintf("subs=%d/op=mixed", subs), func(b *testing.B) {
-			w := mixed()
-			p := w.populate(b, subs)
+			w := filterload.Mixed()
+			p := w.Populate(b, subs)
 			var ids []uint64
 			for _, size := range sizes {
-				each(b, p, 10, size, func(e *probe) []uint64 {
-					ids = p.plain(e.parsed, ids)
+				each(b, p, 10, size, func(e *filterload.Probe) []uint64 {
+					ids = plain(p, e.Parsed, ids)
 					return ids
 				})
 			}
@@ -179,19 +183,19 @@ func BenchmarkPlain(b *testing.B) {
 // other, and by changes to one of 100,000. It reports nanoseconds per event
 // subscription.
 func BenchmarkBuild(b *testing.B) {
-	w := mixed()
+	w := filterload.Mixed()
 	for _, subs := range []int{1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("how=NewIndex/subs=%d", subs), func(b *testing.B) {
-			p := w.populate(b, subs)
-			perSub(b, subs, func(int) { NewIndex(p.entries) })
+			p := w.Populate(b, subs)
+			perSub(b, subs, func(int) { filter.NewIndex(p.Entries) })
 		})
 	}
 	for _, subs := range []int{1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("how=With/subs=%d", subs), func(b *testing.B) {
-			p := w.populate(b, subs)
+			p := w.Populate(b, subs)
 			perSub(b, subs, func(int) {
-				x := NewIndex(nil)
-				for _, e := range p.entries {
+				x := filter.NewIndex(nil)
+				for _, e := range p.Entries {
 					x = x.With(e)
 				}
 				if x.Len() != subs {
@@ -203,15 +207,15 @@ func BenchmarkBuild(b *testing.B) {
 	for _, how := range []string{"Replace", "Drop"} {
 		b.Run(fmt.Sprintf("how=%s/subs=100000", how), func(b *testing.B) {
 			const subs = 100_000
-			p := w.populate(b, subs)
-			x := NewIndex(p.entries)
+			p := w.Populate(b, subs)
+			x := filter.NewIndex(p.Entries)
 			perSub(b, 1, func(i int) {
-				e := p.entries[i*7919%subs]
+				e := p.Entries[i*7919%subs]
 				if how == "Drop" {
 					x = x.Without(e.ID)
 				}
 				// The filter of another comes in its place.
-				x = x.With(Entry{ID: e.ID, Matcher: p.entries[i*104_729%subs].Matcher})
+				x = x.With(filter.Entry{ID: e.ID, Matcher: p.Entries[i*104_729%subs].Matcher})
 			})
 		})
 	}
@@ -232,12 +236,12 @@ func perSub(b *testing.B, subs int, f func(i int)) {
 func BenchmarkMemory(b *testing.B) {
 	for _, subs := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprintf("subs=%d/op=mixed", subs), func(b *testing.B) {
-			w := mixed()
-			p := w.populate(b, subs)
+			w := filterload.Mixed()
+			p := w.Populate(b, subs)
 			stored := make([][]byte, subs)
-			for i, e := range p.entries {
+			for i, f := range p.Filters {
 				var err error
-				if stored[i], err = e.Matcher.filter.MarshalJSON(); err != nil {
+				if stored[i], err = f.MarshalJSON(); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -245,16 +249,16 @@ func BenchmarkMemory(b *testing.B) {
 			var matchers, index float64
 			for b.Loop() {
 				before := heap()
-				entries := make([]Entry, subs)
+				entries := make([]filter.Entry, subs)
 				for i, raw := range stored {
-					f, err := Parse(raw, ParseOptions{})
+					f, err := filter.Parse(raw, filter.ParseOptions{})
 					if err != nil {
 						b.Fatal(err)
 					}
-					entries[i] = Entry{ID: uint64(i + 1), Matcher: Compile(&f)}
+					entries[i] = filter.Entry{ID: uint64(i + 1), Matcher: filter.Compile(&f)}
 				}
 				compiled := heap()
-				x := NewIndex(entries)
+				x := filter.NewIndex(entries)
 				matchers, index = compiled-before, heap()-compiled
 				runtime.KeepAlive(entries)
 				runtime.KeepAlive(x)

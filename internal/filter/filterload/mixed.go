@@ -1,10 +1,12 @@
-package filter
+package filterload
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+
+	"github.com/carillon-events/carillon/internal/filter"
 )
 
 // The mixed workload: a platform's machine learning teams, each watching its own
@@ -107,7 +109,7 @@ func mixedEvent(p int, filler string) string {
 // template is one way in which users write filters.
 type template struct {
 	weight int
-	write  func(c choices) Filter
+	write  func(c choices) filter.Filter
 }
 
 func types(kind ...int) []string {
@@ -118,12 +120,12 @@ func types(kind ...int) []string {
 	return out
 }
 
-func in(key string, values ...string) Condition {
-	return Condition{Operator: StringIn, Key: key, Strings: values}
+func in(key string, values ...string) filter.Condition {
+	return filter.Condition{Operator: filter.StringIn, Key: key, Strings: values}
 }
 
-func compare(op Operator, key string, v float64) Condition {
-	return Condition{Operator: op, Key: key, Numbers: []Number{Number(fmt.Sprintf("%.3f", v))}}
+func compare(op filter.Operator, key string, v float64) filter.Condition {
+	return filter.Condition{Operator: op, Key: key, Numbers: []filter.Number{filter.Number(fmt.Sprintf("%.3f", v))}}
 }
 
 // tagsOf is the path of the tags in events of a kind.
@@ -135,108 +137,108 @@ func tagsOf(kind int) string {
 // exists can express too, the first five even those of equality and prefix alone.
 // Prefixes of subjects are case-sensitive here.
 var patterns = []template{
-	{18, func(c choices) Filter { // every version of one model
-		return Filter{IncludedEventTypes: types(modelRegistered), SubjectBeginsWith: "models/" + modelName(c.number()) + ":", IsSubjectCaseSensitive: true}
+	{18, func(c choices) filter.Filter { // every version of one model
+		return filter.Filter{IncludedEventTypes: types(modelRegistered), SubjectBeginsWith: "models/" + modelName(c.number()) + ":", IsSubjectCaseSensitive: true}
 	}},
-	{6, func(c choices) Filter { // one service comes up
-		return Filter{IncludedEventTypes: types(modelDeployed), SubjectBeginsWith: "endpoints/" + serviceName(c.number()), IsSubjectCaseSensitive: true}
+	{6, func(c choices) filter.Filter { // one service comes up
+		return filter.Filter{IncludedEventTypes: types(modelDeployed), SubjectBeginsWith: "endpoints/" + serviceName(c.number()), IsSubjectCaseSensitive: true}
 	}},
-	{10, func(c choices) Filter { // promotion of a model
-		return Filter{IncludedEventTypes: types(modelRegistered), AdvancedFilters: []Condition{
+	{10, func(c choices) filter.Filter { // promotion of a model
+		return filter.Filter{IncludedEventTypes: types(modelRegistered), AdvancedFilters: []filter.Condition{
 			in("data.modelTags.stage", stageNames[:1+c.IntN(4)]...), in("data.modelName", modelName(c.number()))}}
 	}},
-	{9, func(c choices) Filter { // runs of certain types of one person or team
+	{9, func(c choices) filter.Filter { // runs of certain types of one person or team
 		kind := c.IntN(2)
-		conditions := []Condition{in("data.runType", runTypes[:2+c.IntN(3)]...), in("data.runTags.owner", ownerName(c.number()))}
+		conditions := []filter.Condition{in("data.runType", runTypes[:2+c.IntN(3)]...), in("data.runTags.owner", ownerName(c.number()))}
 		if c.oneIn(2) {
 			conditions[1] = in("data.runTags.team", teamName(c.number()))
 		}
-		return Filter{IncludedEventTypes: types(kind), AdvancedFilters: conditions}
+		return filter.Filter{IncludedEventTypes: types(kind), AdvancedFilters: conditions}
 	}},
-	{8, func(c choices) Filter { // whatever a team does
+	{8, func(c choices) filter.Filter { // whatever a team does
 		kind := c.IntN(kinds)
-		return Filter{IncludedEventTypes: types(kind), AdvancedFilters: []Condition{in(tagsOf(kind)+"team", teamName(c.number()), teamName(c.IntN(c.pool)))}}
+		return filter.Filter{IncludedEventTypes: types(kind), AdvancedFilters: []filter.Condition{in(tagsOf(kind)+"team", teamName(c.number()), teamName(c.IntN(c.pool)))}}
 	}},
-	{6, func(c choices) Filter { // a team's models, but not the archived ones
+	{6, func(c choices) filter.Filter { // a team's models, but not the archived ones
 		kind := c.IntN(kinds)
-		return Filter{IncludedEventTypes: types(kind), AdvancedFilters: []Condition{
-			{Operator: StringNotIn, Key: tagsOf(kind) + "stage", Strings: []string{"archived", "dev"}}, in(tagsOf(kind)+"team", teamName(c.number()))}}
+		return filter.Filter{IncludedEventTypes: types(kind), AdvancedFilters: []filter.Condition{
+			{Operator: filter.StringNotIn, Key: tagsOf(kind) + "stage", Strings: []string{"archived", "dev"}}, in(tagsOf(kind)+"team", teamName(c.number()))}}
 	}},
-	{6, func(c choices) Filter { // a tag that only one automation sets
+	{6, func(c choices) filter.Filter { // a tag that only one automation sets
 		kind := c.IntN(kinds)
-		return Filter{IncludedEventTypes: types(kind), AdvancedFilters: []Condition{{Operator: IsNotNull, Key: tagsOf(kind) + tagName(c.number())}}}
+		return filter.Filter{IncludedEventTypes: types(kind), AdvancedFilters: []filter.Condition{{Operator: filter.IsNotNull, Key: tagsOf(kind) + tagName(c.number())}}}
 	}},
-	{3, func(c choices) Filter { // top-level runs of an experiment with a number of epochs
+	{3, func(c choices) filter.Filter { // top-level runs of an experiment with a number of epochs
 		n := c.number()
-		return Filter{IncludedEventTypes: types(runCompleted), AdvancedFilters: []Condition{
+		return filter.Filter{IncludedEventTypes: types(runCompleted), AdvancedFilters: []filter.Condition{
 			in("data.experimentName", experimentName(n)),
-			{Operator: NumberIn, Key: "data.metrics.epochs", Numbers: []Number{Number(fmt.Sprint(20 + n%60)), "200"}},
-			{Operator: BoolEquals, Key: "data.early", Bool: n%2 == 0},
-			{Operator: IsNullOrUndefined, Key: "data.sweepId"}}}
+			{Operator: filter.NumberIn, Key: "data.metrics.epochs", Numbers: []filter.Number{filter.Number(fmt.Sprint(20 + n%60)), "200"}},
+			{Operator: filter.BoolEquals, Key: "data.early", Bool: n%2 == 0},
+			{Operator: filter.IsNullOrUndefined, Key: "data.sweepId"}}}
 	}},
 }
 
 // others are the filters that only the operators of an event grid can express.
 var others = []template{
-	{5, func(c choices) Filter { // one exact version
+	{5, func(c choices) filter.Filter { // one exact version
 		n := c.number()
-		return Filter{SubjectBeginsWith: "models/" + modelName(n) + ":", SubjectEndsWith: ":" + versionOf(n%40)}
+		return filter.Filter{SubjectBeginsWith: "models/" + modelName(n) + ":", SubjectEndsWith: ":" + versionOf(n%40)}
 	}},
-	{12, func(c choices) Filter { // failed runs of an experiment
-		return Filter{IncludedEventTypes: types(runStatusChanged), AdvancedFilters: []Condition{
+	{12, func(c choices) filter.Filter { // failed runs of an experiment
+		return filter.Filter{IncludedEventTypes: types(runStatusChanged), AdvancedFilters: []filter.Condition{
 			in("data.runStatus", statusNames[:1+c.IntN(2)]...),
-			{Operator: StringBeginsWith, Key: "data.experimentName", Strings: []string{experimentName(c.number())}}}}
+			{Operator: filter.StringBeginsWith, Key: "data.experimentName", Strings: []string{experimentName(c.number())}}}}
 	}},
-	{4, func(c choices) Filter { // drift of anything above a bound
-		return Filter{IncludedEventTypes: types(driftDetected), AdvancedFilters: []Condition{compare(NumberGreaterThan, "data.driftCoefficient", 0.25+0.7*c.Float64())}}
+	{4, func(c choices) filter.Filter { // drift of anything above a bound
+		return filter.Filter{IncludedEventTypes: types(driftDetected), AdvancedFilters: []filter.Condition{compare(filter.NumberGreaterThan, "data.driftCoefficient", 0.25+0.7*c.Float64())}}
 	}},
-	{6, func(c choices) Filter { // drift of one dataset above a bound
-		op := [...]Operator{NumberGreaterThan, NumberGreaterThanOrEquals}[c.IntN(2)]
-		return Filter{IncludedEventTypes: types(driftDetected), AdvancedFilters: []Condition{
+	{6, func(c choices) filter.Filter { // drift of one dataset above a bound
+		op := [...]filter.Operator{filter.NumberGreaterThan, filter.NumberGreaterThanOrEquals}[c.IntN(2)]
+		return filter.Filter{IncludedEventTypes: types(driftDetected), AdvancedFilters: []filter.Condition{
 			in("data.dataDriftName", datasetName(c.number())), compare(op, "data.driftCoefficient", 0.1+0.3*c.Float64())}}
 	}},
-	{5, func(c choices) Filter { // a metric within a band, for a team
+	{5, func(c choices) filter.Filter { // a metric within a band, for a team
 		low := 0.75 + 0.2*c.Float64()
-		return Filter{IncludedEventTypes: types(runCompleted, modelRegistered), AdvancedFilters: []Condition{
-			{Operator: NumberInRange, Key: "data.metrics.auc", Ranges: [][2]Number{{Number(fmt.Sprintf("%.3f", low)), Number(fmt.Sprintf("%.3f", low+0.1))}}},
+		return filter.Filter{IncludedEventTypes: types(runCompleted, modelRegistered), AdvancedFilters: []filter.Condition{
+			{Operator: filter.NumberInRange, Key: "data.metrics.auc", Ranges: [][2]filter.Number{{filter.Number(fmt.Sprintf("%.3f", low)), filter.Number(fmt.Sprintf("%.3f", low+0.1))}}},
 			in(tagsOf(c.of2(runCompleted, modelRegistered))+"team", teamName(c.number()))}}
 	}},
-	{2, func(c choices) Filter { // a metric that became bad
-		return Filter{IncludedEventTypes: types(runCompleted), AdvancedFilters: []Condition{
-			compare(NumberGreaterThan, "data.metrics.rmse", 1.0+3*c.Float64()), compare(NumberLessThanOrEquals, "data.metrics.auc", 0.85),
-			{Operator: NumberNotInRange, Key: "data.metrics.epochs", Ranges: [][2]Number{{"0", "5"}}},
+	{2, func(c choices) filter.Filter { // a metric that became bad
+		return filter.Filter{IncludedEventTypes: types(runCompleted), AdvancedFilters: []filter.Condition{
+			compare(filter.NumberGreaterThan, "data.metrics.rmse", 1.0+3*c.Float64()), compare(filter.NumberLessThanOrEquals, "data.metrics.auc", 0.85),
+			{Operator: filter.NumberNotInRange, Key: "data.metrics.epochs", Ranges: [][2]filter.Number{{"0", "5"}}},
 			in("data.runTags.owner", ownerName(c.number()))}}
 	}},
-	{4, func(c choices) Filter { // a word in a text
+	{4, func(c choices) filter.Filter { // a word in a text
 		if c.oneIn(2) {
-			return Filter{IncludedEventTypes: types(modelDeployed), AdvancedFilters: []Condition{
-				{Operator: StringContains, Key: "data.modelIds", Strings: []string{modelName(c.number()) + ":"}}}}
+			return filter.Filter{IncludedEventTypes: types(modelDeployed), AdvancedFilters: []filter.Condition{
+				{Operator: filter.StringContains, Key: "data.modelIds", Strings: []string{modelName(c.number()) + ":"}}}}
 		}
-		return Filter{AdvancedFilters: []Condition{
-			{Operator: StringContains, Key: "data.runProperties.note", Strings: []string{fmt.Sprintf("incident %d ", c.number()), "out of memory"}}}}
+		return filter.Filter{AdvancedFilters: []filter.Condition{
+			{Operator: filter.StringContains, Key: "data.runProperties.note", Strings: []string{fmt.Sprintf("incident %d ", c.number()), "out of memory"}}}}
 	}},
-	{3, func(c choices) Filter { // not the sandbox
-		return Filter{AdvancedFilters: []Condition{
-			{Operator: [...]Operator{StringNotContains, StringNotBeginsWith, StringNotEndsWith}[c.IntN(3)], Key: "subject", Strings: []string{"sandbox", "scratch"}},
+	{3, func(c choices) filter.Filter { // not the sandbox
+		return filter.Filter{AdvancedFilters: []filter.Condition{
+			{Operator: [...]filter.Operator{filter.StringNotContains, filter.StringNotBeginsWith, filter.StringNotEndsWith}[c.IntN(3)], Key: "subject", Strings: []string{"sandbox", "scratch"}},
 			in(tagsOf(c.IntN(kinds))+"owner", ownerName(c.number()))}}
 	}},
-	{4, func(c choices) Filter { // one of the labels
+	{4, func(c choices) filter.Filter { // one of the labels
 		kind := c.IntN(kinds)
-		return Filter{IncludedEventTypes: types(kind), EnableAdvancedFilteringOnArrays: true, AdvancedFilters: []Condition{
+		return filter.Filter{IncludedEventTypes: types(kind), EnableAdvancedFilteringOnArrays: true, AdvancedFilters: []filter.Condition{
 			in("data.labels", fmt.Sprintf("label-%d", c.number()), fmt.Sprintf("label-%d", c.IntN(c.pool)))}}
 	}},
-	{2, func(c choices) Filter { // the end of a subject
-		return Filter{SubjectEndsWith: fmt.Sprintf("/run_%d", c.number())}
+	{2, func(c choices) filter.Filter { // the end of a subject
+		return filter.Filter{SubjectEndsWith: fmt.Sprintf("/run_%d", c.number())}
 	}},
-	{3, func(c choices) Filter { // everything at once
+	{3, func(c choices) filter.Filter { // everything at once
 		kind := c.IntN(2)
-		return Filter{IncludedEventTypes: types(kind), SubjectBeginsWith: "Experiments/" + strings.ToUpper(domains[c.number()%len(domains)]), AdvancedFilters: []Condition{
+		return filter.Filter{IncludedEventTypes: types(kind), SubjectBeginsWith: "Experiments/" + strings.ToUpper(domains[c.number()%len(domains)]), AdvancedFilters: []filter.Condition{
 			in("data.runTags.region", "westeurope", "northeurope"),
 			in("Data.RunTags.Stage", stageNames[:2+c.IntN(3)]...),
-			{Operator: StringNotIn, Key: "data.runType", Strings: []string{"hyperdrive.sweep"}},
-			{Operator: IsNullOrUndefined, Key: "data.parentRunId"},
-			{Operator: NumberNotIn, Key: "data.metrics.epochs", Numbers: []Number{"0", "1"}},
-			compare(NumberLessThan, "data.metrics.rmse", 1.0+3*c.Float64()),
+			{Operator: filter.StringNotIn, Key: "data.runType", Strings: []string{"hyperdrive.sweep"}},
+			{Operator: filter.IsNullOrUndefined, Key: "data.parentRunId"},
+			{Operator: filter.NumberNotIn, Key: "data.metrics.epochs", Numbers: []filter.Number{"0", "1"}},
+			compare(filter.NumberLessThan, "data.metrics.rmse", 1.0+3*c.Float64()),
 			in("data.runTags.owner", ownerName(c.number()), ownerName(c.IntN(c.pool)))}}
 	}},
 }
@@ -244,12 +246,12 @@ var others = []template{
 func (c choices) of2(a, b int) int { return [...]int{a, b}[c.IntN(2)] }
 
 // mixedWorkload draws filters from templates by weight.
-func mixedWorkload(op string, most int, templates []template) workload {
+func mixedWorkload(op string, most int, templates []template) Workload {
 	total := 0
 	for _, t := range templates {
 		total += t.weight
 	}
-	draw := func(c choices) Filter {
+	draw := func(c choices) filter.Filter {
 		left := c.IntN(total)
 		for _, t := range templates {
 			if left -= t.weight; left < 0 {
@@ -258,26 +260,28 @@ func mixedWorkload(op string, most int, templates []template) workload {
 		}
 		panic("unreachable")
 	}
-	return workload{op: op, most: most, event: mixedEvent, retry: true,
+	return Workload{Op: op, Most: most, event: mixedEvent, retry: true,
 		wanted: func(r *rand.Rand) []wanted {
-			return []wanted{{filter: draw(choices{Rand: r, pool: 1000, own: r.IntN(probes)})}}
+			return []wanted{{filter: draw(choices{Rand: r, pool: 1000, own: r.IntN(Probes)})}}
 		},
-		miss: func(r *rand.Rand, pool int) Filter { return draw(choices{Rand: r, pool: pool, own: -1}) },
+		miss: func(r *rand.Rand, pool int) filter.Filter { return draw(choices{Rand: r, pool: pool, own: -1}) },
 	}
 }
 
-// mixed is the workload that the bars are about.
-func mixed() workload {
+// Mixed is the workload that the bars are about.
+func Mixed() Workload {
 	return mixedWorkload("mixed", 1_000_000, append(append([]template(nil), patterns...), others...))
 }
 
-// expressible holds only what equality, prefix, anything-but and exists can say: the
+// Patterns holds only what equality, prefix, anything-but and exists can say: the
 // subset of filters that event pattern matchers share.
-func expressible() workload { return mixedWorkload("patterns", 100_000, patterns) }
+func Patterns() Workload { return mixedWorkload("patterns", 100_000, patterns) }
 
-// equality holds only what equality and prefix can say, which pattern matchers do best.
-func equality() workload { return mixedWorkload("equality", 100_000, patterns[:5]) }
+// Equality holds only what equality and prefix can say, which pattern matchers do best.
+func Equality() Workload { return mixedWorkload("equality", 100_000, patterns[:5]) }
 
-func workloads() []workload {
-	return slices.Concat([]workload{mixed()}, operatorWorkloads(), refusingWorkloads())
+// All are Mixed, one or more for every operator, and one for each simple test.
+// Patterns and Equality, which are parts of Mixed, stand apart.
+func All() []Workload {
+	return slices.Concat([]Workload{Mixed()}, operatorWorkloads(), refusingWorkloads())
 }
