@@ -170,8 +170,10 @@ func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboa
 	return patience - left
 }
 
-// frames reads the log in order from a sequence to its end: from the window where
-// it holds the next frame, in bulk from the log where it does not.
+// frames reads the log in order from a sequence to its end: in bulk from the log, and
+// from the window where it holds the next frame. A bulk read asks for megabytes
+// ahead, so one that has begun goes on up to the newest frames: of older ones the window
+// may hold every other.
 func (b *Broker) frames(ctx context.Context, from uint64) iter.Seq2[*engine.Frame, error] {
 	return func(yield func(*engine.Frame, error) bool) {
 		for more := true; more; {
@@ -190,7 +192,7 @@ func (b *Broker) frames(ctx context.Context, from uint64) iter.Seq2[*engine.Fram
 					continue
 				}
 				more, from = true, f.Seq+1
-				if b.window.peek(from) != nil {
+				if b.window.isNew(from) {
 					break
 				}
 			}

@@ -215,6 +215,61 @@ func TestSweepsAreShared(t *testing.T) {
 	})
 }
 
+// scanCounter counts bulk reads.
+type scanCounter struct {
+	Log
+	n *int
+}
+
+func (l scanCounter) Frames(ctx context.Context, from uint64) iter.Seq2[*engine.Frame, error] {
+	*l.n++
+	return l.Log.Frames(ctx, from)
+}
+
+// TestScanReadsOn: each bulk read has the store send megabytes ahead, so old frames that
+// the window happens to hold, here and there, do not end it.
+func TestScanReadsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const frames = 200
+		scans := 0
+		hold := newStore().open(-1)
+		hold.tune = func(c *Config) {
+			c.Window = 20_000
+			c.Log = scanCounter{c.Log, &scans}
+		}
+		p := startProcess(t, hold, nil)
+		for i := range frames {
+			publish(t, p.Broker, i, 1, "a")
+		}
+		held := 0
+		for seq := uint64(1); seq < frames/4; seq += 2 {
+			if _, err := p.window.frame(t.Context(), seq); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for seq := uint64(1); seq < frames/4; seq++ {
+			if p.window.peek(seq) != nil {
+				held++
+			}
+		}
+		if held < 3 || p.window.isNew(frames/4) {
+			t.Fatalf("%d old frames are held", held)
+		}
+		scans = 0
+		next := uint64(1)
+		for f, err := range p.frames(t.Context(), next) {
+			if err != nil || f.Seq != next {
+				t.Fatalf("frame %v, %v, want %d", f, err, next)
+			}
+			next++
+		}
+		if next != frames+1 || scans > 2 {
+			t.Errorf("%d bulk reads for %d frames", scans, next-1)
+		}
+		finish(t, p)
+	})
+}
+
 // TestExpiryWhileLagging: events that a lagging event subscription could not get
 // in their time to live, because its destination rests, are dead-lettered.
 func TestExpiryWhileLagging(t *testing.T) {

@@ -69,6 +69,13 @@ func (w *window) peek(seq uint64) *engine.Frame {
 	return w.again.frames[seq]
 }
 
+// isNew reports whether a frame is one of the newest, behind which the window has all.
+func (w *window) isNew(seq uint64) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.newest.frames[seq] != nil
+}
+
 // frame returns a frame from the window or the log.
 func (w *window) frame(ctx context.Context, seq uint64) (*engine.Frame, error) {
 	for {
