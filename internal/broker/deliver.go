@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/carillon-events/carillon/event"
@@ -294,12 +293,10 @@ func (s *subscription) expiresUntried(expiry int64) bool {
 	return s.limiter.on() && expiry > max(s.b.clock.steady(s.limitedSince), s.b.clock.restUntil.Load())
 }
 
-var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
-
 // send makes the attempt. A panic in it is the attempt's outcome, not the
 // process's end.
 func (s *subscription) send(a *attempt) (r Response) {
-	buf := bodies.Get().(*[]byte)
+	req := Request{Hold: a.hold, Count: a.count, Buffer: bodies.Get().(*[]byte)}
 	defer func() {
 		if p := recover(); p != nil {
 			s.b.log.Error("delivery attempt panicked", telemetry.EventSubscription, s.cfg.Load().id,
@@ -307,17 +304,14 @@ func (s *subscription) send(a *attempt) (r Response) {
 			r = Response{Outcome: Aborted, Detail: "the attempt panicked"}
 			return // the buffer may still be in use: let it go
 		}
-		if cap(*buf) <= 1<<20 {
-			bodies.Put(buf)
-		}
+		req.Sent()
 	}()
 	cfg := a.cfg
 	if cfg == nil {
 		cfg = s.cfg.Load()
 	}
-	req := Request{Hold: a.hold, Count: a.count}
 	var err error
-	if *buf, err = s.encode(cfg, a, &req, (*buf)[:0]); err != nil {
+	if *req.Buffer, err = s.encode(cfg, a, &req, (*req.Buffer)[:0]); err != nil {
 		if s.ctx.Err() != nil {
 			return Response{Outcome: Canceled}
 		}
@@ -331,7 +325,7 @@ func (s *subscription) send(a *attempt) (r Response) {
 		}
 		return Response{Outcome: Aborted, Detail: "the event could not be read"}
 	}
-	req.Body = *buf
+	req.Body = *req.Buffer
 	return cfg.sender.Send(s.ctx, &req)
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -303,6 +304,39 @@ func workspaceSubscription(n int) *resource.EventSubscription {
 	es := testSubscription(n, filter.Filter{})
 	es.Scope = resource.MustID("/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w")
 	return es
+}
+
+// TestSentBody holds that the buffer of a body is used again once that was sent, and
+// never by two attempts at a time.
+func TestSentBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events = 500
+		var mu sync.Mutex
+		got := map[string]int{}
+		es := testSubscription(0, filter.Filter{})
+		p := startProcess(t, newStore().open(-1), map[string]Sender{es.Name: senderFunc(func(ctx context.Context, r *Request) Response {
+			body := string(r.Body)
+			time.Sleep(time.Millisecond) // others encode theirs
+			if string(r.Body) != body {
+				t.Errorf("the body became %s, was %s", r.Body, body)
+			}
+			r.Sent()
+			if r.Body != nil {
+				t.Error("the body is still there")
+			}
+			r.Sent() // changes nothing
+			mu.Lock()
+			got[body]++
+			mu.Unlock()
+			return after(ctx, 10*time.Millisecond, answerOK)
+		})}, es)
+		publish(t, p.Broker, 0, events, "a")
+		settleAll(t, p)
+		if len(got) != events {
+			t.Errorf("%d events came, want %d", len(got), events)
+		}
+		finish(t, p)
+	})
 }
 
 // TestRequests holds bodies, content types and header values of all schemas.

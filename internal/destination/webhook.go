@@ -211,6 +211,9 @@ func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, toke
 			err = nil
 		}
 	} else if err == nil {
+		if !used && token == "" { // neither a stale connection nor a refused token has it sent again
+			r.Sent()
+		}
 		err = c.await()
 	}
 	if err != nil {

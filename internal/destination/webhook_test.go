@@ -328,6 +328,48 @@ func TestStaleConnection(t *testing.T) {
 	})
 }
 
+// TestBodyIsLetGo holds that an attempt that waits for its answer keeps its body only
+// where the body may have to be sent once more.
+func TestBodyIsLetGo(t *testing.T) {
+	hang := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.Header.Get("aeg-delivery-count") == "0" {
+			<-hang
+		}
+	}))
+	defer srv.Close()
+	defer close(hang)
+	for _, tt := range []struct {
+		name    string
+		earlier bool // a connection is there from an earlier attempt
+		kept    bool
+	}{
+		{"on a new connection", false, false},
+		{"on one that may be stale", true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWebhook(t, WebhookConfig{URL: srv.URL + "/in"})
+			if tt.earlier {
+				r := request()
+				r.Count = 1
+				if got := w.Send(t.Context(), r); got.Outcome != broker.Delivered {
+					t.Fatalf("%+v", got)
+				}
+			}
+			r := request()
+			body := bytes.Clone(r.Body)
+			r.Body, r.Buffer, r.Count, r.Hold = body, &body, 0, 50*time.Millisecond
+			if got := w.Send(t.Context(), r); got.Outcome != broker.TimedOut {
+				t.Fatalf("%+v", got)
+			}
+			if kept := r.Body != nil; kept != tt.kept {
+				t.Errorf("the body is kept: %t, want %t", kept, tt.kept)
+			}
+		})
+	}
+}
+
 func TestHold(t *testing.T) {
 	arrived, answerNow := make(chan struct{}), make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
