@@ -451,7 +451,7 @@ func (r *replayer) queue(ctx context.Context, s *subscription, f *engine.Frame, 
 			s.openN++
 			r.b.open.Add(1)
 			s.replays = append(s.replays, d)
-			s.queue.push(d)
+			s.line(d)
 			r.b.journal.dirtied(d)
 			r.b.window.keep(f) // its body is wanted in a moment
 			s.pump(time.Now())

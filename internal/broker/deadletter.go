@@ -216,7 +216,7 @@ func (b *Broker) replay(ctx context.Context, id string) error {
 	s.openN++
 	b.open.Add(1)
 	s.replays = append(s.replays, d)
-	s.queue.push(d)
+	s.line(d)
 	b.journal.dirtied(d)
 	s.pump(time.Now())
 	s.mu.Unlock()

@@ -247,7 +247,7 @@ func (s *subscription) fit(a *attempt) {
 	}
 	for _, d := range others {
 		d.state, d.tried = ready, false
-		s.queue.push(d)
+		s.line(d)
 	}
 	if len(others) > 0 {
 		s.pump(time.Now())
@@ -278,13 +278,13 @@ func (s *subscription) measure(d *delivery, cfg *config) (values []Attribute, si
 // tried, but what a limit holds back must not grow for ever. Nothing expires while the
 // clock rests after a jump.
 func (s *subscription) spent(d *delivery, cfg *config, now time.Time, resting bool) bool {
-	expiry := s.expiry(d, cfg)
+	expiry := s.expiry(d.published, cfg)
 	return s.b.clock.steady(now) >= expiry && (d.tried || resting || s.expiresUntried(expiry))
 }
 
-// expiry is when d's time to live is over, in steady time.
-func (s *subscription) expiry(d *delivery, cfg *config) int64 {
-	return s.b.clock.expiry(d.published, cfg.policy.TimeToLive)
+// expiry is when the time to live of what was published then is over, in steady time.
+func (s *subscription) expiry(published int64, cfg *config) int64 {
+	return s.b.clock.expiry(published, cfg.policy.TimeToLive)
 }
 
 // expiresUntried reports whether an event whose time ends then is given up though it
@@ -477,20 +477,10 @@ func (s *subscription) wake() {
 		case resting:
 			s.delay(d, laterOf(s.breaker.until, now.Add(time.Second)), cfg)
 		default:
-			d.state = ready
-			s.queue.push(d)
+			s.line(d)
 		}
 	}
-	for s.queue.len() > 0 {
-		d := s.queue.at(0)
-		if d.state == ready && !s.spent(d, cfg, now, s.breaker.open()) {
-			break
-		}
-		s.queue.pop()
-		if d.state == ready {
-			s.bury(d, ReasonTimeToLive)
-		}
-	}
+	s.sweep(cfg, now)
 	if s.queue.len() == 0 {
 		s.unlimited(now)
 	}
@@ -511,7 +501,7 @@ func (s *subscription) delay(d *delivery, due time.Time, cfg *config) {
 // up, or gets its one attempt since the start. What is over already and still has
 // that attempt to come gets it within retrySpread. All times are steady.
 func (s *subscription) capped(d *delivery, due int64, cfg *config, now int64) int64 {
-	expiry := s.expiry(d, cfg)
+	expiry := s.expiry(d.published, cfg)
 	if expiry <= now {
 		expiry = now
 		if !d.tried {
@@ -549,7 +539,7 @@ func (s *subscription) arm(now time.Time) {
 }
 
 // armNext sets the timer to when what waits in the queue may go on, where breaker or
-// limit hold it, or to the end of its time. The caller holds s.mu.
+// limit hold it, or to when the time of the oldest ends. The caller holds s.mu.
 func (s *subscription) armNext(now time.Time) {
 	resting, limited := s.breaker.open() && !s.breaker.probing, !s.limiter.admits(now)
 	if !resting && (!limited || s.breaker.open()) {
@@ -565,7 +555,8 @@ func (s *subscription) armNext(now time.Time) {
 	if s.workers < s.places(cfg) && (s.workers == 0 || now.Before(next)) {
 		s.wakeBy(next)
 	}
-	if expiry := s.expiry(s.queue.at(0), cfg); resting || s.queue.at(0).tried || s.expiresUntried(expiry) {
+	// What is over and not given up yet gets its attempt, unless the destination rests.
+	if expiry := s.expiry(s.oldest, cfg); resting || expiry > s.b.clock.steady(now) {
 		s.wakeBy(s.b.clock.at(expiry))
 	}
 }

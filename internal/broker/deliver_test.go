@@ -607,7 +607,7 @@ func TestWakeDoesNotSpin(t *testing.T) {
 			s.mu.Lock()
 			now := time.Now()
 			s.breaker = breaker{failures: 10, rest: time.Minute, until: now.Add(tt.rest)}
-			s.queue.push(&delivery{sub: s, state: ready, published: now.UnixNano(), tried: true})
+			s.line(&delivery{sub: s, published: now.UnixNano(), tried: true})
 			s.workers, s.starting = tt.workers, tt.starting
 			s.wakeAt = 0
 			s.arm(now)
@@ -620,4 +620,42 @@ func TestWakeDoesNotSpin(t *testing.T) {
 			finish(t, p)
 		})
 	}
+}
+
+// TestPromptTimeToLive: what waits in line behind younger events is given up when its
+// own time is over.
+func TestPromptTimeToLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handler{t: t, answer: func(_ context.Context, a asked) Response {
+			if a.ids[0] == "0" {
+				return answerFailed
+			}
+			return Response{Outcome: NotFound, Status: 404} // rests for 5 minutes, 10, 20, …
+		}}
+		es := testSubscription(0, filter.Filter{})
+		es.RetryPolicy.EventTimeToLive = 20
+		p := one(t, h, es)
+		began := time.Now()
+		publish(t, p.Broker, 0, 1, "a")
+		synctest.Wait()
+		time.Sleep(4 * time.Second)
+		publish(t, p.Broker, 1, 10, "a") // the destination rests from now on, and event 0 gets in line behind these
+		time.Sleep(20*time.Minute - 5*time.Second)
+		synctest.Wait()
+		s := p.lookup(uint64(es.UID))
+		s.mu.Lock()
+		behind := s.queue.len() > 1 && s.queue.at(0).published > s.oldest
+		s.mu.Unlock()
+		if !behind {
+			t.Fatal("the oldest is not in line behind younger ones: the test shows nothing")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		all := letters(t, p.Broker)
+		if len(all) != 1 || all[0].DeadLetterReason != ReasonTimeToLive || all[0].PublishTime.Sub(began) > time.Second {
+			t.Errorf("after %s: %+v", time.Since(began), all)
+		}
+		settleAll(t, p)
+		finish(t, p)
+	})
 }

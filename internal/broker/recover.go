@@ -303,7 +303,7 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 			continue
 		}
 		if e.due == 0 {
-			s.queue.push(d)
+			s.line(d)
 			continue
 		}
 		due := time.UnixMilli(e.due)

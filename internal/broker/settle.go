@@ -39,8 +39,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 	case Canceled: // cut short by this side: it never happened
 		for _, d := range a.deliveries {
 			if d.state == inFlight {
-				d.state = ready
-				s.queue.push(d)
+				s.line(d)
 			}
 		}
 		return
@@ -62,8 +61,8 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 			// One bad event must not take its batch down: each gets an attempt of its own.
 			s.failed.Add(1)
 			s.b.metrics.attemptFailed(r.Outcome)
-			d.alone, d.state = true, ready
-			s.queue.push(d)
+			d.alone = true
+			s.line(d)
 			s.b.journal.dirtied(d)
 			continue
 		}

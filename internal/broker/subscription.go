@@ -120,6 +120,7 @@ type subscription struct {
 
 	mu       sync.Mutex
 	queue    fifo          // ready
+	oldest   int64         // nothing in the queue was published earlier, Unix nanoseconds
 	delayed  delayHeap     // by due time
 	order    []*delivery   // not settled, by position, but see floors; settled ones are dropped lazily, from the other lists too
 	parked   []*delivery   // not settled, by position: older than order, they do not hold the log
@@ -197,9 +198,39 @@ func (s *subscription) add(f *engine.Frame, pos engine.Position) *delivery {
 	s.openN++
 	s.b.open.Add(1)
 	s.order = append(s.order, d)
-	s.queue.push(d)
+	s.line(d)
 	s.matched.Add(1)
 	return d
+}
+
+// line puts d in the queue. The caller holds s.mu.
+func (s *subscription) line(d *delivery) {
+	d.state = ready
+	if s.queue.len() == 0 || d.published < s.oldest {
+		s.oldest = d.published
+	}
+	s.queue.push(d)
+}
+
+// sweep gives up what waits in the queue though its time is over, wherever in it it is.
+// It looks only when the oldest may be. The caller holds s.mu.
+func (s *subscription) sweep(cfg *config, now time.Time) {
+	if s.queue.len() == 0 || s.b.clock.steady(now) < s.expiry(s.oldest, cfg) {
+		return
+	}
+	resting := s.breaker.open()
+	s.oldest = math.MaxInt64
+	for range s.queue.len() {
+		d := s.queue.pop()
+		switch {
+		case d.state != ready: // settled while it waited
+		case s.spent(d, cfg, now, resting):
+			s.bury(d, ReasonTimeToLive)
+		default:
+			s.oldest = min(s.oldest, d.published)
+			s.queue.push(d)
+		}
+	}
 }
 
 // knows reports whether the journal already told of a delivery at pos when the
