@@ -246,7 +246,7 @@ func (s *subscription) fit(a *attempt) {
 		a.count = min(a.count, int(d.attempts))
 	}
 	for _, d := range others {
-		d.state, d.tried = ready, false
+		d.tried = false
 		s.line(d)
 	}
 	if len(others) > 0 {
