@@ -444,7 +444,7 @@ func TestExplainOnTheEngine(t *testing.T) {
 		}
 		b, stop := start()
 		publish(t, b, 0, 1, "first")
-		for i := range 300 {
+		for i := range 310 {
 			publish(t, b, 1+i, 1, "other")
 			time.Sleep(time.Minute)
 		}
