@@ -49,11 +49,12 @@ const (
 // request.
 type laneConn struct {
 	net.Conn
-	of     *lane
-	busy   atomic.Bool
-	r      *bufio.Reader
-	remote string
-	until  time.Time // read deadline that is set
+	of       *lane
+	busy     atomic.Bool
+	answered bool // a request
+	r        *bufio.Reader
+	remote   string
+	until    time.Time // read deadline that is set
 
 	request http.Request
 	url     url.URL
@@ -152,9 +153,15 @@ func (c *laneConn) deadline(at time.Time) {
 	_ = c.SetReadDeadline(at)
 }
 
-// awaitRequest waits for the first byte of a request; false means that none comes.
+// awaitRequest waits for the beginning of a request; false means that none comes. After
+// the first request that are four bytes, as it is for net/http: fewer, and the end of the
+// connection, get no answer there.
 func (c *laneConn) awaitRequest() bool {
-	if c.r.Buffered() > 0 {
+	beginning := 1
+	if c.answered {
+		beginning = 4
+	}
+	if c.r.Buffered() >= beginning {
 		return true
 	}
 	// Setting a deadline for every request would be a good part of its cost.
@@ -162,7 +169,7 @@ func (c *laneConn) awaitRequest() bool {
 	if left := c.until.Sub(now); left < idleTime*3/4 || left > idleTime {
 		c.deadline(now.Add(idleTime))
 	}
-	_, err := c.r.Peek(1)
+	_, err := c.r.Peek(beginning)
 	return err == nil
 }
 
@@ -326,6 +333,7 @@ func (c *laneConn) exchange() bool {
 	keep := c.body.drain() && !c.of.closing.Load()
 	a.out = a.appendTo(a.out[:0], keep)
 	_, err := c.Write(a.out)
+	c.answered = true
 	return err == nil && keep
 }
 
