@@ -315,14 +315,15 @@ func (s *subscription) send(a *attempt) (r Response) {
 		if s.ctx.Err() != nil {
 			return Response{Outcome: Canceled}
 		}
-		s.b.log.Error("event cannot be read for delivery", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
 		if !lost(err) {
+			s.b.log.Debug("event cannot be read for delivery just now", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
 			select { // the store is busy, or starts anew: that is not the event's fault
 			case <-time.After(readAgain):
 			case <-s.ctx.Done():
 			}
 			return Response{Outcome: Canceled}
 		}
+		s.b.log.Error("event cannot be read for delivery", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
 		return Response{Outcome: Aborted, Detail: "the event could not be read"}
 	}
 	req.Body = *req.Buffer

@@ -510,8 +510,9 @@ func TestBatchesOfRecoveredEvents(t *testing.T) {
 		store := newStore()
 		es := testSubscription(0, filter.Filter{})
 		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 5000, PreferredBatchSizeInKilobytes: kilobytes}
-		p := startProcess(t, store.open(-1), map[string]Sender{"es0": &handler{t: t, answer: always(answerFailed)}}, es)
-		for id := range 100 {
+		silent := func(ctx context.Context, _ asked) Response { return after(ctx, time.Hour, answerOK) }
+		p := startProcess(t, store.open(-1), map[string]Sender{"es0": &handler{t: t, answer: silent}}, es)
+		for id := range 100 { // all are in line at the start that follows
 			if err := p.Publish(t.Context(), testTopicUID, []event.Event{testEvent(fmt.Sprint(id), strings.Repeat("s", size))}); err != nil {
 				t.Fatal(err)
 			}

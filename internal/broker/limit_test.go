@@ -616,35 +616,16 @@ func TestFailuresLessenConcurrency(t *testing.T) {
 
 // Limits that change at any moment lose and repeat nothing.
 func TestLimitsUnderLoad(t *testing.T) {
-	for seed := range uint64(5) {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			smallBounds(t, 32, 64)
-			synctest.Test(t, func(t *testing.T) {
-				rng := rand.New(rand.NewPCG(seed, 11))
-				h := newExactlyOnce()
-				close(h.free)
-				es := limitedTo(0, 6000, 0)
-				p := startProcess(t, newStore().open(-1), map[string]Sender{"es0": h}, es)
-				n := 0
-				for range 300 {
-					size := 1 + rng.IntN(30)
-					publish(t, p.Broker, n, size, "a")
-					n += size
-					switch rng.IntN(6) {
-					case 0:
-						es.Limits.MaxRequestsPerMinute = []int{0, 60, 600, 60_000}[rng.IntN(4)]
-						es.Limits.MaxConcurrency = rng.IntN(4)
-						activateAgain(t, p, es)
-					case 1:
-						time.Sleep(random(rng, 500*time.Millisecond))
-					}
-				}
-				settleAll(t, p)
-				h.check(t, n)
-				finish(t, p)
-			})
-		})
-	}
+	changeUnderLoad(t, 11, limitedTo(0, 6000, 0), func(t *testing.T, rng *rand.Rand, p *process, es *resource.EventSubscription) {
+		switch rng.IntN(6) {
+		case 0:
+			es.Limits.MaxRequestsPerMinute = []int{0, 60, 600, 60_000}[rng.IntN(4)]
+			es.Limits.MaxConcurrency = rng.IntN(4)
+			activateAgain(t, p, es)
+		case 1:
+			time.Sleep(random(rng, 500*time.Millisecond))
+		}
+	})
 }
 
 // TestLimitMetrics counts waits by what limits, and for each event subscription.

@@ -171,30 +171,39 @@ func TestPause(t *testing.T) {
 
 // Pausing and resuming at any moment loses and repeats nothing.
 func TestPauseUnderLoad(t *testing.T) {
+	changeUnderLoad(t, 9, testSubscription(0, filter.Filter{}), func(t *testing.T, rng *rand.Rand, p *process, es *resource.EventSubscription) {
+		switch rng.IntN(8) {
+		case 0:
+			pause(t, p, es)
+		case 1:
+			resume(t, p, es)
+		case 2:
+			time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond)
+		}
+	})
+}
+
+// changeUnderLoad calls change between 300 requests, with small bounds and several
+// seeds, and wants each event delivered once.
+func changeUnderLoad(t *testing.T, salt uint64, es *resource.EventSubscription, change func(*testing.T, *rand.Rand, *process, *resource.EventSubscription)) {
+	t.Helper()
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			smallBounds(t, 32, 64)
 			synctest.Test(t, func(t *testing.T) {
-				rng := rand.New(rand.NewPCG(seed, 9))
+				rng := rand.New(rand.NewPCG(seed, salt))
 				h := newExactlyOnce()
 				close(h.free)
-				es := testSubscription(0, filter.Filter{})
-				p := startProcess(t, newStore().open(-1), map[string]Sender{"es0": h}, es)
+				es := *es
+				p := startProcess(t, newStore().open(-1), map[string]Sender{"es0": h}, &es)
 				n := 0
 				for range 300 {
 					size := 1 + rng.IntN(30)
 					publish(t, p.Broker, n, size, "a")
 					n += size
-					switch rng.IntN(8) {
-					case 0:
-						pause(t, p, es)
-					case 1:
-						resume(t, p, es)
-					case 2:
-						time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond)
-					}
+					change(t, rng, p, &es)
 				}
-				resume(t, p, es)
+				resume(t, p, &es)
 				settleAll(t, p)
 				h.check(t, n)
 				finish(t, p)
