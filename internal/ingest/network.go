@@ -8,7 +8,7 @@ import (
 )
 
 // admit refuses a request from a network that the topic takes nothing from. The
-// address is that of the connection: behind a proxy it is the proxy's.
+// address is that of the connection, or what a trusted proxy says of it.
 // Source: spec/access.md section 13.
 func admit(r *http.Request, topic *Topic) error {
 	if topic.From == nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,12 +14,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/secret"
@@ -31,11 +34,10 @@ const (
 )
 
 // authority is the server's own certificate authority: made at the first start,
-// its certificate is DIR/ca.pem and served at /ca.pem, its key never leaves DIR/keys.
+// its certificate is the first in DIR/ca.pem, its key never leaves DIR/keys.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
-	pem         []byte
 	names       []string
 
 	mu   sync.Mutex
@@ -110,8 +112,13 @@ func (a *authority) parse(keyPEM, certPEM []byte) error {
 	if !ok {
 		return errors.New("the key is not an ECDSA key")
 	}
-	a.certificate, a.key, a.pem = pair.Leaf, key, certPEM
+	a.certificate, a.key = pair.Leaf, key
 	return nil
+}
+
+// pem is the authority's certificate.
+func (a *authority) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw})
 }
 
 // fingerprint is the SHA-256 of the authority's certificate in hex: what proves
@@ -121,8 +128,8 @@ func (a *authority) fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// getCertificate returns the server's certificate and makes a new one in time.
-func (a *authority) getCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// server returns the server's certificate and makes a new one in time.
+func (a *authority) server() (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.leaf != nil && time.Now().Before(a.leaf.Leaf.NotAfter.Add(-renewBefore)) {
@@ -134,7 +141,7 @@ func (a *authority) getCertificate(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: a.names[0]},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(certificateLife),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: earlier(time.Now().Add(certificateLife), a.certificate.NotAfter),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, name := range a.names {
@@ -173,4 +180,115 @@ func serial() *big.Int {
 		panic(err) // crypto/rand does not fail
 	}
 	return n.Add(n, new(big.Int).Lsh(big.NewInt(1), 120))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// certificates are what the server shows: the operator's pair, if there is one, and
+// the authority's certificate.
+type certificates struct {
+	path   string // of the bundle that clients trust
+	ca     *authority
+	own    *pair // nil for none
+	bundle atomic.Pointer[[]byte]
+}
+
+// openCertificates opens the authority of a data directory and the operator's pair.
+func openCertificates(cfg *Config, names []string, log *slog.Logger, failed func()) (*certificates, error) {
+	ca, err := openAuthority(cfg.Data, names)
+	if err != nil {
+		return nil, err
+	}
+	c := &certificates{path: filepath.Join(cfg.Data, "ca.pem"), ca: ca}
+	if cfg.TLSCertificate == "" {
+		return c, c.publish(nil)
+	}
+	c.own, err = openPair(cfg.TLSCertificate, cfg.TLSKey, log, c.publish, failed)
+	return c, err
+}
+
+// publish makes the bundle of what clients have to trust: the authority, and what the
+// operator's chain ends in. It is DIR/ca.pem and /ca.pem.
+func (c *certificates) publish(own *tls.Certificate) error {
+	bundle := c.ca.pem()
+	if own != nil {
+		bundle = append(bundle, roots(own)...)
+	}
+	if there, err := os.ReadFile(c.path); err != nil || !bytes.Equal(there, bundle) {
+		next := c.path + ".new"
+		if err := errors.Join(os.WriteFile(next, bundle, 0o644), os.Rename(next, c.path)); err != nil { //nolint:gosec // certificates are public
+			return fmt.Errorf("write the certificates that clients trust: %w", err)
+		}
+	}
+	c.bundle.Store(&bundle)
+	return nil
+}
+
+// get returns the certificate for a connection: the operator's, unless the client asks
+// for a name of this machine that only the authority's certificate has. So commands on
+// this machine go on working.
+func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	local, err := c.ca.server()
+	if c.own == nil {
+		return local, err
+	}
+	own, name := c.own.current.Load(), hello.ServerName
+	if name == "" && hello.Conn != nil { // addresses are not sent
+		name, _, _ = net.SplitHostPort(hello.Conn.LocalAddr().String())
+	}
+	if err == nil && own.Leaf.VerifyHostname(name) != nil && local.Leaf.VerifyHostname(name) == nil {
+		return local, nil
+	}
+	return own, nil
+}
+
+// covers reports whether the operator's certificate is for a host.
+func (c *certificates) covers(host string) bool {
+	return c.own != nil && c.own.current.Load().Leaf.VerifyHostname(host) == nil
+}
+
+// ends tells when what is shown to most clients ends, and when the authority does.
+func (c *certificates) ends() (server, authority time.Time) {
+	authority = c.ca.certificate.NotAfter
+	if c.own != nil {
+		return c.own.current.Load().Leaf.NotAfter, authority
+	}
+	if leaf, err := c.ca.server(); err == nil {
+		server = leaf.Leaf.NotAfter
+	}
+	return server, authority
+}
+
+// How long before its end a certificate is warned of: the operator's is somebody's to
+// renew, and a new authority has to reach every client.
+const (
+	warnOwn       = 14 * 24 * time.Hour
+	warnAuthority = 180 * 24 * time.Hour
+)
+
+// warnings says what somebody has to do about certificates. host is what clients
+// call the server by.
+func (c *certificates) warnings(now time.Time, host string) []string {
+	var out []string
+	server, authority := c.ends()
+	if c.own != nil {
+		if problem := c.own.warning(); problem != "" {
+			out = append(out, problem)
+		}
+		if server.Sub(now) < warnOwn {
+			out = append(out, "the certificate of --tls-certificate ends at "+server.UTC().Format(time.RFC3339))
+		}
+		if ip := net.ParseIP(host); !c.covers(host) && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			out = append(out, "the certificate of --tls-certificate is not for "+host+", which clients of --public-url look for")
+		}
+	}
+	if authority.Sub(now) < warnAuthority {
+		out = append(out, "the server's own certificate authority ends at "+authority.UTC().Format(time.RFC3339)+": stop the server, remove DIR/keys/ca-key.pem, start it, and give the new ca.pem to its clients")
+	}
+	return out
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -28,6 +29,9 @@ type Config struct {
 
 	AllowDestination []string             // networks (CIDR) and host suffixes that events may be sent to though they are private
 	DestinationCA    string               // PEM file of certificate authorities that destinations may be signed by, beside the system's; default none
+	TLSCertificate   string               // PEM file of a certificate of the operator's own with its chain; "" = one of the server's own authority
+	TLSKey           string               // PEM file of its key; read again when either changes
+	TrustedProxy     []string             // networks (CIDR) of proxies whose word is taken for where a request came from, and by what
 	InsecureHTTP     bool                 // serve plain http to peers that are not on this machine
 	WorkspaceRule    access.WorkspaceRule // who may change event subscriptions of a workspace; default strict
 
@@ -71,6 +75,12 @@ func (c *Config) Validate() error {
 			problems = append(problems, fmt.Errorf("--public-url %q is not an address such as https://carillon.example.org:7443", c.PublicURL))
 		}
 	}
+	if (c.TLSCertificate == "") != (c.TLSKey == "") {
+		problems = append(problems, errors.New("--tls-certificate and --tls-key are needed both, or neither"))
+	}
+	if _, err := c.proxies(); err != nil {
+		problems = append(problems, err)
+	}
 	if c.LogQuota < 0 {
 		problems = append(problems, fmt.Errorf("--log-quota %d is negative", c.LogQuota))
 	}
@@ -100,6 +110,19 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
+// proxies returns the networks of TrustedProxy.
+func (c *Config) proxies() ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, text := range c.TrustedProxy {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--trusted-proxy %q is not a network such as 10.1.2.3/32", text)
+		}
+		list = append(list, network.Masked())
+	}
+	return list, nil
+}
+
 // LogValue shows the settings in the start record.
 func (c Config) LogValue() slog.Value {
 	return slog.GroupValue(
@@ -110,6 +133,7 @@ func (c Config) LogValue() slog.Value {
 		slog.String("connections", c.Connections), slog.String("dead_letter_root", c.DeadLetterRoot),
 		slog.Int("metrics_event_subscriptions", c.MetricsEventSubscriptions),
 		slog.Int64("dead_letter_quota", c.DeadLetterQuota), slog.Duration("dead_letter_delay", c.DeadLetterDelay),
+		slog.String("tls_certificate", c.TLSCertificate), slog.Any("trusted_proxy", c.TrustedProxy),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
 		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut),
 	)

@@ -30,7 +30,8 @@ type front struct {
 	authenticate                  func(*http.Request) (access.Caller, error)
 	reasons                       func() []string // why the server is not ready
 	parked                        func() broker.Parked
-	ca                            *authority
+	certificates                  *certificates
+	warnings                      func() []string // what somebody has to see to while the server is ready
 	origin                        string
 	hosts                         []string // besides the names of this machine
 	insecure                      bool
@@ -61,7 +62,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.serveMetrics(w, r)
 	case path == "/ca.pem":
 		w.Header().Set("Content-Type", "application/x-pem-file")
-		_, _ = w.Write(f.ca.pem)
+		_, _ = w.Write(*f.certificates.bundle.Load())
 	case issuer.Serves(path):
 		f.identity.ServeHTTP(w, r)
 	default:
@@ -97,7 +98,7 @@ func (f *front) knows(host string) bool {
 	case "localhost", "127.0.0.1", "::1":
 		return true
 	}
-	return strings.HasSuffix(name, ".eventgrid.localhost") || slices.Contains(f.hosts, name)
+	return strings.HasSuffix(name, ".eventgrid.localhost") || slices.Contains(f.hosts, name) || f.certificates.covers(name)
 }
 
 func fromThisMachine(r *http.Request) bool {
@@ -111,7 +112,11 @@ func (f *front) ready(w http.ResponseWriter) {
 	if len(reasons) > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "reasons": append([]string{}, reasons...), "parked": f.parked()})
+	server, authority := f.certificates.ends()
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"ready": len(reasons) == 0, "reasons": append([]string{}, reasons...), "parked": f.parked(), "warnings": append([]string{}, f.warnings()...),
+		"certificates": map[string]any{"server": server.UTC().Format(time.RFC3339), "authority": authority.UTC().Format(time.RFC3339)},
+	})
 }
 
 // serveMetrics shows the metrics to this machine, and to others with a token.

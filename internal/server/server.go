@@ -15,7 +15,9 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,7 +116,7 @@ type server struct {
 	engine   *engine.Engine
 	listener net.Listener
 	origin   string // public URL
-	ca       *authority
+	certs    *certificates
 	stopping chan struct{} // closed when the server stops: ends answers that never end
 
 	broker     *broker.Broker
@@ -146,8 +148,16 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		s.origin = u.Scheme + "://" + u.Host
 		hosts = append(hosts, u.Hostname())
 	}
-	if s.ca, err = openAuthority(s.cfg.Data, certificateNames(hosts...)); err != nil {
+	proxies, err := s.cfg.proxies()
+	if err != nil {
 		return err
+	}
+	failed := newCertificateMetrics(s.registry, func() *certificates { return s.certs })
+	if s.certs, err = openCertificates(&s.cfg, certificateNames(hosts...), s.log, failed); err != nil {
+		return err
+	}
+	for _, warning := range s.warnings() {
+		s.log.Warn("needs attention", "warning", warning)
 	}
 
 	store := resource.NewStore(s.engine.KV())
@@ -245,10 +255,10 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: s.origin,
 			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
 		}),
-		metrics: metricsHandler(s.registry), authenticate: tokens.Authenticate, reasons: s.reasons, parked: s.broker.Parked, ca: s.ca, origin: s.origin,
+		metrics: metricsHandler(s.registry), authenticate: tokens.Authenticate, reasons: s.reasons, parked: s.broker.Parked, certificates: s.certs, warnings: s.warnings, origin: s.origin,
 		hosts: hosts, insecure: s.cfg.InsecureHTTP,
 	}
-	s.handler = telemetry.NewMiddleware(s.log, answerFailure).Wrap(front)
+	s.handler = throughProxies(proxies, telemetry.NewMiddleware(s.log, answerFailure).Wrap(front))
 	return nil
 }
 
@@ -372,6 +382,19 @@ func (s *server) reasons() []string {
 	return reasons
 }
 
+// warnings says what somebody has to see to, though the server is ready.
+func (s *server) warnings() []string {
+	host := s.origin
+	if u, err := url.Parse(s.origin); err == nil {
+		host = u.Hostname()
+	}
+	out := s.certs.warnings(time.Now(), host)
+	if s.cfg.InsecureHTTP {
+		out = append(out, "--insecure-http is set: tokens and keys can be read on their way")
+	}
+	return out
+}
+
 // serve runs everything until ctx ends, and stops it in reverse of its start.
 func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	g, running := errgroup.WithContext(ctx)
@@ -390,16 +413,22 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	managers.Go(func() error { return s.plane.Run(managing) })
 	managers.Go(func() error { return s.audit.Run(managing) })
 	managers.Go(func() error { return s.workspaces.Run(managing) })
+	if own := s.certs.own; own != nil {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		managers.Go(func() error { return own.run(managing, hangup) })
+	}
 	g.Go(managers.Wait)
 
 	publishing := newLane(s.handler, s.log)
 	doors := newSplit(s.listener, publishing)
 	clear, secure := s.httpServer(), s.httpServer()
-	secure.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: s.ca.getCertificate}
+	secure.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: s.certs.get}
 	g.Go(doors.run)
 	g.Go(func() error { return closed(clear.Serve(doors.clear)) })
 	g.Go(func() error { return closed(secure.ServeTLS(doors.secure, "", "")) })
-	ready(Ready{URL: s.origin, CAFingerprint: s.ca.fingerprint()})
+	ready(Ready{URL: s.origin, CAFingerprint: s.certs.ca.fingerprint()})
 
 	<-running.Done()
 	s.log.Info("server stops")
