@@ -117,7 +117,7 @@ func serveFake(ctx context.Context, o server.Config, drop string, ready func(ser
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", o.Listen)
+	listener, err := net.Listen("tcp", o.Listen[0])
 	if err != nil {
 		return err
 	}

@@ -364,7 +364,7 @@ func TestServePrintsOneLineAndEndsWithItsContext(t *testing.T) {
 	}
 	got.LogOutput = nil
 	want := server.DefaultConfig()
-	want.Data, want.Listen, want.PublicURL, want.Durability = "d", "127.0.0.1:0", "https://carillon.example", engine.DurabilityProcess
+	want.Data, want.Listen, want.PublicURL, want.Durability = "d", []string{"127.0.0.1:0"}, "https://carillon.example", engine.DurabilityProcess
 	want.LogQuota, want.Memory, want.Retention, want.AllowDestination = 1<<30, 64<<20, 24*time.Hour, []string{"10.0.0.0/8", "fd00::/8"}
 	want.MetricsEventSubscriptions = 10
 	want.InsecureHTTP, want.WorkspaceRule, want.LogLevel = true, access.Actions, slog.LevelDebug

@@ -22,12 +22,14 @@ func (a *app) serveCommand() *cobra.Command {
 		Long: "Run a server on a data directory, which is made if it is not there. When it takes\ntraffic it prints one line to standard output: ready url=… ca-sha256=…; its log goes to\nstandard error. SIGTERM and SIGINT let it finish what it has begun, and it exits 0.",
 		Example: `  carillon serve --data ./data
   carillon serve --data ./data --listen 127.0.0.1:7443 --durability process
-  carillon serve --data ./data --listen 0.0.0.0:7443 --allow-destination 10.0.0.0/8`}
+  carillon serve --data ./data --listen 0.0.0.0:7443 --allow-destination 10.0.0.0/8
+  carillon serve --data ./data --listen 127.0.0.1:7443 --listen 0.0.0.0:443,planes=publish`}
 	cfg := server.DefaultConfig()
 	a.dataFlag(cmd)
 	f := cmd.Flags()
-	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "Address to listen on, HOST:PORT; port 0 takes a free one.")
+	f.StringArrayVar(&cfg.Listen, "listen", cfg.Listen, "Address to listen on, HOST:PORT; port 0 takes a free one. With ,planes=publish,management,issuer,ops behind it, or some of these, it serves no other; may be repeated.")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "Address under which clients reach the server; https and the listener's by default.")
+	f.StringVar(&cfg.PublishURL, "publish-url", "", "Address under which publishers reach it, if that is another one: topics' endpoints begin with it.")
 	durability := f.String("durability", string(cfg.Durability), "What an acknowledged event survives: kill -9 of the server (process), or also a power cut (disk).")
 	f.Var((*size)(&cfg.LogQuota), "log-quota", "Most that events waiting for handlers may take; 10GiB or a fifth of the free disk by default, the smaller.")
 	f.Var((*size)(&cfg.Memory), "memory", "Memory for events on their way.")

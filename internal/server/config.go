@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -20,8 +19,9 @@ import (
 // Config is everything that can be set about a server.
 type Config struct {
 	Data       string            // data directory; made with mode 0700 when it is not there; required
-	Listen     string            // HOST:PORT of the one listener, http and https; port 0 takes a free one; default 127.0.0.1:7443
-	PublicURL  string            // scheme, host and port under which clients reach the server; default https and the listener's address
+	Listen     []string          // HOST:PORT of each listener, http and https, with ",planes=…" behind it for some planes only; port 0 takes a free one; default 127.0.0.1:7443
+	PublicURL  string            // scheme, host and port under which clients reach the server; default https and the address of the first listener with the plane management
+	PublishURL string            // the same for publishers: topics' endpoints begin with it; default PublicURL, or else the first listener with the plane publish
 	Durability engine.Durability // what a 200 means; default disk
 	LogQuota   int64             // bytes of events that may wait for handlers; 0 = 10 GiB or 20 % of the free disk, the smaller
 	Memory     int64             // bytes for events on their way; a quarter is the frame window; default 256 MiB, at least 16 MiB
@@ -51,7 +51,7 @@ type Config struct {
 // DefaultConfig returns the defaults; Data is still to be set.
 func DefaultConfig() Config {
 	return Config{
-		Listen: "127.0.0.1:7443", Durability: engine.DurabilityDisk, Memory: 256 << 20,
+		Listen: []string{"127.0.0.1:7443"}, Durability: engine.DurabilityDisk, Memory: 256 << 20,
 		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true, DeadLetterDelay: 2 * time.Second,
 		MetricsEventSubscriptions: 1000,
 	}
@@ -65,14 +65,14 @@ func (c *Config) Validate() error {
 	if c.Data == "" {
 		problems = append(problems, errors.New("--data is needed: the directory that holds everything the server keeps"))
 	}
-	if host, _, err := net.SplitHostPort(c.Listen); err != nil {
-		problems = append(problems, fmt.Errorf("--listen %q is not HOST:PORT, such as 127.0.0.1:7443", c.Listen))
-	} else if host == "" {
-		problems = append(problems, fmt.Errorf("--listen %q names no host: use 127.0.0.1:7443 for this machine only, or 0.0.0.0:7443 for every network", c.Listen))
-	}
-	if c.PublicURL != "" {
-		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "https" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-			problems = append(problems, fmt.Errorf("--public-url %q is not an address such as https://carillon.example.org:7443", c.PublicURL))
+	_, unusable := c.doors()
+	problems = append(problems, unusable...)
+	for _, u := range []struct{ flag, text string }{{"--public-url", c.PublicURL}, {"--publish-url", c.PublishURL}} {
+		if u.text == "" {
+			continue
+		}
+		if parsed, err := url.Parse(u.text); err != nil || parsed.Host == "" || parsed.Scheme != "https" || strings.Trim(parsed.Path, "/") != "" || parsed.RawQuery != "" {
+			problems = append(problems, fmt.Errorf("%s %q is not an address such as https://carillon.example.org:7443", u.flag, u.text))
 		}
 	}
 	if (c.TLSCertificate == "") != (c.TLSKey == "") {
@@ -126,7 +126,7 @@ func (c *Config) proxies() ([]netip.Prefix, error) {
 // LogValue shows the settings in the start record.
 func (c Config) LogValue() slog.Value {
 	return slog.GroupValue(
-		slog.String("data", c.Data), slog.String("listen", c.Listen), slog.String("public_url", c.PublicURL),
+		slog.String("data", c.Data), slog.Any("listen", c.Listen), slog.String("public_url", c.PublicURL), slog.String("publish_url", c.PublishURL),
 		slog.String("durability", string(c.Durability)), slog.Int64("log_quota", c.LogQuota), slog.Int64("memory", c.Memory),
 		slog.Duration("retention", c.Retention), slog.Any("allow_destination", c.AllowDestination),
 		slog.String("destination_ca", c.DestinationCA),

@@ -23,8 +23,9 @@ import (
 
 // front is the door every request comes through: it refuses foreign hosts and
 // clear connections from elsewhere, and sends the rest to the plane it is for. It
-// never redirects: a redirected PUT loses its body.
+// never redirects: a redirected PUT loses its body. Each listener has its own.
 type front struct {
+	door
 	publish, identity, management http.Handler
 	metrics                       http.Handler
 	authenticate                  func(*http.Request) (access.Caller, error)
@@ -50,24 +51,39 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer drain(w, r)
-	switch {
-	case ingest.Serves(r):
-		f.publish.ServeHTTP(w, r)
-	case path == "/healthz":
+	switch path {
+	case "/healthz":
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = w.Write([]byte("ok\n"))
-	case path == "/readyz":
-		f.ready(w)
-	case path == "/metrics":
-		f.serveMetrics(w, r)
-	case path == "/ca.pem":
+		return
+	case "/ca.pem":
 		w.Header().Set("Content-Type", "application/x-pem-file")
 		_, _ = w.Write(*f.certificates.bundle.Load())
-	case issuer.Serves(path):
-		f.identity.ServeHTTP(w, r)
-	default:
-		f.management.ServeHTTP(w, r)
+		return
+	case "/readyz":
+		f.ready(w)
+		return
 	}
+	plane, to := f.route(r)
+	if !f.planes.has(plane) {
+		fault.Write(w, r, fault.New(fault.Misdirected, "PlaneNotServed",
+			"This listener does not serve the plane %s: use the one that does, or add the plane to its --listen.", plane))
+		return
+	}
+	to.ServeHTTP(w, r)
+}
+
+// route returns the plane of a request, and who answers it there.
+func (f *front) route(r *http.Request) (planes, http.Handler) {
+	switch {
+	case ingest.Serves(r):
+		return planePublish, f.publish
+	case r.URL.Path == "/metrics":
+		return planeOps, http.HandlerFunc(f.serveMetrics)
+	case issuer.Serves(r.URL.Path):
+		return planeIssuer, f.identity
+	}
+	return planeManagement, f.management
 }
 
 const (
@@ -106,11 +122,17 @@ func fromThisMachine(r *http.Request) bool {
 	return err == nil && peer.Addr().Unmap().IsLoopback()
 }
 
+// ready tells whether the server is ready; why, or why not, only where the plane ops
+// is, for it names event subscriptions.
 func (f *front) ready(w http.ResponseWriter) {
 	reasons := f.reasons()
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	if len(reasons) > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	if !f.planes.has(planeOps) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0})
+		return
 	}
 	server, authority := f.certificates.ends()
 	_ = json.NewEncoder(w).Encode(map[string]any{
@@ -119,9 +141,10 @@ func (f *front) ready(w http.ResponseWriter) {
 	})
 }
 
-// serveMetrics shows the metrics to this machine, and to others with a token.
+// serveMetrics shows the metrics to this machine, to others with a token, and to
+// whoever reaches a listener that was given the plane ops.
 func (f *front) serveMetrics(w http.ResponseWriter, r *http.Request) {
-	if !fromThisMachine(r) {
+	if !f.openOps && !fromThisMachine(r) {
 		if _, err := f.authenticate(r); err != nil {
 			fault.Write(w, r, err)
 			return

@@ -67,6 +67,8 @@ func writePair(t *testing.T, cfg *Config, m made) {
 	}
 }
 
+func certificateEnd() time.Time { return time.Now().Add(90 * 24 * time.Hour) }
+
 func TestPairIsReadAgain(t *testing.T) {
 	year, past := time.Now().Add(365*24*time.Hour), time.Now().Add(-time.Minute)
 	first, second, expired := makePair(t, year, "one.example"), makePair(t, year, "two.example"), makePair(t, past, "late.example")

@@ -43,8 +43,8 @@ func TestDestinationCA(t *testing.T) {
 		{"no certificate", file("empty.pem", []byte("nothing")), "hold no PEM block of a certificate", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &server{cfg: Config{DestinationCA: tt.path}, listener: own}
-			guard, err := s.guard(net.IPv4(127, 0, 0, 1))
+			s := &server{cfg: Config{DestinationCA: tt.path}, listeners: []opened{{Listener: own}}}
+			guard, err := s.guard()
 			if tt.start != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.start) || !strings.Contains(err.Error(), "--destination-ca") {
 					t.Errorf("error %v, want %q", err, tt.start)

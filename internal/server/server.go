@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -88,12 +90,17 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
 
-	listener, err := net.Listen("tcp", cfg.Listen)
+	doors, _ := cfg.doors() // Validate has seen them
+	listeners, err := open(doors)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", cfg.Listen, err)
+		return err
 	}
-	defer func() { _ = listener.Close() }()
-	s := &server{cfg: cfg, log: logger, registry: registry, engine: eng, listener: listener, stopping: make(chan struct{})}
+	defer func() {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}()
+	s := &server{cfg: cfg, log: logger, registry: registry, engine: eng, listeners: listeners, stopping: make(chan struct{})}
 	if err := s.wire(ctx, signing); err != nil {
 		return err
 	}
@@ -110,42 +117,38 @@ type signingKey struct {
 
 // server is a wired server.
 type server struct {
-	cfg      Config
-	log      *slog.Logger
-	registry *prometheus.Registry
-	engine   *engine.Engine
-	listener net.Listener
-	origin   string // public URL
-	certs    *certificates
-	stopping chan struct{} // closed when the server stops: ends answers that never end
+	cfg       Config
+	log       *slog.Logger
+	registry  *prometheus.Registry
+	engine    *engine.Engine
+	listeners []opened
+	origin    string // public URL
+	certs     *certificates
+	stopping  chan struct{} // closed when the server stops: ends answers that never end
 
 	broker     *broker.Broker
 	audit      *audit.Log
 	plane      *manage.Plane
 	workspaces *workspace.Service
-	handler    http.Handler
+	handler    func(opened) http.Handler // of one listener
 }
 
 // wire makes every part and loads what is stored.
 func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
-	host, port, err := net.SplitHostPort(s.listener.Addr().String())
-	if err != nil {
-		return fmt.Errorf("read the listener's address: %w", err)
+	s.origin = cmp.Or(strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planeManagement))
+	publishOrigin := cmp.Or(strings.TrimRight(s.cfg.PublishURL, "/"), strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planePublish), s.origin)
+	origins, hosts := []string{s.origin}, []string{}
+	for _, l := range s.listeners {
+		configured, _, _ := net.SplitHostPort(l.address)
+		port := strconv.Itoa(l.addr().Port)
+		hosts = append(hosts, configured, l.addr().IP.String())
+		origins = append(origins, l.origin(), "https://localhost:"+port, "https://127.0.0.1:"+port, "http://localhost:"+port, "http://127.0.0.1:"+port)
 	}
-	configured, _, _ := net.SplitHostPort(s.cfg.Listen)
-	local := s.listener.Addr().(*net.TCPAddr).IP
-	name := host
-	if local.IsUnspecified() {
-		name = "localhost"
-	}
-	s.origin = "https://" + net.JoinHostPort(name, port)
-	hosts := []string{configured, host}
-	if s.cfg.PublicURL != "" {
-		u, err := url.Parse(s.cfg.PublicURL)
+	for _, origin := range []string{s.origin, publishOrigin} {
+		u, err := url.Parse(origin)
 		if err != nil {
 			return fmt.Errorf("read the public URL: %w", err)
 		}
-		s.origin = u.Scheme + "://" + u.Host
 		hosts = append(hosts, u.Hostname())
 	}
 	proxies, err := s.cfg.proxies()
@@ -190,13 +193,12 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	if key.err != nil {
 		return key.err
 	}
-	origins := []string{s.origin, "https://localhost:" + port, "https://127.0.0.1:" + port, "http://localhost:" + port, "http://127.0.0.1:" + port}
 	tokens, err := access.NewTokens(key.key, directory, access.TokensConfig{TenantID: owner.TenantID, Origins: origins})
 	if err != nil {
 		return err
 	}
 
-	guard, err := s.guard(local)
+	guard, err := s.guard()
 	if err != nil {
 		return err
 	}
@@ -245,20 +247,24 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		return err
 	}
 
-	front := &front{
+	front := front{
 		publish: ingest.New(ingest.Config{
 			Topics: newPublishTopics(store, sealer, s.log), Publisher: s.broker, Senders: access.NewSenders(tokens, authorizer),
-			Origin: s.origin, Registerer: s.registry,
+			Origin: publishOrigin, Registerer: s.registry,
 		}),
 		identity: issuer.New(tokens, directory, s.audit),
 		management: arm.NewHandler(arm.Config{
-			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: s.origin,
+			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: publishOrigin,
 			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
 		}),
 		metrics: metricsHandler(s.registry), authenticate: tokens.Authenticate, reasons: s.reasons, parked: s.broker.Parked, certificates: s.certs, warnings: s.warnings, origin: s.origin,
 		hosts: hosts, insecure: s.cfg.InsecureHTTP,
 	}
-	s.handler = throughProxies(proxies, telemetry.NewMiddleware(s.log, answerFailure).Wrap(front))
+	s.handler = func(l opened) http.Handler {
+		front := front
+		front.door = l.door
+		return throughProxies(proxies, telemetry.NewMiddleware(s.log, answerFailure).Wrap(&front))
+	}
 	return nil
 }
 
@@ -278,7 +284,11 @@ func masterKey(path string, served bool) (secret.Key, error) {
 
 // guard decides where this server may connect to. One that listens on loopback
 // only may also send there: it is somebody's own machine.
-func (s *server) guard(local net.IP) (*egress.Guard, error) {
+func (s *server) guard() (*egress.Guard, error) {
+	private, own := true, []netip.AddrPort{}
+	for _, l := range s.listeners {
+		private, own = private && l.addr().IP.IsLoopback(), append(own, l.addr().AddrPort())
+	}
 	networks, hosts, err := egress.ParseDestinations(s.cfg.AllowDestination)
 	if err != nil {
 		return nil, err
@@ -288,8 +298,8 @@ func (s *server) guard(local net.IP) (*egress.Guard, error) {
 		return nil, err
 	}
 	return egress.New(egress.Options{
-		RootCAs: roots, AllowLoopback: local.IsLoopback(), Allow: networks, AllowHosts: hosts,
-		Own: func() []netip.AddrPort { return []netip.AddrPort{s.listener.Addr().(*net.TCPAddr).AddrPort()} },
+		RootCAs: roots, AllowLoopback: private, Allow: networks, AllowHosts: hosts,
+		Own: func() []netip.AddrPort { return own },
 	}), nil
 }
 
@@ -421,13 +431,19 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	}
 	g.Go(managers.Wait)
 
-	publishing := newLane(s.handler, s.log)
-	doors := newSplit(s.listener, publishing)
-	clear, secure := s.httpServer(), s.httpServer()
-	secure.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: s.certs.get}
-	g.Go(doors.run)
-	g.Go(func() error { return closed(clear.Serve(doors.clear)) })
-	g.Go(func() error { return closed(secure.ServeTLS(doors.secure, "", "")) })
+	var lanes []*lane
+	var servers []*http.Server
+	for _, l := range s.listeners {
+		handler := s.handler(l)
+		publishing := newLane(handler, s.log)
+		split := newSplit(l, publishing)
+		clear, secure := s.httpServer(handler), s.httpServer(handler)
+		secure.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: s.certs.get}
+		g.Go(split.run)
+		g.Go(func() error { return closed(clear.Serve(split.clear)) })
+		g.Go(func() error { return closed(secure.ServeTLS(split.secure, "", "")) })
+		lanes, servers = append(lanes, publishing), append(servers, clear, secure)
+	}
 	ready(Ready{URL: s.origin, CAFingerprint: s.certs.ca.fingerprint()})
 
 	<-running.Done()
@@ -435,8 +451,10 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	close(s.stopping)
 	grace, cancel := context.WithTimeout(base, shutdownGrace)
 	defer cancel()
-	publishing.shutdown(grace)
-	for _, h := range []*http.Server{clear, secure} {
+	for _, l := range lanes {
+		l.shutdown(grace)
+	}
+	for _, h := range servers {
 		if err := h.Shutdown(grace); err != nil {
 			_ = h.Close()
 		}
@@ -447,9 +465,9 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	return g.Wait()
 }
 
-func (s *server) httpServer() *http.Server {
+func (s *server) httpServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
+		Handler: handler, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(debugWriter{s.log}, "", 0),
 	}
 }

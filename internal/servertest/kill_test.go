@@ -206,7 +206,7 @@ func percentile(d []time.Duration, p int) time.Duration {
 func TestSecondProcess(t *testing.T) {
 	s := New(t)
 	other := *s
-	other.cfg.Listen = "127.0.0.1:0"
+	other.cfg.Listen = []string{"127.0.0.1:0"}
 	out, err := other.run()
 	if err == nil {
 		t.Fatal("a second server started on the same directory")

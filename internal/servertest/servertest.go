@@ -93,7 +93,7 @@ type Server struct {
 func New(t testing.TB, change ...func(*server.Config)) *Server {
 	t.Helper()
 	cfg := server.DefaultConfig()
-	cfg.Data, cfg.Listen = filepath.Join(t.TempDir(), "data"), "127.0.0.1:0"
+	cfg.Data, cfg.Listen = filepath.Join(t.TempDir(), "data"), []string{"127.0.0.1:0"}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -103,7 +103,9 @@ func New(t testing.TB, change ...func(*server.Config)) *Server {
 	}
 	s := &Server{t: t, cfg: cfg, Dir: cfg.Data, log: log}
 	s.Restart()
-	s.cfg.Listen = strings.TrimPrefix(s.URL, "https://") // restarts keep the port
+	if s.cfg.PublicURL == "" && len(s.cfg.Listen) == 1 {
+		s.cfg.Listen = []string{strings.TrimPrefix(s.URL, "https://")} // restarts keep the port
+	}
 	t.Cleanup(func() {
 		switch {
 		case s.cmd == nil:
@@ -128,7 +130,7 @@ func New(t testing.TB, change ...func(*server.Config)) *Server {
 func NewLocal(t testing.TB, change ...func(*server.Config)) *Server {
 	t.Helper()
 	cfg := server.DefaultConfig()
-	cfg.Data, cfg.Listen, cfg.LogOutput = filepath.Join(t.TempDir(), "data"), "127.0.0.1:0", io.Discard
+	cfg.Data, cfg.Listen, cfg.LogOutput = filepath.Join(t.TempDir(), "data"), []string{"127.0.0.1:0"}, io.Discard
 	for _, f := range change {
 		f(&cfg)
 	}
