@@ -119,10 +119,20 @@ func TestTraps(t *testing.T) {
 			t.Errorf("an address ends in a slash: %s", w.Body)
 		}
 	})
-	t.Run("10 nothing is left to poll", func(t *testing.T) {
-		for _, w := range []*httptest.ResponseRecorder{status("PUT", topic, `{"location":"local"}`, 201), status("PUT", hook, hookBody, 201)} {
-			if !strings.Contains(w.Body.String(), `"provisioningState":"Succeeded"`) || w.Header().Get("Azure-AsyncOperation") != "" || w.Header().Get("Location") != "" {
+	t.Run("10 what there is to poll is done, near and without a pause", func(t *testing.T) {
+		for _, w := range []*httptest.ResponseRecorder{status("PUT", topic, `{"location":"local"}`, 201), status("PUT", hook, hookBody, 201), status("PATCH", hook, `{"labels":["a"]}`, 201)} {
+			if !strings.Contains(w.Body.String(), `"provisioningState":"Succeeded"`) || w.Header().Get("Retry-After") != "0" || w.Header().Get("Location") != "" {
 				t.Errorf("header %v, body %s", w.Header(), w.Body)
+			}
+			if polled, operation := s.follow("owner", w.Header().Get("Azure-AsyncOperation")); operation.Status != "Succeeded" {
+				t.Errorf("the operation: %d %s", polled.Code, polled.Body)
+			}
+		}
+		for _, w := range []*httptest.ResponseRecorder{
+			status("PUT", grids+"/topics/soon-gone", `{"location":"local"}`, 201), status("DELETE", grids+"/topics/soon-gone", "", 204), status("POST", topic+"/listKeys", "", 200),
+		} {
+			if w.Header().Get("X-Go-Azure-Sdk-Skip-Polling-Delay") != "true" {
+				t.Errorf("Terraform waits ten seconds after an answer with the headers %v", w.Header())
 			}
 		}
 	})

@@ -179,26 +179,37 @@ func destinationChange(d fields) *manage.DestinationChange {
 
 func getEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.EventSubscription(r.ctx, r.caller, r.id)
-	return eventSubscriptionAnswer(http.StatusOK, v, err)
+	return eventSubscriptionAnswer(v, err)
 }
 
-// putEventSubscription answers 201 also on replace, patchEventSubscription always:
-// the Go SDK takes nothing else. Source: spec/management.md sections 2.2 and 2.3.
+// eventSubscriptionOperation is the operation of a change: it stands as the event
+// subscription does.
+func eventSubscriptionOperation(v manage.EventSubscription) asyncOperation {
+	return asyncOperation{location: v.Location, id: v.ID, uid: v.Value.UID, state: v.Value.State, failure: v.Value.Failure}
+}
+
 func putEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.PutEventSubscription(r.ctx, r.caller, r.id, r.eventSubscriptionChange(), r.precondition())
-	return eventSubscriptionAnswer(http.StatusCreated, v, err)
+	return a.eventSubscriptionChanged(r, v, err)
 }
 
 func patchEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.PatchEventSubscription(r.ctx, r.caller, r.id, r.eventSubscriptionChange(), r.precondition())
-	return eventSubscriptionAnswer(http.StatusCreated, v, err)
+	return a.eventSubscriptionChanged(r, v, err)
 }
 
-func eventSubscriptionAnswer(status int, v manage.EventSubscription, err error) (answer, error) {
+func (a *api) eventSubscriptionChanged(r *request, v manage.EventSubscription, err error) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: status, etag: v.ETag(), body: eventSubscriptionOf(v)}, nil
+	return a.changed(r, eventSubscriptionOperation(v), v.ETag(), eventSubscriptionOf(v)), nil
+}
+
+func eventSubscriptionAnswer(v manage.EventSubscription, err error) (answer, error) {
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: http.StatusOK, etag: v.ETag(), body: eventSubscriptionOf(v)}, nil
 }
 
 func deleteEventSubscription(a *api, r *request) (answer, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -92,6 +93,7 @@ type request struct {
 type answer struct {
 	status int
 	etag   string
+	header http.Header // more of it; nil for none
 	body   any
 	stream func(w http.ResponseWriter) // answers itself; everything else is ignored
 }
@@ -196,9 +198,17 @@ func lowerKeys(raw string) (url.Values, error) {
 	return out, nil
 }
 
+// skipPollingDelay tells Terraform's client not to wait ten seconds before it looks what
+// became of a change. Source: hashicorp/go-azure-sdk, sdk/client/client.go.
+const skipPollingDelay = "X-Go-Azure-Sdk-Skip-Polling-Delay"
+
 // write sends an answer. HEAD gets 204 where GET would get 200.
 func write(w http.ResponseWriter, r *http.Request, got answer) error {
 	h := w.Header()
+	maps.Copy(h, got.header)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		h.Set(skipPollingDelay, "true")
+	}
 	if got.etag != "" {
 		h.Set("ETag", strconv.Quote(got.etag))
 	}

@@ -2,7 +2,6 @@ package arm
 
 import (
 	"encoding/json"
-	"net/http"
 
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/manage"
@@ -17,12 +16,12 @@ const (
 
 func pauseEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.PauseEventSubscription(r.ctx, r.caller, r.id, r.precondition())
-	return eventSubscriptionAnswer(http.StatusOK, v, err)
+	return eventSubscriptionAnswer(v, err)
 }
 
 func resumeEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.ResumeEventSubscription(r.ctx, r.caller, r.id, r.precondition())
-	return eventSubscriptionAnswer(http.StatusOK, v, err)
+	return eventSubscriptionAnswer(v, err)
 }
 
 // pausedBody is what a paused event subscription shows more, and PUT and PATCH do not

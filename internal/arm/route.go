@@ -262,7 +262,9 @@ var routes = map[string]map[string]methods{
 		grid + "topictypes/*/eventsubscriptions": {http.MethodGet: listEventSubscriptions},
 		grid + "locations/*/eventsubscriptions":  {http.MethodGet: listEventSubscriptions},
 		grid + "locations/*/topictypes/*/eventsubscriptions": {http.MethodGet: listEventSubscriptions},
-		learn + "workspaces": {http.MethodGet: listWorkspaces},
+		grid + "locations/*/operationsstatus/*":              {http.MethodGet: getOperationStatus},
+		grid + "locations/*/operationresults/*":              {http.MethodGet: getOperationResult},
+		learn + "workspaces":                                 {http.MethodGet: listWorkspaces},
 	},
 	atGroup: {
 		grid + "topics":                                                    {http.MethodGet: listTopics},

@@ -186,14 +186,17 @@ func getTopic(a *api, r *request) (answer, error) {
 	return answer{status: 200, etag: t.ETag(), body: a.topicBody(t)}, nil
 }
 
-// putTopic answers 201 also on replace: the Go SDK takes nothing else.
-// Source: spec/management.md section 2.1.
+// topicOperation is the operation of a change, which is done once it is answered.
+func topicOperation(t resource.Item[resource.Topic]) asyncOperation {
+	return asyncOperation{location: t.Value.Location, id: t.Value.ID, uid: t.Value.UID, state: resource.Succeeded}
+}
+
 func putTopic(a *api, r *request) (answer, error) {
 	t, err := a.Plane.PutTopic(r.ctx, r.caller, r.id, r.topicChange(), r.precondition())
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: 201, etag: t.ETag(), body: a.topicBody(t)}, nil
+	return a.changed(r, topicOperation(t), t.ETag(), a.topicBody(t)), nil
 }
 
 func patchTopic(a *api, r *request) (answer, error) {
@@ -201,7 +204,7 @@ func patchTopic(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: 201, etag: t.ETag(), body: a.topicBody(t)}, nil
+	return a.changed(r, topicOperation(t), t.ETag(), a.topicBody(t)), nil
 }
 
 func deleteTopic(a *api, r *request) (answer, error) {

@@ -18,8 +18,9 @@ import (
 // reached under two ids, and answers with the one that was asked for.
 type EventSubscription struct {
 	resource.Item[resource.EventSubscription]
-	ID    resource.ID // in the form the caller used
-	Topic string      // id of what raises the events, its provider in lower case
+	ID       resource.ID // in the form the caller used
+	Topic    string      // id of what raises the events, its provider in lower case
+	Location string      // of what raises the events
 
 	IssuedKey string // the signing key that the request made; it is shown this once
 }
@@ -95,7 +96,7 @@ func (p *Plane) authorizeWrite(ctx context.Context, caller access.Caller, id res
 
 // view shapes an event subscription for whoever asked under an id.
 func (s source) view(item resource.Item[resource.EventSubscription], nested bool) EventSubscription {
-	v := EventSubscription{Item: item, Topic: lowerProvider(s.raises)}
+	v := EventSubscription{Item: item, Topic: lowerProvider(s.raises), Location: s.location}
 	if nested {
 		v.ID, v.Topic = s.id.Child("eventSubscriptions", item.Value.Name), s.raises.String()
 	} else {
