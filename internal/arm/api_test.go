@@ -244,6 +244,20 @@ func TestPaging(t *testing.T) {
 	}
 }
 
+func FuzzResourceFilter(f *testing.F) {
+	f.Add("resourceGroup eq 'a' and tagName eq 'b' and tagValue eq 'c'")
+	f.Add("substringof('it''s',name) and name ne 'x'")
+	f.Fuzz(func(t *testing.T, text string) {
+		keep, err := parseResourceFilter(text)
+		if (keep == nil) == (err == nil) {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if err == nil {
+			keep(trackedBody{ID: grids + "/topics/x", Name: "x", Tags: map[string]string{"b": "c"}})
+		}
+	})
+}
+
 func TestNextLinkStartsWithTheConfiguredOrigin(t *testing.T) {
 	a := &api{Config{Origin: "https://grid.example"}}
 	r := httptest.NewRequest("GET", "http://10.0.0.1//subscriptions/s//providers/x?api-version=1&$skiptoken=old&$top=2", nil)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -251,7 +250,15 @@ func whole[T any](bodies []T) answer {
 	}{bodies}}
 }
 
-var tagFilter = regexp.MustCompile(`(?i)^\s*tagName\s+eq\s+'((?:[^']|'')*)'(?:\s+and\s+tagValue\s+eq\s+'((?:[^']|'')*)')?\s*$`)
+// listNone answers with an empty list: clients ask for what this server never has.
+// Source: spec/management.md section 2.7.
+func listNone(*api, *request) (answer, error) { return whole[any](nil), nil }
+
+// listNoneOfTopic is listNone for whoever may read the topic, which has to be there.
+func listNoneOfTopic(a *api, r *request) (answer, error) {
+	_, err := a.Plane.Topic(r.ctx, r.caller, r.id)
+	return whole[any](nil), err
+}
 
 // parseTagFilter reads the $filter of resource groups: tagName eq 'x', and
 // tagValue eq 'y'. Source: spec/management.md section 12.
@@ -259,14 +266,35 @@ func parseTagFilter(text string) (func(tags map[string]string) bool, error) {
 	if text == "" {
 		return func(map[string]string) bool { return true }, nil
 	}
-	m := tagFilter.FindStringSubmatch(text)
-	if m == nil {
+	p := nameFilter{rest: text}
+	holds, err := p.tagCondition()
+	if err != nil || holds == nil || strings.TrimSpace(p.rest) != "" {
 		return nil, &fault.Error{
 			Kind: fault.Invalid, Code: "InvalidFilterInQueryString", Target: "$filter",
 			Message: "The $filter cannot be used. It may hold tagName eq 'x', and behind it: and tagValue eq 'y'.",
 		}
 	}
-	name, value := strings.ReplaceAll(m[1], "''", "'"), strings.ReplaceAll(m[2], "''", "'")
+	return holds, nil
+}
+
+// tagCondition reads tagName eq 'x' with or without a value behind it; it returns nil
+// where something else stands.
+func (p *nameFilter) tagCondition() (func(tags map[string]string) bool, error) {
+	if !p.word("tagName") {
+		return nil, nil
+	}
+	name, err := p.equals()
+	if err != nil {
+		return nil, err
+	}
+	value, before := "", p.rest
+	if p.word("and") && p.word("tagValue") {
+		if value, err = p.equals(); err != nil {
+			return nil, err
+		}
+	} else {
+		p.rest = before // what comes is a condition of its own
+	}
 	return func(tags map[string]string) bool {
 		for k, v := range tags {
 			if strings.EqualFold(k, name) && (value == "" || v == value) {
@@ -275,4 +303,12 @@ func parseTagFilter(text string) (func(tags map[string]string) bool, error) {
 		}
 		return false
 	}, nil
+}
+
+// equals takes eq and a literal.
+func (p *nameFilter) equals() (string, error) {
+	if !p.word("eq") {
+		return "", fmt.Errorf("eq is expected at '%.60s'", strings.TrimSpace(p.rest))
+	}
+	return p.literal()
 }

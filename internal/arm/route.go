@@ -208,12 +208,14 @@ func lookup(kind string, n int) (methods, error) {
 
 // plainRoutes are the paths without a provider. A "*" is a name.
 var plainRoutes = map[string]methods{
-	"subscriptions":                    {http.MethodGet: listSubscriptions},
-	"subscriptions/*":                  {http.MethodGet: getSubscription},
-	"subscriptions/*/locations":        {http.MethodGet: listLocations},
-	"subscriptions/*/resourcegroups":   {http.MethodGet: listGroups},
-	"subscriptions/*/resourcegroups/*": {http.MethodGet: getGroup, http.MethodPut: putGroup, http.MethodPatch: patchGroup, http.MethodDelete: deleteGroup},
-	"tenants":                          {http.MethodGet: listTenants},
+	"subscriptions":                              {http.MethodGet: listSubscriptions},
+	"subscriptions/*":                            {http.MethodGet: getSubscription},
+	"subscriptions/*/locations":                  {http.MethodGet: listLocations},
+	"subscriptions/*/resources":                  {http.MethodGet: listResources},
+	"subscriptions/*/resourcegroups":             {http.MethodGet: listGroups},
+	"subscriptions/*/resourcegroups/*/resources": {http.MethodGet: listResources},
+	"subscriptions/*/resourcegroups/*":           {http.MethodGet: getGroup, http.MethodPut: putGroup, http.MethodPatch: patchGroup, http.MethodDelete: deleteGroup},
+	"tenants":                                    {http.MethodGet: listTenants},
 }
 
 // Providers, as the keys of routes begin.
@@ -247,6 +249,7 @@ var routes = map[string]map[string]methods{
 		grid + "topictypes/*":            {http.MethodGet: getTopicType},
 		grid + "topictypes/*/eventtypes": {http.MethodGet: listEventTypes},
 		grid + "operations":              {http.MethodGet: listOperations},
+		grid + "verifiedpartners":        {http.MethodGet: listNone},
 		who + "principals":               {http.MethodGet: listPrincipals, http.MethodPost: createPrincipal},
 		who + "principals/*":             {http.MethodGet: getPrincipal, http.MethodDelete: deletePrincipal},
 		who + "principals/*/resetsecret": {http.MethodPost: resetPrincipal},
@@ -267,8 +270,10 @@ var routes = map[string]map[string]methods{
 		learn + "workspaces":                                 {http.MethodGet: listWorkspaces},
 	},
 	atGroup: {
-		grid + "topics":                                                    {http.MethodGet: listTopics},
-		grid + "topics/*":                                                  {http.MethodGet: getTopic, http.MethodPut: putTopic, http.MethodPatch: patchTopic, http.MethodDelete: deleteTopic},
+		grid + "topics":   {http.MethodGet: listTopics},
+		grid + "topics/*": {http.MethodGet: getTopic, http.MethodPut: putTopic, http.MethodPatch: patchTopic, http.MethodDelete: deleteTopic},
+		grid + "topics/*/privateendpointconnections":                       {http.MethodGet: listNoneOfTopic},
+		grid + "topics/*/privatelinkresources":                             {http.MethodGet: listNoneOfTopic},
 		grid + "topics/*/listkeys":                                         {http.MethodPost: listKeys},
 		grid + "topics/*/regeneratekey":                                    {http.MethodPost: regenerateKey},
 		grid + "topics/*/eventsubscriptions":                               {http.MethodGet: listNestedEventSubscriptions},
