@@ -35,6 +35,9 @@ func joinValues(args []string) []string {
 	if len(args) > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
 		return append(args[:1:1], joinUnfinished(args[1:])...)
 	}
+	if len(args) > 0 && args[0] == "az" { // whose arguments are az's
+		return args
+	}
 	var out []string
 	for i := 0; i < len(args); i++ {
 		arg := args[i]

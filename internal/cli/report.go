@@ -16,12 +16,12 @@ func (a *app) report(err error) int {
 	if err == nil {
 		return exitDone
 	}
-	if errors.Is(err, errQuiet) {
-		return exitFailed
-	}
 	if e, ok := errors.AsType[*exitError](err); ok {
 		a.report(e.error)
 		return e.code
+	}
+	if errors.Is(err, errQuiet) {
+		return exitFailed
 	}
 	if u, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(a.stderr, "error: %s\n", u.message)

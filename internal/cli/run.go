@@ -83,6 +83,7 @@ func (a *app) root() *cobra.Command {
 		a.client(a.applyCommand()), a.client(a.diffCommand()), a.client(a.exportCommand()),
 		a.client(a.roleCommand()), a.client(a.principalCommand()), a.client(a.groupCommand()), a.client(a.accessCommand()), a.client(a.auditCommand()),
 		a.client(a.eventCommand()), a.client(a.deadLetterCommand()),
+		a.azCommand(),
 	)
 	root.SilenceErrors = true
 	root.SilenceUsage = true
