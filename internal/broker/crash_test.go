@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"math/rand/v2"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +20,7 @@ import (
 )
 
 var (
-	simulations = flag.Int("simulations", 250, "how many seeded crash simulations to run")
+	simulations = flag.Int("simulations", 120, "how many seeded crash simulations to run")
 	firstSeed   = flag.Int("first-seed", 0, "seed of the first crash simulation")
 )
 
@@ -41,6 +42,7 @@ var (
 // delivered an event twice; no event was dropped for want of its body; nothing is
 // open, and the park is empty.
 func TestCrashSimulation(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // little is kept for long
 	ready, open := maxReady, maxOpen
 	maxReady, maxOpen = 8, 24
 	defer func() { maxReady, maxOpen = ready, open }()
@@ -49,7 +51,10 @@ func TestCrashSimulation(t *testing.T) {
 		if *simulations >= 100 && !t.Failed() && (parkedCopies.Load() < uint64(*simulations) || parkedReads.Load() < uint64(*simulations)) {
 			t.Error("simulations hardly park")
 		}
-		t.Logf("%d flushes of several messages, %d cut off", longFlushes.Load(), cutFlushes.Load())
+		t.Logf("%d stops; %d flushes of several messages, %d cut off", stops.Load(), longFlushes.Load(), cutFlushes.Load())
+		if *simulations >= 100 && !t.Failed() && stops.Load() < 25*uint64(*simulations) {
+			t.Error("simulations hardly stop")
+		}
 		if *simulations >= 100 && !t.Failed() && (longFlushes.Load() < 10*uint64(*simulations) || cutFlushes.Load() < uint64(*simulations)/4) {
 			t.Error("simulations hardly cut flushes off")
 		}
@@ -106,7 +111,7 @@ type simulation struct {
 }
 
 // These are of all simulations.
-var parkedCopies, parkedReads, longFlushes, cutFlushes atomic.Uint64
+var stops, parkedCopies, parkedReads, longFlushes, cutFlushes atomic.Uint64
 
 func (m *simulation) now() int { m.tick++; return m.tick }
 
@@ -149,20 +154,22 @@ const simBatch = 5
 
 // world is how much happens in a simulation. What is left open in one life is there
 // for the next, so in many short lives little is enough to meet every arrow; a crowd
-// is what it takes to lag far behind.
+// is what it takes to lag far behind. Most lives publish nothing: a stop costs
+// what the life before it did, and what they find open is theirs to lose.
 type world struct {
 	kills                       [2]int // at least, and up to so many more
 	life                        int    // most arrows until a kill
+	busy                        int    // one life in so many publishes, and has changes and replays
 	publishers, requests, batch int    // most in one life
 	message, unflushed          int    // bounds of a flush; 0 = as they are
 }
 
-// worldOf chooses: every other simulation is a crowd, and in three of four a flush
+// worldOf chooses: every fourth simulation is a crowd, and in three of four a flush
 // takes several messages, which are as many arrows more.
 func worldOf(seed uint64) world {
-	w := world{kills: [2]int{4, 10}, life: 60, publishers: 2, requests: 3, batch: 3}
-	if seed%2 == 0 {
-		w = world{kills: [2]int{1, 4}, life: 150, publishers: 3, requests: 12, batch: 5}
+	w := world{kills: [2]int{20, 30}, life: 60, busy: 3, publishers: 2, requests: 3, batch: 3}
+	if seed%4 == 0 {
+		w = world{kills: [2]int{10, 20}, life: 150, busy: 4, publishers: 3, requests: 12, batch: 5}
 	}
 	if rng := rand.New(rand.NewPCG(seed, 2)); rng.IntN(4) > 0 {
 		w.message, w.unflushed = 20+rng.IntN(300), 100+rng.IntN(4000)
@@ -215,7 +222,7 @@ func (m *simulation) process(left int, publishing bool) {
 		}}
 		c.NewSender = func(es *resource.EventSubscription) (Sender, error) { return m.newSender(h, es), nil }
 	}
-	if m.world.message > 0 {
+	if m.world.message > 0 && left >= 0 { // what is not stopped proves nothing by short messages
 		h.made = func(b *Broker) { b.journal.maxMessage, b.journal.maxUnflushed = m.world.message, m.world.unflushed }
 	}
 	h.failPut = func() bool { return m.chance(4) }
@@ -244,7 +251,7 @@ func (m *simulation) process(left int, publishing bool) {
 		}
 	}()
 	var busy sync.WaitGroup
-	if publishing {
+	if publishing && (m.round == 0 || m.chance(m.world.busy)) {
 		for range 1 + m.intN(m.world.publishers) {
 			busy.Go(func() { m.publish(p) })
 		}
@@ -267,6 +274,7 @@ func (m *simulation) process(left int, publishing bool) {
 		h.dead = true // quiet by now: end it here
 		h.killMu.Unlock()
 	}
+	stops.Add(1)
 	_ = p.end() // a killed process cannot say anything of use
 }
 

@@ -140,7 +140,7 @@ func (l fakeLog) Frames(_ context.Context, from uint64) iter.Seq2[*engine.Frame,
 	from = max(from, l.first)
 	var frames []*engine.Frame
 	if from <= uint64(len(l.frames)) {
-		frames = slices.Clone(l.frames[from-1:])
+		frames = l.frames[from-1:] // nothing changes what was appended
 	}
 	l.mu.Unlock()
 	return func(yield func(*engine.Frame, error) bool) {
@@ -267,7 +267,7 @@ func (j fakeJournal) Append(_ context.Context, payload []byte) (seq uint64, err 
 
 func (j fakeJournal) Read(_ context.Context, from uint64) iter.Seq2[engine.JournalEntry, error] {
 	j.mu.Lock()
-	entries := slices.Clone(j.journal[min(max(from, 1)-1, uint64(len(j.journal))):])
+	entries := j.journal[min(max(from, 1)-1, uint64(len(j.journal))):]
 	j.mu.Unlock()
 	return func(yield func(engine.JournalEntry, error) bool) {
 		for _, e := range entries {

@@ -62,7 +62,6 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	m.limitWaitsBy = byLimit("carillon_delivery_limit_waits_total", "Requests that waited for the limit on requests of their event subscription, by what limits it.")
 	m.limitWaitedBy = byLimit("carillon_delivery_limit_wait_seconds_total", "Time that event subscriptions with something to send waited for their limit on requests, by what limits them.")
-	m.begin()
 	m.attributesOmitted = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "carillon_delivery_attributes_omitted_total", Help: "Dynamic delivery attributes left out of a request, because the event has no such field or it is unfit for a header.",
 	})
@@ -72,6 +71,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}, []string{"destination"})
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	if r != nil {
+		m.begin()
 		r.MustRegister(m.limitWaitsBy, m.limitWaitedBy)
 		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
 		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.duplicates, m.forgotten, m.attributesOmitted)
