@@ -1,5 +1,5 @@
-// Package interop publishes with Azure's own Go client. It is a module of its own,
-// so that the server does not depend on the client.
+// Package interop publishes and manages with Azure's own Go clients. It is a module of its own,
+// so that the server does not depend on them.
 package interop
 
 import (
