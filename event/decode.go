@@ -18,6 +18,7 @@ const (
 // service's own.
 type DecodeOptions struct {
 	Topic   string // ARM id of the addressed topic: stamped into Event Grid events, and the only topic they may name
+	Domain  bool   // Topic is the id of a domain: each event names the one of its topics that it is for
 	Lenient bool   // takes CloudEvents without source or specversion and with numbers and booleans as text
 
 	// What custom input gets that has none of its own. Unset, the present time and
@@ -64,6 +65,8 @@ type decoder struct {
 	tooLarge *InvalidError // of the first event over its limit
 	broken   *InvalidError // of the first event that breaks a rule
 
+	source []byte // of the event being read, where that is a topic of a domain, as a JSON string
+
 	// Stored forms of one request stand one behind the other in few blocks of
 	// memory. Attributes point into them, so a block never moves: one that is
 	// full is left to its events and the next is begun.
@@ -71,7 +74,7 @@ type decoder struct {
 
 	members    [maxMembers]member // known members of the event being read
 	extensions []extension        // extension attributes of the CloudEvent being read
-	mapped     [5]mappedMember    // what is looked for in custom input
+	mapped     [6]mappedMember    // what is looked for in custom input
 }
 
 // member is one property as it was published; kind None means absent.
@@ -110,7 +113,7 @@ var decoders = sync.Pool{New: func() any { return new(decoder) }}
 // free gives d to the next request. Events own their memory and hold nothing of it.
 func (d *decoder) free() {
 	clear(d.extensions)
-	*d = decoder{topic: d.topic[:0], extensions: d.extensions[:0]}
+	*d = decoder{topic: d.topic[:0], source: d.source[:0], extensions: d.extensions[:0]}
 	decoders.Put(d)
 }
 

@@ -128,7 +128,7 @@ func (d *decoder) storeCloud() {
 	if m[cloudSpecVersion].kind == None {
 		m[cloudSpecVersion] = member{value: []byte(`"1.0"`), kind: String}
 	}
-	if m[cloudSource].blank() {
+	if m[cloudSource].blank() { // lenient, and not to a domain
 		m[cloudSource] = member{value: d.topic, kind: String, escaped: bytes.IndexByte(d.topic, '\\') >= 0}
 	}
 
@@ -139,6 +139,7 @@ func (d *decoder) storeCloud() {
 	e.Source = d.putText(`,"source":`, &m[cloudSource])
 	e.Subject = d.putOptional(`,"subject":`, &m[cloudSubject])
 	e.Time = d.putOptional(`,"time":`, &m[cloudTime])
+	d.noteDomainTopic(&e)
 	e.ID = d.putText(`,"id":`, &m[cloudID])
 	d.putOptional(`,"datacontenttype":`, &m[cloudContentType])
 	e.DataVersion = bytes.TrimPrefix(d.putOptional(`,"dataschema":`, &m[cloudDataSchema]), []byte{'#'})
@@ -181,6 +182,11 @@ func (d *decoder) checkCloud() {
 	for _, k := range cloudRequired {
 		if m[k].blank() && !(d.Lenient && (k == cloudSource || k == cloudSpecVersion)) {
 			d.property(cloudNames[k], "is required and is missing or blank.")
+			return
+		}
+	}
+	if d.Domain {
+		if d.readDomainTopic(cloudNames[cloudSource], &m[cloudSource]); d.broken != nil {
 			return
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // DecodeCustom decodes the body of a publish request to a topic of custom input: an
 // array of JSON objects, or one object. Each becomes an Event Grid event whose
 // attributes are what the mapping finds and whose data is the whole object, byte for
-// byte as it was published. What the mapping finds must be text; numbers and booleans
+// byte as it was published. The mapping of topic counts for a domain alone. What the mapping finds must be text; numbers and booleans
 // are taken as they are written, except for a time. An object without its eventType
 // or subject, where the mapping has no default, is refused; a missing id is made, a
 // missing time is that of arrival, a missing dataVersion is empty.
@@ -27,8 +27,12 @@ func DecodeCustom(body []byte, m *Mapping, o DecodeOptions) ([]Event, error) {
 		d.Received = time.Now()
 	}
 	d.mapped = [...]mappedMember{
+		{attribute: gridTopic},
 		newMappedMember(gridSubject, m.Subject), newMappedMember(gridType, m.Type), newMappedMember(gridTime, m.Time),
 		newMappedMember(gridID, m.ID), newMappedMember(gridDataVersion, m.DataVersion),
+	}
+	if o.Domain {
+		d.mapped[0] = newMappedMember(gridTopic, m.Topic)
 	}
 	return d.request(true, true)
 }
@@ -123,6 +127,9 @@ func (d *decoder) storeCustom(object []byte, end int) {
 	size := len(object)
 	for i := range d.mapped {
 		m := &d.mapped[i]
+		if m.attribute == gridTopic && !d.Domain {
+			continue // the one that the request is addressed to
+		}
 		if d.resolve(m, &d.members[m.attribute]); d.broken != nil {
 			return
 		}
@@ -131,7 +138,7 @@ func (d *decoder) storeCustom(object []byte, end int) {
 	d.reserve(size, end)
 	start := len(d.block)
 	e := Event{Schema: CustomEventSchema}
-	e.Source = d.putText(`{"topic":`, &member{value: d.topic, kind: String, escaped: bytes.IndexByte(d.topic, '\\') >= 0})
+	d.putSource(&e)
 	e.Subject = d.putText(`,"subject":`, &d.members[gridSubject])
 	e.Type = d.putText(`,"eventType":`, &d.members[gridType])
 	e.Time = d.putText(`,"eventTime":`, &d.members[gridTime])
@@ -157,6 +164,8 @@ func (d *decoder) resolve(m *mappedMember, value *member) {
 		*value = m.fallback
 	}
 	switch {
+	case m.attribute == gridTopic && m.name != "":
+		d.readDomainTopic(m.name, value)
 	case value.kind != None:
 		if m.attribute == gridTime && !isTime(value.text()) {
 			d.property(m.name, "is not a date-time, and the topic's mapping takes eventTime from it: received '%s', expected text like 2024-05-01T10:00:00Z.", shorten(value.text()))

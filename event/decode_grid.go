@@ -110,7 +110,11 @@ func (d *decoder) storeGrid() {
 		d.property(gridNames[gridMetadataVersion], "must be exactly '1', received '%s'. Leave it out: the service sets it.", shorten(version.text()))
 		return
 	}
-	if topic := &m[gridTopic]; !topic.blank() && !d.isAddressed(topic.text()) {
+	if topic := &m[gridTopic]; d.Domain {
+		if d.readDomainTopic(gridNames[gridTopic], topic); d.broken != nil {
+			return
+		}
+	} else if !topic.blank() && !d.isAddressed(topic.text()) {
 		d.property(gridNames[gridTopic], "is '%s', but the request is addressed to topic '%s'. Leave it out: the service sets it.", shorten(topic.text()), d.Topic)
 		d.broken.Code = Unauthorized
 		return
@@ -118,7 +122,7 @@ func (d *decoder) storeGrid() {
 
 	start := len(d.block)
 	e := Event{Schema: EventGridSchema}
-	e.Source = d.putText(`{"topic":`, &member{value: d.topic, kind: String, escaped: bytes.IndexByte(d.topic, '\\') >= 0})
+	d.putSource(&e)
 	e.Subject = d.put(`,"subject":`, &m[gridSubject])
 	e.Type = d.put(`,"eventType":`, &m[gridType])
 	e.Time = d.put(`,"eventTime":`, &m[gridTime])
@@ -143,6 +147,16 @@ var noText = member{value: []byte(`""`), kind: String}
 // ids are compared ignoring case.
 func (d *decoder) isAddressed(topic []byte) bool {
 	return string(topic) == d.Topic || strings.EqualFold(string(topic), d.Topic)
+}
+
+// putSource begins the stored form of an Event Grid event with its topic.
+func (d *decoder) putSource(e *Event) {
+	source := d.topic
+	if d.Domain {
+		source = d.source
+	}
+	e.Source = d.putText(`{"topic":`, &member{value: source, kind: String, escaped: bytes.IndexByte(source, '\\') >= 0})
+	d.noteDomainTopic(e)
 }
 
 func isTime(text []byte) bool {

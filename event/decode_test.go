@@ -182,12 +182,15 @@ func TestSequence(t *testing.T) {
 }
 
 func FuzzDecodeEventGrid(f *testing.F) {
-	for _, s := range []string{"[]", "[{" + gridEnvelope + `,"data":{"a":[1.0]},"dataVersion":"\u0031","topic":"` + testTopic + `"}]`, `{"id":1,"Subject":"\"","eventTYPE":"t","eventTime":"2024-05-01"}`} {
+	for _, s := range []string{"[]", "[{" + gridEnvelope + `,"data":{"a":[1.0]},"dataVersion":"\u0031","topic":"` + testTopic + `"}]`, "[{" + gridEnvelope + `,"topic":"tenant-\u0061"}]`, `{"id":1,"Subject":"\"","eventTYPE":"t","eventTime":"2024-05-01"}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		checkDecoded(t, body, func(body []byte) ([]Event, error) {
 			return DecodeEventGrid(body, DecodeOptions{Topic: testTopic})
+		})
+		checkDecoded(t, body, func(body []byte) ([]Event, error) {
+			return DecodeEventGrid(body, DecodeOptions{Topic: testDomain, Domain: true})
 		})
 	})
 }
@@ -217,6 +220,9 @@ func FuzzDecodeCloudEvents(f *testing.F) {
 		}
 		checkDecoded(t, body, func(body []byte) ([]Event, error) {
 			return DecodeCloudEvents(body, header, DecodeOptions{Topic: testTopic, Lenient: lenient})
+		})
+		checkDecoded(t, body, func(body []byte) ([]Event, error) {
+			return DecodeCloudEvents(body, header, DecodeOptions{Topic: testDomain, Domain: true, Lenient: lenient})
 		})
 	})
 }

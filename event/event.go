@@ -73,4 +73,9 @@ type Event struct {
 	DataVersion []byte // of a CloudEvent: dataschema without a leading '#'
 
 	Data []byte // raw JSON of data, nil when absent
+
+	// DomainTopic is the topic of a domain that the event was published to, as the
+	// publisher spells it; nil if it was published to a topic. The stored form has it
+	// as part of Source, and Parse does not look for it.
+	DomainTopic []byte
 }

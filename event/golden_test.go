@@ -26,6 +26,8 @@ type golden struct {
 	sections map[string]string
 }
 
+const testDomain = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.EventGrid/domains/shops"
+
 func readGolden(t *testing.T, path string) *golden {
 	t.Helper()
 	raw, err := os.ReadFile(path)
@@ -93,7 +95,7 @@ func (g *golden) mapping(t *testing.T) *Mapping {
 
 // TestGolden follows each request of testdata from its published bytes to the
 // stored form and its delivery forms, or to its error. A case lies in a folder
-// named after the schema of the topic; "-- lenient --" makes the topic lenient.
+// named after the schema of the topic; "-- lenient --" makes the topic lenient, "-- domain --" a domain.
 func TestGolden(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*/*.txt")
 	if err != nil || len(paths) == 0 {
@@ -103,7 +105,12 @@ func TestGolden(t *testing.T) {
 		t.Run(strings.TrimSuffix(strings.TrimPrefix(path, "testdata/"), ".txt"), func(t *testing.T) {
 			g := readGolden(t, path)
 			_, lenient := g.sections["lenient"]
-			o := DecodeOptions{Topic: testTopic, Lenient: lenient, Received: testArrival, NewID: func() string { return "made-up-id" }}
+			_, domain := g.sections["domain"]
+			topic := testTopic
+			if domain {
+				topic = testDomain
+			}
+			o := DecodeOptions{Topic: topic, Domain: domain, Lenient: lenient, Received: testArrival, NewID: func() string { return "made-up-id" }}
 			body := []byte(strings.TrimSuffix(g.sections["body"], "\n"))
 			var events []Event
 			var err error
@@ -117,7 +124,7 @@ func TestGolden(t *testing.T) {
 			}
 			got := &golden{source: g.source, sections: map[string]string{}}
 			for _, name := range g.names {
-				if name == "lenient" || name == "header" || name == "mapping" || name == "body" {
+				if name == "lenient" || name == "domain" || name == "header" || name == "mapping" || name == "body" {
 					got.set(name, g.sections[name])
 				}
 			}
@@ -132,6 +139,11 @@ func TestGolden(t *testing.T) {
 			for i := range events {
 				e := &events[i]
 				checkStored(t, e)
+				if domain {
+					got.set("topics of the domain", got.sections["topics of the domain"]+string(e.DomainTopic)+"\n")
+				} else if e.DomainTopic != nil {
+					t.Errorf("an event of a topic names the domain topic %s", e.DomainTopic)
+				}
 				got.set("stored", got.sections["stored"]+string(e.Raw)+"\n")
 				if e.Schema != CloudEventSchemaV1_0 {
 					got.set("EventGridSchema", got.sections["EventGridSchema"]+string(e.AppendEventGrid(nil))+"\n")

@@ -6,7 +6,7 @@ package event
 // Source: spec/events.md section 3.
 type Mapping struct {
 	ID          MappedAttribute `json:"id,omitzero"`
-	Topic       MappedAttribute `json:"topic,omitzero"` // kept and not read: an event's topic is the one that it was published to
+	Topic       MappedAttribute `json:"topic,omitzero"` // read for a domain alone: else an event's topic is the one that it was published to
 	Time        MappedAttribute `json:"eventTime,omitzero"`
 	Type        MappedAttribute `json:"eventType,omitzero"`
 	Subject     MappedAttribute `json:"subject,omitzero"`
