@@ -543,7 +543,7 @@ func TestTail(t *testing.T) {
 			t.Fatalf("%d sources are watched, want topic and workspace", len(s.broker.tails))
 		}
 		ws, _ := s.plane.Store.Workspaces.Get(resource.MustID(wsID).Key())
-		s.broker.tails[ws.Value.TopicUID] <- broker.TailEvent{Event: json.RawMessage(`{"id":"e1"}`), PublishTime: time.Now().UTC(), Sequencer: "0a"}
+		s.broker.tails[resource.Stream{Topic: ws.Value.TopicUID}] <- broker.TailEvent{Event: json.RawMessage(`{"id":"e1"}`), PublishTime: time.Now().UTC(), Sequencer: "0a"}
 		synctest.Wait()
 		if got, want := <-w.lines, `{"event":{"id":"e1"},"publishTime":"2000-01-01T00:00:00Z","sequencer":"0a"}`; got != want {
 			t.Errorf("line %s, want %s", got, want)

@@ -154,6 +154,7 @@ var providers = []provider{
 	{"Carillon.Identity", []string{Version}, []string{"principals"}},
 	{"Microsoft.Authorization", []string{"2022-04-01"}, []string{"roleAssignments", "roleDefinitions"}},
 	{"Microsoft.EventGrid", []string{"2025-02-15", "2023-06-01-preview", "2022-06-15", "2021-10-15-preview"}, []string{
+		"domains", "domains/eventSubscriptions", "domains/topics", "domains/topics/eventSubscriptions",
 		"eventSubscriptions", "eventTypes", "extensionTopics", "locations", "operations", "systemTopics",
 		"systemTopics/eventSubscriptions", "topics", "topics/eventSubscriptions", "topicTypes", "topicTypes/eventTypes",
 	}},
@@ -188,7 +189,7 @@ func (a *api) providerBody(scope resource.ID, p provider) providerBody {
 	}
 	for _, t := range p.types {
 		capabilities := "None"
-		if slices.Contains([]string{"topics", "systemTopics", "workspaces", "resourceGroups"}, t) {
+		if slices.Contains([]string{"topics", "domains", "systemTopics", "workspaces", "resourceGroups"}, t) {
 			capabilities = "SupportsTags, SupportsLocation"
 		}
 		b.ResourceTypes = append(b.ResourceTypes, resourceTypeBody{t, a.Plane.Locations(), p.versions, p.versions[0], capabilities})
@@ -253,6 +254,12 @@ type operationDisplay struct {
 var gridOperations = []string{
 	"eventSubscriptions/read", "eventSubscriptions/write", "eventSubscriptions/delete",
 	"eventSubscriptions/getFullUrl/action", "eventSubscriptions/getDeliveryAttributes/action",
+	"domains/read", "domains/write", "domains/delete", "domains/listKeys/action", "domains/regenerateKey/action",
+	"domains/eventSubscriptions/read", "domains/eventSubscriptions/write", "domains/eventSubscriptions/delete",
+	"domains/eventSubscriptions/getFullUrl/action", "domains/eventSubscriptions/getDeliveryAttributes/action",
+	"domains/topics/read", "domains/topics/write", "domains/topics/delete",
+	"domains/topics/eventSubscriptions/read", "domains/topics/eventSubscriptions/write", "domains/topics/eventSubscriptions/delete",
+	"domains/topics/eventSubscriptions/getFullUrl/action", "domains/topics/eventSubscriptions/getDeliveryAttributes/action",
 	"eventTypes/read", "extensionTopics/read", "locations/eventSubscriptions/read", "locations/topictypes/eventSubscriptions/read",
 	"systemTopics/read", "systemTopics/write", "systemTopics/delete",
 	"systemTopics/eventSubscriptions/read", "systemTopics/eventSubscriptions/write", "systemTopics/eventSubscriptions/delete",

@@ -91,7 +91,7 @@ func (a *api) tail(ctx context.Context, w http.ResponseWriter, sources []manage.
 	lines := make(chan broker.TailEvent)
 	var readers sync.WaitGroup
 	for _, s := range sources {
-		events, stop := a.Deliveries.Tail(s.TopicUID)
+		events, stop := a.Deliveries.Tail(s.Stream)
 		readers.Go(func() {
 			defer stop()
 			for {

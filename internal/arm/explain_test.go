@@ -30,7 +30,7 @@ func logged() (events []broker.LoggedEvent) {
 	return events
 }
 
-func (b *fakeBroker) FindEvent(_ context.Context, _ resource.UID, name string) (broker.LoggedEvent, error) {
+func (b *fakeBroker) FindEvent(_ context.Context, _ resource.Stream, name string) (broker.LoggedEvent, error) {
 	for _, e := range logged() {
 		if strings.Contains(string(e.Event), `"id":"`+name+`"`) {
 			e.SameID = 1
@@ -40,7 +40,7 @@ func (b *fakeBroker) FindEvent(_ context.Context, _ resource.UID, name string) (
 	return broker.LoggedEvent{}, fault.New(fault.NotFound, "EventNotFound", "No event with the id '%s' was found.", name)
 }
 
-func (b *fakeBroker) Newest(_ context.Context, _ resource.UID, back *broker.LookBack) iter.Seq2[broker.LoggedEvent, error] {
+func (b *fakeBroker) Newest(_ context.Context, _ resource.Stream, back *broker.LookBack) iter.Seq2[broker.LoggedEvent, error] {
 	return func(yield func(broker.LoggedEvent, error) bool) {
 		events := logged()
 		for i := len(events) - 1; i >= 0; i-- {

@@ -61,8 +61,8 @@ type Deliveries interface {
 	// Replay delivers dead letters once more. It returns what stands against each, nil
 	// for nothing; the error says that none of it is durable.
 	Replay(ctx context.Context, ids ...string) ([]error, error)
-	// Tail returns the events of a topic from now on, until stop.
-	Tail(topic resource.UID) (events <-chan broker.TailEvent, stop func())
+	// Tail returns the events of a stream from now on, until stop.
+	Tail(stream resource.Stream) (events <-chan broker.TailEvent, stop func())
 }
 
 // NewHandler returns the management API. It serves /subscriptions, /tenants,

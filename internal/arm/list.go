@@ -35,14 +35,23 @@ type page struct {
 
 // list answers with one page of entries, after $filter by name.
 func (a *api) list(r *request, entries []entry) (answer, error) {
-	if text := r.query.Get("$filter"); text != "" {
-		keep, err := parseNameFilter(text)
-		if err != nil {
-			return answer{}, err
-		}
+	keep, err := r.nameFilter()
+	if err != nil {
+		return answer{}, err
+	}
+	if keep != nil {
 		entries = slices.DeleteFunc(entries, func(e entry) bool { return !keep(e.name) })
 	}
 	return a.page(r, entries)
+}
+
+// nameFilter reads $filter, nil for none.
+func (r *request) nameFilter() (keep func(name string) bool, err error) {
+	text := r.query.Get("$filter")
+	if text == "" {
+		return nil, nil
+	}
+	return parseNameFilter(text)
 }
 
 // page answers with one page of entries.
@@ -257,6 +266,12 @@ func listNone(*api, *request) (answer, error) { return whole[any](nil), nil }
 // listNoneOfTopic is listNone for whoever may read the topic, which has to be there.
 func listNoneOfTopic(a *api, r *request) (answer, error) {
 	_, err := a.Plane.Topic(r.ctx, r.caller, r.id)
+	return whole[any](nil), err
+}
+
+// listNoneOfDomain is that of a domain.
+func listNoneOfDomain(a *api, r *request) (answer, error) {
+	_, err := a.Plane.Domain(r.ctx, r.caller, r.id)
 	return whole[any](nil), err
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-// A change of a topic or an event subscription answers with the address of an
+// A change of a topic, a domain or an event subscription answers with the address of an
 // operation, as Azure's does. It is done by then, unless an endpoint has to consent by
 // its link; clients read the status and then the resource, which SDKs of the first
 // generation need: they read a first answer twice and lose the kind of each destination
@@ -86,13 +86,20 @@ func (a *api) operationOf(r *request) (asyncOperation, error) {
 		return asyncOperation{}, unknown
 	}
 	var o asyncOperation
-	if id.IsType(resource.TypeTopic) {
+	switch {
+	case id.IsType(resource.TypeTopic):
 		t, err := a.Plane.Topic(r.ctx, r.caller, id)
 		if err != nil {
 			return o, err
 		}
-		o = topicOperation(t)
-	} else {
+		o = topicOperation(&t.Value)
+	case id.IsType(resource.TypeDomain):
+		d, err := a.Plane.Domain(r.ctx, r.caller, id)
+		if err != nil {
+			return o, err
+		}
+		o = topicOperation(&d.Value.Topic)
+	default:
 		v, err := a.Plane.EventSubscription(r.ctx, r.caller, id)
 		if err != nil {
 			return o, err
@@ -147,8 +154,11 @@ func getOperationResult(a *api, r *request) (answer, error) {
 		}}, nil
 	}
 	r.id = o.id
-	if o.id.IsType(resource.TypeTopic) {
+	switch {
+	case o.id.IsType(resource.TypeTopic):
 		return getTopic(a, r)
+	case o.id.IsType(resource.TypeDomain):
+		return getDomain(a, r)
 	}
 	return getEventSubscription(a, r)
 }

@@ -68,6 +68,7 @@ func TestOperationAddresses(t *testing.T) {
 	topic := grids + "/topics/orders"
 	address := s.must("owner", "PUT", topic+v, `{"location":"local"}`).Header().Get("Azure-AsyncOperation")
 	nested := s.must("owner", "PUT", topic+"/eventSubscriptions/es1"+v, hookBody).Header().Get("Azure-AsyncOperation")
+	domain := s.must("owner", "PUT", grids+"/domains/shops"+v, `{"location":"local"}`).Header().Get("Azure-AsyncOperation")
 	for _, c := range []struct {
 		what, caller, address string
 		status                int
@@ -75,6 +76,8 @@ func TestOperationAddresses(t *testing.T) {
 		{"of the topic", "reader", address, 200},
 		{"in another case", "owner", strings.Replace(strings.ToUpper(address[:strings.Index(address, "?")])+address[strings.Index(address, "?"):], "HTTP://LOCALHOST", "http://localhost", 1), 200},
 		{"the topic itself", "owner", strings.Replace(address, "operationsStatus", "operationResults", 1), 200},
+		{"of a domain", "reader", domain, 200},
+		{"the domain itself", "owner", strings.Replace(domain, "operationsStatus", "operationResults", 1), 200},
 		{"of the nested form", "owner", nested, 200},
 		{"for who may not read the topic", "nobody", address, 403},
 		{"for nobody", "-", address, 401},

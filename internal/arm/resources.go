@@ -53,6 +53,10 @@ func listResources(a *api, r *request) (answer, error) {
 		b := a.topicBody(t)
 		add(t.Value.Meta, t.Key, resourceBody{trackedBody: b.trackedBody, Kind: b.Kind, SKU: b.SKU, Identity: b.Identity})
 	}
+	for _, d := range found.Domains {
+		b := a.domainBody(d)
+		add(d.Value.Meta, d.Key, resourceBody{trackedBody: b.trackedBody, Kind: b.Kind, SKU: b.SKU, Identity: b.Identity})
+	}
 	for _, t := range found.SystemTopics {
 		b := a.systemTopicBody(t)
 		add(t.Value.Meta, t.Key, resourceBody{trackedBody: b.trackedBody, Identity: b.Identity})

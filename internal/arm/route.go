@@ -240,8 +240,39 @@ var subresourceMethods = methods{
 	http.MethodPatch: serveSubresource, http.MethodPost: serveSubresource, http.MethodDelete: serveSubresource,
 }
 
+// eventSubscriptionRoutes are the paths of one event subscription, behind its own.
+var eventSubscriptionRoutes = map[string]methods{
+	"":                       singleEventSubscription,
+	"/getfullurl":            {http.MethodPost: getFullURL},
+	"/explain":               {http.MethodPost: explainEvent},
+	"/rotatesigningkey":      {http.MethodPost: rotateSigningKey},
+	"/pause":                 {http.MethodPost: pauseEventSubscription},
+	"/resume":                {http.MethodPost: resumeEventSubscription},
+	"/sendtestevent":         {http.MethodPost: sendTestEvent},
+	"/testfilter":            {http.MethodPost: testFilter},
+	"/getdeliveryattributes": {http.MethodPost: getDeliveryAttributes},
+}
+
+// withEventSubscriptions adds the paths of event subscriptions: in the form of an extension
+// of anything, and nested under their parents.
+// Source: spec/management.md sections 2.2 and 2.3.
+func withEventSubscriptions(routes map[string]map[string]methods) map[string]map[string]methods {
+	add := func(kind, path string) {
+		for action, ops := range eventSubscriptionRoutes {
+			routes[kind][path+"/*"+action] = ops
+		}
+	}
+	add(atAny, grid+"eventsubscriptions")
+	for _, parent := range []string{"topics/*", "systemtopics/*", "domains/*", "domains/*/topics/*"} {
+		nested := grid + parent + "/eventsubscriptions"
+		routes[atGroup][nested] = methods{http.MethodGet: listNestedEventSubscriptions}
+		add(atGroup, nested)
+	}
+	return routes
+}
+
 // routes are the paths below a provider, by what stands before it.
-var routes = map[string]map[string]methods{
+var routes = withEventSubscriptions(map[string]map[string]methods{
 	atTenant: {
 		"providers":                      {http.MethodGet: listProviders},
 		"providers/*":                    {http.MethodGet: getProvider},
@@ -260,6 +291,7 @@ var routes = map[string]map[string]methods{
 		"providers/*":                            {http.MethodGet: getProvider},
 		"providers/*/*":                          {http.MethodPost: registerProvider},
 		grid + "topics":                          {http.MethodGet: listTopics},
+		grid + "domains":                         {http.MethodGet: listDomains},
 		grid + "systemtopics":                    {http.MethodGet: listSystemTopics},
 		grid + "eventsubscriptions":              {http.MethodGet: listEventSubscriptions},
 		grid + "topictypes/*/eventsubscriptions": {http.MethodGet: listEventSubscriptions},
@@ -270,71 +302,50 @@ var routes = map[string]map[string]methods{
 		learn + "workspaces":                                 {http.MethodGet: listWorkspaces},
 	},
 	atGroup: {
-		grid + "topics":   {http.MethodGet: listTopics},
-		grid + "topics/*": {http.MethodGet: getTopic, http.MethodPut: putTopic, http.MethodPatch: patchTopic, http.MethodDelete: deleteTopic},
-		grid + "topics/*/privateendpointconnections":                       {http.MethodGet: listNoneOfTopic},
-		grid + "topics/*/privatelinkresources":                             {http.MethodGet: listNoneOfTopic},
-		grid + "topics/*/listkeys":                                         {http.MethodPost: listKeys},
-		grid + "topics/*/regeneratekey":                                    {http.MethodPost: regenerateKey},
-		grid + "topics/*/eventsubscriptions":                               {http.MethodGet: listNestedEventSubscriptions},
-		grid + "topics/*/eventsubscriptions/*":                             singleEventSubscription,
-		grid + "topics/*/eventsubscriptions/*/getfullurl":                  {http.MethodPost: getFullURL},
-		grid + "topics/*/eventsubscriptions/*/explain":                     {http.MethodPost: explainEvent},
-		grid + "topics/*/eventsubscriptions/*/rotatesigningkey":            {http.MethodPost: rotateSigningKey},
-		grid + "topics/*/eventsubscriptions/*/pause":                       {http.MethodPost: pauseEventSubscription},
-		grid + "topics/*/eventsubscriptions/*/resume":                      {http.MethodPost: resumeEventSubscription},
-		grid + "topics/*/eventsubscriptions/*/sendtestevent":               {http.MethodPost: sendTestEvent},
-		grid + "topics/*/eventsubscriptions/*/testfilter":                  {http.MethodPost: testFilter},
-		grid + "topics/*/eventsubscriptions/*/getdeliveryattributes":       {http.MethodPost: getDeliveryAttributes},
-		grid + "systemtopics":                                              {http.MethodGet: listSystemTopics},
-		grid + "systemtopics/*":                                            {http.MethodGet: getSystemTopic, http.MethodPut: putSystemTopic, http.MethodPatch: patchSystemTopic, http.MethodDelete: deleteSystemTopic},
-		grid + "systemtopics/*/eventsubscriptions":                         {http.MethodGet: listNestedEventSubscriptions},
-		grid + "systemtopics/*/eventsubscriptions/*":                       singleEventSubscription,
-		grid + "systemtopics/*/eventsubscriptions/*/getfullurl":            {http.MethodPost: getFullURL},
-		grid + "systemtopics/*/eventsubscriptions/*/explain":               {http.MethodPost: explainEvent},
-		grid + "systemtopics/*/eventsubscriptions/*/rotatesigningkey":      {http.MethodPost: rotateSigningKey},
-		grid + "systemtopics/*/eventsubscriptions/*/pause":                 {http.MethodPost: pauseEventSubscription},
-		grid + "systemtopics/*/eventsubscriptions/*/resume":                {http.MethodPost: resumeEventSubscription},
-		grid + "systemtopics/*/eventsubscriptions/*/sendtestevent":         {http.MethodPost: sendTestEvent},
-		grid + "systemtopics/*/eventsubscriptions/*/testfilter":            {http.MethodPost: testFilter},
-		grid + "systemtopics/*/eventsubscriptions/*/getdeliveryattributes": {http.MethodPost: getDeliveryAttributes},
-		grid + "eventsubscriptions":                                        {http.MethodGet: listEventSubscriptions},
-		grid + "topictypes/*/eventsubscriptions":                           {http.MethodGet: listEventSubscriptions},
-		grid + "locations/*/eventsubscriptions":                            {http.MethodGet: listEventSubscriptions},
-		grid + "locations/*/topictypes/*/eventsubscriptions":               {http.MethodGet: listEventSubscriptions},
-		learn + "workspaces":                                               {http.MethodGet: listWorkspaces},
-		learn + "workspaces/*":                                             {http.MethodGet: getWorkspace, http.MethodPut: putWorkspace, http.MethodPatch: patchWorkspace, http.MethodDelete: deleteWorkspace},
+		grid + "topics":                                      {http.MethodGet: listTopics},
+		grid + "topics/*":                                    {http.MethodGet: getTopic, http.MethodPut: putTopic, http.MethodPatch: patchTopic, http.MethodDelete: deleteTopic},
+		grid + "topics/*/listkeys":                           {http.MethodPost: listKeys},
+		grid + "topics/*/regeneratekey":                      {http.MethodPost: regenerateKey},
+		grid + "topics/*/privateendpointconnections":         {http.MethodGet: listNoneOfTopic},
+		grid + "topics/*/privatelinkresources":               {http.MethodGet: listNoneOfTopic},
+		grid + "domains":                                     {http.MethodGet: listDomains},
+		grid + "domains/*":                                   {http.MethodGet: getDomain, http.MethodPut: putDomain, http.MethodPatch: patchDomain, http.MethodDelete: deleteDomain},
+		grid + "domains/*/listkeys":                          {http.MethodPost: listDomainKeys},
+		grid + "domains/*/regeneratekey":                     {http.MethodPost: regenerateDomainKey},
+		grid + "domains/*/privateendpointconnections":        {http.MethodGet: listNoneOfDomain},
+		grid + "domains/*/privatelinkresources":              {http.MethodGet: listNoneOfDomain},
+		grid + "domains/*/topics":                            {http.MethodGet: listDomainTopics},
+		grid + "domains/*/topics/*":                          {http.MethodGet: getDomainTopic, http.MethodPut: putDomainTopic, http.MethodDelete: deleteDomainTopic},
+		grid + "systemtopics":                                {http.MethodGet: listSystemTopics},
+		grid + "systemtopics/*":                              {http.MethodGet: getSystemTopic, http.MethodPut: putSystemTopic, http.MethodPatch: patchSystemTopic, http.MethodDelete: deleteSystemTopic},
+		grid + "eventsubscriptions":                          {http.MethodGet: listEventSubscriptions},
+		grid + "topictypes/*/eventsubscriptions":             {http.MethodGet: listEventSubscriptions},
+		grid + "locations/*/eventsubscriptions":              {http.MethodGet: listEventSubscriptions},
+		grid + "locations/*/topictypes/*/eventsubscriptions": {http.MethodGet: listEventSubscriptions},
+		learn + "workspaces":                                 {http.MethodGet: listWorkspaces},
+		learn + "workspaces/*":                               {http.MethodGet: getWorkspace, http.MethodPut: putWorkspace, http.MethodPatch: patchWorkspace, http.MethodDelete: deleteWorkspace},
 	},
 	atResource: {
 		grid + "eventsubscriptions": {http.MethodGet: listEventSubscriptionsOfSource},
 		grid + "eventtypes":         {http.MethodGet: listEventTypesOfSource},
 	},
 	atAny: {
-		grid + "eventsubscriptions/*":                       singleEventSubscription,
-		grid + "eventsubscriptions/*/getfullurl":            {http.MethodPost: getFullURL},
-		grid + "eventsubscriptions/*/explain":               {http.MethodPost: explainEvent},
-		grid + "eventsubscriptions/*/rotatesigningkey":      {http.MethodPost: rotateSigningKey},
-		grid + "eventsubscriptions/*/pause":                 {http.MethodPost: pauseEventSubscription},
-		grid + "eventsubscriptions/*/resume":                {http.MethodPost: resumeEventSubscription},
-		grid + "eventsubscriptions/*/sendtestevent":         {http.MethodPost: sendTestEvent},
-		grid + "eventsubscriptions/*/testfilter":            {http.MethodPost: testFilter},
-		grid + "eventsubscriptions/*/getdeliveryattributes": {http.MethodPost: getDeliveryAttributes},
-		grid + "extensiontopics/*":                          {http.MethodGet: getExtensionTopic},
-		auth + "roleassignments":                            {http.MethodGet: listRoleAssignments},
-		auth + "roleassignments/*":                          {http.MethodGet: getRoleAssignment, http.MethodPut: putRoleAssignment, http.MethodDelete: deleteRoleAssignment},
-		auth + "roledefinitions":                            {http.MethodGet: listRoles},
-		auth + "roledefinitions/*":                          {http.MethodGet: getRole, http.MethodPut: putRole, http.MethodDelete: deleteRole},
-		who + "checkaccess":                                 {http.MethodPost: checkAccess},
-		watch + "records":                                   {http.MethodGet: listAuditRecords},
-		deliver + "deadletters":                             {http.MethodGet: listDeadLetters},
-		deliver + "deadletters/*":                           {http.MethodGet: getDeadLetter, http.MethodPost: replayDeadLetters, http.MethodDelete: deleteDeadLetter},
-		deliver + "replays":                                 {http.MethodGet: listReplays, http.MethodPost: createReplay},
-		deliver + "replays/*":                               {http.MethodGet: getReplay, http.MethodDelete: cancelReplay},
-		deliver + "attempts":                                {http.MethodGet: listAttempts},
-		deliver + "events":                                  {http.MethodGet: tailEvents},
-		deliver + "events/*":                                {http.MethodGet: getEvent},
-		deliver + "events/*/deliveries":                     {http.MethodGet: listEventDeliveries},
-		deliver + "deliverystatus":                          {http.MethodGet: listDeliveryStatus},
-		deliver + "deliverystatus/*":                        {http.MethodGet: getDeliveryStatus},
+		grid + "extensiontopics/*":      {http.MethodGet: getExtensionTopic},
+		auth + "roleassignments":        {http.MethodGet: listRoleAssignments},
+		auth + "roleassignments/*":      {http.MethodGet: getRoleAssignment, http.MethodPut: putRoleAssignment, http.MethodDelete: deleteRoleAssignment},
+		auth + "roledefinitions":        {http.MethodGet: listRoles},
+		auth + "roledefinitions/*":      {http.MethodGet: getRole, http.MethodPut: putRole, http.MethodDelete: deleteRole},
+		who + "checkaccess":             {http.MethodPost: checkAccess},
+		watch + "records":               {http.MethodGet: listAuditRecords},
+		deliver + "deadletters":         {http.MethodGet: listDeadLetters},
+		deliver + "deadletters/*":       {http.MethodGet: getDeadLetter, http.MethodPost: replayDeadLetters, http.MethodDelete: deleteDeadLetter},
+		deliver + "replays":             {http.MethodGet: listReplays, http.MethodPost: createReplay},
+		deliver + "replays/*":           {http.MethodGet: getReplay, http.MethodDelete: cancelReplay},
+		deliver + "attempts":            {http.MethodGet: listAttempts},
+		deliver + "events":              {http.MethodGet: tailEvents},
+		deliver + "events/*":            {http.MethodGet: getEvent},
+		deliver + "events/*/deliveries": {http.MethodGet: listEventDeliveries},
+		deliver + "deliverystatus":      {http.MethodGet: listDeliveryStatus},
+		deliver + "deliverystatus/*":    {http.MethodGet: getDeliveryStatus},
 	},
-}
+})

@@ -48,7 +48,7 @@ type fakeBroker struct {
 	live    map[resource.UID]resource.EventSubscription
 	letters map[string]*broker.Letter
 	replays []string
-	tails   map[resource.UID]chan broker.TailEvent
+	tails   map[resource.Stream]chan broker.TailEvent
 	stopped int
 }
 
@@ -120,11 +120,11 @@ func (b *fakeBroker) Replay(_ context.Context, ids ...string) ([]error, error) {
 	return make([]error, len(ids)), nil
 }
 
-func (b *fakeBroker) Tail(topic resource.UID) (<-chan broker.TailEvent, func()) {
+func (b *fakeBroker) Tail(stream resource.Stream) (<-chan broker.TailEvent, func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	events := make(chan broker.TailEvent, 16)
-	b.tails[topic] = events
+	b.tails[stream] = events
 	return events, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -164,7 +164,7 @@ func newStack(t *testing.T) *stack {
 	t.Helper()
 	s := &stack{
 		t: t, kv: resource.NewMemoryKV(), callers: map[string]access.Caller{}, stopping: make(chan struct{}),
-		broker: &fakeBroker{live: map[resource.UID]resource.EventSubscription{}, letters: map[string]*broker.Letter{}, tails: map[resource.UID]chan broker.TailEvent{}},
+		broker: &fakeBroker{live: map[resource.UID]resource.EventSubscription{}, letters: map[string]*broker.Letter{}, tails: map[resource.Stream]chan broker.TailEvent{}},
 	}
 	store := resource.NewStore(s.kv)
 	roles, err := access.NewRoles()

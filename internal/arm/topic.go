@@ -11,12 +11,17 @@ import (
 
 // topicBody is a topic on the wire. Source: spec/management.md section 5.2.
 type topicBody struct {
+	inletBody
+	Properties topicProperties `json:"properties"`
+}
+
+// inletBody is what topics and domains show beside their properties.
+type inletBody struct {
 	trackedBody
-	Kind             any             `json:"kind"`
-	SKU              any             `json:"sku"`
-	ExtendedLocation any             `json:"extendedLocation,omitempty"`
-	Identity         identityBody    `json:"identity"`
-	Properties       topicProperties `json:"properties"`
+	Kind             any          `json:"kind"`
+	SKU              any          `json:"sku"`
+	ExtendedLocation any          `json:"extendedLocation,omitempty"`
+	Identity         identityBody `json:"identity"`
 }
 
 type topicProperties struct {
@@ -61,36 +66,50 @@ type identityBody struct {
 }
 
 func (a *api) topicBody(t resource.Item[resource.Topic]) topicBody {
-	extra := keptOf(t.Value.Extra)
-	properties := keptOf(extra["properties"])
-	publicNetworkAccess, rules := ingressOf(t.Value.Ingress)
-	return topicBody{
-		trackedBody:      trackedOf(t.Value.Meta, resource.TypeTopic, t.ETag()),
+	return topicBody{a.inletBody(&t.Value, resource.TypeTopic, t.ETag()), a.topicProperties(&t.Value, "topics")}
+}
+
+func (a *api) inletBody(t *resource.Topic, kind, etag string) inletBody {
+	extra := keptOf(t.Extra)
+	return inletBody{
+		trackedBody:      trackedOf(t.Meta, kind, etag),
 		Kind:             extra.or("kind", "Azure"),
 		SKU:              extra.or("sku", map[string]string{"name": "Basic"}),
 		ExtendedLocation: extra.or("extendedLocation", nil),
 		Identity:         identityBody{Type: "None"},
-		Properties: topicProperties{
-			ProvisioningState:          string(resource.Succeeded),
-			Endpoint:                   a.PublicURL + "/topics/" + t.Value.ID.Name() + "/api/events",
-			InputSchema:                t.Value.InputSchema.String(),
-			InputSchemaMapping:         mappingBodyOf(t.Value.Mapping),
-			DuplicateWindow:            t.Value.DuplicateWindow,
-			MetricResourceID:           guid(t.Value.UID),
-			PublicNetworkAccess:        publicNetworkAccess,
-			InboundIPRules:             rules,
-			DisableLocalAuth:           t.Value.DisableLocalAuth,
-			DataResidencyBoundary:      properties.or("dataResidencyBoundary", "WithinGeopair"),
-			MinimumTLSVersionAllowed:   properties.or("minimumTlsVersionAllowed", nil),
-			EventTypeInfo:              properties.or("eventTypeInfo", nil),
-			PrivateEndpointConnections: []any{},
-		},
+	}
+}
+
+// topicProperties are those that topics and domains have; path begins the path of the
+// endpoint.
+func (a *api) topicProperties(t *resource.Topic, path string) topicProperties {
+	properties := keptOf(keptOf(t.Extra)["properties"])
+	publicNetworkAccess, rules := ingressOf(t.Ingress)
+	return topicProperties{
+		ProvisioningState:          string(resource.Succeeded),
+		Endpoint:                   a.PublicURL + "/" + path + "/" + t.ID.Name() + "/api/events",
+		InputSchema:                t.InputSchema.String(),
+		InputSchemaMapping:         mappingBodyOf(t.Mapping),
+		DuplicateWindow:            t.DuplicateWindow,
+		MetricResourceID:           guid(t.UID),
+		PublicNetworkAccess:        publicNetworkAccess,
+		InboundIPRules:             rules,
+		DisableLocalAuth:           t.DisableLocalAuth,
+		DataResidencyBoundary:      properties.or("dataResidencyBoundary", "WithinGeopair"),
+		MinimumTLSVersionAllowed:   properties.or("minimumTlsVersionAllowed", nil),
+		EventTypeInfo:              properties.or("eventTypeInfo", nil),
+		PrivateEndpointConnections: []any{},
 	}
 }
 
 // topicChange reads a topic from the body of a request.
 func (r *request) topicChange() manage.TopicChange {
 	f, t := r.tracked()
+	return readTopic(f, t)
+}
+
+// readTopic reads what topics and domains have from the members of a body.
+func readTopic(f fields, t manage.Tracked) manage.TopicChange {
 	c := manage.TopicChange{Tracked: t}
 	extra, inner := kept{}, kept{}
 	extra.keep(f, "sku", "kind", "extendedLocation")
@@ -186,9 +205,9 @@ func getTopic(a *api, r *request) (answer, error) {
 	return answer{status: 200, etag: t.ETag(), body: a.topicBody(t)}, nil
 }
 
-// topicOperation is the operation of a change, which is done once it is answered.
-func topicOperation(t resource.Item[resource.Topic]) asyncOperation {
-	return asyncOperation{location: t.Value.Location, id: t.Value.ID, uid: t.Value.UID, state: resource.Succeeded}
+// topicOperation is the operation of a change of a topic or a domain, which is done once it is answered.
+func topicOperation(t *resource.Topic) asyncOperation {
+	return asyncOperation{location: t.Location, id: t.ID, uid: t.UID, state: resource.Succeeded}
 }
 
 func putTopic(a *api, r *request) (answer, error) {
@@ -196,7 +215,7 @@ func putTopic(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return a.changed(r, topicOperation(t), t.ETag(), a.topicBody(t)), nil
+	return a.changed(r, topicOperation(&t.Value), t.ETag(), a.topicBody(t)), nil
 }
 
 func patchTopic(a *api, r *request) (answer, error) {
@@ -204,7 +223,7 @@ func patchTopic(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return a.changed(r, topicOperation(t), t.ETag(), a.topicBody(t)), nil
+	return a.changed(r, topicOperation(&t.Value), t.ETag(), a.topicBody(t)), nil
 }
 
 func deleteTopic(a *api, r *request) (answer, error) {
@@ -223,24 +242,23 @@ func listTopics(a *api, r *request) (answer, error) {
 	return a.list(r, entries)
 }
 
-// keysBody are the access keys of a topic. Source: spec/management.md section 5.3.
+// keysBody are the access keys of a topic or a domain. Source: spec/management.md section 5.3.
 type keysBody struct {
 	Key1 string `json:"key1"`
 	Key2 string `json:"key2"`
 }
 
 func listKeys(a *api, r *request) (answer, error) {
-	keys, err := a.Plane.TopicKeys(r.ctx, r.caller, r.id)
-	if err != nil {
-		return answer{}, err
-	}
-	return ok(keysBody{keys[0], keys[1]}), nil
+	return keysAnswer(a.Plane.TopicKeys(r.ctx, r.caller, r.id))
 }
 
 func regenerateKey(a *api, r *request) (answer, error) {
 	f, unread := r.readBody()
 	name := f.str("keyName")
-	keys, err := a.Plane.RegenerateTopicKey(r.ctx, r.caller, r.id, name, f.verdict(unread))
+	return keysAnswer(a.Plane.RegenerateTopicKey(r.ctx, r.caller, r.id, name, f.verdict(unread)))
+}
+
+func keysAnswer(keys [2]string, err error) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}

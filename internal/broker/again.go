@@ -339,7 +339,7 @@ func (b *Broker) walkLog(ctx context.Context, s *subscription, job *LogReplay, d
 		}
 		for i := range f.Records {
 			pos := f.Position(i)
-			if pos < next || !isOf(&f.Records[i], s.topic) {
+			if pos < next || !isOf(&f.Records[i], s.stream) {
 				continue
 			}
 			var e event.Event

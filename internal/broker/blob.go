@@ -82,10 +82,10 @@ func (l *Letter) appendBlob(dst []byte) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// sequence is what deliveries carry as the extension sequence: events of custom
-// topics carry none.
+// sequence is what deliveries carry as the extension sequence: events that publishers
+// post carry none.
 func (l *Letter) sequence() string {
-	if id, err := resource.ParseID(l.Topic); err == nil && id.IsType(resource.TypeTopic) {
+	if id, err := resource.ParseID(l.Topic); err == nil && !sequenced(id) {
 		return ""
 	}
 	return l.Sequencer

@@ -322,7 +322,7 @@ func (b *Broker) Activate(ctx context.Context, es *resource.EventSubscription) e
 // has of it, or at the end of the log when it has none or not this filter (its PUT
 // was never answered).
 func (b *Broker) adopt(es *resource.EventSubscription, cfg *config, g generation) error {
-	s := newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
+	s := newSubscription(b, uint64(es.UID), es.Stream())
 	s.cfg.Store(cfg)
 	s.limiter = newLimiter(cfg.perMinute)
 	s.setPaused(!es.Paused.IsZero())
@@ -356,12 +356,12 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	b.dispatcher.matching.advance(next) // an earlier filter that begins here must not come after this one
 	s := b.lookup(uint64(es.UID))
 	if s == nil {
-		s = newSubscription(b, uint64(es.UID), uint64(es.TopicUID))
+		s = newSubscription(b, uint64(es.UID), es.Stream())
 		s.cfg.Store(cfg)
 		s.limiter = newLimiter(cfg.perMinute)
 		s.setPaused(!es.Paused.IsZero())
 		s.addGeneration(g)
-		b.dispatcher.matching.set(s.topic, s.uid, g.matcher)
+		b.dispatcher.matching.set(s.stream, s.uid, g.matcher)
 		b.mu.Lock()
 		b.subs[s.uid] = s
 		b.mu.Unlock()
@@ -378,7 +378,7 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 				pending, s.lag)
 		}
 		s.addGeneration(g)
-		b.dispatcher.matching.set(s.topic, s.uid, g.matcher)
+		b.dispatcher.matching.set(s.stream, s.uid, g.matcher)
 		b.journal.changed(s)
 	}
 	old := s.cfg.Swap(cfg)
@@ -408,7 +408,7 @@ func (b *Broker) Deactivate(ctx context.Context, uid resource.UID) error {
 		b.mu.Lock()
 		delete(b.subs, s.uid)
 		b.mu.Unlock()
-		b.dispatcher.matching.drop(s.topic, s.uid)
+		b.dispatcher.matching.drop(s.stream, s.uid)
 		s.end()
 		b.journal.gone(s)
 		b.exporter.ended(s.uid)

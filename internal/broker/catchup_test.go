@@ -330,8 +330,8 @@ func TestPublishersWait(t *testing.T) {
 func TestTail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := one(t, &handler{}, testSubscription(0, filter.Filter{}))
-		tail, stop := p.Tail(testTopicUID)
-		other, stopOther := p.Tail(0x71)
+		tail, stop := p.Tail(testStream)
+		other, stopOther := p.Tail(resource.Stream{Topic: 0x71})
 		publish(t, p.Broker, 0, tailBuffer+10, "a")
 		synctest.Wait()
 		first := <-tail

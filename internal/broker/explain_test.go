@@ -21,7 +21,7 @@ import (
 // explained asks for the explanation of the event with an id.
 func explained(t *testing.T, p *process, es *resource.EventSubscription, id string) *Explanation {
 	t.Helper()
-	e, err := p.FindEvent(t.Context(), testTopicUID, id)
+	e, err := p.FindEvent(t.Context(), testStream, id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +324,7 @@ func TestExplainNobody(t *testing.T) {
 		es := testSubscription(0, filter.Filter{})
 		p := one(t, &handler{}, es)
 		publish(t, p.Broker, 0, 1, "a")
-		e, err := p.FindEvent(t.Context(), testTopicUID, "0")
+		e, err := p.FindEvent(t.Context(), testStream, "0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -430,7 +430,7 @@ func TestExplainOnTheEngine(t *testing.T) {
 		}
 		check := func(b *Broker, id, want string) {
 			t.Helper()
-			e, err := b.FindEvent(t.Context(), testTopicUID, id)
+			e, err := b.FindEvent(t.Context(), testStream, id)
 			if err != nil {
 				t.Fatal(err)
 			}

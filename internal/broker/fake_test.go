@@ -399,6 +399,8 @@ var testTopic = resource.MustID("/subscriptions/s/resourceGroups/g/providers/Mic
 
 const testTopicUID = resource.UID(0x70)
 
+var testStream = resource.Stream{Topic: testTopicUID}
+
 // startProcess starts a broker on a handle with event subscriptions and their senders.
 func startProcess(t *testing.T, h *handle, senders map[string]Sender, subs ...*resource.EventSubscription) *process {
 	t.Helper()

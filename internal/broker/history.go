@@ -40,7 +40,8 @@ type LoggedEvent struct {
 	PublishTime time.Time
 	Sequencer   string
 	Position    engine.Position
-	SameID      int // events with this id that a search by id met, this newest one included; 0 = not searched by id
+	DomainTopic string // in lower case, of one that was published to a domain
+	SameID      int    // events with this id that a search by id met, this newest one included; 0 = not searched by id
 }
 
 // LookBack tells how far a look back went.
@@ -51,10 +52,10 @@ type LookBack struct {
 	Cut    bool      // it ended at its bound, before the beginning of the log
 }
 
-// Newest yields the events of a topic, the newest first. It reads the log in
+// Newest yields events of the log, the newest first. It reads the log in
 // chunks, from its end as of the call, and ends at the beginning of the log or
 // after 2 GiB of frames; back, if not nil, tells how far it came.
-func (b *Broker) Newest(ctx context.Context, topic resource.UID, back *LookBack) iter.Seq2[LoggedEvent, error] {
+func (b *Broker) Newest(ctx context.Context, stream resource.Stream, back *LookBack) iter.Seq2[LoggedEvent, error] {
 	return func(yield func(LoggedEvent, error) bool) {
 		if back == nil {
 			back = &LookBack{}
@@ -67,7 +68,7 @@ func (b *Broker) Newest(ctx context.Context, topic resource.UID, back *LookBack)
 				return
 			}
 			from := max(first, end-min(end, size))
-			frames, err := b.chunk(ctx, from, end, uint64(topic), back)
+			frames, err := b.chunk(ctx, from, end, stream, back)
 			if err != nil {
 				yield(LoggedEvent{}, fmt.Errorf("read the log from frame %d: %w", from, err))
 				return
@@ -75,7 +76,7 @@ func (b *Broker) Newest(ctx context.Context, topic resource.UID, back *LookBack)
 			for i := len(frames) - 1; i >= 0; i-- {
 				f := frames[i]
 				for r := len(f.Records) - 1; r >= 0; r-- {
-					if isOf(&f.Records[r], uint64(topic)) && !yield(loggedEvent(f, r), nil) {
+					if isOf(&f.Records[r], stream) && !yield(loggedEvent(f, r), nil) {
 						return
 					}
 				}
@@ -89,8 +90,8 @@ func (b *Broker) Newest(ctx context.Context, topic resource.UID, back *LookBack)
 	}
 }
 
-// chunk reads the frames [from, end) and keeps those that hold events of a topic.
-func (b *Broker) chunk(ctx context.Context, from, end, topic uint64, back *LookBack) ([]*engine.Frame, error) {
+// chunk reads the frames [from, end) and keeps those that hold events of a stream.
+func (b *Broker) chunk(ctx context.Context, from, end uint64, stream resource.Stream, back *LookBack) ([]*engine.Frame, error) {
 	var frames []*engine.Frame
 	first := true
 	for f, err := range b.frames(ctx, from) {
@@ -109,7 +110,7 @@ func (b *Broker) chunk(ctx context.Context, from, end, topic uint64, back *LookB
 		back.Frames++
 		back.Bytes += int64(f.Size)
 		for i := range f.Records {
-			if isOf(&f.Records[i], topic) {
+			if isOf(&f.Records[i], stream) {
 				frames = append(frames, f)
 				break
 			}
@@ -118,26 +119,28 @@ func (b *Broker) chunk(ctx context.Context, from, end, topic uint64, back *LookB
 	return frames, ctx.Err()
 }
 
-func isOf(r *engine.Record, topic uint64) bool { return r.Kind == engine.KindEvent && r.Topic == topic }
+func isOf(r *engine.Record, stream resource.Stream) bool {
+	return r.Kind == engine.KindEvent && r.Topic == uint64(stream.Topic) && (stream.DomainTopic == "" || stream.DomainTopic == r.Key)
+}
 
 func loggedEvent(f *engine.Frame, i int) LoggedEvent {
 	r := &f.Records[i]
-	return LoggedEvent{Event: r.Data, Schema: event.Schema(r.Schema), PublishTime: f.Time, Sequencer: f.Sequencer(i), Position: f.Position(i)}
+	return LoggedEvent{Event: r.Data, Schema: event.Schema(r.Schema), PublishTime: f.Time, Sequencer: f.Sequencer(i), Position: f.Position(i), DomainTopic: r.Key}
 }
 
-// FindEvent finds an event of a topic by its sequencer (32 hex digits) or its
+// FindEvent finds an event of a stream by its sequencer (32 hex digits) or its
 // position (16), which costs one read, or by its id, which costs a look back and, when
 // the log does not have it, a look at what is parked; of several events with one id it
 // takes the newest and counts the others near it.
-func (b *Broker) FindEvent(ctx context.Context, topic resource.UID, name string) (LoggedEvent, error) {
-	if e, found, err := b.eventAt(ctx, topic, name); found || err != nil {
+func (b *Broker) FindEvent(ctx context.Context, stream resource.Stream, name string) (LoggedEvent, error) {
+	if e, found, err := b.eventAt(ctx, stream, name); found || err != nil {
 		return e, err
 	}
 	var back LookBack
 	var newest LoggedEvent
 	var until int64
 	seen, id := 0, []byte(name)
-	for e, err := range b.Newest(ctx, topic, &back) {
+	for e, err := range b.Newest(ctx, stream, &back) {
 		if err != nil {
 			return LoggedEvent{}, err
 		}
@@ -156,7 +159,7 @@ func (b *Broker) FindEvent(ctx context.Context, topic resource.UID, name string)
 	if newest.SameID > 0 {
 		return newest, nil
 	}
-	for e, err := range b.parkedEvents(ctx, topic) {
+	for e, err := range b.parkedEvents(ctx, stream) {
 		if err != nil {
 			return LoggedEvent{}, err
 		}
@@ -183,8 +186,8 @@ func hasID(e *LoggedEvent, id []byte) bool {
 	return parsed.Parse(e.Event, e.Schema) == nil && bytes.Equal(parsed.ID, id)
 }
 
-// eventAt finds an event of a topic by its sequencer or its position.
-func (b *Broker) eventAt(ctx context.Context, topic resource.UID, name string) (e LoggedEvent, found bool, err error) {
+// eventAt finds an event of a stream by its sequencer or its position.
+func (b *Broker) eventAt(ctx context.Context, stream resource.Stream, name string) (e LoggedEvent, found bool, err error) {
 	whole := len(name) == engine.SequencerSize
 	if _, err := hex.DecodeString(name); err != nil || !whole && len(name) != engine.SequencerSize/2 {
 		return e, false, nil
@@ -211,7 +214,7 @@ func (b *Broker) eventAt(ctx context.Context, topic resource.UID, name string) (
 		return e, false, fmt.Errorf("read frame %d: %w", pos.Seq(), err)
 	}
 	i := pos.Index()
-	if i >= len(f.Records) || !isOf(&f.Records[i], uint64(topic)) || whole && f.Sequencer(i) != strings.ToLower(name) {
+	if i >= len(f.Records) || !isOf(&f.Records[i], stream) || whole && f.Sequencer(i) != strings.ToLower(name) {
 		return e, false, nil
 	}
 	return loggedEvent(f, i), true, nil

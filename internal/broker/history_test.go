@@ -27,9 +27,9 @@ func storedIDs(t *testing.T, events []LoggedEvent) (ids []string) {
 	return ids
 }
 
-func newest(t *testing.T, b *Broker, topic resource.UID, n int, back *LookBack) (events []LoggedEvent) {
+func newest(t *testing.T, b *Broker, stream resource.Stream, n int, back *LookBack) (events []LoggedEvent) {
 	t.Helper()
-	for e, err := range b.Newest(t.Context(), topic, back) {
+	for e, err := range b.Newest(t.Context(), stream, back) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,19 +66,19 @@ func TestNewest(t *testing.T) {
 			}
 		}
 		var back LookBack
-		if got := storedIDs(t, newest(t, p.Broker, testTopicUID, 0, &back)); !slices.Equal(got, want) {
+		if got := storedIDs(t, newest(t, p.Broker, testStream, 0, &back)); !slices.Equal(got, want) {
 			t.Errorf("%d events %v, want %d", len(got), got, len(want))
 		}
 		if back.Frames != 450 || back.Cut || back.Oldest.IsZero() {
 			t.Errorf("read %+v, want 450 frames", back)
 		}
-		if got := storedIDs(t, newest(t, p.Broker, testTopicUID, 5, nil)); !slices.Equal(got, want[:5]) {
+		if got := storedIDs(t, newest(t, p.Broker, testStream, 5, nil)); !slices.Equal(got, want[:5]) {
 			t.Errorf("the last five are %v", got)
 		}
-		if got := newest(t, p.Broker, other, 0, nil); len(got) != 150 || got[0].Position <= got[1].Position || got[0].Sequencer <= got[1].Sequencer {
+		if got := newest(t, p.Broker, resource.Stream{Topic: other}, 0, nil); len(got) != 150 || got[0].Position <= got[1].Position || got[0].Sequencer <= got[1].Sequencer {
 			t.Errorf("%d events of the other topic", len(got))
 		}
-		if got := newest(t, p.Broker, 1, 0, nil); got != nil {
+		if got := newest(t, p.Broker, resource.Stream{Topic: 1}, 0, nil); got != nil {
 			t.Errorf("a topic that nobody knows has events %v", got)
 		}
 		finish(t, p)
@@ -91,10 +91,10 @@ func TestNewest(t *testing.T) {
 				publish(t, p.Broker, i, 1, "s")
 			}
 			var back LookBack
-			if got := newest(t, p.Broker, testTopicUID, 0, &back); len(got) != 64 || !back.Cut || back.Bytes != 6400 {
+			if got := newest(t, p.Broker, testStream, 0, &back); len(got) != 64 || !back.Cut || back.Bytes != 6400 {
 				t.Errorf("%d events, %+v", len(got), back)
 			}
-			_, err := p.FindEvent(t.Context(), testTopicUID, "3")
+			_, err := p.FindEvent(t.Context(), testStream, "3")
 			if !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "among the newest 64 events") || !strings.Contains(err.Error(), "by its sequencer") {
 				t.Errorf("not found: %v", err)
 			}
@@ -127,7 +127,7 @@ func TestFindEvent(t *testing.T) {
 			{"an id that is escaped in the log", "esc", "esc", 3, 1, 1},
 			{"an id that has to be escaped", `quoted "id"`, `quoted "id"`, 3, 0, 1},
 		} {
-			e, err := p.FindEvent(t.Context(), testTopicUID, tt.ask)
+			e, err := p.FindEvent(t.Context(), testStream, tt.ask)
 			if err != nil {
 				t.Errorf("%s: %v", tt.name, err)
 				continue
@@ -140,11 +140,11 @@ func TestFindEvent(t *testing.T) {
 			{"no such id", "nothing"}, {"generation of another log", fmt.Sprintf("%016x%012x%04x", 8, 1, 1)}, {"behind the end", fmt.Sprintf("%012x%04x", 99, 0)},
 			{"no such record", fmt.Sprintf("%012x%04x", 1, 7)}, {"no hex", "zzzzzzzzzzzzzzzz"}, {"part of an id", "quoted"},
 		} {
-			if _, err := p.FindEvent(t.Context(), testTopicUID, tt.ask); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "among the 6 events") {
+			if _, err := p.FindEvent(t.Context(), testStream, tt.ask); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "among the 6 events") {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}
-		if _, err := p.FindEvent(t.Context(), 1, fmt.Sprintf("%012x%04x", 1, 1)); !fault.Is(err, fault.NotFound) {
+		if _, err := p.FindEvent(t.Context(), resource.Stream{Topic: 1}, fmt.Sprintf("%012x%04x", 1, 1)); !fault.Is(err, fault.NotFound) {
 			t.Errorf("found in another topic: %v", err)
 		}
 		finish(t, p)

@@ -576,7 +576,7 @@ func TestKnownAboveWhatIsMatchedAgain(t *testing.T) {
 // watermark has not reached is still stated as read up to there, with what is open.
 func TestRejoinedAheadOfWatermark(t *testing.T) {
 	b := &Broker{attempts: t.Context()}
-	s := newSubscription(b, 5, 6)
+	s := newSubscription(b, 5, resource.Stream{Topic: 6})
 	s.addGeneration(generation{number: 1, from: 1, raw: []byte("{}")})
 	s.rejoined = 10
 	s.order = []*delivery{{sub: s, pos: engine.At(8, 0)}, {sub: s, pos: engine.At(11, 0)}}

@@ -18,17 +18,15 @@ import (
 // variable for tests.
 var maxKnownIDs = int64(500_000)
 
-// eventKey names an event of a topic: a digest of its id, for CloudEvents of id and
-// source. Two that are equal are taken for one event, so it must not be guessable how
-// to make them so.
+// eventKey names an event of a topic or a domain: a digest of its source, in the Event
+// Grid schema the topic, and its id. Two that are equal are taken for one event, so it
+// must not be guessable how to make them so.
 type eventKey [16]byte
 
 func keyOf(e *event.Event) eventKey {
 	b := make([]byte, 0, 256)
-	if e.Schema == event.CloudEventSchemaV1_0 {
-		b = binary.AppendUvarint(b, uint64(len(e.Source)))
-		b = append(b, e.Source...)
-	}
+	b = binary.AppendUvarint(b, uint64(len(e.Source)))
+	b = append(b, e.Source...)
 	sum := sha256.Sum256(append(b, e.ID...))
 	return eventKey(sum[:16])
 }
@@ -151,7 +149,7 @@ func (k *knownIDs) load(ctx context.Context, window time.Duration) error {
 	}
 	since := time.Now().Add(-window)
 	var found []knownID
-	for e, err := range k.b.Newest(ctx, k.topic, nil) {
+	for e, err := range k.b.Newest(ctx, resource.Stream{Topic: k.topic}, nil) {
 		if err != nil {
 			return err
 		}

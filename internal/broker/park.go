@@ -353,11 +353,11 @@ func (b *Broker) parkedFrame(ctx context.Context, pos engine.Position) (*engine.
 	return nil, fault.New(fault.NotFound, "NotFound", "The park has no event at %s.", pos)
 }
 
-// parkedEvents yields the parked events of a topic, the newest first.
-func (b *Broker) parkedEvents(ctx context.Context, topic resource.UID) iter.Seq2[LoggedEvent, error] {
+// parkedEvents yields the parked events of a stream, the newest first.
+func (b *Broker) parkedEvents(ctx context.Context, stream resource.Stream) iter.Seq2[LoggedEvent, error] {
 	names := map[engine.Position]uint64{}
 	for _, s := range b.all() {
-		if s.topic != uint64(topic) {
+		if s.stream.Topic != stream.Topic {
 			continue
 		}
 		s.mu.Lock()

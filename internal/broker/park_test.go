@@ -142,7 +142,7 @@ func TestParkDay(t *testing.T) {
 						t.Fatal(err)
 					}
 					time.Sleep(time.Second)
-					for e, err := range b.Newest(t.Context(), testTopicUID, nil) {
+					for e, err := range b.Newest(t.Context(), testStream, nil) {
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -176,7 +176,7 @@ func TestParkDay(t *testing.T) {
 			}
 			for id, sequencer := range sequencers {
 				for _, name := range []string{sequencer, strconv.Itoa(id)} {
-					e, err := b.FindEvent(t.Context(), testTopicUID, name)
+					e, err := b.FindEvent(t.Context(), testStream, name)
 					if err != nil {
 						t.Fatalf("event %d by %s: %v", id, name, err)
 					}
@@ -192,7 +192,7 @@ func TestParkDay(t *testing.T) {
 					}
 				}
 			}
-			if e, err := b.FindEvent(t.Context(), testTopicUID, sequencers[oldest]); err != nil || e.Position.Seq() >= first {
+			if e, err := b.FindEvent(t.Context(), testStream, sequencers[oldest]); err != nil || e.Position.Seq() >= first {
 				t.Errorf("event %d is at %s, and the log begins at %d (%v): nothing was shown", oldest, e.Position, first, err)
 			}
 			for minute := hours * 60; minute <= (hours+24)*60; minute += tt.every {

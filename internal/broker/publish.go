@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -12,7 +13,10 @@ import (
 
 var recordPool = sync.Pool{New: func() any { return new([]engine.Record) }}
 
-// Publish stores the events of one request and returns when they are durable.
+// domainTopic is the name of a domain's topic as records and event subscriptions have it.
+func domainTopic(name []byte) string { return string(bytes.ToLower(name)) }
+
+// Publish stores the events of one request to a topic or a domain and returns when they are durable.
 // They are decoded and validated already, and the publisher is authorised. It is
 // all or nothing: an error means that no event of the request will be delivered,
 // unless ctx ended while it waited, when nobody can tell.
@@ -22,7 +26,7 @@ func (b *Broker) Publish(ctx context.Context, topic resource.UID, events []event
 	records := (*pooled)[:0]
 	for i := range events {
 		records = append(records, engine.Record{
-			Kind: engine.KindEvent, Schema: uint8(events[i].Schema), Topic: uint64(topic), Data: events[i].Raw,
+			Kind: engine.KindEvent, Schema: uint8(events[i].Schema), Topic: uint64(topic), Key: domainTopic(events[i].DomainTopic), Data: events[i].Raw,
 		})
 	}
 	_, err := b.Record(ctx, records)

@@ -109,10 +109,10 @@ type counters struct {
 
 // subscription is the delivery state of one event subscription.
 type subscription struct {
-	uid   uint64
-	topic uint64
-	b     *Broker
-	cfg   atomic.Pointer[config]
+	uid    uint64
+	stream resource.Stream
+	b      *Broker
+	cfg    atomic.Pointer[config]
 	counters
 
 	ctx    context.Context // ends with the event subscription or the broker's attempts
@@ -160,8 +160,8 @@ type subscription struct {
 	lastWarning                              *Warning
 }
 
-func newSubscription(b *Broker, uid, topic uint64) *subscription {
-	s := &subscription{uid: uid, topic: topic, b: b, limit: 1, room: make(chan struct{}, 1), limitedSince: time.Now()}
+func newSubscription(b *Broker, uid uint64, stream resource.Stream) *subscription {
+	s := &subscription{uid: uid, stream: stream, b: b, limit: 1, room: make(chan struct{}, 1), limitedSince: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(b.attempts)
 	return s
 }
@@ -381,7 +381,7 @@ func configOf(es *resource.EventSubscription, sender Sender) *config {
 			TimeToLive:  time.Duration(es.RetryPolicy.EventTimeToLive) * time.Minute,
 		},
 		maxBatch:   1,
-		sequenced:  !es.Scope.IsType(resource.TypeTopic),
+		sequenced:  sequenced(es.Scope),
 		deadLetter: es.DeadLetter,
 		sender:     sender,
 	}
@@ -396,6 +396,12 @@ func configOf(es *resource.EventSubscription, sender Sender) *config {
 		c.limit = limitAllowed
 	}
 	return c
+}
+
+// sequenced reports whether the events of a source carry data.sequencer: those that a
+// workspace raises do.
+func sequenced(source resource.ID) bool {
+	return source.IsType(resource.TypeWorkspace) || source.IsType(resource.TypeSystemTopic)
 }
 
 // fifo is a queue of deliveries on a ring.

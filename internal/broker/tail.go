@@ -27,7 +27,7 @@ type tails struct {
 }
 
 type watcher struct {
-	topic  uint64
+	stream resource.Stream
 	events chan TailEvent
 	missed uint64
 }
@@ -35,10 +35,10 @@ type watcher struct {
 // tailBuffer is how many events a watcher may be behind.
 const tailBuffer = 1024
 
-// Tail returns the events of a topic from now on. Call stop when done; the channel
+// Tail returns the events of a stream from now on. Call stop when done; the channel
 // is closed then.
-func (b *Broker) Tail(topic resource.UID) (events <-chan TailEvent, stop func()) {
-	w := &watcher{topic: uint64(topic), events: make(chan TailEvent, tailBuffer)}
+func (b *Broker) Tail(stream resource.Stream) (events <-chan TailEvent, stop func()) {
+	w := &watcher{stream: stream, events: make(chan TailEvent, tailBuffer)}
 	b.tails.mu.Lock()
 	b.tails.watchers[w] = struct{}{}
 	b.tails.mu.Unlock()
@@ -56,7 +56,7 @@ func (t *tails) offer(f *engine.Frame, i int) {
 	defer t.mu.RUnlock()
 	r := &f.Records[i]
 	for w := range t.watchers {
-		if w.topic != r.Topic {
+		if !isOf(r, w.stream) {
 			continue
 		}
 		e := TailEvent{

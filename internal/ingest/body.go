@@ -24,7 +24,7 @@ func decode(r *http.Request, topic *Topic) ([]event.Event, error) {
 		return nil, err
 	}
 	var events []event.Event
-	o := event.DecodeOptions{Topic: topic.ID.String(), Lenient: topic.Lenient}
+	o := event.DecodeOptions{Topic: topic.ID.String(), Domain: topic.Domain, Lenient: topic.Lenient}
 	switch topic.Schema {
 	case event.EventGridSchema:
 		events, err = event.DecodeEventGrid(body, o)

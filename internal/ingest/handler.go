@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,10 @@ import (
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
-// Topic is what publishing needs to know of a custom topic.
+// Topic is what publishing needs to know of a custom topic or a domain.
 type Topic struct {
 	UID     resource.UID
+	Domain  bool // each event names the one of its topics that it is for
 	ID      resource.ID
 	Schema  event.Schema
 	Mapping *event.Mapping // of custom input
@@ -33,7 +35,7 @@ type Topic struct {
 	DuplicateWindow time.Duration // for how long an event is not taken again; 0 = it always is
 }
 
-// Topics finds custom topics by name. A name is compared ignoring case; region is
+// Topics finds custom topics and domains by name; no two have one name. A name is compared ignoring case; region is
 // empty where the address does not name it. Nobody changes a topic that was found: one
 // that changes is another.
 type Topics interface {
@@ -110,16 +112,16 @@ var (
 
 // serve answers a request that nothing is wrong with, and otherwise returns what is.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
-	name, region, ok := topicOf(r)
+	at, ok := placeOf(r)
 	if !ok {
-		return fault.New(fault.NotFound, "ResourceNotFound", "Nothing is published at '%s' of host '%s': events go to /api/events of a topic.", r.URL.Path, r.Host)
+		return fault.New(fault.NotFound, "ResourceNotFound", "Nothing is published at '%s' of host '%s': events go to /api/events of a topic or a domain.", r.URL.Path, r.Host)
 	}
-	topic, found, err := h.topics.FindTopic(r.Context(), name, region)
+	topic, found, err := h.topics.FindTopic(r.Context(), at.name, at.region)
 	if err != nil {
-		return fmt.Errorf("find topic %s: %w", name, err)
+		return fmt.Errorf("find topic %s: %w", at.name, err)
 	}
-	if !found || r.Method == http.MethodHead {
-		return fault.New(fault.NotFound, "ResourceNotFound", "The topic '%s' is not found%s.", name, inRegion(region))
+	if !found || at.kind != "" && topic.Domain != (at.kind == kindDomain) || r.Method == http.MethodHead {
+		return fault.New(fault.NotFound, "ResourceNotFound", "The %s '%s' is not found%s.", cmp.Or(at.kind, kindTopic), at.name, inRegion(at.region))
 	}
 	if err := admit(r, topic); err != nil {
 		return err
@@ -190,36 +192,52 @@ func checkVersion(r *http.Request) error {
 	return nil
 }
 
-// HostSuffix is how the hosts of topics end.
+// HostSuffix is how the hosts of topics and domains end.
 const HostSuffix = ".eventgrid.localhost"
 
 const (
-	topicsPath = "/topics/"
-	eventsPath = "/api/events"
+	topicsPath  = "/topics/"
+	domainsPath = "/domains/"
+	eventsPath  = "/api/events"
 )
+
+const (
+	kindTopic  = "topic"
+	kindDomain = "domain"
+)
+
+// place is where a request publishes to.
+type place struct {
+	name   string
+	region string // "" where the address does not name it
+	kind   string // kindTopic or kindDomain, "" where the address does not tell
+}
 
 // Serves reports whether a request is one for the data plane, so that a server
 // can put its planes behind one port.
 func Serves(r *http.Request) bool {
 	_, _, ok := hostAddress(r.Host)
-	return ok || hasPrefixFold(r.URL.Path, topicsPath)
+	return ok || hasPrefixFold(r.URL.Path, topicsPath) || hasPrefixFold(r.URL.Path, domainsPath)
 }
 
-// topicOf reads which topic a request is for: by a topic's own host, or by its path on
-// any host, which names no region. Paths are taken in any case and with a slash at the end.
+// placeOf reads where a request publishes to: by a topic's or a domain's own host, or by
+// its path on any host. Paths are taken in any case and with a slash at the end.
 // Source: spec/events.md section 8.1; design.md, "One binary, one port".
-func topicOf(r *http.Request) (name, region string, ok bool) {
+func placeOf(r *http.Request) (at place, ok bool) {
 	path := strings.TrimSuffix(r.URL.Path, "/")
-	name, region, ok = hostAddress(r.Host)
-	if ok && strings.EqualFold(path, eventsPath) {
-		return name, region, true
+	if name, region, ok := hostAddress(r.Host); ok && strings.EqualFold(path, eventsPath) {
+		return place{name: name, region: region}, true
 	}
-	at := len(path) - len(eventsPath)
-	if at <= len(topicsPath) || !hasPrefixFold(path, topicsPath) || !strings.EqualFold(path[at:], eventsPath) {
-		return "", "", false
+	prefix, kind := topicsPath, kindTopic
+	if hasPrefixFold(path, domainsPath) {
+		prefix, kind = domainsPath, kindDomain
 	}
-	name = path[len(topicsPath):at]
-	return name, "", !strings.Contains(name, "/")
+	end := len(path) - len(eventsPath)
+	if end <= len(prefix) || !hasPrefixFold(path, prefix) || !strings.EqualFold(path[end:], eventsPath) {
+		return place{}, false
+	}
+	name := path[len(prefix):end]
+	return place{name: name, kind: kind}, !strings.Contains(name, "/")
 }
 
 // hostAddress takes a host of the form {topic}.{region}-1.eventgrid.localhost

@@ -38,6 +38,11 @@ const (
 	cloudEvent   = `{"specversion":"1.0","type":"Orders.Placed","source":"/shop","id":"1","data":{"total":12.50}}`
 )
 
+// forTenant is an event for one topic of a domain.
+func forTenant(topic string) string {
+	return strings.Replace(gridEvent, `"id"`, `"topic":"`+topic+`","id"`, 1)
+}
+
 // world stands for the topics and the broker.
 type world struct {
 	topics    map[string]Topic
@@ -87,8 +92,19 @@ func newWorld() *world {
 		ID: event.MappedAttribute{SourceField: "trackingId"}, Time: event.MappedAttribute{SourceField: "at"}, Type: event.MappedAttribute{SourceField: "kind"},
 		Subject: event.MappedAttribute{DefaultValue: "none"}, DataVersion: event.MappedAttribute{DefaultValue: "1.0"},
 	}
+	domain := func(uid resource.UID, name string, like Topic) Topic {
+		like.UID, like.ID, like.Domain = uid, resource.MustID(strings.Replace(prefix, "/topics/", "/domains/", 1)+name), true
+		return like
+	}
+	byTenant := topic(0, "any", event.CustomEventSchema)
+	byTenant.Mapping = &event.Mapping{
+		ID: event.MappedAttribute{SourceField: "trackingId"}, Topic: event.MappedAttribute{SourceField: "kind"}, Time: event.MappedAttribute{SourceField: "at"},
+		Type: event.MappedAttribute{DefaultValue: "Order"}, Subject: event.MappedAttribute{DefaultValue: "none"},
+	}
 	return &world{topics: map[string]Topic{
-		"custom": custom, "keys-off": keysOff, "closed": closed, "inside": inside,
+		"shops": domain(10, "shops", topic(0, "any", event.EventGridSchema)), "cloud-shops": domain(11, "cloud-shops", topic(0, "any", event.CloudEventSchemaV1_0)),
+		"custom-shops": domain(12, "custom-shops", byTenant),
+		"custom":       custom, "keys-off": keysOff, "closed": closed, "inside": inside,
 		"orders": topic(1, "orders", event.EventGridSchema), "shop": topic(2, "shop", event.CloudEventSchemaV1_0),
 		"lenient": lenient, "keyless": keyless, "unknown-schema": topic(5, "unknown-schema", 9),
 	}}
@@ -141,7 +157,11 @@ func (w *world) Publish(_ context.Context, topic resource.UID, events []event.Ev
 		return w.err
 	}
 	for i := range events {
-		w.published = append(w.published, fmt.Sprintf("%d %s", topic, events[i].Raw))
+		to := fmt.Sprint(uint64(topic))
+		if events[i].DomainTopic != nil {
+			to += "/" + string(events[i].DomainTopic)
+		}
+		w.published = append(w.published, fmt.Sprintf("%s %s", to, events[i].Raw))
 	}
 	return nil
 }
@@ -252,6 +272,21 @@ var exchanges = []exchange{
 	{name: "cloud-header-missing", source: "2.2", target: "/topics/shop/api/events", header: []string{"aeg-sas-key: " + key1, "Content-Type: application/json", "ce-id: 1"}, body: "{}"},
 	{name: "all-or-nothing", source: "8.6", body: "[" + gridEvent + `,{"id":"2"}]`},
 	{name: "unknown-schema", source: "8.6, server trouble", target: "/topics/unknown-schema/api/events", body: "[" + gridEvent + "]"},
+
+	{name: "success-domain", source: "8.7", target: "/domains/shops/api/events", body: "[" + forTenant("tenant-a") + "," + forTenant("Tenant-B") + "," + forTenant("tenant-a") + "]"},
+	{name: "success-domain-own-host", source: "8.7", host: "shops.local-1.eventgrid.localhost", target: "/api/events", body: "[" + forTenant("tenant-a") + "]"},
+	{name: "success-domain-path-in-any-case", source: "8.7", target: "/Domains/SHOPS/API/Events/", body: "[" + forTenant("tenant-a") + "]"},
+	{name: "success-domain-cloud", source: "8.7", target: "/domains/cloud-shops/api/events", header: []string{"aeg-sas-key: " + key1, "Content-Type: application/cloudevents-batch+json"},
+		body: "[" + strings.Replace(cloudEvent, "/shop", "tenant-a", 1) + "]"},
+	{name: "success-domain-custom", source: "8.7", target: "/domains/custom-shops/api/events", body: "[" + strings.Replace(customObject, "Orders.Placed", "tenant-a", 1) + "]"},
+	{name: "success-domain-sas", source: "8.5, 8.7", target: "/domains/shops/api/events", header: []string{"aeg-sas-token: " + signed("http://127.0.0.1:7443/domains/shops/api/events", "12/31/2099 6:20:15 PM", key1)}, body: "[" + forTenant("tenant-a") + "]"},
+	{name: "success-domain-bearer", source: "8.4, 8.7", target: "/domains/shops/api/events", header: []string{"Authorization: Bearer " + tokenOfSender}, body: "[" + forTenant("tenant-a") + "]"},
+	{name: "domain-without-topic", source: "8.7", target: "/domains/shops/api/events", body: "[" + forTenant("tenant-a") + "," + gridEvent + "]"},
+	{name: "domain-cloud-uri", source: "8.7", target: "/domains/cloud-shops/api/events", header: []string{"aeg-sas-key: " + key1, "Content-Type: application/cloudevents-batch+json"}, body: "[" + cloudEvent + "]"},
+	{name: "domain-bearer-without-role", source: "8.6", target: "/domains/shops/api/events", header: []string{"Authorization: Bearer " + tokenOfReader}, body: "[" + forTenant("tenant-a") + "]"},
+	{name: "domain-as-topic", source: "8.6", target: "/topics/shops/api/events", body: "[" + gridEvent + "]"},
+	{name: "topic-as-domain", source: "8.6", target: "/domains/orders/api/events", body: "[" + gridEvent + "]"},
+	{name: "options-domain", source: "8.3", method: "OPTIONS", target: "/domains/shops/api/events"},
 
 	{name: "log-full", source: "8.6", body: "[" + gridEvent + "]", err: fault.New(fault.Unavailable, "ServiceUnavailable", "The event log is full.").After(2500 * time.Millisecond)},
 	{name: "too-many-events", source: "8.6", body: "[" + gridEvent + "]", err: fault.New(fault.TooMany, "TooManyRequests", "The topic takes 5000 events per second.").After(time.Second)},
@@ -413,6 +448,8 @@ func TestServes(t *testing.T) {
 		{"eventgrid.localhost", "/", false},
 		{"127.0.0.1:7443", "/subscriptions/x", false},
 		{"127.0.0.1:7443", "/topicsx", false},
+		{"localhost", "/Domains/x", true},
+		{"localhost", "/domainsx", false},
 		{"[::1]:7443", "/portal/", false},
 	}
 	for _, c := range tests {

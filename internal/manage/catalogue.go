@@ -44,8 +44,8 @@ func TopicTypes() []TopicType { return slices.Clone(topicTypes) }
 
 var topicTypes = []TopicType{
 	{
-		Name: "Microsoft.EventGrid.Domains", Provider: "Microsoft.EventGrid",
-		DisplayName: "Event Grid Domains", Description: "Custom events of the topics of a domain. No source here raises them.", Regional: true,
+		Name: resource.TopicTypeDomain, Provider: "Microsoft.EventGrid",
+		DisplayName: "Event Grid Domains", Description: "Custom events that publishers post to a domain, each for one of its topics.", Regional: true,
 		SourceFormat: "/subscriptions/<subscriptionId>/resourceGroups/<resourceGroupName>/providers/Microsoft.EventGrid/domains/<name>", Scopes: []string{"Resource"},
 	},
 	{

@@ -28,15 +28,15 @@ func (d *Deliveries) Single() (EventSubscription, bool) {
 
 // Source is something that raises events.
 type Source struct {
-	ID       resource.ID
-	TopicUID resource.UID
+	ID     resource.ID
+	Stream resource.Stream
 }
 
 // Deliveries returns what there is at a scope to whoever may read event
 // subscriptions there. With events, the caller also needs the right to read the
 // bodies of events. Source: decisions.md 25.
 func (p *Plane) Deliveries(ctx context.Context, caller access.Caller, scope resource.ID, events bool) (Deliveries, error) {
-	single := scope.IsType(resource.TypeEventSubscription) || scope.IsType(resource.TypeTopic+"/eventSubscriptions") || scope.IsType(resource.TypeSystemTopic+"/eventSubscriptions")
+	single := scope.IsType(resource.TypeEventSubscription) || nestedType(scope) != ""
 	raises := p.raiser(scope)
 	if single {
 		raises = p.raiser(scope.Parent())
@@ -56,7 +56,7 @@ func (p *Plane) Deliveries(ctx context.Context, caller access.Caller, scope reso
 			return d, err
 		}
 		d.EventSubscriptions = []EventSubscription{s.view(item, isNested(scope))}
-		d.Sources = []Source{{s.raises, s.topicUID}}
+		d.Sources = []Source{{s.raises, s.stream}}
 		return d, nil
 	}
 	if err := p.exists(scope); err != nil {
@@ -65,12 +65,24 @@ func (p *Plane) Deliveries(ctx context.Context, caller access.Caller, scope reso
 	d.EventSubscriptions = p.below(scope)
 	for _, t := range p.Store.Topics.List("") {
 		if raises.Contains(t.Value.ID) {
-			d.Sources = append(d.Sources, Source{t.Value.ID, t.Value.UID})
+			d.Sources = append(d.Sources, Source{t.Value.ID, resource.Stream{Topic: t.Value.UID}})
 		}
+	}
+	for _, t := range p.Store.Domains.List("") {
+		if raises.Contains(t.Value.ID) {
+			d.Sources = append(d.Sources, Source{t.Value.ID, resource.Stream{Topic: t.Value.UID}})
+		}
+	}
+	if scope.IsType(resource.TypeDomainTopic) {
+		s, err := p.findSource(scope)
+		if err != nil {
+			return d, err
+		}
+		d.Sources = append(d.Sources, Source{s.raises, s.stream})
 	}
 	for _, w := range p.Store.Workspaces.List("") {
 		if raises.Contains(w.Value.ID) {
-			d.Sources = append(d.Sources, Source{w.Value.ID, w.Value.TopicUID})
+			d.Sources = append(d.Sources, Source{w.Value.ID, resource.Stream{Topic: w.Value.TopicUID}})
 		}
 	}
 	return d, nil

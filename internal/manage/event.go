@@ -46,7 +46,7 @@ func (p *Plane) findEvent(ctx context.Context, caller access.Caller, scope resou
 	if err != nil {
 		return s, broker.LoggedEvent{}, err
 	}
-	logged, err := p.EventLog.FindEvent(ctx, s.topicUID, name)
+	logged, err := p.logged(ctx, s, name)
 	return s, logged, err
 }
 
@@ -73,6 +73,9 @@ func (p *Plane) EventDeliveries(ctx context.Context, caller access.Caller, scope
 		}
 		if len(out) == most {
 			return out, out[most-1].EventSubscription.ID.Key(), nil
+		}
+		if d := v.Value.DomainTopic; d != "" && d != logged.DomainTopic {
+			continue // it is for another topic of the domain
 		}
 		told, active, err := p.EventLog.Explain(ctx, v.Value.UID, &logged)
 		if err != nil {

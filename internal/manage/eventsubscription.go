@@ -1,11 +1,14 @@
 package manage
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/access"
@@ -27,24 +30,31 @@ type EventSubscription struct {
 
 // source is what an event subscription hangs on.
 type source struct {
-	id        resource.ID // canonical spelling of the parent: a topic, a workspace, a system topic
-	raises    resource.ID // what raises the events: the topic or the workspace
-	topicUID  resource.UID
+	id        resource.ID // canonical spelling of the parent: a topic, a domain or one of its topics, a workspace, a system topic
+	raises    resource.ID // what raises the events: of a system topic the workspace, else the parent
+	stream    resource.Stream
 	schema    event.Schema
 	mapping   *event.Mapping // of custom input
 	location  string
 	topicType string
+	since     time.Time // of a topic of a domain: when it was made; what was published for its name before is none of its events
 }
 
 // parents are the kinds of resources that event subscriptions hang on.
-var parents = []string{resource.TypeTopic, resource.TypeSystemTopic, resource.TypeWorkspace}
+var parents = []string{resource.TypeTopic, resource.TypeDomain, resource.TypeDomainTopic, resource.TypeSystemTopic, resource.TypeWorkspace}
 
 // findSource looks up the parent of an event subscription.
 func (p *Plane) findSource(parent resource.ID) (source, error) {
 	switch {
 	case parent.IsType(resource.TypeTopic):
 		t, err := p.topic(parent)
-		return source{t.Value.ID, t.Value.ID, t.Value.UID, t.Value.InputSchema, t.Value.Mapping, t.Value.Location, resource.TopicTypeCustom}, err
+		return topicSource(&t.Value, resource.TopicTypeCustom), err
+	case parent.IsType(resource.TypeDomain):
+		d, err := p.domain(parent)
+		return topicSource(&d.Value.Topic, resource.TopicTypeDomain), err
+	case parent.IsType(resource.TypeDomainTopic):
+		d, t, err := p.domainTopic(parent)
+		return domainTopicSource(&d.Value, t.Value.ID, t.Value.Created.At), err
 	case parent.IsType(resource.TypeWorkspace):
 		w, err := p.workspace(parent)
 		return workspaceSource(w.Value.ID, &w.Value), err
@@ -59,6 +69,10 @@ func (p *Plane) findSource(parent resource.ID) (source, error) {
 	return source{}, notFound("ResourceNotFound", "The resource '%s' raises no events here. Event subscriptions hang on %s.", parent, strings.Join(parents, ", "))
 }
 
+func topicSource(t *resource.Topic, topicType string) source {
+	return source{t.ID, t.ID, resource.Stream{Topic: t.UID}, t.InputSchema, t.Mapping, t.Location, topicType, time.Time{}}
+}
+
 // raiser is what raises the events of a source: of a system topic the workspace behind
 // it, of everything else itself. What is not there stands for itself.
 func (p *Plane) raiser(source resource.ID) resource.ID {
@@ -71,18 +85,24 @@ func (p *Plane) raiser(source resource.ID) resource.ID {
 }
 
 func workspaceSource(id resource.ID, w *resource.Workspace) source {
-	return source{id, w.ID, w.TopicUID, event.EventGridSchema, nil, w.Location, resource.TopicTypeWorkspace}
+	return source{id, w.ID, resource.Stream{Topic: w.TopicUID}, event.EventGridSchema, nil, w.Location, resource.TopicTypeWorkspace, time.Time{}}
 }
 
 // action returns the action for an event subscription id: the nested form has
 // actions of its own. Source: spec/access.md section 9.
 func action(id resource.ID, verb string) string {
+	return cmp.Or(nestedType(id), resource.TypeEventSubscription) + "/" + verb
+}
+
+// nestedType is the type of an event subscription's id in the nested form, "" for any
+// other id.
+func nestedType(id resource.ID) string {
 	for _, parent := range parents {
 		if nested := parent + "/eventSubscriptions"; id.IsType(nested) {
-			return nested + "/" + verb
+			return nested
 		}
 	}
-	return resource.TypeEventSubscription + "/" + verb
+	return ""
 }
 
 // authorizeWrite checks a change of an event subscription. Where the parent is a
@@ -201,7 +221,7 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 		return EventSubscription{}, err
 	}
 	defer done()
-	s, err := p.findSource(id.Parent())
+	s, err := p.findSourceFor(id.Parent(), put)
 	if err != nil {
 		return EventSubscription{}, err
 	}
@@ -215,7 +235,7 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 
 	es := old.Value
 	if !exists {
-		es = resource.EventSubscription{UID: resource.NewUID(), Scope: s.id, Name: id.Name(), TopicUID: s.topicUID, Created: stamp(caller)}
+		es = resource.EventSubscription{UID: resource.NewUID(), Scope: s.id, Name: id.Name(), TopicUID: s.stream.Topic, DomainTopic: s.stream.DomainTopic, Created: stamp(caller)}
 	}
 	es.Modified, es.Failure = stamp(caller), ""
 	url := ""
@@ -276,6 +296,9 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	}
 	item, err := p.commit(ctx, s, old, es, exists, pre)
 	if err != nil {
+		if problem := p.leaveDomainTopic(ctx, s.id); problem != nil { // made for this one
+			err = errors.Join(err, problem)
+		}
 		return EventSubscription{}, err
 	}
 	verb := "patch"
@@ -298,15 +321,15 @@ func (p *Plane) commit(ctx context.Context, s source, old resource.Item[resource
 	}
 	ctx, unlock := p.alterOne(ctx, es.Key())
 	defer unlock()
-	if now, err := p.findSource(s.id); err != nil {
+	if now, err := p.findSourceFor(s.id, !exists); err != nil {
 		return item, err
-	} else if now.topicUID != s.topicUID {
+	} else if now.stream != s.stream {
 		return item, overtaken(es.Name)
 	}
 	if exists {
 		item, err = p.replace(ctx, old, es)
 	} else {
-		item, err = p.create(ctx, es)
+		item, err = p.create(ctx, s, es)
 	}
 	if fault.Is(err, fault.PreconditionFailed) && pre == (Precondition{}) {
 		return item, overtaken(es.Name)
@@ -323,9 +346,12 @@ func overtaken(name string) error {
 	return fault.New(fault.Conflict, "Conflict", "Event subscription '%s' or its source was changed by another request meanwhile. Read it again and repeat the change.", name)
 }
 
-// create stores a new event subscription and activates it. The caller holds the
-// stripe.
-func (p *Plane) create(ctx context.Context, es resource.EventSubscription) (resource.Item[resource.EventSubscription], error) {
+// create stores a new event subscription and activates it; before it the topic of a
+// domain, if it is the first one of that. The caller holds the stripe.
+func (p *Plane) create(ctx context.Context, s source, es resource.EventSubscription) (resource.Item[resource.EventSubscription], error) {
+	if err := p.joinDomainTopic(ctx, s, es.Created); err != nil {
+		return resource.Item[resource.EventSubscription]{}, err
+	}
 	item, err := p.Store.EventSubscriptions.Create(ctx, es.Key(), es)
 	if fault.Is(err, fault.Conflict) {
 		return item, overtaken(es.Name)
@@ -360,7 +386,7 @@ func (p *Plane) replace(ctx context.Context, old resource.Item[resource.EventSub
 
 // DeleteEventSubscription removes an event subscription, discards its open
 // deliveries, and reports whether it was there.
-func (p *Plane) DeleteEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (bool, error) {
+func (p *Plane) DeleteEventSubscription(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (existed bool, err error) {
 	if err := p.authorizeWrite(ctx, caller, id, "delete"); err != nil {
 		return false, err
 	}
@@ -371,6 +397,11 @@ func (p *Plane) DeleteEventSubscription(ctx context.Context, caller access.Calle
 	if err != nil {
 		return false, err
 	}
+	defer func() {
+		if err == nil {
+			err = p.leaveDomainTopic(ctx, s.id)
+		}
+	}()
 	key := resource.EventSubscriptionKey(s.id, id.Name())
 	ctx, unlock := p.alterOne(ctx, key)
 	defer unlock()

@@ -21,10 +21,10 @@ import (
 // EventLog looks back at what was logged and delivered. *broker.Broker satisfies
 // it.
 type EventLog interface {
-	// FindEvent finds an event of a topic by its id or its sequencer.
-	FindEvent(ctx context.Context, topic resource.UID, name string) (broker.LoggedEvent, error)
-	// Newest yields the events of a topic, the newest first.
-	Newest(ctx context.Context, topic resource.UID, back *broker.LookBack) iter.Seq2[broker.LoggedEvent, error]
+	// FindEvent finds an event of a stream by its id or its sequencer.
+	FindEvent(ctx context.Context, stream resource.Stream, name string) (broker.LoggedEvent, error)
+	// Newest yields the events of a stream, the newest first.
+	Newest(ctx context.Context, stream resource.Stream, back *broker.LookBack) iter.Seq2[broker.LoggedEvent, error]
 	// Explain tells what an event subscription made of a logged event, false when it
 	// is not active.
 	Explain(ctx context.Context, uid resource.UID, e *broker.LoggedEvent) (*broker.Explanation, bool, error)
@@ -70,7 +70,7 @@ func (p *Plane) ExplainEvent(ctx context.Context, caller access.Caller, id resou
 		return x, nil
 	}
 	x.Logged = true
-	if x.Event, err = p.EventLog.FindEvent(ctx, s.topicUID, r.EventID); err != nil {
+	if x.Event, err = p.logged(ctx, s, r.EventID); err != nil {
 		return x, err
 	}
 	told, active, err := p.EventLog.Explain(ctx, item.Value.UID, &x.Event)
@@ -99,6 +99,15 @@ func explainBy(es *resource.EventSubscription, e *event.Event) broker.Explanatio
 	return broker.Explanation{Generation: es.FilterGeneration, Filter: es.Filter, Matches: m.Match(e), Clauses: m.Clauses(e)}
 }
 
+// logged finds an event of a source by its id or its sequencer.
+func (p *Plane) logged(ctx context.Context, s source, name string) (broker.LoggedEvent, error) {
+	e, err := p.EventLog.FindEvent(ctx, s.stream, name)
+	if err == nil && e.PublishTime.Before(s.since) {
+		return broker.LoggedEvent{}, notFound("EventNotFound", "The event '%.200s' was published before the domain topic '%s' was made, at %s: it is for one of that name before it.", name, s.id.Name(), s.since.Format(time.RFC3339))
+	}
+	return e, err
+}
+
 // findForEvents finds an event subscription for a caller who may read it and the
 // events of its source.
 func (p *Plane) findForEvents(ctx context.Context, caller access.Caller, id resource.ID, invalid error) (source, resource.Item[resource.EventSubscription], error) {
@@ -120,7 +129,11 @@ func (p *Plane) findForEvents(ctx context.Context, caller access.Caller, id reso
 func (s source) decode(raw json.RawMessage) (event.Event, error) {
 	var events []event.Event
 	var err error
-	switch o := (event.DecodeOptions{Topic: s.raises.String()}); s.schema {
+	o := event.DecodeOptions{Topic: s.raises.String(), Domain: s.topicType == resource.TopicTypeDomain}
+	if s.stream.DomainTopic != "" {
+		o.Topic = s.raises.Parent().String()
+	}
+	switch s.schema {
 	case event.EventGridSchema:
 		events, err = event.DecodeEventGrid(raw, o)
 	case event.CloudEventSchemaV1_0:
@@ -138,6 +151,9 @@ func (s source) decode(raw json.RawMessage) (event.Event, error) {
 	}
 	if len(events) != 1 {
 		return event.Event{}, fault.Field("event", "One event is explained at a time, not %d: send an object.", len(events))
+	}
+	if topic := s.stream.DomainTopic; topic != "" && !strings.EqualFold(topic, string(events[0].DomainTopic)) {
+		return event.Event{}, fault.Field("event", "The event is for the topic '%s' of the domain, and the event subscription hangs on '%s': it never meets it.", events[0].DomainTopic, s.id.Name())
 	}
 	return events[0], nil
 }
@@ -197,9 +213,12 @@ func (p *Plane) TestFilter(ctx context.Context, caller access.Caller, id resourc
 		return out, err
 	}
 	m := filter.Compile(&out.Filter)
-	for logged, err := range p.EventLog.Newest(ctx, s.topicUID, &out.Back) {
+	for logged, err := range p.EventLog.Newest(ctx, s.stream, &out.Back) {
 		if err != nil {
 			return out, err
+		}
+		if logged.PublishTime.Before(s.since) {
+			break
 		}
 		var e event.Event
 		if err := e.Parse(logged.Event, logged.Schema); err != nil {

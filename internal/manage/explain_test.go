@@ -19,9 +19,9 @@ import (
 // fakeLog is an EventLog that holds n events of every topic and knows which of
 // them it was asked about.
 type fakeLog struct {
-	n     int
-	topic resource.UID
-	asked string
+	n      int
+	stream resource.Stream
+	asked  string
 }
 
 func (l *fakeLog) at(i int) broker.LoggedEvent {
@@ -31,13 +31,13 @@ func (l *fakeLog) at(i int) broker.LoggedEvent {
 	}
 }
 
-func (l *fakeLog) FindEvent(_ context.Context, topic resource.UID, name string) (broker.LoggedEvent, error) {
-	l.topic, l.asked = topic, name
+func (l *fakeLog) FindEvent(_ context.Context, stream resource.Stream, name string) (broker.LoggedEvent, error) {
+	l.stream, l.asked = stream, name
 	return l.at(1), nil
 }
 
-func (l *fakeLog) Newest(_ context.Context, topic resource.UID, _ *broker.LookBack) iter.Seq2[broker.LoggedEvent, error] {
-	l.topic = topic
+func (l *fakeLog) Newest(_ context.Context, stream resource.Stream, _ *broker.LookBack) iter.Seq2[broker.LoggedEvent, error] {
+	l.stream = stream
 	return func(yield func(broker.LoggedEvent, error) bool) {
 		for i := l.n; i > 0 && yield(l.at(i), nil); i-- {
 		}
@@ -136,8 +136,8 @@ func TestExplainAnEventOfTheLog(t *testing.T) {
 	at := topicsPrefix + "orders" + extension + "es1"
 	f.put(t, at, hook(hookURL))
 	x, err := f.ExplainEvent(t.Context(), f.owner, id(at), ExplainRequest{EventID: "some id"})
-	if err != nil || !x.Logged || x.Delivery.State != broker.StoryDelivered || log.asked != "some id" || log.topic != topic.Value.UID || x.EventSubscription.ID.String() != at {
-		t.Errorf("%+v %v; asked for %q of %s", x, err, log.asked, log.topic)
+	if err != nil || !x.Logged || x.Delivery.State != broker.StoryDelivered || log.asked != "some id" || log.stream.Topic != topic.Value.UID || x.EventSubscription.ID.String() != at {
+		t.Errorf("%+v %v; asked for %q of %s", x, err, log.asked, log.stream.Topic)
 	}
 	for name, r := range map[string]ExplainRequest{"neither": {}, "both": {EventID: "1", Event: json.RawMessage(`{}`)}} {
 		if _, err := f.ExplainEvent(t.Context(), f.owner, id(at), r); !fault.Is(err, fault.Invalid) {

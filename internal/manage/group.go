@@ -168,6 +168,13 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 			}
 		}
 	}
+	for _, d := range p.Store.Domains.List("") {
+		if id.Contains(d.Value.ID) {
+			if err := p.removeDomain(ctx, d); err != nil {
+				return false, err
+			}
+		}
+	}
 	for _, s := range p.Store.SystemTopics.List("") {
 		if id.Contains(s.Value.ID) {
 			if err := p.removeSystemTopic(ctx, s); err != nil {

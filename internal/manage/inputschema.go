@@ -20,8 +20,9 @@ const (
 const maxMapped = 512
 
 // input returns the input schema that a request asks for and every problem of it and
-// of its mapping. What must be there is asked for when the topic is to be made.
-func (t *TopicChange) input(create bool) (event.Schema, []*fault.Error) {
+// of its mapping. What must be there is asked for when the topic is to be made; a
+// domain has to know the topic of each event.
+func (t *TopicChange) input(create, domain bool) (event.Schema, []*fault.Error) {
 	schema := event.EventGridSchema
 	if t.InputSchema != "" {
 		var err error
@@ -35,7 +36,7 @@ func (t *TopicChange) input(create bool) (event.Schema, []*fault.Error) {
 	case t.Mapping != nil && schema != event.CustomEventSchema && (create || t.InputSchema != ""):
 		return schema, []*fault.Error{fault.Field(targetMapping, "An inputSchemaMapping goes with the input schema CustomEventSchema, this one is %s. Leave the mapping out, or use that schema.", schema)}
 	case t.Mapping != nil:
-		return schema, mappingProblems(t.Mapping, !unread)
+		return schema, mappingProblems(t.Mapping, !unread, domain)
 	case create && schema == event.CustomEventSchema && !unread:
 		return schema, []*fault.Error{fault.Field(targetMapping, "The input schema CustomEventSchema needs an inputSchemaMapping that gives eventType and subject each a sourceField, a defaultValue or both.")}
 	}
@@ -45,7 +46,7 @@ func (t *TopicChange) input(create bool) (event.Schema, []*fault.Error) {
 // mappingProblems holds a mapping against the rules: only type, subject and data
 // version have defaults, and without a type or a subject, which are missed if the
 // mapping is whole, nothing could be published. Source: spec/events.md section 3.
-func mappingProblems(m *event.Mapping, whole bool) (problems []*fault.Error) {
+func mappingProblems(m *event.Mapping, whole, domain bool) (problems []*fault.Error) {
 	m.Attributes(func(name string, a *event.MappedAttribute) {
 		target := targetMapping + ".properties." + name
 		bad := func(field, format string, args ...any) {
@@ -62,6 +63,8 @@ func mappingProblems(m *event.Mapping, whole bool) (problems []*fault.Error) {
 			bad(".defaultValue", "The defaultValue of %s has %d characters; at most %d are allowed.", name, n, maxMapped)
 		case n > 0 && strings.TrimSpace(a.DefaultValue) == "":
 			bad(".defaultValue", "The defaultValue of %s is blank. Give it a text, or leave it out.", name)
+		case domain && name == "topic" && whole && a.SourceField == "":
+			bad("", "Each event of a domain is for one of its topics: give topic a sourceField, the member that names it.")
 		case n == 0 && required && whole && a.SourceField == "":
 			bad("", "Every event has %s: give it a sourceField, a defaultValue or both.", name)
 		}
@@ -76,15 +79,23 @@ func mappingProblems(m *event.Mapping, whole bool) (problems []*fault.Error) {
 func (t *TopicChange) keepsInput(old *resource.Topic) error {
 	var problems []*fault.Error
 	if t.InputSchema != "" && !strings.EqualFold(t.InputSchema, old.InputSchema.String()) {
-		problems = append(problems, fault.Field(targetInputSchema, "The input schema of topic '%s' is %s and cannot be changed to %s. Make another topic, or delete this one first.",
-			old.ID.Name(), old.InputSchema, t.InputSchema))
+		problems = append(problems, fault.Field(targetInputSchema, "The input schema of %s '%s' is %s and cannot be changed to %s. Make another %[1]s, or delete this one first.",
+			noun(old.ID), old.ID.Name(), old.InputSchema, t.InputSchema))
 	}
 	switch {
 	case t.Mapping == nil || old.Mapping != nil && *t.Mapping == *old.Mapping:
 	case old.Mapping == nil:
-		problems = append(problems, fault.Field(targetMapping, "Topic '%s' has the input schema %s and takes no inputSchemaMapping. Leave it out, or make a topic of CustomEventSchema.", old.ID.Name(), old.InputSchema))
+		problems = append(problems, fault.Field(targetMapping, "The %s '%s' has the input schema %s and takes no inputSchemaMapping. Leave it out, or make one of CustomEventSchema.", noun(old.ID), old.ID.Name(), old.InputSchema))
 	default:
-		problems = append(problems, fault.Field(targetMapping, "The inputSchemaMapping of topic '%s' cannot be changed. Send the one that it has, leave it out, or make another topic.", old.ID.Name()))
+		problems = append(problems, fault.Field(targetMapping, "The inputSchemaMapping of %s '%s' cannot be changed. Send the one that it has, leave it out, or make another %[1]s.", noun(old.ID), old.ID.Name()))
 	}
 	return fault.Join(problems...)
+}
+
+// noun is what people call the resource of an id that publishers post to.
+func noun(id resource.ID) string {
+	if id.IsType(resource.TypeDomain) {
+		return "domain"
+	}
+	return "topic"
 }

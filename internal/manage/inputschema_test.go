@@ -81,7 +81,7 @@ func TestInputSchemaMapping(t *testing.T) {
 			"properties.inputSchema: The input schema of topic 'custom' is CustomEventSchema and cannot be changed to CloudEventSchemaV1_0. Make another topic, or delete this one first."},
 		{"custom input for a topic that has another", put("grid", custom(customMapping)),
 			"properties.inputSchema: The input schema of topic 'grid' is EventGridSchema and cannot be changed to CustomEventSchema. Make another topic, or delete this one first.\n" +
-				prefix + ": Topic 'grid' has the input schema EventGridSchema and takes no inputSchemaMapping. Leave it out, or make a topic of CustomEventSchema."},
+				prefix + ": The topic 'grid' has the input schema EventGridSchema and takes no inputSchemaMapping. Leave it out, or make one of CustomEventSchema."},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

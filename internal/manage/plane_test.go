@@ -288,7 +288,7 @@ func TestTopicRules(t *testing.T) {
 		{"no subscription", put("/subscriptions/5f/resourceGroups/local/providers/Microsoft.EventGrid/topics/abc", TopicChange{Tracked: here}), fault.NotFound,
 			": The subscription '5f' could not be found."},
 		{"name taken", put(other+"/providers/Microsoft.EventGrid/topics/ORDERS", TopicChange{Tracked: here}), fault.Conflict,
-			": The topic name 'ORDERS' is taken by '" + topicsPrefix + "Orders'. Topic names are unique on a server, for publishers post to /topics/{name}; choose another one."},
+			": The name 'ORDERS' is taken by the topic '" + topicsPrefix + "Orders'. Names of topics and domains are unique on a server, for publishers post to them by name; choose another one."},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -46,7 +46,7 @@ func (p *Plane) ReplayEvents(ctx context.Context, caller access.Caller, id resou
 	if err != nil {
 		return broker.LogReplay{}, err
 	}
-	job := broker.LogReplay{UID: item.Value.UID, Topic: s.topicUID, By: caller.Label()}
+	job := broker.LogReplay{UID: item.Value.UID, Topic: s.stream.Topic, By: caller.Label()}
 	var v checker
 	job.From, job.To = v.instant("from", c.From), time.Now().UTC()
 	if c.To != "" {
@@ -67,6 +67,9 @@ func (p *Plane) ReplayEvents(ctx context.Context, caller access.Caller, id resou
 	}
 	if err := fault.Join(v.problems...); err != nil {
 		return job, err
+	}
+	if job.From.Before(s.since) {
+		job.From = s.since
 	}
 	if c.DryRun {
 		return p.Replayer.CountLog(ctx, job)

@@ -10,6 +10,7 @@ import (
 // Resources are the tracked resources below a scope that one caller may read.
 type Resources struct {
 	Topics       []resource.Item[resource.Topic]
+	Domains      []resource.Item[resource.Domain]
 	SystemTopics []resource.Item[resource.SystemTopic]
 	Workspaces   []resource.Item[resource.Workspace]
 }
@@ -26,7 +27,8 @@ func (p *Plane) Resources(ctx context.Context, caller access.Caller, scope resou
 	if err != nil {
 		return r, err
 	}
-	r.Topics = readable(p, caller, actionTopics, p.Store.Topics, scope, func(t *resource.Topic) resource.ID { return t.ID })
+	r.Topics = readable(p, caller, resource.TypeTopic+"/", p.Store.Topics, scope, func(t *resource.Topic) resource.ID { return t.ID })
+	r.Domains = readable(p, caller, resource.TypeDomain+"/", p.Store.Domains, scope, func(d *resource.Domain) resource.ID { return d.ID })
 	r.SystemTopics = readable(p, caller, actionSystemTopics, p.Store.SystemTopics, scope, func(t *resource.SystemTopic) resource.ID { return t.ID })
 	r.Workspaces = readable(p, caller, actionWorkspaces, p.Store.Workspaces, scope, func(w *resource.Workspace) resource.ID { return w.ID })
 	return r, nil

@@ -31,6 +31,9 @@ func (p *Plane) Run(ctx context.Context) error {
 	for range noticeHands {
 		hands.Go(func() { p.sendNotices(ctx) })
 	}
+	if err := p.tidyDomainTopics(ctx); err != nil {
+		p.Log.LogAttrs(ctx, slog.LevelError, "domain topics without event subscriptions cannot be removed", slog.String(telemetry.Error, err.Error()))
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -101,6 +104,13 @@ func (p *Plane) lapse(ctx context.Context, key string, now time.Time) {
 // retire removes an event subscription that expired. It reports false when open
 // deliveries hold it; by its expiration time nothing new matches it.
 func (p *Plane) retire(ctx context.Context, key string, now time.Time) bool {
+	var scope resource.ID // of what is removed
+	defer func() {
+		if err := p.leaveDomainTopic(ctx, scope); err != nil {
+			p.Log.LogAttrs(ctx, slog.LevelError, "domain topic without event subscriptions cannot be removed",
+				slog.String(telemetry.Resource, scope.String()), slog.String(telemetry.Error, err.Error()))
+		}
+	}()
 	ctx, unlock := p.alterOne(ctx, key)
 	defer unlock()
 	item, ok := p.Store.EventSubscriptions.Get(key)
@@ -118,6 +128,7 @@ func (p *Plane) retire(ctx context.Context, key string, now time.Time) bool {
 		}
 		return false
 	}
+	scope = es.Scope
 	p.Log.LogAttrs(ctx, slog.LevelInfo, "event subscription expired", slog.String(telemetry.EventSubscription, es.ID().String()))
 	return true
 }

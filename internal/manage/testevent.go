@@ -114,18 +114,29 @@ func (p *Plane) testEvent(s source, es *resource.EventSubscription, t TestEvent)
 	return s.decode(raw)
 }
 
-// sample is an event of a custom topic in its input schema.
+// anyDomainTopic is the topic of a domain that a sample is for where the event
+// subscription hangs on the domain.
+const anyDomainTopic = "carillon-test"
+
+// sample is an event of a custom topic or a domain in its input schema.
 func (s source) sample(typ, now string) any {
 	const subject = "carillon/test"
+	topic := s.raises.String()
+	switch {
+	case s.stream.DomainTopic != "":
+		topic = s.id.Name()
+	case s.topicType == resource.TopicTypeDomain:
+		topic = anyDomainTopic
+	}
 	id := uuid.NewString()
 	data := map[string]any{"message": "This is a test event that Carillon was asked to send."}
 	switch s.schema {
 	case event.CloudEventSchemaV1_0:
-		return map[string]any{"specversion": "1.0", "id": id, "source": s.raises.String(), "type": typ, "subject": subject, "time": now, "data": data}
+		return map[string]any{"specversion": "1.0", "id": id, "source": topic, "type": typ, "subject": subject, "time": now, "data": data}
 	case event.CustomEventSchema:
 		if m := s.mapping; m != nil {
 			for field, value := range map[string]string{
-				m.ID.SourceField: id, m.Time.SourceField: now, m.Type.SourceField: typ, m.Subject.SourceField: subject, m.DataVersion.SourceField: "1",
+				m.ID.SourceField: id, m.Time.SourceField: now, m.Type.SourceField: typ, m.Subject.SourceField: subject, m.DataVersion.SourceField: "1", m.Topic.SourceField: topic,
 			} {
 				if field != "" {
 					put(data, strings.Split(field, "."), value)
@@ -134,7 +145,7 @@ func (s source) sample(typ, now string) any {
 		}
 		return data
 	default:
-		return map[string]any{"id": id, "subject": subject, "eventType": typ, "eventTime": now, "data": data, "dataVersion": "1"}
+		return map[string]any{"topic": topic, "id": id, "subject": subject, "eventType": typ, "eventTime": now, "data": data, "dataVersion": "1"}
 	}
 }
 

@@ -16,9 +16,7 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-const actionTopics = "Microsoft.EventGrid/topics/"
-
-// TopicChange is what a request sets on a topic.
+// TopicChange is what a request sets on a topic or a domain.
 type TopicChange struct {
 	Tracked
 	InputSchema string         // "" = EventGridSchema on creation, unchanged after it
@@ -49,93 +47,298 @@ const (
 // maxExtra bounds what is kept of members that only previews know.
 const maxExtra = 64 << 10
 
-// Topic returns a topic.
-func (p *Plane) Topic(ctx context.Context, caller access.Caller, id resource.ID) (resource.Item[resource.Topic], error) {
-	return readOne(ctx, p, caller, actionTopics, p.Store.Topics, id)
+// inlet is a kind of resource that publishers post to: topics and domains, which have
+// nearly everything in common.
+type inlet[T any] struct {
+	*Plane
+	kind   string // resource type; actions begin with it
+	all    *resource.Collection[T]
+	name   resource.NameRule
+	topic  func(*T) *resource.Topic                      // what both have
+	remove func(context.Context, resource.Item[T]) error // needs structure to be locked for writing
+	clear  func(context.Context, resource.Item[T]) error // takes out what may be much, before structure is locked; nil for nothing
 }
 
-func (p *Plane) topic(id resource.ID) (resource.Item[resource.Topic], error) {
-	return findOne(p, p.Store.Topics, id)
+func (p *Plane) topics() inlet[resource.Topic] {
+	return inlet[resource.Topic]{p, resource.TypeTopic, p.Store.Topics, resource.TopicName, func(t *resource.Topic) *resource.Topic { return t }, p.removeTopic, nil}
 }
 
-// Topics returns the topics of a subscription or a resource group.
-func (p *Plane) Topics(ctx context.Context, caller access.Caller, scope resource.ID) ([]resource.Item[resource.Topic], error) {
-	return readAll(ctx, p, caller, actionTopics, p.Store.Topics, scope, func(t *resource.Topic) resource.ID { return t.ID })
+func (in inlet[T]) find(id resource.ID) (resource.Item[T], error) {
+	return findOne(in.Plane, in.all, id)
 }
 
-// PutTopic creates a topic or replaces it. Its keys, its input schema with the mapping
-// and its endpoint stay.
-func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, c Precondition) (item resource.Item[resource.Topic], err error) {
-	if err := p.authorize(ctx, caller, actionTopics+"write", id); err != nil {
+func (in inlet[T]) get(ctx context.Context, caller access.Caller, id resource.ID) (resource.Item[T], error) {
+	return readOne(ctx, in.Plane, caller, in.kind+"/", in.all, id)
+}
+
+func (in inlet[T]) list(ctx context.Context, caller access.Caller, scope resource.ID) ([]resource.Item[T], error) {
+	return readAll(ctx, in.Plane, caller, in.kind+"/", in.all, scope, func(v *T) resource.ID { return in.topic(v).ID })
+}
+
+// put creates one or replaces it. Its keys, its input schema with the mapping and its
+// endpoint stay. set gives it what only its kind has.
+func (in inlet[T]) put(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, set func(*T), c Precondition) (item resource.Item[T], err error) {
+	if err := in.authorize(ctx, caller, in.kind+"/write", id); err != nil {
 		return item, err
 	}
-	group, err := p.group(id)
+	group, err := in.group(id)
 	if err != nil {
 		return item, err
 	}
 	key := id.Key()
-	_, exists := p.Store.Topics.Get(key)
-	schema, problems := t.input(!exists)
-	problems = append(append(problems, t.check(resource.TopicName, id)...), t.checkWindow())
+	_, exists := in.all.Get(key)
+	domain := in.kind == resource.TypeDomain
+	schema, problems := t.input(!exists, domain)
+	problems = append(append(problems, t.check(in.name, id)...), t.checkWindow())
 	problems = append(append(problems, t.checkIngress()...), checkExtra(t.Extra))
 	if err := t.verdict(problems); err != nil {
 		return item, err
 	}
-	ctx, unlock := p.alter(ctx)
+	ctx, unlock := in.alter(ctx)
 	defer unlock()
-	old, exists := p.Store.Topics.Get(key)
+	old, exists := in.all.Get(key)
 	if err := c.Check(etagOf(old, exists)); err != nil {
 		return item, err
 	}
 	if exists {
-		if err := t.moved(old.Value.Meta); err != nil {
+		value := old.Value
+		v := in.topic(&value)
+		if err := t.moved(v.Meta); err != nil {
 			return item, err
 		}
-		if err := t.keepsInput(&old.Value); err != nil {
+		if err := t.keepsInput(v); err != nil {
 			return item, err
 		}
-		v := old.Value
 		v.Tags, v.Extra, v.Modified = t.Tags, t.Extra, stamp(caller)
-		t.setWindow(&v)
+		t.setWindow(v)
 		v.DisableLocalAuth, v.Ingress = false, resource.Ingress{}
-		t.setPublishing(&v)
-		item, err = p.Store.Topics.Update(ctx, key, v, old.Revision)
+		t.setPublishing(v)
+		set(&value)
+		item, err = in.all.Update(ctx, key, value, old.Revision)
 	} else {
-		if _, err := p.group(id); err != nil { // it may have gone meanwhile
+		if _, err := in.group(id); err != nil { // it may have gone meanwhile
 			return item, err
 		}
-		if err := p.topicNameFree(id.Name()); err != nil {
+		if err := in.nameFree(id.Name()); err != nil {
 			return item, err
 		}
-		if _, problems := t.input(true); len(problems) > 0 { // it was there when the request was checked
+		if _, problems := t.input(true, domain); len(problems) > 0 { // it was there when the request was checked
 			return item, t.verdict(problems)
 		}
-		v := resource.Topic{
-			Meta: t.meta(settle(group.Value.ID, resource.TypeTopic, id.Name()), caller),
-			UID:  resource.NewUID(), Partition: p.Partition(), InputSchema: schema, Mapping: t.Mapping, Extra: t.Extra,
+		var value T
+		v := in.topic(&value)
+		*v = resource.Topic{
+			Meta: t.meta(settle(group.Value.ID, in.kind, id.Name()), caller),
+			UID:  resource.NewUID(), Partition: in.Partition(), InputSchema: schema, Mapping: t.Mapping, Extra: t.Extra,
 		}
-		t.setWindow(&v)
-		t.setPublishing(&v)
+		t.setWindow(v)
+		t.setPublishing(v)
 		for i := range v.SealedKeys {
-			if v.SealedKeys[i], err = p.newTopicKey(&v); err != nil {
+			if v.SealedKeys[i], err = in.newKey(v); err != nil {
 				return item, err
 			}
 		}
-		item, err = p.Store.Topics.Create(ctx, key, v)
+		set(&value)
+		item, err = in.all.Create(ctx, key, value)
 	}
 	if err == nil {
-		p.changed(ctx, caller, "put", item.Value.ID)
+		in.changed(ctx, caller, "put", in.topic(&item.Value).ID)
 	}
 	return item, err
 }
 
-// topicNameFree reports a Conflict for a name that another topic has: the name is
-// the topic's place in the path that publishers post to.
-func (p *Plane) topicNameFree(name string) error {
+// patch changes tags and settings.
+func (in inlet[T]) patch(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, set func(*T), c Precondition) (item resource.Item[T], err error) {
+	if err := in.authorize(ctx, caller, in.kind+"/write", id); err != nil {
+		return item, err
+	}
+	_, problems := t.input(false, in.kind == resource.TypeDomain)
+	problems = append(append(problems, t.Problems...), resource.CheckTags(t.Tags)...)
+	problems = append(append(problems, t.checkWindow()), t.checkIngress()...)
+	if err := t.verdict(append(problems, checkExtra(t.Extra))); err != nil {
+		return item, err
+	}
+	ctx, unlock := in.alter(ctx)
+	defer unlock()
+	old, err := in.find(id)
+	if err != nil {
+		return item, err
+	}
+	if err := c.Check(old.ETag()); err != nil {
+		return item, err
+	}
+	value := old.Value
+	v := in.topic(&value)
+	if err := t.keepsInput(v); err != nil {
+		return item, err
+	}
+	if t.Tags != nil {
+		v.Tags = t.Tags
+	}
+	if v.Extra, err = mergeExtra(v.Extra, t.Extra); err != nil {
+		return item, err
+	}
+	t.setWindow(v)
+	t.setPublishing(v)
+	set(&value)
+	v.Modified = stamp(caller)
+	item, err = in.all.Update(ctx, id.Key(), value, old.Revision)
+	if err == nil {
+		in.changed(ctx, caller, "patch", v.ID)
+	}
+	return item, err
+}
+
+// drop removes one with its event subscriptions and reports whether it was there.
+func (in inlet[T]) drop(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (bool, error) {
+	if err := in.authorize(ctx, caller, in.kind+"/delete", id); err != nil {
+		return false, err
+	}
+	if in.clear != nil {
+		v, exists := in.all.Get(id.Key())
+		if err := c.Check(etagOf(v, exists)); err != nil || !exists {
+			return false, err
+		}
+		if err := in.clear(ctx, v); err != nil {
+			return false, err
+		}
+	}
+	ctx, unlock := in.alter(ctx)
+	defer unlock()
+	v, exists := in.all.Get(id.Key())
+	if err := c.Check(etagOf(v, exists)); err != nil || !exists {
+		return false, err
+	}
+	if err := in.remove(ctx, v); err != nil {
+		return false, err
+	}
+	in.changed(ctx, caller, "delete", in.topic(&v.Value).ID)
+	return true, nil
+}
+
+// keys returns the two access keys.
+func (in inlet[T]) keys(ctx context.Context, caller access.Caller, id resource.ID) ([2]string, error) {
+	if err := in.authorize(ctx, caller, in.kind+"/listKeys/action", id); err != nil {
+		return [2]string{}, err
+	}
+	item, err := in.find(id)
+	if err != nil {
+		return [2]string{}, err
+	}
+	v := in.topic(&item.Value)
+	if err := in.secretRead(ctx, caller, v.ID, "access keys"); err != nil {
+		return [2]string{}, err
+	}
+	return in.openKeys(v)
+}
+
+// regenerate replaces one access key, "key1" or "key2", and returns both.
+// unread says why the request could not be read, nil when it could.
+func (in inlet[T]) regenerate(ctx context.Context, caller access.Caller, id resource.ID, name string, unread error) ([2]string, error) {
+	if err := in.authorize(ctx, caller, in.kind+"/regenerateKey/action", id); err != nil {
+		return [2]string{}, err
+	}
+	if unread != nil {
+		return [2]string{}, unread
+	}
+	which := -1
+	switch strings.ToLower(name) {
+	case "":
+		return [2]string{}, fault.Field("keyName", "Say which key is to be replaced: send {\"keyName\":\"key1\"} or key2.")
+	case "key1":
+		which = 0
+	case "key2":
+		which = 1
+	default:
+		return [2]string{}, fault.Field("keyName", "The key name '%s' is not valid: use key1 or key2.", name)
+	}
+	ctx, unlock := in.alter(ctx)
+	defer unlock()
+	old, err := in.find(id)
+	if err != nil {
+		return [2]string{}, err
+	}
+	value := old.Value
+	v := in.topic(&value)
+	if v.SealedKeys[which], err = in.newKey(v); err != nil {
+		return [2]string{}, err
+	}
+	v.Modified = stamp(caller)
+	if _, err := in.all.Update(ctx, id.Key(), value, old.Revision); err != nil {
+		return [2]string{}, err
+	}
+	in.changed(ctx, caller, "regenerate "+strings.ToLower(name), v.ID)
+	return in.openKeys(v)
+}
+
+// Topic returns a topic.
+func (p *Plane) Topic(ctx context.Context, caller access.Caller, id resource.ID) (resource.Item[resource.Topic], error) {
+	return p.topics().get(ctx, caller, id)
+}
+
+func (p *Plane) topic(id resource.ID) (resource.Item[resource.Topic], error) {
+	return p.topics().find(id)
+}
+
+// Topics returns the topics of a subscription or a resource group.
+func (p *Plane) Topics(ctx context.Context, caller access.Caller, scope resource.ID) ([]resource.Item[resource.Topic], error) {
+	return p.topics().list(ctx, caller, scope)
+}
+
+// PutTopic creates a topic or replaces it. Its keys, its input schema with the mapping
+// and its endpoint stay.
+func (p *Plane) PutTopic(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, c Precondition) (resource.Item[resource.Topic], error) {
+	return p.topics().put(ctx, caller, id, t, func(*resource.Topic) {}, c)
+}
+
+// PatchTopic changes tags and settings of a topic.
+func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, c Precondition) (resource.Item[resource.Topic], error) {
+	return p.topics().patch(ctx, caller, id, t, func(*resource.Topic) {}, c)
+}
+
+// DeleteTopic removes a topic with its event subscriptions and reports whether it
+// was there.
+func (p *Plane) DeleteTopic(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (bool, error) {
+	return p.topics().drop(ctx, caller, id, c)
+}
+
+// removeTopic needs structure to be locked for writing.
+func (p *Plane) removeTopic(ctx context.Context, t resource.Item[resource.Topic]) error {
+	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
+		return err
+	}
+	if err := p.Store.Topics.Delete(ctx, t.Key, t.Revision); err != nil {
+		return err
+	}
+	return p.removeGrants(ctx, t.Value.ID)
+}
+
+// TopicKeys returns the two access keys of a topic.
+func (p *Plane) TopicKeys(ctx context.Context, caller access.Caller, id resource.ID) ([2]string, error) {
+	return p.topics().keys(ctx, caller, id)
+}
+
+// RegenerateTopicKey replaces one access key, "key1" or "key2", and returns both.
+// unread says why the request could not be read, nil when it could.
+func (p *Plane) RegenerateTopicKey(ctx context.Context, caller access.Caller, id resource.ID, name string, unread error) ([2]string, error) {
+	return p.topics().regenerate(ctx, caller, id, name, unread)
+}
+
+// nameFree reports a Conflict for a name that another topic or domain has: the name is
+// its place in the path that publishers post to, and in the host.
+func (p *Plane) nameFree(name string) error {
+	taken := func(kind string, by resource.ID) error {
+		return fault.New(fault.Conflict, "Conflict", "The name '%s' is taken by the %s '%s'. Names of topics and domains are unique on a server, for publishers post to them by name; choose another one.",
+			name, kind, by)
+	}
 	for _, other := range p.Store.Topics.List("") {
 		if strings.EqualFold(other.Value.ID.Name(), name) {
-			return fault.New(fault.Conflict, "Conflict", "The topic name '%s' is taken by '%s'. Topic names are unique on a server, for publishers post to /topics/{name}; choose another one.",
-				name, other.Value.ID)
+			return taken("topic", other.Value.ID)
+		}
+	}
+	for _, other := range p.Store.Domains.List("") {
+		if strings.EqualFold(other.Value.ID.Name(), name) {
+			return taken("domain", other.Value.ID)
 		}
 	}
 	return nil
@@ -202,46 +405,6 @@ func checkExtra(extra json.RawMessage) *fault.Error {
 	return nil
 }
 
-// PatchTopic changes tags and settings of a topic.
-func (p *Plane) PatchTopic(ctx context.Context, caller access.Caller, id resource.ID, t TopicChange, c Precondition) (item resource.Item[resource.Topic], err error) {
-	if err := p.authorize(ctx, caller, actionTopics+"write", id); err != nil {
-		return item, err
-	}
-	_, problems := t.input(false)
-	problems = append(append(problems, t.Problems...), resource.CheckTags(t.Tags)...)
-	problems = append(append(problems, t.checkWindow()), t.checkIngress()...)
-	if err := t.verdict(append(problems, checkExtra(t.Extra))); err != nil {
-		return item, err
-	}
-	ctx, unlock := p.alter(ctx)
-	defer unlock()
-	old, err := p.topic(id)
-	if err != nil {
-		return item, err
-	}
-	if err := c.Check(old.ETag()); err != nil {
-		return item, err
-	}
-	if err := t.keepsInput(&old.Value); err != nil {
-		return item, err
-	}
-	v := old.Value
-	if t.Tags != nil {
-		v.Tags = t.Tags
-	}
-	if v.Extra, err = mergeExtra(v.Extra, t.Extra); err != nil {
-		return item, err
-	}
-	t.setWindow(&v)
-	t.setPublishing(&v)
-	v.Modified = stamp(caller)
-	item, err = p.Store.Topics.Update(ctx, id.Key(), v, old.Revision)
-	if err == nil {
-		p.changed(ctx, caller, "patch", v.ID)
-	}
-	return item, err
-}
-
 // mergeExtra lays the members of change over those of old, objects within objects.
 func mergeExtra(old, change json.RawMessage) (json.RawMessage, error) {
 	if len(change) == 0 {
@@ -269,97 +432,14 @@ func mergeExtra(old, change json.RawMessage) (json.RawMessage, error) {
 
 func isObject(raw json.RawMessage) bool { return bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) }
 
-// DeleteTopic removes a topic with its event subscriptions and reports whether it
-// was there.
-func (p *Plane) DeleteTopic(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (bool, error) {
-	if err := p.authorize(ctx, caller, actionTopics+"delete", id); err != nil {
-		return false, err
-	}
-	ctx, unlock := p.alter(ctx)
-	defer unlock()
-	t, exists := p.Store.Topics.Get(id.Key())
-	if err := c.Check(etagOf(t, exists)); err != nil || !exists {
-		return false, err
-	}
-	if err := p.removeTopic(ctx, t); err != nil {
-		return false, err
-	}
-	p.changed(ctx, caller, "delete", t.Value.ID)
-	return true, nil
-}
-
-// removeTopic needs structure to be locked for writing.
-func (p *Plane) removeTopic(ctx context.Context, t resource.Item[resource.Topic]) error {
-	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
-		return err
-	}
-	if err := p.Store.Topics.Delete(ctx, t.Key, t.Revision); err != nil {
-		return err
-	}
-	return p.removeGrants(ctx, t.Value.ID)
-}
-
-// TopicKeys returns the two access keys of a topic.
-func (p *Plane) TopicKeys(ctx context.Context, caller access.Caller, id resource.ID) ([2]string, error) {
-	if err := p.authorize(ctx, caller, actionTopics+"listKeys/action", id); err != nil {
-		return [2]string{}, err
-	}
-	item, err := p.topic(id)
-	if err != nil {
-		return [2]string{}, err
-	}
-	if err := p.secretRead(ctx, caller, item.Value.ID, "access keys"); err != nil {
-		return [2]string{}, err
-	}
-	return p.openKeys(&item.Value)
-}
-
-// RegenerateTopicKey replaces one access key, "key1" or "key2", and returns both.
-// unread says why the request could not be read, nil when it could.
-func (p *Plane) RegenerateTopicKey(ctx context.Context, caller access.Caller, id resource.ID, name string, unread error) ([2]string, error) {
-	if err := p.authorize(ctx, caller, actionTopics+"regenerateKey/action", id); err != nil {
-		return [2]string{}, err
-	}
-	if unread != nil {
-		return [2]string{}, unread
-	}
-	which := -1
-	switch strings.ToLower(name) {
-	case "":
-		return [2]string{}, fault.Field("keyName", "Say which key is to be replaced: send {\"keyName\":\"key1\"} or key2.")
-	case "key1":
-		which = 0
-	case "key2":
-		which = 1
-	default:
-		return [2]string{}, fault.Field("keyName", "The key name '%s' is not valid: use key1 or key2.", name)
-	}
-	ctx, unlock := p.alter(ctx)
-	defer unlock()
-	old, err := p.topic(id)
-	if err != nil {
-		return [2]string{}, err
-	}
-	v := old.Value
-	if v.SealedKeys[which], err = p.newTopicKey(&v); err != nil {
-		return [2]string{}, err
-	}
-	v.Modified = stamp(caller)
-	if _, err := p.Store.Topics.Update(ctx, id.Key(), v, old.Revision); err != nil {
-		return [2]string{}, err
-	}
-	p.changed(ctx, caller, "regenerate "+strings.ToLower(name), v.ID)
-	return p.openKeys(&v)
-}
-
-// newTopicKey makes an access key of 32 random bytes in base64 and seals it.
+// newKey makes an access key of 32 random bytes in base64 and seals it.
 // Source: spec/management.md section 5.3.
-func (p *Plane) newTopicKey(t *resource.Topic) (string, error) {
+func (p *Plane) newKey(t *resource.Topic) (string, error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
 	sealed, err := p.Sealer.Seal([]byte(base64.StdEncoding.EncodeToString(raw[:])), t.KeyOwner())
 	if err != nil {
-		return "", fmt.Errorf("seal a key of topic %s: %w", t.ID, err)
+		return "", fmt.Errorf("seal a key of %s: %w", t.ID, err)
 	}
 	return sealed, nil
 }
@@ -368,7 +448,7 @@ func (p *Plane) openKeys(t *resource.Topic) (keys [2]string, err error) {
 	for i, sealed := range t.SealedKeys {
 		plain, err := p.Sealer.Open(sealed, t.KeyOwner())
 		if err != nil {
-			return [2]string{}, fmt.Errorf("open a key of topic %s: %w", t.ID, err)
+			return [2]string{}, fmt.Errorf("open a key of %s: %w", t.ID, err)
 		}
 		keys[i] = string(plain)
 	}

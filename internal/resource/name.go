@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/fault"
 )
 
@@ -20,6 +21,8 @@ type NameRule struct {
 // The name rules.
 var (
 	TopicName             = NameRule{"topic", 3, 50, "-"}
+	DomainName            = NameRule{"domain", 3, 50, "-"}
+	DomainTopicName       = NameRule{"domain topic", event.MinDomainTopic, event.MaxDomainTopic, "-"}
 	SystemTopicName       = NameRule{"system topic", 3, 128, "-"}
 	EventSubscriptionName = NameRule{"event subscription", 3, 64, "-"}
 	ResourceGroupName     = NameRule{"resource group", 1, 90, "-_()."}

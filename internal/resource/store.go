@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,8 @@ type Store struct {
 
 	ResourceGroups     *Collection[ResourceGroup]
 	Topics             *Collection[Topic]
+	Domains            *Collection[Domain]
+	DomainTopics       *Collection[DomainTopic]
 	SystemTopics       *Collection[SystemTopic]
 	Workspaces         *Collection[Workspace]
 	EventSubscriptions *Collection[EventSubscription]
@@ -63,6 +66,8 @@ func NewStore(kv KV) *Store {
 	s := &Store{kv: kv, collections: map[string]interface{ apply(engine.Change) error }{}}
 	s.ResourceGroups = NewCollection[ResourceGroup](s, "resourceGroup")
 	s.Topics = NewCollection[Topic](s, "topic")
+	s.Domains = NewCollection[Domain](s, "domain")
+	s.DomainTopics = NewCollection[DomainTopic](s, "domainTopic")
 	s.SystemTopics = NewCollection[SystemTopic](s, "systemTopic")
 	s.Workspaces = NewCollection[Workspace](s, "workspace")
 	s.EventSubscriptions = NewCollection[EventSubscription](s, "eventSubscription")
@@ -108,6 +113,7 @@ type Collection[T any] struct {
 
 	mu      sync.RWMutex
 	items   map[string]Item[T]
+	order   []string          // the keys of items in order, once somebody asked for it; nil before
 	deleted map[string]uint64 // revision of what was deleted here, until the store's own word of it arrives
 	changed []func(key string)
 }
@@ -155,17 +161,45 @@ func bare(key string) string { return strings.TrimPrefix(key, "/") }
 
 // List returns the records whose key begins with prefix, in key order.
 func (c *Collection[T]) List(prefix string) []Item[T] {
+	var out []Item[T]
+	c.Scan(prefix, "", func(it Item[T]) bool {
+		out = append(out, it)
+		return true
+	})
+	return out
+}
+
+// Scan calls f with the records whose key begins with prefix, in key order from behind
+// the key after on, until f returns false. f must not change the collection.
+func (c *Collection[T]) Scan(prefix, after string, f func(Item[T]) bool) {
+	c.sort()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	prefix = bare(prefix)
-	var out []Item[T]
-	for key, it := range c.items {
-		if strings.HasPrefix(key, prefix) {
-			out = append(out, it)
+	prefix, after = bare(prefix), bare(after)
+	at, found := slices.BinarySearch(c.order, max(prefix, after))
+	if found && after >= prefix {
+		at++
+	}
+	for ; at < len(c.order) && strings.HasPrefix(c.order[at], prefix); at++ {
+		if !f(c.items[c.order[at]]) {
+			return
 		}
 	}
-	slices.SortFunc(out, func(a, b Item[T]) int { return strings.Compare(a.Key, b.Key) })
-	return out
+}
+
+// sort puts the keys in order, unless they are. Loading a store needs no order, and so
+// pays nothing for it.
+func (c *Collection[T]) sort() {
+	c.mu.RLock()
+	sorted := c.order != nil
+	c.mu.RUnlock()
+	if sorted {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.order = slices.AppendSeq(make([]string, 0, len(c.items)), maps.Keys(c.items))
+	slices.Sort(c.order)
 }
 
 // Create stores a new record; one that exists is a Conflict.
@@ -258,6 +292,10 @@ func (c *Collection[T]) install(it Item[T]) Item[T] {
 	if fresh {
 		c.items[it.Key] = it
 	}
+	if fresh && !ok && c.order != nil {
+		at, _ := slices.BinarySearch(c.order, it.Key)
+		c.order = slices.Insert(c.order, at, it.Key)
+	}
 	notify := c.changed
 	c.mu.Unlock()
 	if fresh {
@@ -277,6 +315,9 @@ func (c *Collection[T]) remove(key string, revision uint64, here bool) {
 	gone := ok && (revision == 0 || old.Revision <= revision)
 	if gone {
 		delete(c.items, key)
+		if at, found := slices.BinarySearch(c.order, key); found {
+			c.order = slices.Delete(c.order, at, at+1)
+		}
 	}
 	switch {
 	case !here:

@@ -3,6 +3,9 @@ package resource
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -196,5 +199,57 @@ func TestStoreWitness(t *testing.T) {
 	}
 	if len(outcomes) != 3 || outcomes[0] != nil || outcomes[1] == nil || outcomes[2] != nil {
 		t.Errorf("outcomes %v", outcomes)
+	}
+}
+
+// TestScan: the order of the keys stays right, whatever changes, and pages of any size
+// hold what one list holds.
+func TestScan(t *testing.T) {
+	ctx := t.Context()
+	kv := NewMemoryKV()
+	if _, err := loaded(t, kv).ResourceGroups.Create(ctx, "a/7", group("a7")); err != nil {
+		t.Fatal(err)
+	}
+	c := loaded(t, kv).ResourceGroups
+	present := map[string]bool{"a/7": true}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 400 {
+		key := fmt.Sprintf("%c/%d", 'a'+rune(random.IntN(3)), random.IntN(20))
+		switch {
+		case random.IntN(8) == 0:
+			var want, got []string
+			for key := range present {
+				if strings.HasPrefix(key, "b/") {
+					want = append(want, key)
+				}
+			}
+			slices.Sort(want)
+			for after := ""; ; {
+				last := after
+				c.Scan("/b/", after, func(it Item[ResourceGroup]) bool {
+					got, after = append(got, it.Key), it.Key
+					return len(got)%3 != 0
+				})
+				if after == last {
+					break
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("pages hold %q, want %q", got, want)
+			}
+			if n := len(c.List("")); n != len(present) {
+				t.Fatalf("%d of %d listed", n, len(present))
+			}
+		case present[key]:
+			if err := c.Delete(ctx, key, 0); err != nil {
+				t.Fatal(err)
+			}
+			delete(present, key)
+		default:
+			if _, err := c.Create(ctx, key, group(key[:1])); err != nil {
+				t.Fatal(err)
+			}
+			present[key] = true
+		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 // Resource types as Azure spells them.
 const (
 	TypeTopic             = "Microsoft.EventGrid/topics"
+	TypeDomain            = "Microsoft.EventGrid/domains"
+	TypeDomainTopic       = "Microsoft.EventGrid/domains/topics"
 	TypeSystemTopic       = "Microsoft.EventGrid/systemTopics"
 	TypeEventSubscription = "Microsoft.EventGrid/eventSubscriptions"
 	TypeWorkspace         = "Microsoft.MachineLearningServices/workspaces"
@@ -22,6 +24,7 @@ const (
 const (
 	TopicTypeWorkspace = mlevent.TopicType
 	TopicTypeCustom    = "Microsoft.EventGrid.Topics"
+	TopicTypeDomain    = "Microsoft.EventGrid.Domains"
 )
 
 // Stamp says who did something and when.
@@ -69,6 +72,24 @@ const MaxDuplicateWindow = 1440
 
 // KeyOwner is the associated data that the topic's keys are sealed with.
 func (t *Topic) KeyOwner() string { return t.ID.String() }
+
+// Domain is published to as a topic is, and each of its events is for one of the topics
+// in it.
+type Domain struct {
+	Topic
+	AutoCreate bool `json:"autoCreateTopicWithFirstSubscription"` // the first event subscription of a topic makes the topic
+	AutoDelete bool `json:"autoDeleteTopicWithLastSubscription"`  // a topic goes with its last event subscription
+}
+
+// DomainTopic is a name in a domain that event subscriptions can hang on. Events for it
+// are published to the domain whether it is there or not; its UID tells it from one of
+// that name before it. A domain may have a hundred thousand, so there is little in it.
+type DomainTopic struct {
+	ID         ID    `json:"id"`
+	UID        UID   `json:"uid"`
+	Created    Stamp `json:"created"`
+	Subscribed bool  `json:"subscribed,omitempty"` // event subscriptions hang on it; if none does, a change was cut short
+}
 
 // SystemTopic makes the topic of a source visible as a resource of its own. The
 // events belong to the source's topic uid; the resource is a name for it.
@@ -123,7 +144,9 @@ type EventSubscription struct {
 	UID      UID    `json:"uid"`
 	Scope    ID     `json:"scope"` // the source: a topic, a workspace, a system topic
 	Name     string `json:"name"`
-	TopicUID UID    `json:"topicUid"`
+	TopicUID UID    `json:"topicUid"` // of the topic, or of the domain also where the source is one of its topics
+	// DomainTopic is the name of the source in lower case where it is a topic of a domain.
+	DomainTopic string `json:"domainTopic,omitempty"`
 
 	Destination      Destination   `json:"destination"`
 	Filter           filter.Filter `json:"filter"`

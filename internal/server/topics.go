@@ -15,7 +15,8 @@ import (
 )
 
 // publishTopics answers the data plane's look-ups from an immutable snapshot with
-// opened keys, made anew after a topic changed.
+// opened keys, made anew after a topic or a domain changed. The topics of domains are not
+// in it: whether one is there is no matter to publishers.
 type publishTopics struct {
 	store  *resource.Store
 	sealer *secret.Sealer
@@ -26,7 +27,7 @@ type publishTopics struct {
 	snapshot atomic.Pointer[topicSnapshot]
 }
 
-// topicSnapshot is every topic by lower-case name, as of a number of changes.
+// topicSnapshot is every topic and domain by lower-case name, as of a number of changes.
 type topicSnapshot struct {
 	changes uint64
 	topics  map[string]*publishTopic
@@ -40,6 +41,7 @@ type publishTopic struct {
 func newPublishTopics(store *resource.Store, sealer *secret.Sealer, log *slog.Logger) *publishTopics {
 	t := &publishTopics{store: store, sealer: sealer, log: log}
 	store.Topics.OnChange(func(string) { t.changes.Add(1) })
+	store.Domains.OnChange(func(string) { t.changes.Add(1) })
 	return t
 }
 
@@ -65,24 +67,31 @@ func (t *publishTopics) build() *topicSnapshot {
 	}
 	topics := map[string]*publishTopic{}
 	for _, item := range t.store.Topics.List("") {
-		v := &item.Value
-		topic := &publishTopic{
-			location: v.Location,
-			Topic: ingest.Topic{
-				UID: v.UID, ID: v.ID, Schema: v.InputSchema, Mapping: v.Mapping, KeysOff: v.DisableLocalAuth, From: v.Ingress.Networks(),
-				DuplicateWindow: time.Duration(v.DuplicateWindow) * time.Minute,
-			},
-		}
-		for i, sealed := range v.SealedKeys {
-			plain, err := t.sealer.Open(sealed, v.KeyOwner())
-			if err != nil { // an empty key is never valid
-				t.log.Error("key of a topic cannot be opened", telemetry.Topic, v.ID.String(), telemetry.Error, err)
-			}
-			topic.Keys[i] = ingest.NewAccessKey(string(plain))
-		}
-		topics[strings.ToLower(v.ID.Name())] = topic
+		topics[strings.ToLower(item.Value.ID.Name())] = t.open(&item.Value, false)
+	}
+	for _, item := range t.store.Domains.List("") {
+		topics[strings.ToLower(item.Value.ID.Name())] = t.open(&item.Value.Topic, true)
 	}
 	current := &topicSnapshot{changes: changes, topics: topics}
 	t.snapshot.Store(current)
 	return current
+}
+
+// open makes what publishing needs of a record.
+func (t *publishTopics) open(v *resource.Topic, domain bool) *publishTopic {
+	topic := &publishTopic{
+		location: v.Location,
+		Topic: ingest.Topic{
+			UID: v.UID, Domain: domain, ID: v.ID, Schema: v.InputSchema, Mapping: v.Mapping, KeysOff: v.DisableLocalAuth, From: v.Ingress.Networks(),
+			DuplicateWindow: time.Duration(v.DuplicateWindow) * time.Minute,
+		},
+	}
+	for i, sealed := range v.SealedKeys {
+		plain, err := t.sealer.Open(sealed, v.KeyOwner())
+		if err != nil { // an empty key is never valid
+			t.log.Error("key of a topic cannot be opened", telemetry.Topic, v.ID.String(), telemetry.Error, err)
+		}
+		topic.Keys[i] = ingest.NewAccessKey(string(plain))
+	}
+	return topic
 }
