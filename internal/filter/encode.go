@@ -8,8 +8,9 @@ import (
 )
 
 // MarshalJSON writes the filter as the management API answers it, which is also
-// how it is stored: the subject tests, advancedFilters and
-// enableAdvancedFilteringOnArrays always, the others only when set.
+// how it is stored: the subject tests and enableAdvancedFilteringOnArrays always, the
+// others only when set. Terraform reads an advancedFilters that is null as a filter
+// that is there and empty, and wants to remove it each time.
 // Source: spec/management.md section 5.5.
 func (f Filter) MarshalJSON() ([]byte, error) {
 	b := append([]byte(nil), `{"subjectBeginsWith":`...)
@@ -23,15 +24,13 @@ func (f Filter) MarshalJSON() ([]byte, error) {
 		b = append(b, `,"includedEventTypes":`...)
 		b = appendList(b, f.IncludedEventTypes, event.AppendQuoted[string])
 	}
-	b = append(b, `,"advancedFilters":`...)
-	if len(f.AdvancedFilters) == 0 {
-		b = append(b, "null"...)
-	} else {
+	if len(f.AdvancedFilters) > 0 {
 		for i := range f.AdvancedFilters {
 			if err := f.AdvancedFilters[i].check(); err != nil {
 				return nil, fmt.Errorf("encode advancedFilters[%d]: %w", i, err)
 			}
 		}
+		b = append(b, `,"advancedFilters":`...)
 		b = appendList(b, f.AdvancedFilters, appendCondition)
 	}
 	b = append(b, `,"enableAdvancedFilteringOnArrays":`...)

@@ -33,7 +33,7 @@ var fullFilter = Filter{
 }
 
 func TestParseAndEncode(t *testing.T) {
-	const empty = `{"subjectBeginsWith":"","subjectEndsWith":"","advancedFilters":null,"enableAdvancedFilteringOnArrays":false}`
+	const empty = `{"subjectBeginsWith":"","subjectEndsWith":"","enableAdvancedFilteringOnArrays":false}`
 	tests := []struct {
 		name, in string
 		want     Filter
@@ -52,7 +52,7 @@ func TestParseAndEncode(t *testing.T) {
 			Filter{SubjectBeginsWith: "S", AdvancedFilters: []Condition{{Operator: StringIn, Key: "Data.k", Strings: []string{"V"}}}},
 			`{"subjectBeginsWith":"S","subjectEndsWith":"","advancedFilters":[{"operatorType":"StringIn","key":"Data.k","values":["V"]}],"enableAdvancedFilteringOnArrays":false}`},
 		{"escaped member name", `{"\u0073ubjectEndsWith":"x"}`, Filter{SubjectEndsWith: "x"},
-			`{"subjectBeginsWith":"","subjectEndsWith":"x","advancedFilters":null,"enableAdvancedFilteringOnArrays":false}`},
+			`{"subjectBeginsWith":"","subjectEndsWith":"x","enableAdvancedFilteringOnArrays":false}`},
 		{"null operator with null operands", `{"advancedFilters":[{"operatorType":"IsNullOrUndefined","key":"id","value":null,"values":null}]}`,
 			Filter{AdvancedFilters: []Condition{{Operator: IsNullOrUndefined, Key: "id"}}},
 			`{"subjectBeginsWith":"","subjectEndsWith":"","advancedFilters":[{"operatorType":"IsNullOrUndefined","key":"id"}],"enableAdvancedFilteringOnArrays":false}`},
