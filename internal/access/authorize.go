@@ -19,8 +19,12 @@ const (
 	ActionReceive        = "Microsoft.EventGrid/events/receive/action" // data plane
 
 	ActionPrincipalRead  = "Microsoft.Authorization/principals/read"
-	ActionPrincipalWrite = "Microsoft.Authorization/principals/write" // create, reset, enable, disable, delete
+	ActionPrincipalWrite = "Microsoft.Authorization/principals/write" // create, reset, enable, disable, delete; signing keys
 )
+
+// SigningKeysID is what the keys of the built-in issuer are called where resources are
+// named.
+var SigningKeysID = resource.Root.Extension("Carillon.Identity", "signingKeys", "tokens")
 
 // WorkspaceRule is how event subscriptions on a workspace are guarded.
 type WorkspaceRule string

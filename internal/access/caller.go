@@ -27,6 +27,7 @@ type Caller struct {
 	Name     string
 	Type     PrincipalType
 	Groups   []string // object ids of the groups the principal is in, nested ones included
+	Issuer   string   // of a foreign token; "" for one of this server
 	TokenID  string   // the token's unique id, for the audit log
 }
 

@@ -17,11 +17,15 @@ type Directory struct {
 	principals  *resource.Collection[Principal]
 	assignments *resource.Collection[Assignment]
 	origin      *resource.Collection[origin]
+	sessions    *resource.Collection[Session] // by object id and session id
+
+	sessionChanges sync.Mutex // as changes, for sessions
 
 	changes sync.Mutex // held while a change is checked and stored, so that no two changes together break a rule
 
 	mu        sync.RWMutex
 	byApp     map[string]string                // client id → object id
+	byName    map[string]string                // name in lower case → object id
 	groups    map[string]map[string]bool       // object id → groups that name it as a member
 	members   map[string]Principal             // what byApp and groups hold of each principal
 	grants    map[string]map[string]Assignment // principal → assignments by key
@@ -38,7 +42,9 @@ func NewDirectory(store *resource.Store, roles *Roles) *Directory {
 		principals:  resource.NewCollection[Principal](store, "principal"),
 		assignments: resource.NewCollection[Assignment](store, "roleAssignment"),
 		origin:      resource.NewCollection[origin](store, "directory"),
+		sessions:    resource.NewCollection[Session](store, "session"),
 		byApp:       map[string]string{},
+		byName:      map[string]string{},
 		groups:      map[string]map[string]bool{},
 		members:     map[string]Principal{},
 		grants:      map[string]map[string]Assignment{},
@@ -79,6 +85,9 @@ func (d *Directory) indexPrincipal(key string) {
 	d.mu.Lock()
 	if old, ok := d.members[key]; ok {
 		delete(d.byApp, old.AppID)
+		if name := strings.ToLower(old.Name); d.byName[name] == key {
+			delete(d.byName, name)
+		}
 		for _, m := range old.Members {
 			delete(d.groups[m], key)
 		}
@@ -87,6 +96,7 @@ func (d *Directory) indexPrincipal(key string) {
 	if item, ok := d.principals.Get(key); ok {
 		p := item.Value
 		d.members[key] = p
+		d.byName[strings.ToLower(p.Name)] = key
 		if p.AppID != "" {
 			d.byApp[p.AppID] = key
 		}
@@ -102,6 +112,17 @@ func (d *Directory) indexPrincipal(key string) {
 	for _, f := range changed {
 		f()
 	}
+}
+
+// byNameOf finds a principal by its name, ignoring case.
+func (d *Directory) byNameOf(name string) (Principal, bool) {
+	d.mu.RLock()
+	objectID, ok := d.byName[strings.ToLower(name)]
+	d.mu.RUnlock()
+	if !ok {
+		return Principal{}, false
+	}
+	return d.Principal(objectID)
 }
 
 // indexAssignment does the same for a role assignment.

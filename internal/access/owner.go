@@ -152,8 +152,8 @@ func OpenLocal(dir string) (*Local, error) {
 
 // Token signs a token of the owner for an audience, such as AudienceManagement.
 func (l *Local) Token(audience string, lifetime time.Duration) (Issued, error) {
-	if lifetime < time.Second {
-		return Issued{}, fmt.Errorf("a token lives for at least a second, not %s", lifetime)
+	if lifetime < time.Second || lifetime > MaxTokenLifetime {
+		return Issued{}, errTokenLife(lifetime)
 	}
 	return l.key.issue(Grant{
 		Principal: Principal{ObjectID: l.Owner.ObjectID, TenantID: l.Owner.TenantID, AppID: l.Owner.AppID, Name: l.Owner.Name, Type: ServicePrincipal},

@@ -181,7 +181,7 @@ func TestLocalToken(t *testing.T) {
 			t.Errorf("lives for %s", got)
 		}
 		// Also under another address: the token names none.
-		moved, err := NewTokens(testKey(), w.directory, TokensConfig{TenantID: w.owner.TenantID, Origins: []string{"https://moved.example"}})
+		moved, err := NewTokens(ringOf(testKey()), w.directory, TokensConfig{TenantID: w.owner.TenantID, Origins: []string{"https://moved.example"}})
 		if err != nil {
 			t.Fatal(err)
 		}

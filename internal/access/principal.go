@@ -31,6 +31,11 @@ type Principal struct {
 	Members   []string       `json:"members,omitempty"` // object ids in a group, lower case
 	Secrets   []ClientSecret `json:"secrets,omitempty"`
 	Created   resource.Stamp `json:"created"`
+
+	Certificates []AppCertificate      `json:"certificates,omitempty"` // of a service principal
+	Federated    []FederatedCredential `json:"federated,omitempty"`    // of a service principal
+	Password     *Password             `json:"password,omitempty"`     // of a user, nil while none is set
+	Link         *SignInLink           `json:"link,omitempty"`         // of a user who is to set a password
 }
 
 // ClientSecret is what is kept of a client secret. A secret is random and long, so
@@ -40,6 +45,7 @@ type ClientSecret struct {
 	Salt    []byte    `json:"salt"`
 	Hash    []byte    `json:"hash"` // SHA-256 of salt and secret
 	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires,omitzero"` // zero for never
 }
 
 // maxPrincipalName is the longest display name, in characters.
@@ -109,10 +115,7 @@ func (d *Directory) PrincipalByApp(appID string) (Principal, bool) {
 func (d *Directory) ResetSecret(ctx context.Context, objectID string) (Principal, secret.String, error) {
 	now := time.Now().UTC()
 	plain, kept := newClientSecret(now)
-	p, err := d.changePrincipal(ctx, objectID, func(p *Principal) error {
-		if p.Type != ServicePrincipal {
-			return fault.New(fault.Invalid, "InvalidRequest", "Principal %q is a %s; only service principals have a client secret.", p.Name, p.Type)
-		}
+	p, err := d.changeApplication(ctx, objectID, func(p *Principal) error {
 		p.Secrets = []ClientSecret{kept}
 		p.ValidFrom = wholeSecondAfter(now)
 		return nil
@@ -134,6 +137,17 @@ func (d *Directory) SetEnabled(ctx context.Context, objectID string, enabled boo
 			p.ValidFrom = wholeSecondAfter(time.Now().UTC())
 		}
 		p.Enabled = enabled
+		return nil
+	})
+}
+
+// RevokeTokens ends every token and refresh token that a principal has.
+func (d *Directory) RevokeTokens(ctx context.Context, objectID string) (Principal, error) {
+	return d.changePrincipal(ctx, objectID, func(p *Principal) error {
+		if p.Type == Group {
+			return fault.New(fault.Invalid, "InvalidRequest", "Principal %q is a Group; it has no tokens.", p.Name)
+		}
+		p.ValidFrom = wholeSecondAfter(time.Now().UTC())
 		return nil
 	})
 }
@@ -232,7 +246,10 @@ func (s ClientSecret) hash(plain string) []byte {
 func (p Principal) HasSecret(plain secret.String) bool {
 	found := 0
 	for _, s := range p.Secrets {
-		found |= subtle.ConstantTimeCompare(s.Hash, s.hash(plain.Reveal()))
+		same := subtle.ConstantTimeCompare(s.Hash, s.hash(plain.Reveal()))
+		if s.holds() {
+			found |= same
+		}
 	}
 	return found == 1
 }

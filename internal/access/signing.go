@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -28,6 +29,7 @@ const SigningKeyBits = 2048
 type SigningKey struct {
 	private *rsa.PrivateKey
 	id      string
+	created time.Time
 }
 
 // ID returns the key's id: its RFC 7638 thumbprint.
@@ -42,12 +44,6 @@ func (k *SigningKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.Strin
 // LogValue keeps the key out of slog.
 func (k *SigningKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// KeySet returns the public keys that tokens may be verified with.
-// Source: spec/access.md section 3.2.
-func (k *SigningKey) KeySet() jose.JSONWebKeySet {
-	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &k.private.PublicKey, KeyID: k.id, Algorithm: string(jose.RS256), Use: "sig"}}}
-}
-
 // SigningKeyPath is where the signing key of a data directory lies.
 func SigningKeyPath(dir string) string { return filepath.Join(dir, "keys", "signing.pem") }
 
@@ -60,6 +56,17 @@ func LoadOrCreateSigningKey(path string) (*SigningKey, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
+	if k, err = makeSigningKey(path, os.Link); errors.Is(err, fs.ErrExist) {
+		return LoadSigningKey(path)
+	}
+	return k, err
+}
+
+// createdHeader of a key's PEM block says when the key was made.
+const createdHeader = "Created"
+
+// makeSigningKey makes a key and places its file at path.
+func makeSigningKey(path string, place func(from, to string) error) (*SigningKey, error) {
 	private, err := rsa.GenerateKey(rand.Reader, SigningKeyBits)
 	if err != nil {
 		return nil, fmt.Errorf("make a signing key: %w", err)
@@ -68,13 +75,12 @@ func LoadOrCreateSigningKey(path string) (*SigningKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode signing key: %w", err)
 	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := writePrivate(path, text, os.Link); errors.Is(err, fs.ErrExist) {
-		return LoadSigningKey(path)
-	} else if err != nil {
+	now := time.Now().UTC().Truncate(time.Second)
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{createdHeader: now.Format(time.RFC3339)}, Bytes: der})
+	if err := writePrivate(path, text, place); err != nil {
 		return nil, fmt.Errorf("store signing key: %w", err)
 	}
-	return newSigningKey(private)
+	return newSigningKey(private, now)
 }
 
 // LoadSigningKey returns the key kept at path. It refuses a file that others may
@@ -99,19 +105,37 @@ func LoadSigningKey(path string) (*SigningKey, error) {
 	if !ok || private.N.BitLen() < SigningKeyBits {
 		return nil, fmt.Errorf("signing key %s is not an RSA key of at least %d bits", path, SigningKeyBits)
 	}
-	return newSigningKey(private)
+	created, err := time.Parse(time.RFC3339, block.Headers[createdHeader])
+	if err != nil { // of a version that did not say
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("read signing key: %w", err)
+		}
+		created = info.ModTime().UTC()
+	}
+	return newSigningKey(private, created)
 }
 
-func newSigningKey(private *rsa.PrivateKey) (*SigningKey, error) {
-	jwk := jose.JSONWebKey{Key: &private.PublicKey}
+func newSigningKey(private *rsa.PrivateKey, created time.Time) (*SigningKey, error) {
+	id, err := keyID(&private.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return &SigningKey{private: private, id: id, created: created}, nil
+}
+
+// keyID returns the id of a key: its RFC 7638 thumbprint.
+func keyID(public *rsa.PublicKey) (string, error) {
+	jwk := jose.JSONWebKey{Key: public}
 	thumbprint, err := jwk.Thumbprint(crypto.SHA256)
 	if err != nil {
-		return nil, fmt.Errorf("name signing key: %w", err)
+		return "", fmt.Errorf("name signing key: %w", err)
 	}
-	return &SigningKey{private: private, id: base64.RawURLEncoding.EncodeToString(thumbprint)}, nil
+	return base64.RawURLEncoding.EncodeToString(thumbprint), nil
 }
 
-// writePrivate writes a file that only its owner may read, whole or not at all.
+// writePrivate writes a file that only its owner may read, whole or not at all, and
+// so that it is there after a power cut.
 // place moves it where it belongs: os.Link fails when something is there already,
 // os.Rename replaces it.
 func writePrivate(path string, text []byte, place func(from, to string) error) error {
@@ -127,5 +151,8 @@ func writePrivate(path string, text []byte, place func(from, to string) error) e
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
-	return place(tmp.Name(), path)
+	if err := place(tmp.Name(), path); err != nil {
+		return err
+	}
+	return secret.SyncDir(filepath.Dir(path))
 }

@@ -47,7 +47,7 @@ func TestLoadOrCreateSigningKey(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".new-*")); len(left) > 0 {
 		t.Errorf("files left behind: %v", left)
 	}
-	raw, err := json.Marshal(keys[0].KeySet())
+	raw, err := json.Marshal(ringOf(keys[0]).KeySet())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 package access
 
 import (
+	"cmp"
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -82,6 +84,9 @@ type claims struct {
 	Party     string `json:"azp,omitempty"`
 	Kind      string `json:"idtyp,omitempty"`
 	Name      string `json:"name,omitempty"`
+	Username  string `json:"preferred_username,omitempty"` // of a user, as upn
+	UPN       string `json:"upn,omitempty"`
+	Scope     string `json:"scp,omitempty"` // of a user
 	Version   string `json:"ver"`
 	UniqueID  string `json:"uti"`
 	TokenID   string `json:"jti"`
@@ -95,6 +100,7 @@ type Grant struct {
 	Audience  string // written as it is
 	Issuer    string
 	Lifetime  time.Duration
+	ClientID  string // the application that a user signed in at; "" for the principal itself
 
 	EventSubscription string // full id; of a token for a webhook
 }
@@ -110,11 +116,6 @@ type Issued struct {
 
 // issue signs a token.
 func (k *SigningKey) issue(g Grant) (Issued, error) {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: k.private},
-		(&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", k.id))
-	if err != nil {
-		return Issued{}, fmt.Errorf("sign a token: %w", err)
-	}
 	// A principal whose tokens were ended a moment ago counts from the next second.
 	from := time.Now().Truncate(time.Second)
 	if from.Before(g.Principal.ValidFrom) {
@@ -124,32 +125,52 @@ func (k *SigningKey) issue(g Grant) (Issued, error) {
 	c := claims{
 		Audience: g.Audience, Issuer: g.Issuer, IssuedAt: from.Unix(), NotBefore: from.Unix(), Expires: until.Unix(),
 		ObjectID: g.Principal.ObjectID, Subject: g.Principal.ObjectID, TenantID: g.Principal.TenantID,
-		AppID: g.Principal.AppID, Party: g.Principal.AppID, Name: g.Principal.Name, Version: "2.0", UniqueID: uuid.NewString(),
+		AppID: cmp.Or(g.ClientID, g.Principal.AppID), Name: g.Principal.Name, Version: "2.0", UniqueID: uuid.NewString(),
 		EventSubscription: g.EventSubscription,
 	}
-	c.TokenID = c.UniqueID
-	if g.Principal.Type == ServicePrincipal {
+	c.TokenID, c.Party = c.UniqueID, c.AppID
+	switch g.Principal.Type {
+	case ServicePrincipal:
 		c.Kind = "app"
+	case User:
+		c.Kind, c.Scope, c.Username, c.UPN = "user", "user_impersonation", g.Principal.Name, g.Principal.Name
 	}
 	if !strings.HasSuffix(g.Issuer, "/v2.0") {
 		c.Version = "1.0"
 	}
-	text, err := jwt.Signed(signer).Claims(c).Serialize()
+	text, err := k.sign(c)
 	if err != nil {
-		return Issued{}, fmt.Errorf("sign a token: %w", err)
+		return Issued{}, err
 	}
-	return Issued{Token: secret.String(text), ID: c.TokenID, Audience: c.Audience, NotBefore: from.UTC(), Expires: until.UTC()}, nil
+	return Issued{Token: text, ID: c.TokenID, Audience: c.Audience, NotBefore: from.UTC(), Expires: until.UTC()}, nil
+}
+
+// sign signs claims.
+func (k *SigningKey) sign(claims any) (secret.String, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: k.private},
+		(&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", k.id))
+	if err != nil {
+		return "", fmt.Errorf("sign a token: %w", err)
+	}
+	text, err := jwt.Signed(signer).Claims(claims).Serialize()
+	if err != nil {
+		return "", fmt.Errorf("sign a token: %w", err)
+	}
+	return secret.String(text), nil
 }
 
 // TokensConfig is what Tokens needs to know about the server.
 type TokensConfig struct {
 	TenantID string
 	Origins  []string // "https://host:port" under which this server is reached, the public one first; at least one
+
+	Providers *Providers // of foreign tokens; nil for none
 }
 
 // Tokens issues tokens and tells who they belong to. It is safe for concurrent use.
 type Tokens struct {
-	key        *SigningKey
+	keys       *KeyRing
+	providers  *Providers
 	directory  *Directory
 	tenant     string
 	origins    []string
@@ -165,17 +186,17 @@ type Tokens struct {
 // cached is a token that was found good.
 type cached struct {
 	caller   Caller
-	audience string
+	audience string // "" for one of a foreign issuer, which is good for every plane
 	until    time.Time
 }
 
 // NewTokens returns the issuer and reader of a server's tokens.
-func NewTokens(key *SigningKey, d *Directory, cfg TokensConfig) (*Tokens, error) {
+func NewTokens(keys *KeyRing, d *Directory, cfg TokensConfig) (*Tokens, error) {
 	if cfg.TenantID == "" || len(cfg.Origins) == 0 {
 		return nil, errors.New("tokens need a tenant id and an origin")
 	}
 	t := &Tokens{
-		key: key, directory: d, tenant: strings.ToLower(cfg.TenantID),
+		keys: keys, providers: cfg.Providers, directory: d, tenant: strings.ToLower(cfg.TenantID),
 		issuers: map[string]bool{localIssuer(strings.ToLower(cfg.TenantID)): true},
 		cache:   map[[sha256.Size]byte]cached{},
 	}
@@ -186,9 +207,17 @@ func NewTokens(key *SigningKey, d *Directory, cfg TokensConfig) (*Tokens, error)
 			t.issuers[t.Issuer(o, face)] = true
 		}
 	}
+	if t.providers != nil {
+		for issuer := range t.providers.list {
+			if t.issuers[issuer] {
+				return nil, errForeignIssuer(issuer)
+			}
+		}
+	}
 	t.management = NewAudiences(append(slices.Clone(t.origins), AudienceManagement, AudienceManagementLegacy)...)
 	t.publish = NewAudiences(AudiencePublish)
 	d.onPrincipalChange(t.forget)
+	keys.OnChange(t.forget)
 	return t, nil
 }
 
@@ -198,8 +227,8 @@ func (t *Tokens) TenantID() string { return t.tenant }
 // Origins returns the origins of this server, the public one first.
 func (t *Tokens) Origins() []string { return slices.Clone(t.origins) }
 
-// KeySet returns the public keys that tokens are verified with.
-func (t *Tokens) KeySet() jose.JSONWebKeySet { return t.key.KeySet() }
+// Keys returns the signing keys.
+func (t *Tokens) Keys() *KeyRing { return t.keys }
 
 // Management returns the audiences that the management plane accepts.
 func (t *Tokens) Management() Audiences { return t.management }
@@ -225,7 +254,36 @@ func (t *Tokens) Issue(g Grant) (Issued, error) {
 	if !t.issuers[g.Issuer] {
 		return Issued{}, fmt.Errorf("issue a token: %q is not an issuer of this server", g.Issuer)
 	}
-	return t.key.issue(g)
+	return t.keys.current().issue(g)
+}
+
+// idClaims is the body of an id token: who signed in, for the client alone.
+// Source: spec/access.md section 3.4.
+type idClaims struct {
+	Audience  string `json:"aud"`
+	Issuer    string `json:"iss"`
+	IssuedAt  int64  `json:"iat"`
+	NotBefore int64  `json:"nbf"`
+	Expires   int64  `json:"exp"`
+	ObjectID  string `json:"oid"`
+	Subject   string `json:"sub"`
+	TenantID  string `json:"tid"`
+	Name      string `json:"name"`
+	Username  string `json:"preferred_username"`
+	UPN       string `json:"upn"`
+	Nonce     string `json:"nonce,omitempty"`
+	Version   string `json:"ver"`
+}
+
+// IssueID makes the id token of a user who signed in at a client. It opens nothing: its
+// audience is the client.
+func (t *Tokens) IssueID(g Grant, nonce string) (secret.String, error) {
+	now := time.Now()
+	return t.keys.current().sign(idClaims{
+		Audience: g.ClientID, Issuer: g.Issuer, IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(g.Lifetime).Unix(),
+		ObjectID: g.Principal.ObjectID, Subject: g.Principal.ObjectID, TenantID: g.Principal.TenantID,
+		Name: g.Principal.Name, Username: g.Principal.Name, UPN: g.Principal.Name, Nonce: nonce, Version: "2.0",
+	})
 }
 
 // forget empties the cache.
@@ -239,7 +297,7 @@ func (t *Tokens) forget() {
 // Validate tells who a token belongs to, when the token is good and meant for one
 // of the audiences. Otherwise it returns an Unauthenticated fault.
 // Source: spec/access.md sections 2.2 and 5.
-func (t *Tokens) Validate(_ context.Context, raw string, audiences Audiences) (Caller, error) {
+func (t *Tokens) Validate(ctx context.Context, raw string, audiences Audiences) (Caller, error) {
 	if len(raw) > maxToken {
 		return Caller{}, t.refuse("InvalidAuthenticationToken", "The access token is too long.", nil)
 	}
@@ -249,10 +307,13 @@ func (t *Tokens) Validate(_ context.Context, raw string, audiences Audiences) (C
 	generation := t.generation
 	t.mu.RUnlock()
 	if ok && time.Now().Before(hit.until) {
-		if !audiences.Has(hit.audience) {
+		if hit.audience != "" && !audiences.Has(hit.audience) {
 			return Caller{}, t.wrongAudience(hit.audience, audiences)
 		}
 		return hit.caller, nil
+	}
+	if p := t.providers.of(raw); p != nil {
+		return t.validateForeign(ctx, p, raw, hash, generation)
 	}
 	c, err := t.verify(raw)
 	if err != nil {
@@ -300,11 +361,15 @@ func (t *Tokens) verify(raw string) (claims, error) {
 	if !t.issuers[said.Issuer] {
 		return claims{}, invalid(fmt.Errorf("issuer %q is not trusted", said.Issuer))
 	}
-	if len(token.Headers) != 1 || token.Headers[0].KeyID != t.key.id {
+	var key *rsa.PublicKey
+	if len(token.Headers) == 1 {
+		key = t.keys.verifier(token.Headers[0].KeyID)
+	}
+	if key == nil {
 		return claims{}, invalid(errors.New("no key of the issuer has the token's key id"))
 	}
 	var c claims
-	if err := token.Claims(&t.key.private.PublicKey, &c); err != nil {
+	if err := token.Claims(key, &c); err != nil {
 		return claims{}, invalid(fmt.Errorf("verify signature: %w", err))
 	}
 	now := time.Now()

@@ -96,7 +96,7 @@ func TestIssuers(t *testing.T) {
 	if _, err := w.tokens.Issue(Grant{Principal: p, Audience: AudienceManagement, Issuer: "https://evil.example/x/v2.0", Lifetime: time.Hour}); err == nil {
 		t.Error("a token of a foreign issuer was made")
 	}
-	if _, err := NewTokens(testKey(), w.directory, TokensConfig{TenantID: w.owner.TenantID}); err == nil {
+	if _, err := NewTokens(ringOf(testKey()), w.directory, TokensConfig{TenantID: w.owner.TenantID}); err == nil {
 		t.Error("no origin is no error")
 	}
 }

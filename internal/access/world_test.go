@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -114,11 +115,18 @@ func makeKey() *SigningKey {
 	if err != nil {
 		panic(err)
 	}
-	k, err := newSigningKey(private)
+	k, err := newSigningKey(private, time.Now())
 	if err != nil {
 		panic(err)
 	}
 	return k
+}
+
+// ringOf is a ring with one key.
+func ringOf(k *SigningKey) *KeyRing {
+	r := &KeyRing{}
+	r.keys.Store(&keys{signing: k})
+	return r
 }
 
 func newWorld(t testing.TB) *world {
@@ -146,7 +154,7 @@ func openWorld(t testing.TB, kv *memoryKV, dir string, custom ...Role) *world {
 	if w.actions, err = NewAuthorizer(w.directory, Actions); err != nil {
 		t.Fatal(err)
 	}
-	w.tokens, err = NewTokens(testKey(), w.directory, TokensConfig{TenantID: w.owner.TenantID, Origins: []string{testOrigin, "https://localhost:8443"}})
+	w.tokens, err = NewTokens(ringOf(testKey()), w.directory, TokensConfig{TenantID: w.owner.TenantID, Origins: []string{testOrigin, "https://localhost:8443"}})
 	if err != nil {
 		t.Fatal(err)
 	}

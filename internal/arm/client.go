@@ -27,7 +27,10 @@ const Version = "2026-11-01"
 // else is said they follow the id of a scope: a source, an event subscription, a
 // resource group, a subscription.
 const (
-	PrincipalsPath     = "/providers/Carillon.Identity/principals"     // POST …/{objectId}/resetSecret
+	PrincipalsPath     = "/providers/Carillon.Identity/principals"  // POST …/{objectId}/resetSecret
+	WhoAmIPath         = "/providers/Carillon.Identity/whoAmI"      // of any caller
+	SigningKeysPath    = "/providers/Carillon.Identity/signingKeys" // of the tokens that this server issues
+	RotateKeysPath     = "/providers/Carillon.Identity/rotateSigningKeys"
 	CheckAccessPath    = "/providers/Carillon.Identity/checkAccess"    // POST, below a scope
 	AuditPath          = "/providers/Carillon.Audit/records"           // of a scope, oldest first
 	ReplaysPath        = "/providers/Carillon.Delivery/replays"        // of the log, below an event subscription

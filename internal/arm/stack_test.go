@@ -294,14 +294,17 @@ func (s *stack) must(caller, method, target, body string) *httptest.ResponseReco
 const hookBody = `{"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"https://h.example/in?code=s3cret"}}}}`
 
 // What differs between two runs of a golden file, and stands for itself by number.
-var varying = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|"(?:whsec_|whpk_)?[A-Za-z0-9+/]{43}="|"[A-Z2-7]{52}"|"hint": "[A-Z2-7]{3}"|[0-9a-f]{16}-[0-9a-f]{16}`)
+var varying = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|"(?:whsec_|whpk_)?[A-Za-z0-9+/]{43}="|"[A-Z2-7]{52}"|link=[A-Z2-7]{52}|"hint": "[A-Z2-7]{3}"|[0-9a-f]{16}-[0-9a-f]{16}`)
 
 // fixed are GUIDs that are the same in every run.
 var fixed = []string{manage.FirstSubscription, "7a000000-0000-0000-0000-000000000000"}
 
+// madeID is the object id of a principal that an answer is about.
+var madeID = regexp.MustCompile(`"objectId":"([0-9a-f-]{36})"`)
+
 // TestGolden replays the files of testdata/management. A file is a talk: "> caller
 // METHOD path" with header lines and a body behind it, and the answer in lines that
-// begin with "<". {local}, {grid}, {ws}, {sub}, {etag}, {link} and {es} stand for
+// begin with "<". {local}, {grid}, {ws}, {sub}, {etag}, {link}, {made} and {es} stand for
 // what they say; -update rewrites the answers.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/management/*.golden")
@@ -334,9 +337,9 @@ func TestGolden(t *testing.T) {
 func (s *stack) replay(talk string) string {
 	s.t.Helper()
 	var out strings.Builder
-	etag, seen := "", map[string]string{}
+	etag, made, seen := "", "", map[string]string{}
 	fill := func(text string) string {
-		return strings.NewReplacer("{local}", local, "{grid}", grids, "{ws}", wsID, "{sub}", sub, "{etag}", etag, "{link}", s.link,
+		return strings.NewReplacer("{local}", local, "{grid}", grids, "{ws}", wsID, "{sub}", sub, "{etag}", etag, "{link}", s.link, "{made}", made,
 			"{es}", "providers/Microsoft.EventGrid/eventSubscriptions").Replace(text)
 	}
 	lines := strings.Split(strings.TrimRight(talk, "\n"), "\n")
@@ -369,6 +372,9 @@ func (s *stack) replay(talk string) string {
 		w := s.do(words[0], words[1], fill(words[2]), body, headers...)
 		if e := w.Header().Get("ETag"); e != "" {
 			etag = e
+		}
+		if m := madeID.FindStringSubmatch(w.Body.String()); m != nil && words[1] == http.MethodPost {
+			made = m[1]
 		}
 		transcript := varying.ReplaceAllStringFunc(answerText(s.t, w), func(v string) string {
 			if slices.Contains(fixed, v) {

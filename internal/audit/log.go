@@ -143,6 +143,20 @@ func (l *Log) Witness(ctx context.Context, c resource.Change) (settle func(error
 	}, nil
 }
 
+// Acted stores that something is about to be changed that is not in the store, such as a
+// key in the data directory. It must not be changed when that fails.
+func (l *Log) Acted(ctx context.Context, id resource.ID, operation string, changes ...Field) error {
+	if l == nil {
+		return nil
+	}
+	r := l.begin(ctx, Change, id.String())
+	r.Operation, r.Changes = operation, changes
+	if _, err := l.append(ctx, r); err != nil {
+		return refusal("The change was not made", err)
+	}
+	return nil
+}
+
 // SecretRead stores that a secret is about to be shown. It must not be shown when that
 // fails.
 func (l *Log) SecretRead(ctx context.Context, id resource.ID, what string) error {
@@ -292,6 +306,9 @@ func idOf(c resource.Change) string {
 		return id
 	case c.Kind == "principal":
 		return principalID(c.Key)
+	case c.Kind == "session":
+		objectID, _, _ := strings.Cut(c.Key, "/")
+		return principalID(objectID)
 	case c.Kind == "roleDefinition":
 		return "/providers/Microsoft.Authorization/roleDefinitions/" + c.Key
 	case strings.Contains(c.Key, "/"):

@@ -73,6 +73,18 @@ func NewTokens(guard *egress.Guard, own func(application, eventSubscription stri
 	return &Tokens{client: guard.Client(tokenTime), own: own, held: map[manage.TokenRequest]*heldToken{}}
 }
 
+// ForgetOwn forgets the tokens of this server's own issuer: what signed them may count no
+// longer.
+func (t *Tokens) ForgetOwn() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for r, h := range t.held {
+		if r.URL == "" && h.asking == nil {
+			delete(t.held, r)
+		}
+	}
+}
+
 // tokenError is why there is no token, as the attempt that needs it tells it. It
 // shows nothing that an issuer wrote.
 type tokenError struct {

@@ -15,13 +15,15 @@ const (
 	failureWindow         = time.Minute
 	failuresPerClient     = 10
 	failuresPerAddress    = 100
+	failuresPerUser       = 100 // from everywhere: who guesses from many addresses
 	failuresRemembered    = 10_000
 	addressBitsV6Together = 64 // one subscriber's
 )
 
-// failures counts failed attempts within a window that begins with the first. The
-// zero value is ready.
+// failures counts failed attempts within a window that begins with the first.
 type failures struct {
+	perClient, perAddress int // how many are too many; 0 for no limit
+
 	mu     sync.Mutex
 	counts map[attempt]*count
 }
@@ -44,7 +46,7 @@ func (f *failures) wait(address netip.Addr, client string) time.Duration {
 	defer f.mu.Unlock()
 	now := time.Now()
 	var wait time.Duration
-	for key, most := range limits(address, client) {
+	for key, most := range f.limits(address, client) {
 		if c := f.counts[key]; c != nil && c.n >= most {
 			wait = max(wait, c.since.Add(failureWindow).Sub(now))
 		}
@@ -60,7 +62,7 @@ func (f *failures) add(address netip.Addr, client string) {
 	if f.counts == nil || len(f.counts) >= failuresRemembered {
 		f.forget(now)
 	}
-	for key := range limits(address, client) {
+	for key := range f.limits(address, client) {
 		c := f.counts[key]
 		if c == nil || now.Sub(c.since) >= failureWindow {
 			c = &count{since: now}
@@ -83,11 +85,26 @@ func (f *failures) forget(now time.Time) {
 	}
 }
 
-func limits(address netip.Addr, client string) map[attempt]int {
-	return map[attempt]int{
-		{address: address}:                 failuresPerAddress,
-		{address: address, client: client}: failuresPerClient,
+// forgive takes back one failure that turned out to be none.
+func (f *failures) forgive(address netip.Addr, client string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key := range f.limits(address, client) {
+		if c := f.counts[key]; c != nil && c.n > 0 {
+			c.n--
+		}
 	}
+}
+
+func (f *failures) limits(address netip.Addr, client string) map[attempt]int {
+	limits := map[attempt]int{}
+	if f.perAddress > 0 {
+		limits[attempt{address: address}] = f.perAddress
+	}
+	if f.perClient > 0 {
+		limits[attempt{address: address, client: client}] = f.perClient
+	}
+	return limits
 }
 
 // addressOf returns the address of a request's peer; IPv6 addresses of one network

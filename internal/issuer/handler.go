@@ -1,6 +1,8 @@
 package issuer
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -18,6 +20,10 @@ type Handler struct {
 	audiences access.Audiences
 	audit     *audit.Log
 	failures  failures
+	users     failures // of user names, from everywhere
+	codes     codes
+	devices   devices
+	formKey   []byte // of the forms of its pages
 }
 
 // New returns a handler that issues the tokens of the directory's principals. What it
@@ -30,7 +36,13 @@ func New(tokens *access.Tokens, directory *access.Directory, log *audit.Log) *Ha
 	for _, origin := range tokens.Origins() {
 		known = append(known, origin, origin+"/graph")
 	}
-	return &Handler{tokens: tokens, directory: directory, audit: log, audiences: access.NewAudiences(known...)}
+	h := &Handler{
+		tokens: tokens, directory: directory, audit: log, audiences: access.NewAudiences(known...),
+		failures: failures{perClient: failuresPerClient, perAddress: failuresPerAddress}, users: failures{perClient: failuresPerUser},
+		formKey: make([]byte, sha256.Size),
+	}
+	_, _ = rand.Read(h.formKey) // crypto/rand.Read never fails
+	return h
 }
 
 // endpoint is what an identity path leads to.
@@ -41,7 +53,17 @@ const (
 	discovery
 	keys
 	token
+	authorize
+	deviceCode
+	devicePage
+	passwordPage
 )
+
+// methods are what each endpoint takes.
+var methods = map[endpoint]string{
+	discovery: "GET, HEAD", keys: "GET, HEAD", token: "POST", deviceCode: "POST",
+	authorize: "GET, HEAD, POST", devicePage: "GET, HEAD, POST", passwordPage: "GET, HEAD, POST",
+}
 
 // route is a parsed identity path.
 type route struct {
@@ -55,7 +77,14 @@ type route struct {
 func parse(path string) route {
 	tenant, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	r := route{tenant: tenant}
-	if tenant == "" {
+	switch strings.ToLower(path) {
+	case "", "/":
+		return r
+	case devicePath:
+		r.endpoint, r.tenant = devicePage, "common"
+		return r
+	case passwordPath:
+		r.endpoint, r.tenant = passwordPage, "common"
 		return r
 	}
 	switch strings.ToLower(rest) {
@@ -69,6 +98,17 @@ func parse(path string) route {
 		r.endpoint, r.face = token, access.FaceV2
 	case "oauth2/token":
 		r.endpoint, r.face = token, access.FaceV1
+	case "oauth2/v2.0/authorize":
+		r.endpoint, r.face = authorize, access.FaceV2
+	case "oauth2/authorize":
+		r.endpoint, r.face = authorize, access.FaceV1
+	case "oauth2/v2.0/devicecode":
+		r.endpoint, r.face = deviceCode, access.FaceV2
+	case "oauth2/devicecode":
+		r.endpoint, r.face = deviceCode, access.FaceV1
+	}
+	if tenant == "" {
+		r.endpoint = none
 	}
 	if strings.EqualFold(tenant, "adfs") {
 		r.face = access.FaceADFS
@@ -85,18 +125,31 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case at.endpoint == none:
 		fault.Write(w, r, fault.New(fault.NotFound, "NotFound", "There is no identity endpoint at this path."))
-	case at.endpoint == token && r.Method != http.MethodPost:
-		notAllowed(w, r, http.MethodPost)
-	case at.endpoint != token && r.Method != http.MethodGet && r.Method != http.MethodHead:
-		notAllowed(w, r, "GET, HEAD")
+	case !slices.Contains(strings.Split(methods[at.endpoint], ", "), r.Method):
+		notAllowed(w, r, methods[at.endpoint])
 	case !h.isTenant(at.tenant):
 		refuse(w, r, &refusal{status: http.StatusBadRequest, code: "invalid_request", number: 90002,
 			text: "Tenant '" + clip(at.tenant) + "' not found. This server has the one tenant '" + h.tokens.TenantID() + "'."})
-	case at.endpoint == discovery:
+	default:
+		h.serve(w, r, at)
+	}
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, at route) {
+	switch at.endpoint {
+	case discovery:
 		h.discovery(w, r, at.face)
-	case at.endpoint == keys:
+	case keys:
 		w.Header().Set("Cache-Control", "public, max-age=300")
-		answer(w, http.StatusOK, h.tokens.KeySet())
+		answer(w, http.StatusOK, h.tokens.Keys().KeySet())
+	case authorize:
+		h.authorize(w, r, at.face)
+	case deviceCode:
+		h.deviceCode(w, r, at.face)
+	case devicePage:
+		h.devicePage(w, r)
+	case passwordPage:
+		h.passwordPage(w, r)
 	default:
 		h.token(w, r, at.face)
 	}
@@ -113,13 +166,13 @@ func (h *Handler) isTenant(word string) bool {
 	return slices.Contains([]string{h.tokens.TenantID(), "common", "organizations", "adfs"}, strings.ToLower(word))
 }
 
-// document is the discovery document. Endpoints that are not served are left out,
-// but for authorization_endpoint, without which MSAL reads nothing.
+// document is the discovery document. Endpoints that are not served are left out.
 // Source: spec/access.md section 3.1.
 type document struct {
 	Issuer                string   `json:"issuer"`
 	AuthorizationEndpoint string   `json:"authorization_endpoint"`
 	TokenEndpoint         string   `json:"token_endpoint"`
+	DeviceEndpoint        string   `json:"device_authorization_endpoint"`
 	JWKSURI               string   `json:"jwks_uri"`
 	ResponseTypes         []string `json:"response_types_supported"`
 	ResponseModes         []string `json:"response_modes_supported"`
@@ -127,6 +180,8 @@ type document struct {
 	SubjectTypes          []string `json:"subject_types_supported"`
 	SigningAlgorithms     []string `json:"id_token_signing_alg_values_supported"`
 	AuthMethods           []string `json:"token_endpoint_auth_methods_supported"`
+	AuthAlgorithms        []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+	ChallengeMethods      []string `json:"code_challenge_methods_supported"`
 	Scopes                []string `json:"scopes_supported"`
 	Claims                []string `json:"claims_supported"`
 	CloudInstanceName     string   `json:"cloud_instance_name"`
@@ -146,15 +201,18 @@ func (h *Handler) discovery(w http.ResponseWriter, r *http.Request, face access.
 		Issuer:                h.tokens.Issuer(origin, face),
 		AuthorizationEndpoint: base + "/oauth2" + version + "authorize",
 		TokenEndpoint:         base + "/oauth2" + version + "token",
+		DeviceEndpoint:        base + "/oauth2" + version + "devicecode",
 		JWKSURI:               base + "/discovery" + version + "keys",
-		ResponseTypes:         []string{"code", "id_token", "code id_token"},
-		ResponseModes:         []string{"query", "fragment", "form_post"},
-		GrantTypes:            []string{grantClientCredentials},
+		ResponseTypes:         []string{"code"},
+		ResponseModes:         []string{"query", "form_post"},
+		GrantTypes:            grants,
 		SubjectTypes:          []string{"pairwise"},
 		SigningAlgorithms:     []string{"RS256"},
-		AuthMethods:           []string{"client_secret_post", "client_secret_basic"},
+		AuthMethods:           []string{"client_secret_post", "client_secret_basic", "private_key_jwt", "none"},
+		AuthAlgorithms:        []string{"RS256", "PS256", "ES256"},
+		ChallengeMethods:      []string{"S256"},
 		Scopes:                []string{"openid", "profile", "email", "offline_access"},
-		Claims:                []string{"aud", "iss", "iat", "nbf", "exp", "sub", "oid", "tid", "appid", "azp", "idtyp", "name", "ver"},
+		Claims:                []string{"aud", "iss", "iat", "nbf", "exp", "sub", "oid", "tid", "appid", "azp", "idtyp", "name", "nonce", "preferred_username", "scp", "upn", "ver"},
 		CloudInstanceName:     strings.TrimPrefix(strings.TrimPrefix(origin, "https://"), "http://"),
 	})
 }

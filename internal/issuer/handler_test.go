@@ -52,13 +52,16 @@ func (m *memoryKV) Delete(context.Context, string, uint64) error     { return ni
 func (m *memoryKV) Watch(context.Context, func(engine.Change)) error { return nil }
 
 // signingKey is one key for all tests: making it takes a while.
-var signingKey = sync.OnceValues(func() (*access.SigningKey, error) {
+var signingKey = sync.OnceValues(func() (*access.KeyRing, error) {
 	dir, err := os.MkdirTemp("", "issuer")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	return access.LoadOrCreateSigningKey(filepath.Join(dir, "signing.pem"))
+	if err := os.Mkdir(filepath.Join(dir, "keys"), 0o700); err != nil {
+		return nil, err
+	}
+	return access.OpenKeyRing(dir)
 })
 
 const (
@@ -125,7 +128,7 @@ const clientRequest = "5f000000-0000-0000-0000-000000000001"
 func (s *site) name(text string) string {
 	text = anyToken.ReplaceAllString(text, "{token}")
 	text = modulus.ReplaceAllString(text, `"n":"{modulus}"`)
-	text = strings.NewReplacer(s.tokens.TenantID(), "{tenant}", s.app.AppID, "{app}", s.tokens.KeySet().Keys[0].KeyID, "{kid}", clientRequest, "{client request}").Replace(text)
+	text = strings.NewReplacer(s.tokens.TenantID(), "{tenant}", s.app.AppID, "{app}", s.tokens.Keys().KeySet().Keys[0].KeyID, "{kid}", clientRequest, "{client request}").Replace(text)
 	return anyGUID.ReplaceAllString(text, "{guid}")
 }
 
@@ -261,12 +264,12 @@ func TestDiscoveryFollowsTheOrigin(t *testing.T) {
 			if want := tt.origin + "/" + s.tokens.TenantID() + "/v2.0"; d.Issuer != want {
 				t.Errorf("issuer %s, want %s", d.Issuer, want)
 			}
-			for _, u := range []string{d.TokenEndpoint, d.AuthorizationEndpoint, d.JWKSURI} {
+			for _, u := range []string{d.TokenEndpoint, d.AuthorizationEndpoint, d.DeviceEndpoint, d.JWKSURI} {
 				if !strings.HasPrefix(u, tt.origin+"/"+s.tokens.TenantID()+"/") {
 					t.Errorf("%s does not lie below the origin %s and the tenant", u, tt.origin)
 				}
 			}
-			for _, endpoint := range []string{d.TokenEndpoint, d.JWKSURI} {
+			for _, endpoint := range []string{d.TokenEndpoint, d.AuthorizationEndpoint, d.DeviceEndpoint, d.JWKSURI} {
 				if !Serves(strings.TrimPrefix(endpoint, tt.origin)) {
 					t.Errorf("%s is named and not served", endpoint)
 				}
@@ -287,7 +290,13 @@ func TestServes(t *testing.T) {
 		{"/7a/discovery/keys", true},
 		{"/7a/oauth2/v2.0/token", true},
 		{"/7a/oauth2/v2.0/token/", false},
-		{"/7a/oauth2/v2.0/devicecode", false},
+		{"/7a/oauth2/v2.0/devicecode", true},
+		{"/7a/oauth2/v2.0/authorize", true},
+		{"/7a/oauth2/authorize", true},
+		{"/devicelogin", true},
+		{"/setpassword", true},
+		{"/7a/devicelogin", false},
+		{"/7a/oauth2/v2.0/logout", false},
 		{"//oauth2/v2.0/token", false},
 		{"/oauth2/v2.0/token", false},
 		{"/subscriptions/s/resourceGroups/g", false},
@@ -341,7 +350,7 @@ func TestFailuresAreBraked(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f failures
+		f := failures{perClient: failuresPerClient, perAddress: failuresPerAddress}
 		address := addressOf("192.0.2.1:1")
 		for i := range failuresPerAddress {
 			if wait := f.wait(address, "x"); wait != 0 {
@@ -380,33 +389,41 @@ func TestAddressOf(t *testing.T) {
 	}
 }
 
+// newHandler is a handler without anybody in its directory.
+func newHandler(t testing.TB, keys *access.KeyRing) (*Handler, *access.Directory) {
+	t.Helper()
+	roles, err := access.NewRoles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory := access.NewDirectory(resource.NewStore(&memoryKV{}), roles)
+	if _, err := directory.Bootstrap(context.Background(), filepath.Join(t.TempDir(), "owner.json"), publicOrigin); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := access.NewTokens(keys, directory, access.TokensConfig{TenantID: directory.TenantID(), Origins: []string{publicOrigin}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(tokens, directory, nil), directory
+}
+
 // Whatever is sent, there is an OAuth answer and no token.
 func FuzzToken(f *testing.F) {
 	f.Add("application/x-www-form-urlencoded", "grant_type=client_credentials&client_id=x&client_secret=y&scope=z", "")
 	f.Add("application/x-www-form-urlencoded", "%zz", "Basic eDp5")
 	f.Add("", "", "Basic %")
-	key, err := signingKey()
+	keys, err := signingKey()
 	if err != nil {
 		f.Fatal(err)
 	}
-	roles, err := access.NewRoles()
-	if err != nil {
-		f.Fatal(err)
-	}
-	directory := access.NewDirectory(resource.NewStore(&memoryKV{}), roles)
-	if _, err := directory.Bootstrap(context.Background(), filepath.Join(f.TempDir(), "owner.json"), publicOrigin); err != nil {
-		f.Fatal(err)
-	}
-	tokens, err := access.NewTokens(key, directory, access.TokensConfig{TenantID: directory.TenantID(), Origins: []string{publicOrigin}})
-	if err != nil {
-		f.Fatal(err)
-	}
+	h, _ := newHandler(f, keys)
 	f.Fuzz(func(t *testing.T, kind, body, authorization string) {
 		r := httptest.NewRequest(http.MethodPost, "/common/oauth2/v2.0/token", strings.NewReader(body))
 		r.Header.Set("Content-Type", kind)
 		r.Header.Set("Authorization", authorization)
 		rec := httptest.NewRecorder()
-		New(tokens, directory, nil).ServeHTTP(rec, r)
+		h.failures.counts = nil // nobody is braked
+		h.ServeHTTP(rec, r)
 		var answer refusalBody
 		if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil || answer.Error == "" || rec.Code < 400 || rec.Code >= 500 {
 			t.Errorf("%d %s", rec.Code, rec.Body)

@@ -1,6 +1,8 @@
 package issuer
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,15 +25,28 @@ import (
 
 const (
 	grantClientCredentials = "client_credentials"
-	maxForm                = 64 << 10
+	grantCode              = "authorization_code"
+	grantRefresh           = "refresh_token"
+	grantDevice            = "urn:ietf:params:oauth:grant-type:device_code"
+
+	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+	maxForm       = 64 << 10
 )
+
+var grants = []string{grantClientCredentials, grantCode, grantRefresh, grantDevice}
 
 // request is what a client asked the token endpoint for.
 type request struct {
-	clientID string
-	secret   secret.String
-	basic    bool // the client identified itself by HTTP Basic
-	audience string
+	grant     string
+	clientID  string
+	secret    secret.String
+	basic     bool          // the client identified itself by HTTP Basic
+	assertion secret.String // of the client, in place of a secret
+	signIn                  // what the token is wanted for; of a code or device code, unless it is asked for anew
+
+	code, redirect, verifier string        // of grantCode
+	refreshToken             secret.String // of grantRefresh
+	deviceCode               string        // of grantDevice
 }
 
 // success is the answer of the v2 endpoint.
@@ -41,6 +56,17 @@ type success struct {
 	ExpiresIn    int64  `json:"expires_in"`
 	ExtExpiresIn int64  `json:"ext_expires_in"`
 	AccessToken  string `json:"access_token"`
+	forUser
+}
+
+// forUser is what the answer to a user's sign-in holds besides. The az command line
+// stores no account without id token and client info.
+// Source: spec/access.md section 3.4.
+type forUser struct {
+	Scope        string `json:"scope,omitempty"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	IDToken      string `json:"id_token,omitempty"`
+	ClientInfo   string `json:"client_info,omitempty"`
 }
 
 // successV1 is the answer of the v1 and AD FS endpoints, with numbers as strings.
@@ -53,6 +79,7 @@ type successV1 struct {
 	NotBefore    string `json:"not_before"`
 	Resource     string `json:"resource"`
 	AccessToken  string `json:"access_token"`
+	forUser
 }
 
 // token answers a token request.
@@ -62,24 +89,20 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request, face access.Face
 		refuse(w, r, refused)
 		return
 	}
-	principal, refused := h.authenticate(r, req)
+	principal, refused := h.authenticate(r, &req)
 	if refused != nil {
 		refuse(w, r, refused)
 		return
 	}
-	issued, err := h.tokens.Issue(access.Grant{
-		Principal: principal, Audience: req.audience, Issuer: h.tokens.Issuer(h.origin(r), face), Lifetime: access.TokenLifetime,
-	})
-	if err != nil {
-		telemetry.RecordOf(r.Context()).SetError(err)
-		fault.Write(w, r, err)
+	record := telemetry.RecordOf(r.Context())
+	record.SetPrincipal(identity(principal))
+	issued, user, err := h.issue(r, face, principal, &req)
+	if f, _ := errors.AsType[*fault.Error](err); f != nil && f.Kind == fault.Unauthenticated {
+		h.failures.add(addressOf(r.RemoteAddr), req.client)
+		refuse(w, r, &refusal{status: http.StatusBadRequest, code: "invalid_grant", number: 70008, text: f.Message, cause: f.Err})
 		return
 	}
-	record := telemetry.RecordOf(r.Context())
-	record.SetPrincipal(telemetry.Identity{ObjectID: principal.ObjectID, Type: string(principal.Type), Name: principal.Name, AppID: principal.AppID})
-	if err := h.audit.TokenIssued(r.Context(), audit.Token{
-		ID: issued.ID, ObjectID: principal.ObjectID, Audience: req.audience, Issued: issued.NotBefore, Expires: issued.Expires,
-	}); err != nil {
+	if err != nil {
 		record.SetError(err)
 		fault.Write(w, r, err)
 		return
@@ -89,15 +112,52 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request, face access.Face
 	w.Header().Set("Pragma", "no-cache")
 	seconds := int64(access.TokenLifetime.Seconds()) - 1 // what is left of it when the client reads this
 	if face == access.FaceV2 {
-		answer(w, http.StatusOK, success{"Bearer", seconds, seconds, issued.Token.Reveal()})
+		answer(w, http.StatusOK, success{"Bearer", seconds, seconds, issued.Token.Reveal(), user})
 		return
 	}
 	left := strconv.FormatInt(seconds, 10)
 	answer(w, http.StatusOK, successV1{
 		TokenType: "Bearer", ExpiresIn: left, ExtExpiresIn: left,
 		ExpiresOn: strconv.FormatInt(issued.Expires.Unix(), 10), NotBefore: strconv.FormatInt(issued.NotBefore.Unix(), 10),
-		Resource: req.audience, AccessToken: issued.Token.Reveal(),
+		Resource: req.audience, AccessToken: issued.Token.Reveal(), forUser: user,
 	})
+}
+
+// issue makes the tokens of a principal that has proved who it is. A refresh token is
+// used up only now, so that a request that is wrong otherwise costs none.
+func (h *Handler) issue(r *http.Request, face access.Face, p access.Principal, req *request) (issued access.Issued, user forUser, err error) {
+	var refresh secret.String
+	switch {
+	case req.grant == grantRefresh:
+		if owner, ok := h.directory.RefreshOwner(req.refreshToken); ok {
+			telemetry.RecordOf(r.Context()).SetPrincipal(identity(owner)) // of the change
+		}
+		p, refresh, err = h.directory.Refresh(r.Context(), req.refreshToken, req.client)
+	case req.refresh && req.grant != grantClientCredentials:
+		refresh, err = h.directory.StartSession(r.Context(), p, req.client)
+	}
+	if err != nil {
+		return issued, user, err
+	}
+	g := access.Grant{Principal: p, Audience: req.audience, Issuer: h.tokens.Issuer(h.origin(r), face), Lifetime: access.TokenLifetime, ClientID: req.client}
+	if issued, err = h.tokens.Issue(g); err != nil {
+		return issued, user, err
+	}
+	err = h.audit.TokenIssued(r.Context(), audit.Token{
+		ID: issued.ID, ObjectID: p.ObjectID, Audience: req.audience, Issued: issued.NotBefore, Expires: issued.Expires,
+	})
+	if err != nil || p.Type != access.User {
+		return issued, user, err
+	}
+	id, err := h.tokens.IssueID(g, req.nonce)
+	if err != nil {
+		return issued, user, err
+	}
+	info, err := json.Marshal(map[string]string{"uid": p.ObjectID, "utid": p.TenantID})
+	if err != nil {
+		return issued, user, fmt.Errorf("encode client info: %w", err)
+	}
+	return issued, forUser{Scope: req.scope, RefreshToken: refresh.Reveal(), IDToken: id.Reveal(), ClientInfo: base64.RawURLEncoding.EncodeToString(info)}, nil
 }
 
 // read takes the request apart. Fields that it does not know are ignored, as the
@@ -107,29 +167,64 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, face access.Face)
 	if refused != nil {
 		return request{}, refused
 	}
-	grant := form.Get("grant_type")
-	switch {
-	case grant == "":
-		return request{}, missing("grant_type")
-	case grant != grantClientCredentials:
-		return request{}, &refusal{status: http.StatusBadRequest, code: "unsupported_grant_type", number: 70003,
-			text: "The grant type '" + clip(grant) + "' is not supported. Use '" + grantClientCredentials + "'."}
+	req := request{
+		grant: form.Get("grant_type"), clientID: form.Get("client_id"), secret: secret.String(form.Get("client_secret")), assertion: secret.String(form.Get("client_assertion")),
+		code: form.Get("code"), redirect: form.Get("redirect_uri"), verifier: form.Get("code_verifier"),
+		refreshToken: secret.String(form.Get("refresh_token")), deviceCode: form.Get("device_code"),
 	}
-	req := request{clientID: form.Get("client_id"), secret: secret.String(form.Get("client_secret"))}
+	if req.deviceCode == "" {
+		req.deviceCode = form.Get("code") // as older clients of Azure call it
+	}
+	switch {
+	case req.grant == "":
+		return request{}, missing("grant_type")
+	case !slices.Contains(grants, req.grant):
+		return request{}, &refusal{status: http.StatusBadRequest, code: "unsupported_grant_type", number: 70003,
+			text: "The grant type '" + clip(req.grant) + "' is not supported. Use one of '" + strings.Join(grants, "', '") + "'."}
+	}
 	if refused := req.readBasic(r); refused != nil {
 		return request{}, refused
 	}
-	switch {
-	case req.clientID == "":
+	if req.clientID == "" {
 		return request{}, missing("client_id")
-	case form.Get("client_assertion") != "":
-		return request{}, &refusal{status: http.StatusUnauthorized, code: "invalid_client", number: 700027,
-			text: "The application has no certificate that the client assertion could be verified with. Use a client secret."}
-	case req.secret == "":
+	}
+	if req.grant != grantClientCredentials {
+		return req, h.readUser(&req, form, face)
+	}
+	switch {
+	case req.assertion != "" && form.Get("client_assertion_type") != assertionType:
+		return request{}, &refusal{status: http.StatusBadRequest, code: "invalid_request",
+			text: "The client_assertion_type of a client assertion must be '" + assertionType + "'."}
+	case req.assertion != "" && req.secret != "":
+		return request{}, &refusal{status: http.StatusBadRequest, code: "invalid_request", text: "The client must prove itself once: by a secret or by an assertion."}
+	case req.assertion == "" && req.secret == "":
 		return request{}, missing("client_secret")
 	}
 	req.audience, refused = h.audience(form, face)
 	return req, refused
+}
+
+// readUser reads what a public client asks for a user.
+func (h *Handler) readUser(req *request, form url.Values, face access.Face) *refusal {
+	id, _, known := publicClient(req.clientID)
+	if !known {
+		return notPublic(req.clientID)
+	}
+	req.clientID, req.client = id, id
+	for grant, fields := range map[string][]string{grantCode: {"code", "redirect_uri", "code_verifier"}, grantRefresh: {"refresh_token"}} {
+		for _, field := range fields {
+			if req.grant == grant && form.Get(field) == "" {
+				return missing(field)
+			}
+		}
+	}
+	if req.grant == grantDevice && req.deviceCode == "" {
+		return missing("device_code")
+	}
+	if req.grant == grantRefresh || form.Get("scope") != "" || form.Get("resource") != "" {
+		return h.asked(&req.signIn, form, face)
+	}
+	return nil
 }
 
 // readForm reads the body, and only it: a secret has no place in a URL.
@@ -149,7 +244,10 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *refusal) {
 	if err != nil {
 		return nil, unreadable(errors.New("the form is badly encoded")) // the error itself may show a secret
 	}
-	for _, field := range []string{"grant_type", "client_id", "client_secret", "client_assertion", "scope", "resource"} {
+	for _, field := range []string{
+		"grant_type", "client_id", "client_secret", "client_assertion", "client_assertion_type", "scope", "resource",
+		"code", "redirect_uri", "code_verifier", "refresh_token", "device_code", "user_code", "username", "password",
+	} {
 		if len(form[field]) > 1 {
 			return nil, &refusal{status: http.StatusBadRequest, code: "invalid_request",
 				text: "The request body holds the parameter '" + field + "' more than once."}
@@ -228,16 +326,17 @@ func (h *Handler) knownAudiences() string {
 	return "Known are '" + h.tokens.Origins()[0] + "', '" + access.AudienceManagement + "' and '" + access.AudiencePublish + "'."
 }
 
-// authenticate finds the application and checks its secret. Failures are counted;
-// who has too many is not looked at for a while.
-func (h *Handler) authenticate(r *http.Request, req request) (access.Principal, *refusal) {
+// authenticate finds out whose token is asked for: the application that proves itself,
+// or the user who signed in. Failures are counted; who has too many is not looked at for
+// a while.
+func (h *Handler) authenticate(r *http.Request, req *request) (access.Principal, *refusal) {
 	from, client := addressOf(r.RemoteAddr), strings.ToLower(clip(req.clientID))
 	if wait := h.failures.wait(from, client); wait > 0 {
 		return access.Principal{}, &refusal{status: http.StatusTooManyRequests, code: "temporarily_unavailable", retryAfter: wait,
 			text: "Too many failed attempts. Wait a minute and try again with the right client id and secret."}
 	}
-	principal, refused := h.identify(req)
-	if refused != nil {
+	principal, refused := h.prove(r, req)
+	if refused != nil && refused.number != pollNumber {
 		h.failures.add(from, client)
 		if req.basic && refused.status == http.StatusUnauthorized {
 			refused.challenge = `Basic realm="` + h.tokens.TenantID() + `"`
@@ -246,7 +345,28 @@ func (h *Handler) authenticate(r *http.Request, req request) (access.Principal, 
 	return principal, refused
 }
 
-func (h *Handler) identify(req request) (access.Principal, *refusal) {
+// prove dispatches on the grant. A refresh token is looked at when all else is well.
+func (h *Handler) prove(r *http.Request, req *request) (p access.Principal, refused *refusal) {
+	var granted signIn
+	switch req.grant {
+	case grantClientCredentials:
+		return h.identify(r, req)
+	case grantRefresh:
+		return p, nil
+	case grantCode:
+		p, granted, refused = h.redeemCode(*req)
+	case grantDevice:
+		p, granted, refused = h.pollDevice(*req)
+	}
+	if refused == nil && req.audience == "" {
+		req.signIn = granted
+	} else {
+		req.refresh, req.nonce = req.refresh || granted.refresh, granted.nonce
+	}
+	return p, refused
+}
+
+func (h *Handler) identify(r *http.Request, req *request) (access.Principal, *refusal) {
 	id, err := uuid.Parse(req.clientID)
 	if err != nil { // not repeated: it may be a secret in the wrong place
 		return access.Principal{}, &refusal{status: http.StatusBadRequest, code: "unauthorized_client", number: 700016,
@@ -261,6 +381,15 @@ func (h *Handler) identify(req request) (access.Principal, *refusal) {
 	case !p.Enabled:
 		unknown.cause = fmt.Errorf("principal %s is disabled", p.ObjectID)
 		return access.Principal{}, unknown
+	case req.assertion != "":
+		if err := h.tokens.VerifyAssertion(r.Context(), p, req.assertion.Reveal()); err != nil {
+			refused := &refusal{status: http.StatusUnauthorized, code: "invalid_client", number: 700027, text: "The client assertion is not valid.", cause: fmt.Errorf("principal %s: %w", p.ObjectID, err)}
+			if problem, _ := errors.AsType[*access.AssertionProblem](err); problem != nil && problem.Federated {
+				refused.status, refused.number = http.StatusBadRequest, 70021
+				refused.text = "The client assertion proves no federated credential of the application: issuer, subject and audience must match one exactly, and the signature must hold."
+			}
+			return access.Principal{}, refused
+		}
 	case !p.HasSecret(req.secret):
 		return access.Principal{}, &refusal{status: http.StatusUnauthorized, code: "invalid_client", number: 7000215,
 			text: "Invalid client secret provided.", cause: fmt.Errorf("principal %s: wrong client secret", p.ObjectID)}

@@ -12,7 +12,6 @@ import (
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
-	"github.com/carillon-events/carillon/internal/secret"
 )
 
 const (
@@ -188,103 +187,4 @@ func (p *Plane) Role(ctx context.Context, caller access.Caller, id resource.ID) 
 		return r, notFound("RoleDefinitionDoesNotExist", "The specified role definition with ID '%s' does not exist.", id.Name())
 	}
 	return r, nil
-}
-
-// Principals returns every principal by name.
-func (p *Plane) Principals(ctx context.Context, caller access.Caller) ([]access.Principal, error) {
-	if err := p.authorize(ctx, caller, access.ActionPrincipalRead, resource.Root); err != nil {
-		return nil, err
-	}
-	return p.Directory.Principals(), nil
-}
-
-// Principal returns one principal by its object id.
-func (p *Plane) Principal(ctx context.Context, caller access.Caller, objectID string) (access.Principal, error) {
-	if err := p.authorize(ctx, caller, access.ActionPrincipalRead, resource.Root); err != nil {
-		return access.Principal{}, err
-	}
-	found, ok := p.Directory.Principal(objectID)
-	if !ok {
-		return found, notFound("PrincipalNotFound", "There is no principal with object id '%s'.", objectID)
-	}
-	return found, nil
-}
-
-// CreatePrincipal makes a service principal and returns the only copy of its
-// client secret. unread says why the request could not be read, nil when it could.
-func (p *Plane) CreatePrincipal(ctx context.Context, caller access.Caller, name string, unread error) (access.Principal, secret.String, error) {
-	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
-		return access.Principal{}, "", err
-	}
-	if unread != nil {
-		return access.Principal{}, "", unread
-	}
-	made, plain, err := p.Directory.CreatePrincipal(ctx, name, caller)
-	if err == nil {
-		p.principalChanged(ctx, caller, "create", made)
-	}
-	return made, plain, err
-}
-
-// CreateGroup makes a group of principals. unread says why the request could not be
-// read, nil when it could.
-func (p *Plane) CreateGroup(ctx context.Context, caller access.Caller, name string, unread error) (access.Principal, error) {
-	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
-		return access.Principal{}, err
-	}
-	if unread != nil {
-		return access.Principal{}, unread
-	}
-	made, err := p.Directory.CreateGroup(ctx, name, caller)
-	if err == nil {
-		p.principalChanged(ctx, caller, "create", made)
-	}
-	return made, err
-}
-
-// SetMember puts a principal into a group or takes it out. It holds for the next
-// request of the member.
-func (p *Plane) SetMember(ctx context.Context, caller access.Caller, group, member string, in bool) (access.Principal, error) {
-	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
-		return access.Principal{}, err
-	}
-	g, changed, err := p.Directory.SetMember(ctx, group, member, in)
-	if err == nil && changed {
-		p.principalChanged(ctx, caller, map[bool]string{true: "add member", false: "remove member"}[in], g)
-	}
-	return g, err
-}
-
-// ResetPrincipal gives a service principal a new client secret, the only copy of
-// which it returns, and ends its tokens.
-func (p *Plane) ResetPrincipal(ctx context.Context, caller access.Caller, objectID string) (access.Principal, secret.String, error) {
-	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
-		return access.Principal{}, "", err
-	}
-	reset, plain, err := p.Directory.ResetSecret(ctx, objectID)
-	if err == nil {
-		p.principalChanged(ctx, caller, "reset secret", reset)
-	}
-	return reset, plain, err
-}
-
-// DeletePrincipal removes a principal with the roles assigned to it, and reports
-// whether it was there.
-func (p *Plane) DeletePrincipal(ctx context.Context, caller access.Caller, objectID string) (bool, error) {
-	if err := p.authorize(ctx, caller, access.ActionPrincipalWrite, resource.Root); err != nil {
-		return false, err
-	}
-	gone, err := p.Directory.DeletePrincipal(ctx, objectID)
-	switch {
-	case fault.Is(err, fault.NotFound):
-		return false, nil
-	case err != nil:
-		return false, err
-	}
-	p.principalChanged(ctx, caller, "delete", gone)
-	return true, nil
-}
-
-func (p *Plane) principalChanged(ctx context.Context, caller access.Caller, verb string, of access.Principal) {
-	p.changed(ctx, caller, verb, resource.Root.Extension("Carillon.Identity", "principals", of.ObjectID), slog.String("name", of.Name))
 }

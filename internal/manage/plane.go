@@ -43,6 +43,7 @@ type Config struct {
 	Store      *resource.Store
 	Access     *access.Authorizer
 	Directory  *access.Directory // principals and role assignments
+	TokenKeys  *access.KeyRing   // of the built-in issuer
 	Sealer     *secret.Sealer
 	Handshaker Handshaker
 	Activator  Activator

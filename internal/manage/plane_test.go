@@ -2,10 +2,12 @@ package manage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -175,6 +177,21 @@ func operations(f *fixture) []struct {
 		{"principal", "Microsoft.Authorization/principals/read", "/", func(c access.Caller) error { _, err := f.Principal(ctx, c, "x"); return err }},
 		{"create principal", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, _, err := f.CreatePrincipal(ctx, c, "x", nil); return err }},
 		{"reset principal", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, _, err := f.ResetPrincipal(ctx, c, "x"); return err }},
+		{"create user", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, _, err := f.CreateUser(ctx, c, "", "", nil); return err }},
+		{"enable principal", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, err := f.SetPrincipalEnabled(ctx, c, "x", true); return err }},
+		{"revoke tokens", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, err := f.RevokeTokens(ctx, c, "x"); return err }},
+		{"add secret", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, _, err := f.AddSecret(ctx, c, "x", time.Time{}, nil); return err }},
+		{"add certificate", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, err := f.AddCertificate(ctx, c, "x", "", nil); return err }},
+		{"remove credential", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, err := f.RemoveCredential(ctx, c, "x", "y"); return err }},
+		{"put federated credential", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error {
+			_, err := f.PutFederated(ctx, c, "x", access.FederatedCredential{}, nil)
+			return err
+		}},
+		{"remove federated credential", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, err := f.RemoveFederated(ctx, c, "x", "y"); return err }},
+		{"rotate signing keys", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error {
+			_, err := f.RotateSigningKeys(ctx, c, false, errors.New("not in this test"))
+			return err
+		}},
 		{"delete principal", "Microsoft.Authorization/principals/write", "/", func(c access.Caller) error { _, err := f.DeletePrincipal(ctx, c, "x"); return err }},
 	}
 }

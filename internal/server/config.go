@@ -35,6 +35,9 @@ type Config struct {
 	InsecureHTTP     bool                 // serve plain http to peers that are not on this machine
 	WorkspaceRule    access.WorkspaceRule // who may change event subscriptions of a workspace; default strict
 
+	IdentityProviders string        // file with the foreign OpenID providers whose tokens are taken; "" = none
+	SigningKeyAge     time.Duration // at which the key that signs tokens is replaced; 0 = never; default 90 days
+
 	RevalidateOnEveryPut bool // ask an endpoint for consent on each PUT, as Azure does, also when nothing changed that it was asked about; default true
 
 	Connections     string        // file with the connections of Azure resources that event subscriptions name; "" = none
@@ -53,11 +56,15 @@ func DefaultConfig() Config {
 	return Config{
 		Listen: []string{"127.0.0.1:7443"}, Durability: engine.DurabilityDisk, Memory: 256 << 20,
 		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true, DeadLetterDelay: 2 * time.Second,
+		SigningKeyAge:             90 * 24 * time.Hour,
 		MetricsEventSubscriptions: 1000,
 	}
 }
 
-const minMemory = 16 << 20
+const (
+	minMemory = 16 << 20
+	minKeyAge = time.Hour
+)
 
 // Validate reports every setting that cannot be used, naming its flag.
 func (c *Config) Validate() error {
@@ -89,6 +96,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Retention <= 0 {
 		problems = append(problems, fmt.Errorf("--retention %s is not a time", c.Retention))
+	}
+	if c.SigningKeyAge != 0 && c.SigningKeyAge < minKeyAge {
+		problems = append(problems, fmt.Errorf("--signing-key-age %s is less than %s; 0 never replaces the key by itself", c.SigningKeyAge, minKeyAge))
 	}
 	if c.DeadLetterRoot != "" {
 		if info, err := os.Stat(c.DeadLetterRoot); err != nil || !info.IsDir() {
@@ -134,6 +144,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Int("metrics_event_subscriptions", c.MetricsEventSubscriptions),
 		slog.Int64("dead_letter_quota", c.DeadLetterQuota), slog.Duration("dead_letter_delay", c.DeadLetterDelay),
 		slog.String("tls_certificate", c.TLSCertificate), slog.Any("trusted_proxy", c.TrustedProxy),
+		slog.String("identity_providers", c.IdentityProviders), slog.Duration("signing_key_age", c.SigningKeyAge),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
 		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut),
 	)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,10 +78,10 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Data, "keys"), 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	signing := make(chan signingKey, 1) // an RSA key takes a while: made while the engine starts
+	signing := make(chan signingKeys, 1) // an RSA key takes a while: made while the engine starts
 	go func() {
-		key, err := access.LoadOrCreateSigningKey(access.SigningKeyPath(cfg.Data))
-		signing <- signingKey{key, err}
+		keys, err := access.OpenKeyRing(cfg.Data)
+		signing <- signingKeys{keys, err}
 	}()
 	eng, err := engine.Open(ctx, engine.Options{
 		Dir: cfg.Data, Durability: cfg.Durability, LogQuota: cfg.LogQuota, Logger: logger, Registerer: registry,
@@ -110,9 +111,9 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	})
 }
 
-type signingKey struct {
-	key *access.SigningKey
-	err error
+type signingKeys struct {
+	keys *access.KeyRing
+	err  error
 }
 
 // server is a wired server.
@@ -128,13 +129,15 @@ type server struct {
 
 	broker     *broker.Broker
 	audit      *audit.Log
+	tokens     *access.Tokens
+	directory  *access.Directory
 	plane      *manage.Plane
 	workspaces *workspace.Service
 	handler    func(opened) http.Handler // of one listener
 }
 
 // wire makes every part and loads what is stored.
-func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
+func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 	s.origin = cmp.Or(strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planeManagement))
 	publishOrigin := cmp.Or(strings.TrimRight(s.cfg.PublishURL, "/"), strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planePublish), s.origin)
 	origins, hosts := []string{s.origin}, []string{}
@@ -189,18 +192,29 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 	if err != nil {
 		return err
 	}
-	key := <-signing
-	if key.err != nil {
-		return key.err
-	}
-	tokens, err := access.NewTokens(key.key, directory, access.TokensConfig{TenantID: owner.TenantID, Origins: origins})
-	if err != nil {
-		return err
-	}
-
 	guard, err := s.guard()
 	if err != nil {
 		return err
+	}
+	providers, err := access.OpenProviders(s.cfg.IdentityProviders, guard.Client(10*time.Second))
+	if err != nil {
+		return err
+	}
+	signs := <-signing
+	if signs.err != nil {
+		return signs.err
+	}
+	signs.keys.Observe(func(ctx context.Context, operation, key string) error {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "signing key replaced", slog.String("change", operation), slog.String("key", key))
+		return s.audit.Acted(ctx, access.SigningKeysID, operation, audit.Field{Path: "key", Before: json.RawMessage(strconv.Quote(key))})
+	})
+	tokens, err := access.NewTokens(signs.keys, directory, access.TokensConfig{TenantID: owner.TenantID, Origins: origins, Providers: providers})
+	if err != nil {
+		return err
+	}
+	s.tokens, s.directory = tokens, directory
+	if trusted := providers.Issuers(); len(trusted) > 0 {
+		s.log.Info("tokens of foreign issuers are taken", "issuers", trusted)
 	}
 	connections, err := destination.OpenConnections(s.cfg.Connections)
 	if err != nil {
@@ -214,6 +228,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		s.log.Info("token made for a webhook", telemetry.EventSubscription, eventSubscription, "audience", application, "token_id", issued.ID)
 		return destination.Token{Text: issued.Token, Expires: issued.Expires}, nil
 	})
+	signs.keys.OnChange(bearer.ForgetOwn)
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
 		return webhookConfig(es, sealer, guard, bearer)
 	}
@@ -233,7 +248,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKey) error {
 		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, Logger: s.log,
 	})
 	s.plane = manage.New(manage.Config{
-		Store: store, Access: authorizer, Directory: directory, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
+		Store: store, Access: authorizer, Directory: directory, TokenKeys: signs.keys, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
@@ -422,6 +437,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	managers, _ := errgroup.WithContext(base)
 	managers.Go(func() error { return s.plane.Run(managing) })
 	managers.Go(func() error { return s.audit.Run(managing) })
+	managers.Go(func() error { return s.tendIdentity(managing) })
 	managers.Go(func() error { return s.workspaces.Run(managing) })
 	if own := s.certs.own; own != nil {
 		hangup := make(chan os.Signal, 1)
@@ -463,6 +479,26 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	_ = managers.Wait()
 	stopDelivering()
 	return g.Wait()
+}
+
+// identityPause is the time between two looks at signing keys and sessions.
+const identityPause = 10 * time.Minute
+
+// tendIdentity replaces signing keys that are old and forgets sessions that have ended,
+// until ctx ends.
+func (s *server) tendIdentity(ctx context.Context) error {
+	ticker := time.NewTicker(identityPause)
+	defer ticker.Stop()
+	for {
+		if err := errors.Join(s.tokens.Keys().Tend(ctx, s.cfg.SigningKeyAge), s.directory.EndSessions(ctx)); err != nil && ctx.Err() == nil {
+			s.log.LogAttrs(ctx, slog.LevelError, "signing keys and sessions not tended", slog.String(telemetry.Error, err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
 }
 
 func (s *server) httpServer(handler http.Handler) *http.Server {

@@ -1,0 +1,69 @@
+package issuer
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// passwordPath is where a sign-in link leads: a page on which a user sets a password.
+const passwordPath = "/setpassword"
+
+// passwordPage lets the holder of a sign-in link set the password, once.
+func (h *Handler) passwordPage(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	form := page{
+		Title: "Set your password", Message: "At least 12 characters. The link works once.", Action: passwordPath,
+		Fields: []field{
+			{Name: "password", Label: "New password", Type: "password", Autocomplete: "new-password", MinLength: 12, Focus: true},
+			{Name: "again", Label: "The same once more", Type: "password", Autocomplete: "new-password", MinLength: 12},
+			{Name: "user", Type: "hidden", Value: clip(q.Get("user"))},
+			{Name: "link", Type: "hidden", Value: clip(q.Get("link"))},
+		},
+		Buttons: []button{{Text: "Set password"}},
+	}
+	if r.Method != http.MethodPost {
+		h.show(w, r, http.StatusOK, form)
+		return
+	}
+	sent, ok := h.sent(w, r, form)
+	if !ok {
+		return
+	}
+	form.Fields[2].Value, form.Fields[3].Value = clip(sent.Get("user")), clip(sent.Get("link"))
+	from := addressOf(r.RemoteAddr)
+	if wait := h.failures.wait(from, "link"); wait > 0 {
+		form.Problem = "There were too many failed attempts. Wait a minute and try again."
+		h.show(w, r, http.StatusTooManyRequests, form)
+		return
+	}
+	if sent.Get("password") != sent.Get("again") {
+		form.Problem = "The two passwords differ."
+		h.show(w, r, http.StatusBadRequest, form)
+		return
+	}
+	record := telemetry.RecordOf(r.Context())
+	link := secret.String(sent.Get("link"))
+	if p, ok := h.directory.LinkHolder(sent.Get("user"), link); ok {
+		record.SetPrincipal(identity(p)) // of the change
+	}
+	user, err := h.directory.SetPassword(r.Context(), sent.Get("user"), link, secret.String(sent.Get("password")))
+	f, _ := errors.AsType[*fault.Error](err)
+	switch {
+	case fault.Is(err, fault.Invalid):
+		h.failures.add(from, "link")
+		form.Problem = f.Message
+		h.show(w, r, http.StatusBadRequest, form)
+		return
+	case err != nil:
+		record.SetError(err)
+		fault.Write(w, r, err)
+		return
+	}
+	record.Add(slog.String("sign_in", "password set"))
+	showBare(w, http.StatusOK, page{Title: "Your password is set", Message: "Sign in as " + user.Name + ", with az login for example. You can close this page."})
+}
