@@ -31,13 +31,14 @@ const (
 	WhoAmIPath         = "/providers/Carillon.Identity/whoAmI"      // of any caller
 	SigningKeysPath    = "/providers/Carillon.Identity/signingKeys" // of the tokens that this server issues
 	RotateKeysPath     = "/providers/Carillon.Identity/rotateSigningKeys"
-	CheckAccessPath    = "/providers/Carillon.Identity/checkAccess"    // POST, below a scope
-	AuditPath          = "/providers/Carillon.Audit/records"           // of a scope, oldest first
-	ReplaysPath        = "/providers/Carillon.Delivery/replays"        // of the log, below an event subscription
-	AttemptsPath       = "/providers/Carillon.Delivery/attempts"       // of an event subscription, the newest first
-	DeadLettersPath    = "/providers/Carillon.Delivery/deadLetters"    // POST …/replay
-	LiveEventsPath     = "/providers/Carillon.Delivery/events"         // one JSON object a line, until the reader leaves; …/{id} is one of the log, …/{id}/deliveries what became of it
-	DeliveryStatusPath = "/providers/Carillon.Delivery/deliveryStatus" // of every event subscription at or below the scope
+	CheckAccessPath    = "/providers/Carillon.Identity/checkAccess"       // POST, below a scope
+	AuditPath          = "/providers/Carillon.Audit/records"              // of a scope, oldest first
+	MasterKeyPath      = "/providers/Carillon.Secrets/masterKeys/default" // POST …/rotate
+	ReplaysPath        = "/providers/Carillon.Delivery/replays"           // of the log, below an event subscription
+	AttemptsPath       = "/providers/Carillon.Delivery/attempts"          // of an event subscription, the newest first
+	DeadLettersPath    = "/providers/Carillon.Delivery/deadLetters"       // POST …/replay
+	LiveEventsPath     = "/providers/Carillon.Delivery/events"            // one JSON object a line, until the reader leaves; …/{id} is one of the log, …/{id}/deliveries what became of it
+	DeliveryStatusPath = "/providers/Carillon.Delivery/deliveryStatus"    // of every event subscription at or below the scope
 )
 
 // Client speaks the management API of a server, with its errors read back into

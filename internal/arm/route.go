@@ -226,6 +226,7 @@ const (
 	who     = "carillon.identity/"
 	deliver = "carillon.delivery/"
 	watch   = "carillon.audit/"
+	seal    = "carillon.secrets/"
 )
 
 var singleEventSubscription = methods{
@@ -291,6 +292,8 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 		who + "principals/*/credentials":            {http.MethodPost: addCredential},
 		who + "principals/*/credentials/*":          {http.MethodDelete: removeCredential},
 		who + "principals/*/federatedcredentials/*": {http.MethodPut: putFederated, http.MethodDelete: removeFederated},
+		seal + "masterkeys/*":                       {http.MethodGet: getMasterKey},
+		seal + "masterkeys/*/rotate":                {http.MethodPost: rotateMasterKey},
 		who + "signingkeys":                         {http.MethodGet: listSigningKeys},
 		who + "rotatesigningkeys":                   {http.MethodPost: rotateSigningKeys},
 		who + "whoami":                              {http.MethodGet: whoAmI},

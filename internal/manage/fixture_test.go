@@ -134,6 +134,9 @@ type fixture struct {
 	broker   *fakeBroker
 	endpoint *endpoint
 	owner    access.Caller
+
+	through func(resource.KV) resource.KV // what the store writes through; nil for nothing
+	keys    MasterKeys                    // nil: one key, for good
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -155,7 +158,11 @@ func newFixture(t *testing.T) *fixture {
 // start makes a Plane over what is stored, as a process does.
 func (f *fixture) start(t *testing.T) {
 	t.Helper()
-	store := resource.NewStore(f.kv)
+	kv := resource.KV(f.kv)
+	if f.through != nil {
+		kv = f.through(kv)
+	}
+	store := resource.NewStore(kv)
 	roles, err := access.NewRoles()
 	if err != nil {
 		t.Fatal(err)
@@ -165,10 +172,14 @@ func (f *fixture) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var key secret.Key
-	key[0] = 1
+	keys := []secret.Key{{1}}
+	if f.keys != nil {
+		if keys, err = f.keys.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	f.Plane = New(Config{
-		Store: store, Access: authorizer, Directory: directory, Sealer: secret.NewSealer(key), Handshaker: f.endpoint, Activator: f.broker,
+		Store: store, Access: authorizer, Directory: directory, Sealer: secret.NewSealer(keys[0], keys[1:]...), MasterKeys: f.keys, Handshaker: f.endpoint, Activator: f.broker,
 		CheckURL: func(u *url.URL) error {
 			if u.Scheme != "https" {
 				return fmt.Errorf("the URL must start with https://")
@@ -179,6 +190,11 @@ func (f *fixture) start(t *testing.T) {
 	})
 	if err := store.Load(context.Background()); err != nil {
 		t.Fatal(err)
+	}
+	if f.keys != nil {
+		if err := f.CheckSecrets(keys); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

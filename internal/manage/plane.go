@@ -73,6 +73,8 @@ type Config struct {
 
 	Audit *audit.Log // nil keeps no audit log; what the store is changed by, it is told of by the store
 
+	MasterKeys MasterKeys // optional: without it the master key is never changed
+
 	Messenger Messenger // optional: without it nobody is told of deletions, and no test event is sent
 }
 
@@ -95,6 +97,10 @@ type Plane struct {
 	poke     chan struct{} // the sweep has a new deadline
 	notices  chan resource.EventSubscription
 
+	rotating  sync.Mutex    // one change of the master key at a time
+	retired   []string      // ids of the keys that are kept beside it; guarded by rotating
+	resealing chan struct{} // there may be something to seal anew
+
 	warned map[resource.UID]certificateWarning // by the sweep, which alone looks at it
 }
 
@@ -112,6 +118,7 @@ func New(c Config) *Plane {
 		seed:         maphash.MakeSeed(),
 		poke:         make(chan struct{}, 1),
 		notices:      make(chan resource.EventSubscription, maxNotices),
+		resealing:    make(chan struct{}, 1),
 	}
 	if p.Partition == nil {
 		p.Partition = func() int { return 0 }

@@ -23,7 +23,8 @@ const (
 // Run ends what has an end: handshakes that nobody completed, and event
 // subscriptions past their expiration time once their open deliveries are gone. It
 // warns of client certificates that end soon.
-// It tells the handlers of event subscriptions that were deleted. It returns when ctx
+// It tells the handlers of event subscriptions that were deleted, and seals secrets anew
+// after the master key was changed. It returns when ctx
 // ends. Call it after the store is loaded.
 func (p *Plane) Run(ctx context.Context) error {
 	var hands sync.WaitGroup
@@ -31,6 +32,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	for range noticeHands {
 		hands.Go(func() { p.sendNotices(ctx) })
 	}
+	hands.Go(func() { p.keepResealing(ctx) })
 	if err := p.tidyDomainTopics(ctx); err != nil {
 		p.Log.LogAttrs(ctx, slog.LevelError, "domain topics without event subscriptions cannot be removed", slog.String(telemetry.Error, err.Error()))
 	}

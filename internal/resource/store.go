@@ -49,7 +49,10 @@ type Witness func(ctx context.Context, c Change) (settle func(error), err error)
 type Store struct {
 	kv          KV
 	witness     Witness
-	collections map[string]interface{ apply(engine.Change) error }
+	collections map[string]collection
+
+	writing   sync.RWMutex // held for reading while a record is stored
+	forbidden []string     // see Forbid; guarded by writing
 
 	ResourceGroups     *Collection[ResourceGroup]
 	Topics             *Collection[Topic]
@@ -58,12 +61,21 @@ type Store struct {
 	SystemTopics       *Collection[SystemTopic]
 	Workspaces         *Collection[Workspace]
 	EventSubscriptions *Collection[EventSubscription]
+	MasterKeys         *Collection[MasterKey]
+}
+
+// collection is a Collection of whichever type.
+type collection interface {
+	apply(change engine.Change) error
+	eachSealed(f func(Place, string))
+	reseal(ctx context.Context, key string, f func(sealed, associated string) (string, error)) error
+	holding(texts []string) []Place
 }
 
 // NewStore makes a store with its own collections; other packages may add theirs
 // with NewCollection before Load.
 func NewStore(kv KV) *Store {
-	s := &Store{kv: kv, collections: map[string]interface{ apply(engine.Change) error }{}}
+	s := &Store{kv: kv, collections: map[string]collection{}}
 	s.ResourceGroups = NewCollection[ResourceGroup](s, "resourceGroup")
 	s.Topics = NewCollection[Topic](s, "topic")
 	s.Domains = NewCollection[Domain](s, "domain")
@@ -71,6 +83,7 @@ func NewStore(kv KV) *Store {
 	s.SystemTopics = NewCollection[SystemTopic](s, "systemTopic")
 	s.Workspaces = NewCollection[Workspace](s, "workspace")
 	s.EventSubscriptions = NewCollection[EventSubscription](s, "eventSubscription")
+	s.MasterKeys = NewCollection[MasterKey](s, "masterKey")
 	return s
 }
 
@@ -210,8 +223,10 @@ func (c *Collection[T]) Create(ctx context.Context, key string, v T) (Item[T], e
 	}
 	var revision uint64
 	err = c.witnessed(ctx, key, nil, raw, func() (err error) {
-		revision, err = c.store.kv.Create(ctx, c.kind+"/"+bare(key), raw)
-		return err
+		return c.store.write(raw, func() (err error) {
+			revision, err = c.store.kv.Create(ctx, c.kind+"/"+bare(key), raw)
+			return err
+		})
 	})
 	if err != nil {
 		return Item[T]{}, c.wrap("create", key, err)
@@ -228,8 +243,10 @@ func (c *Collection[T]) Update(ctx context.Context, key string, v T, revision ui
 	}
 	var next uint64
 	err = c.witnessed(ctx, key, c.stored(key), raw, func() (err error) {
-		next, err = c.store.kv.Update(ctx, c.kind+"/"+bare(key), raw, revision)
-		return err
+		return c.store.write(raw, func() (err error) {
+			next, err = c.store.kv.Update(ctx, c.kind+"/"+bare(key), raw, revision)
+			return err
+		})
 	})
 	if err != nil {
 		return Item[T]{}, c.wrap("update", key, err)

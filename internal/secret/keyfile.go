@@ -37,7 +37,7 @@ func ParseKey(text string) (Key, error) {
 // file with a fresh key, readable by its owner only, when it does not exist. Two
 // processes that start at once end with the same key. The folder must exist.
 func LoadOrCreateKey(path string) (Key, error) {
-	k, err := LoadKey(path)
+	k, err := loadFirst(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
@@ -45,28 +45,20 @@ func LoadOrCreateKey(path string) (Key, error) {
 		return Key{}, err
 	}
 	if err := writeNew(path, hex.EncodeToString(k[:])+"\n"); errors.Is(err, fs.ErrExist) {
-		return LoadKey(path)
+		return loadFirst(path)
 	} else if err != nil {
 		return Key{}, fmt.Errorf("store master key: %w", err)
 	}
 	return k, nil
 }
 
-// LoadKey returns the master key kept in the file at path. It refuses a file
-// that anyone but its owner may read or write.
-func LoadKey(path string) (Key, error) {
-	if err := CheckPrivate(path); err != nil {
+// loadFirst returns the key of a file that seals.
+func loadFirst(path string) (Key, error) {
+	keys, err := loadKeys(path)
+	if err != nil {
 		return Key{}, err
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return Key{}, fmt.Errorf("read master key: %w", err)
-	}
-	k, err := ParseKey(string(text))
-	if err != nil {
-		return Key{}, fmt.Errorf("read master key %s: %w", path, err)
-	}
-	return k, nil
+	return keys[0], nil
 }
 
 // CheckPrivate returns an error that names the remedy when the file at path is

@@ -9,7 +9,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
+	"sync/atomic"
 )
 
 // The stored form is four fields joined by dots:
@@ -31,6 +33,11 @@ var ErrUnknownKey = errors.New("sealed with a master key that is not at hand")
 
 // Sealer seals and opens secrets with a master key. It is safe for concurrent use.
 type Sealer struct {
+	ring atomic.Pointer[ring]
+}
+
+// ring is the master keys at one moment.
+type ring struct {
 	current string                 // id of the key that seals
 	keys    map[string]cipher.AEAD // by id, the current one and retired ones
 }
@@ -38,12 +45,39 @@ type Sealer struct {
 // NewSealer returns a Sealer that seals under current and opens what was sealed
 // under current or any of the retired keys.
 func NewSealer(current Key, retired ...Key) *Sealer {
-	s := &Sealer{current: current.ID(), keys: make(map[string]cipher.AEAD, 1+len(retired))}
-	for _, k := range append([]Key{current}, retired...) {
-		s.keys[k.ID()] = gcm(k[:])
-	}
+	s := &Sealer{}
+	s.ring.Store(&ring{keys: map[string]cipher.AEAD{}})
+	s.Use(current, retired...)
 	return s
 }
+
+// Use seals under another key from now on. What was sealed under any key that was ever
+// given can still be opened: somebody may have read it before the change.
+func (s *Sealer) Use(current Key, retired ...Key) {
+	next := &ring{current: current.ID(), keys: maps.Clone(s.ring.Load().keys)}
+	for _, k := range append([]Key{current}, retired...) {
+		next.keys[k.ID()] = gcm(k[:])
+	}
+	s.ring.Store(next)
+}
+
+// Current is the id of the key that seals.
+func (s *Sealer) Current() string { return s.ring.Load().current }
+
+// Knows reports whether texts sealed under a key can be opened.
+func (s *Sealer) Knows(id string) bool { return s.ring.Load().keys[id] != nil }
+
+// KeyOf returns the id of the master key that a text is sealed under, "" if it is not
+// sealed.
+func KeyOf(sealed string) string {
+	if !IsSealed(sealed) {
+		return ""
+	}
+	return strings.SplitN(sealed, ".", 3)[1]
+}
+
+// BeginningOf is how every text begins that is sealed under a key.
+func BeginningOf(keyID string) string { return format + "." + keyID + "." }
 
 // Seal returns the stored form of plaintext. associated says what the secret
 // belongs to, for example a resource's uid and the field's name; Open needs the
@@ -85,8 +119,9 @@ func (s *Sealer) Rewrap(sealed, associated string) (string, error) {
 }
 
 func (s *Sealer) assemble(dataKey []byte, associated, body string) string {
-	wrapped := encrypt(s.keys[s.current], dataKey, "key "+s.current, associated)
-	return format + "." + s.current + "." + wrapped + "." + body
+	r := s.ring.Load()
+	wrapped := encrypt(r.keys[r.current], dataKey, "key "+r.current, associated)
+	return BeginningOf(r.current) + wrapped + "." + body
 }
 
 // unwrap returns the data key and the body, still sealed.
@@ -95,7 +130,7 @@ func (s *Sealer) unwrap(sealed, associated string) (dataKey []byte, body string,
 	if len(fields) != 4 || fields[0] != format || strings.ContainsAny(sealed, "\r\n") { // which base64 would skip
 		return nil, "", ErrSealed
 	}
-	master, ok := s.keys[fields[1]]
+	master, ok := s.ring.Load().keys[fields[1]]
 	if !ok {
 		return nil, "", ErrUnknownKey
 	}

@@ -130,8 +130,8 @@ func TestStoredFormatStays(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	s := NewSealer(testKey(7))
 	f.Add(stored)
-	f.Add("s1..." + s.current)
-	f.Add("s1." + s.current + ".AAAA.AAAA")
+	f.Add("s1..." + s.Current())
+	f.Add("s1." + s.Current() + ".AAAA.AAAA")
 	f.Fuzz(func(t *testing.T, text string) {
 		if _, err := s.Open(text, "uid/field"); err == nil && text != stored {
 			t.Errorf("a text that was never sealed opens: %q", text)

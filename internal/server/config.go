@@ -14,6 +14,7 @@ import (
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // Config is everything that can be set about a server.
@@ -39,6 +40,8 @@ type Config struct {
 	SigningKeyAge     time.Duration // at which the key that signs tokens is replaced; 0 = never; default 90 days
 
 	RevalidateOnEveryPut bool // ask an endpoint for consent on each PUT, as Azure does, also when nothing changed that it was asked about; default true
+
+	MasterKey secret.Source // where the key is that secrets are sealed with; the zero value keeps it in the data directory
 
 	Connections     string        // file with the connections of Azure resources that event subscriptions name; "" = none
 	DeadLetterRoot  string        // directory that dead letters of event subscriptions may be written below; "" = none
@@ -84,6 +87,15 @@ func (c *Config) Validate() error {
 	}
 	if (c.TLSCertificate == "") != (c.TLSKey == "") {
 		problems = append(problems, errors.New("--tls-certificate and --tls-key are needed both, or neither"))
+	}
+	named := 0
+	for _, text := range []string{c.MasterKey.File, c.MasterKey.Env, c.MasterKey.Command} {
+		if text != "" {
+			named++
+		}
+	}
+	if named > 1 {
+		problems = append(problems, errors.New("--master-key-file, --master-key-env and --master-key-command exclude each other: give one"))
 	}
 	if _, err := c.proxies(); err != nil {
 		problems = append(problems, err)
@@ -145,6 +157,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Int64("dead_letter_quota", c.DeadLetterQuota), slog.Duration("dead_letter_delay", c.DeadLetterDelay),
 		slog.String("tls_certificate", c.TLSCertificate), slog.Any("trusted_proxy", c.TrustedProxy),
 		slog.String("identity_providers", c.IdentityProviders), slog.Duration("signing_key_age", c.SigningKeyAge),
+		slog.String("master_key", c.MasterKey.Name()),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
 		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut),
 	)

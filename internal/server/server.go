@@ -179,11 +179,13 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 	if err := store.Load(ctx); err != nil {
 		return err
 	}
-	master, err := masterKey(filepath.Join(s.cfg.Data, "keys", "master.key"), directory.TenantID() != "")
+	source := s.cfg.MasterKey
+	source.Kept = filepath.Join(s.cfg.Data, "keys", "master.key")
+	master, err := masterKeys(ctx, source, directory.TenantID() != "")
 	if err != nil {
 		return err
 	}
-	sealer := secret.NewSealer(master)
+	sealer := secret.NewSealer(master[0], master[1:]...)
 	owner, err := directory.Bootstrap(ctx, access.OwnerPath(s.cfg.Data), s.origin)
 	if err != nil {
 		return err
@@ -254,7 +256,11 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 		Messenger:            destination.NewMessenger(configOf),
 		Audit:                s.audit,
+		MasterKeys:           source,
 	})
+	if err := s.plane.CheckSecrets(master); err != nil {
+		return err
+	}
 	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
 		return err
 	}
@@ -283,18 +289,20 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 	return nil
 }
 
-// masterKey reads the key that secrets are sealed with. Only a directory that was
+// masterKeys reads the keys that secrets are sealed with. Only a directory that was
 // never served gets a fresh one: in any other that would leave topics' keys and
 // webhooks' URLs unreadable, and hide that the file is missing.
-func masterKey(path string, served bool) (secret.Key, error) {
-	if !served {
-		return secret.LoadOrCreateKey(path)
+func masterKeys(ctx context.Context, from secret.Source, served bool) ([]secret.Key, error) {
+	if from.Own() && !served {
+		if _, err := secret.LoadOrCreateKey(from.Kept); err != nil {
+			return nil, err
+		}
 	}
-	key, err := secret.LoadKey(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return key, fmt.Errorf("the master key %s is missing, and the secrets in this data directory are sealed with it: put the file back from where you keep a copy", path)
+	keys, err := from.Load(ctx)
+	if from.Own() && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the master key %s is missing, and the secrets in this data directory are sealed with it: put the file back from where you keep a copy, or name it with --master-key-file", from.Kept)
 	}
-	return key, err
+	return keys, err
 }
 
 // guard decides where this server may connect to. One that listens on loopback
