@@ -28,19 +28,22 @@ class Handler:
     nothing else, fail answers every delivery with 500, hang leaves it without an
     answer."""
 
-    def __init__(self, behaviour: str = "consent", port: int = 0):
+    def __init__(self, behaviour: str = "consent", port: int = 0, tls=None):
         self.behaviour = behaviour
+        self._scheme = "https" if tls else "http"
         self._seen = []
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._endpoint())
         self._server.daemon_threads = True
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"{self._scheme}://127.0.0.1:{self.port}/hook"
 
     @property
     def url(self) -> str:
