@@ -32,7 +32,30 @@ type decision struct {
 func (a *app) accessCommand() *cobra.Command {
 	return group("access", "Who may do what, and why",
 		`  carillon access check --assignee ci --action Microsoft.EventGrid/topics/write`,
-		a.accessCheck())
+		a.accessCheck(), a.accessWhoAmI())
+}
+
+var whoAmIView = view{
+	plural:  "principals",
+	columns: []column{{"Name", "displayName"}, {"Object id", "objectId"}, {"Kind", "principalType"}, {"App id", "appId"}, {"Issuer", "issuer"}, {"Groups", "groups"}},
+}
+
+func (a *app) accessWhoAmI() *cobra.Command {
+	cmd := &cobra.Command{Use: "whoami", Short: "Show who the server takes you for", Args: noArguments,
+		Long:    "Show who the server takes you for: the object id is what roles are assigned to. With a token of a\nforeign issuer this is how to learn it.",
+		Example: `  CARILLON_TOKEN=$(az account get-access-token --query accessToken -o tsv) carillon access whoami`}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		me, err := s.get(cmd.Context(), arm.WhoAmIPath)
+		if err != nil {
+			return err
+		}
+		return a.show(whoAmIView, me)
+	}
+	return cmd
 }
 
 func (a *app) accessCheck() *cobra.Command {
