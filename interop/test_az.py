@@ -274,6 +274,51 @@ def test_system_topic(az, server, group, make_handler):
         az(f"eventgrid system-topic show -g {group} -n from-az")
 
 
+def test_domain(az, server, group, make_handler):
+    at, handler = f"-g {group} --domain-name shops", make_handler()
+    made = az(f"eventgrid domain create -g {group} -n shops -l local --tags team=growth --public-network-access enabled --inbound-ip-rules 127.0.0.0/8 allow")
+    assert (made["name"], made["type"], made["provisioningState"], made["autoCreateTopicWithFirstSubscription"]) == ("shops", "Microsoft.EventGrid/domains", "Succeeded", True)
+    assert az(f"eventgrid domain update -g {group} -n shops --tags team=crm")["tags"] == {"team": "crm"}
+    assert az(f"eventgrid domain show -g {group} -n shops")["endpoint"] == made["endpoint"]
+    assert [d["id"] for d in az(f"eventgrid domain list -g {group}")] == [made["id"]] and made["id"] in {d["id"] for d in az("eventgrid domain list")}
+    keys = az(f"eventgrid domain key list -g {group} -n shops")
+    after = az(f"eventgrid domain key regenerate -g {group} -n shops --key-name key2")
+    assert after["key1"] == keys["key1"] and after["key2"] != keys["key2"]
+    mapped = az(f"eventgrid domain create -g {group} -n custom -l local --input-schema customeventschema --input-mapping-fields topic=shop eventType=kind "
+                "--input-mapping-default-values subject=none dataVersion=1.0")
+    assert (mapped["inputSchemaMapping"]["inputSchemaMappingType"], mapped["inputSchemaMapping"]["topic"]) == ("Json", {"sourceField": "shop"})
+
+    berlin = az(f"eventgrid domain topic create {at} -n berlin")
+    assert (berlin["id"], berlin["provisioningState"]) == (f"{made['id']}/topics/berlin", "Succeeded")
+    assert az(f"eventgrid domain topic show {at} -n berlin")["id"] == berlin["id"]
+    nested = az(f"eventgrid domain event-subscription create {at} -n es-all --endpoint {handler.url}")
+    assert nested["type"] == "Microsoft.EventGrid/domains/eventSubscriptions"
+    one = f"{at} --domain-topic-name berlin"
+    assert az(f"eventgrid domain topic event-subscription create {one} -n es-nested --endpoint {handler.url}")["type"] == "Microsoft.EventGrid/domains/topics/eventSubscriptions"
+    az(f"eventgrid event-subscription create -n es-rome --source-resource-id {made['id']}/topics/rome --endpoint {handler.url}")
+    assert {t["name"] for t in az(f"eventgrid domain topic list {at}")} == {"berlin", "rome"}  # made with its first event subscription
+    assert [es["name"] for es in az(f"eventgrid event-subscription list --source-resource-id {made['id']}/topics/rome")] == ["es-rome"]
+    assert [es["name"] for es in az(f"eventgrid event-subscription list --source-resource-id {made['id']}")] == ["es-all"]
+    assert [es["name"] for es in az(f"eventgrid domain event-subscription list {at}")] == ["es-all"]
+    assert [es["name"] for es in az(f"eventgrid domain topic event-subscription list {one}")] == ["es-nested"]
+    assert az(f"eventgrid domain topic event-subscription update {one} -n es-nested --labels a")["labels"] == ["a"]
+    assert az(f"eventgrid domain event-subscription update {at} -n es-all --labels b")["labels"] == ["b"]
+    shown = az(f"eventgrid domain topic event-subscription show {one} -n es-nested --include-full-endpoint-url true")
+    assert shown["destination"]["endpointUrl"] == handler.url
+
+    event = {"id": "e1", "topic": "rome", "eventType": "Shop.OrderPlaced", "subject": "orders/1", "eventTime": "2026-01-02T03:04:05Z", "dataVersion": "1", "data": {}}
+    answer = requests.post(made["endpoint"], params={"api-version": "2018-01-01"}, json=[event], headers={"aeg-sas-key": after["key2"]}, verify=server.ca, timeout=10)
+    assert answer.status_code == 200
+    assert [e["topic"] for e in handler.wait(2)] == [f"{made['id']}/topics/rome"] * 2  # the domain's event subscription, and rome's
+
+    az(f"eventgrid domain topic event-subscription delete {one} -n es-nested --yes")
+    az(f"eventgrid domain event-subscription delete {at} -n es-all --yes")
+    az(f"eventgrid domain topic delete {at} -n berlin")
+    az(f"eventgrid domain delete -g {group} -n shops")
+    with pytest.raises(Failure, match="ResourceNotFound"):
+        az(f"eventgrid domain show -g {group} -n shops")
+
+
 def test_catalogue(az):
     assert {TOPIC_TYPE, TOPICS} <= {t["name"] for t in az("eventgrid topic-type list")}
     assert az(f"eventgrid topic-type show -n {TOPIC_TYPE}")["provider"] == "Microsoft.MachineLearningServices"

@@ -441,6 +441,63 @@ func TestSystemTopicsAndWorkspaces(t *testing.T) {
 	}
 }
 
+func TestDomains(t *testing.T) {
+	s := newServer(t)
+	grid, h, name := s.grid(t, newestOfGrid), newHook(t, "consent"), unique("shops")
+	domains, topics := grid.NewDomainsClient(), grid.NewDomainTopicsClient()
+	for range 2 {
+		made := done[armeventgrid.DomainsClientCreateOrUpdateResponse](t)(domains.BeginCreateOrUpdate(t.Context(), "local", name, armeventgrid.Domain{Location: to.Ptr("local")}, nil))
+		if *made.Properties.ProvisioningState != armeventgrid.DomainProvisioningStateSucceeded || !*made.Properties.AutoCreateTopicWithFirstSubscription {
+			t.Errorf("domain %+v", made.Properties)
+		}
+		done[armeventgrid.DomainTopicsClientCreateOrUpdateResponse](t)(topics.BeginCreateOrUpdate(t.Context(), "local", name, "berlin", nil))
+	}
+	done[armeventgrid.DomainsClientUpdateResponse](t)(domains.BeginUpdate(t.Context(), "local", name, armeventgrid.DomainUpdateParameters{Tags: map[string]*string{"a": to.Ptr("b")}}, nil))
+	got := must[armeventgrid.DomainsClientGetResponse](t)(domains.Get(t.Context(), "local", name, nil))
+	keys := must[armeventgrid.DomainsClientListSharedAccessKeysResponse](t)(domains.ListSharedAccessKeys(t.Context(), "local", name, nil))
+	after := must[armeventgrid.DomainsClientRegenerateKeyResponse](t)(domains.RegenerateKey(t.Context(), "local", name, armeventgrid.DomainRegenerateKeyRequest{KeyName: to.Ptr("key1")}, nil))
+	if *got.Tags["a"] != "b" || *after.Key1 == *keys.Key1 || *after.Key2 != *keys.Key2 {
+		t.Errorf("domain %+v", got)
+	}
+	listed := names(t, topics.NewListByDomainPager("local", name, nil), func(p armeventgrid.DomainTopicsClientListByDomainResponse) (list []*string) {
+		for _, topic := range p.Value {
+			list = append(list, topic.Name)
+		}
+		return list
+	})
+	if !slices.Equal(listed, []string{"berlin"}) {
+		t.Errorf("domain topics %v", listed)
+	}
+
+	ofDomain, ofTopic := grid.NewDomainEventSubscriptionsClient(), grid.NewDomainTopicEventSubscriptionsClient()
+	for range 2 {
+		done[armeventgrid.DomainEventSubscriptionsClientCreateOrUpdateResponse](t)(ofDomain.BeginCreateOrUpdate(t.Context(), "local", name, "es-all", h.eventSubscription(), nil))
+		done[armeventgrid.DomainTopicEventSubscriptionsClientCreateOrUpdateResponse](t)(ofTopic.BeginCreateOrUpdate(t.Context(), "local", name, "berlin", "es-one", h.eventSubscription(), nil))
+	}
+	labels := armeventgrid.EventSubscriptionUpdateParameters{Labels: []*string{to.Ptr("x")}}
+	done[armeventgrid.DomainEventSubscriptionsClientUpdateResponse](t)(ofDomain.BeginUpdate(t.Context(), "local", name, "es-all", labels, nil))
+	done[armeventgrid.DomainTopicEventSubscriptionsClientUpdateResponse](t)(ofTopic.BeginUpdate(t.Context(), "local", name, "berlin", "es-one", labels, nil))
+	full := must[armeventgrid.DomainTopicEventSubscriptionsClientGetFullURLResponse](t)(ofTopic.GetFullURL(t.Context(), "local", name, "berlin", "es-one", nil))
+	if *full.EndpointURL != h.url {
+		t.Errorf("URL %s", *full.EndpointURL)
+	}
+	byTopic := names(t, grid.NewEventSubscriptionsClient().NewListByDomainTopicPager("local", name, "berlin", nil), func(p armeventgrid.EventSubscriptionsClientListByDomainTopicResponse) (list []*string) {
+		for _, es := range p.Value {
+			list = append(list, es.Name)
+		}
+		return list
+	})
+	if !slices.Equal(byTopic, []string{"es-one"}) {
+		t.Errorf("by domain topic %v", byTopic)
+	}
+	for range 2 {
+		done[armeventgrid.DomainTopicEventSubscriptionsClientDeleteResponse](t)(ofTopic.BeginDelete(t.Context(), "local", name, "berlin", "es-one", nil))
+		done[armeventgrid.DomainEventSubscriptionsClientDeleteResponse](t)(ofDomain.BeginDelete(t.Context(), "local", name, "es-all", nil))
+		done[armeventgrid.DomainTopicsClientDeleteResponse](t)(topics.BeginDelete(t.Context(), "local", name, "berlin", nil))
+		done[armeventgrid.DomainsClientDeleteResponse](t)(domains.BeginDelete(t.Context(), "local", name, nil))
+	}
+}
+
 func TestCatalogueAndTheRestOfARM(t *testing.T) {
 	s := newServer(t)
 	grid := s.grid(t, newestOfGrid)
