@@ -47,7 +47,7 @@ func (a *app) fileFlag(cmd *cobra.Command) *string {
 
 func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "apply", Short: "Make resources what a file says", Args: noArguments,
-		Long: "Create and change resources until they are what a file says: topics, event\nsubscriptions, role definitions, role assignments, workspaces and resource groups, in an\norder in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
+		Long: "Create and change resources until they are what a file says: topics, domains and\ntheir topics, event subscriptions, role definitions, role assignments, workspaces and resource groups, in an\norder in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
 		Example: `  carillon apply -f topics.yaml
   carillon apply -f topics.yaml --dry-run
   carillon apply -f -                             # from standard input`}

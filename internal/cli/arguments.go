@@ -19,7 +19,8 @@ var (
 	wordFlags = []string{"--advanced-filter", "--included-event-types", "--labels", "--tags", "--properties",
 		"--remove-tags", "--input-mapping-fields", "--input-mapping-default-values", "--features", "--status-events", "--ids", "--delivery-attribute-mapping", "--inbound-ip-rules"}
 	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url",
-		"--include-static-delivery-attribute-secret", "--disable-local-auth"}
+		"--include-static-delivery-attribute-secret", "--disable-local-auth",
+		"--auto-create-topic-with-first-subscription", "--auto-delete-topic-with-last-subscription"}
 )
 
 // shortNames are second names that az has for flags.

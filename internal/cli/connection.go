@@ -69,6 +69,12 @@ func (a *app) workspaceNamed(name string) string {
 
 func (a *app) topicID(name string) string { return a.eventGrid("topics", name) }
 
+func (a *app) domainID(name string) string { return a.eventGrid("domains", name) }
+
+func (a *app) domainTopicID(domain, name string) string {
+	return a.domainID(domain) + "/topics/" + name
+}
+
 func (a *app) systemTopicID(name string) string { return a.eventGrid("systemTopics", name) }
 
 func (a *app) eventGrid(kind, name string) string {

@@ -52,10 +52,8 @@ func (a *app) deadLetterScope(cmd *cobra.Command) (name *string, path func() (st
 // anywhere asks about dead letters anywhere in the subscription, or below base when
 // the flags name a place or the caller may only read there.
 func (a *app) anywhere(cmd *cobra.Command, base string, ask func(base string) error) error {
-	for _, place := range []string{"source-resource-id", "topic", "event-subscription", "workspace"} {
-		if cmd.Flags().Changed(place) {
-			return elsewhere(cmd, ask(base))
-		}
+	if namesSource(cmd) || cmd.Flags().Changed("event-subscription") || cmd.Flags().Changed("workspace") {
+		return elsewhere(cmd, ask(base))
 	}
 	err := ask(a.subscriptionID())
 	if fault.Is(err, fault.Forbidden) {
@@ -201,7 +199,7 @@ func (a *app) letterChoice(cmd *cobra.Command) func(cmd *cobra.Command, args []s
 	filter := a.deadLetterFilter(cmd)
 	return func(cmd *cobra.Command, args []string) (chosen letters, err error) {
 		narrowed := *name != "" || filtered(cmd)
-		if len(args) > 0 && narrowed || len(args) == 0 && !narrowed && !cmd.Flags().Changed("source-resource-id") && !cmd.Flags().Changed("topic") {
+		if len(args) > 0 && narrowed || len(args) == 0 && !narrowed && !namesSource(cmd) {
 			return chosen, usagef(cmd, "Which ones? Give ids, or --event-subscription for all of one, or flags that say which.")
 		}
 		for _, id := range args {

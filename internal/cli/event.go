@@ -28,7 +28,9 @@ func (a *app) eventCommand() *cobra.Command {
 
 // publication is what the flags of event publish say.
 type publication struct {
-	topic, key, token     string
+	topic, key, token     string // topic is the id of one, or of a domain
+	domainTopic           string // of the domain that the event is for
+	to                    string // the topic or the domain, as messages name it
 	file, data            string
 	id, eventType         string
 	subject, at           string
@@ -37,17 +39,20 @@ type publication struct {
 }
 
 func (a *app) eventPublish() *cobra.Command {
-	cmd := &cobra.Command{Use: "publish", Short: "Publish events to a topic", Args: noArguments,
-		Long: "Publish one event made of flags, or the events of a file or of standard input as they\nare: one JSON object or an array, in the input schema of the topic. A topic of custom\ninput takes the objects themselves, by --data or --file.\n\n--data is the event's data here; name the server by \"carillon env\" or CARILLON_DATA.",
+	cmd := &cobra.Command{Use: "publish", Short: "Publish events to a topic or a domain", Args: noArguments,
+		Long: "Publish one event made of flags, or the events of a file or of standard input as they\nare: one JSON object or an array, in the input schema of the topic. A topic of custom\ninput takes the objects themselves, by --data or --file. Published to a domain, each\nevent names the topic that it is for: --domain-topic says it for one that is made of flags.\n\n--data is the event's data here; name the server by \"carillon env\" or CARILLON_DATA.",
 		Example: `  carillon event publish --topic orders --event-type Shop.OrderPlaced --subject orders/7 --data '{"amount": 12}'
   carillon event publish --topic orders --file events.json
+  carillon event publish --domain shops --domain-topic tenant-a --event-type Shop.OrderPlaced --subject orders/7 --data '{"amount": 12}'
   carillon event publish --topic orders --file events.json --topic-token "$(carillon token --data ./data --resource https://eventgrid.azure.net)"
   carillon event publish --topic shop --data '{"kind": "Shop.OrderPlaced", "amount": 12}'     # custom input
   jq -c . events.json | carillon event publish --topic orders --file -`}
 	var p publication
 	f := cmd.Flags()
-	f.StringVar(&p.topic, "topic", "", "Topic, by name or full id.")
-	f.StringVar(&p.key, "topic-key", "", "Access key of the topic; asked for by listKeys by default.")
+	topic := f.String("topic", "", "Topic, by name or full id.")
+	domain := f.String("domain", "", "Domain instead, by name or full id.")
+	f.StringVar(&p.domainTopic, "domain-topic", "", "With --domain: the topic in it that the event is for.")
+	f.StringVar(&p.key, "topic-key", "", "Access key of the topic or the domain; asked for by listKeys by default.")
 	f.StringVar(&p.token, "topic-token", "", "Bearer token for https://eventgrid.azure.net to publish with, in place of a key.")
 	f.StringVar(&p.file, "file", "", "File with whole events, - for standard input.")
 	f.StringVar(&p.data, "data", "", "Data of the event, JSON; - reads it from standard input. The whole object for a topic of custom input.")
@@ -56,11 +61,26 @@ func (a *app) eventPublish() *cobra.Command {
 	f.StringVar(&p.id, "id", "", "Id of the event; a new GUID by default.")
 	f.StringVar(&p.at, "event-time", "", "Time of the event; now by default.")
 	f.StringVar(&p.dataVersion, "data-version", "1", "Data version of an Event Grid event.")
-	f.StringVar(&p.source, "source", "/carillon/cli", "Source of a CloudEvent.")
+	f.StringVar(&p.source, "source", "/carillon/cli", "Source of a CloudEvent; the topic for one that goes to a domain.")
+	_ = cmd.RegisterFlagCompletionFunc("domain", a.completeNames(func() string { return a.groupID() + eventGridDomains }))
+	_ = cmd.RegisterFlagCompletionFunc("domain-topic", a.completeNames(func() string { return a.domainID(*domain) + "/topics" }))
 	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := required(cmd, "topic"); err != nil {
-			return err
+		switch {
+		case *domain != "" && *topic != "":
+			return usagef(cmd, "--topic and --domain exclude each other.")
+		case *domain != "":
+			p.topic, p.to = a.domainID(*domain), "domain "+*domain
+		case p.domainTopic != "":
+			return usagef(cmd, "--domain-topic %q is a topic of which domain? Give --domain.", p.domainTopic)
+		default:
+			if err := required(cmd, "topic"); err != nil {
+				return err
+			}
+			p.topic, p.to = a.topicID(*topic), "topic "+*topic
+		}
+		if p.domainTopic != "" && p.file != "" {
+			return usagef(cmd, "--file holds whole events, which name their topics of the domain themselves. Leave --domain-topic out.")
 		}
 		if p.file == "" && p.eventType == "" && p.data == "" {
 			return usagef(cmd, "What is published? Give --event-type, --subject and --data, or --file.")
@@ -81,8 +101,7 @@ func (a *app) eventPublish() *cobra.Command {
 }
 
 func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
-	id := a.topicID(p.topic)
-	topic, err := s.get(cmd.Context(), id)
+	topic, err := s.get(cmd.Context(), p.topic)
 	if err != nil {
 		return err
 	}
@@ -95,7 +114,7 @@ func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
 		return err
 	}
 	if p.key == "" && p.token == "" {
-		keys, err := s.ask(cmd.Context(), http.MethodPost, id+"/listKeys", nil, nil)
+		keys, err := s.ask(cmd.Context(), http.MethodPost, p.topic+"/listKeys", nil, nil)
 		if err != nil {
 			return err
 		}
@@ -122,7 +141,8 @@ func (a *app) publish(cmd *cobra.Command, s *remote, p publication) error {
 	if a.output == "json" {
 		return writeJSON(a.stdout, body)
 	}
-	fmt.Fprintf(a.stdout, "Published %s to %s.\n", count(len(splitEvents(body)), "event"), p.topic)
+	_, name, _ := strings.Cut(p.to, " ")
+	fmt.Fprintf(a.stdout, "Published %s to %s.\n", count(len(splitEvents(body)), "event"), name)
 	return nil
 }
 
@@ -133,13 +153,13 @@ const customInput = "CustomEventSchema"
 func checkFlags(cmd *cobra.Command, p publication) error {
 	if p.inputSchema != customInput {
 		if p.file == "" && p.eventType == "" {
-			return usagef(cmd, "What type has the event? Give --event-type beside --data; topic %s takes events of %s.", p.topic, p.inputSchema)
+			return usagef(cmd, "What type has the event? Give --event-type beside --data; %s takes events of %s.", p.to, p.inputSchema)
 		}
 		return nil
 	}
-	for _, name := range []string{"event-type", "subject", "id", "event-time", "data-version", "source"} {
+	for _, name := range []string{"event-type", "subject", "id", "event-time", "data-version", "source", "domain-topic"} {
 		if cmd.Flag(name).Changed {
-			return usagef(cmd, "--%s is not for topic %s: it takes custom input, whose attributes its mapping finds in the object. Give the object whole, by --data or --file.", name, p.topic)
+			return usagef(cmd, "--%s is not for %s: it takes custom input, whose attributes its mapping finds in the object. Give the object whole, by --data or --file.", name, p.to)
 		}
 	}
 	return nil
@@ -202,9 +222,13 @@ func (a *app) composeEvent(cmd *cobra.Command, p publication, cloud bool) ([]byt
 	}
 	id := firstOf(p.id, uuid.NewString())
 	if !cloud {
-		return encodeJSON(map[string]any{"id": id, "eventType": p.eventType, "subject": p.subject, "eventTime": at,
-			"data": data, "dataVersion": p.dataVersion})
+		e := map[string]any{"id": id, "eventType": p.eventType, "subject": p.subject, "eventTime": at, "data": data, "dataVersion": p.dataVersion}
+		if p.domainTopic != "" {
+			e["topic"] = p.domainTopic
+		}
+		return encodeJSON(e)
 	}
+	p.source = firstOf(p.domainTopic, p.source)
 	e := map[string]any{"specversion": "1.0", "id": id, "type": p.eventType, "source": p.source, "time": at, "data": data}
 	if p.subject != "" {
 		e["subject"] = p.subject

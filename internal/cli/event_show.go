@@ -69,7 +69,7 @@ func (a *app) eventShow() *cobra.Command {
 		}
 		if a.output != "json" {
 			from := ""
-			if cmd.Flag("topic").Changed || cmd.Flag("source-resource-id").Changed {
+			if namesSource(cmd) {
 				from = " --source-resource-id " + e.Topic
 			}
 			return a.printShown(&e, *attempts, from)

@@ -57,18 +57,43 @@ var eventSubscriptionView = view{
 // they lie.
 type source func(cmd *cobra.Command) func() (string, error)
 
-// bySource is the scope form: any source by its id, a topic by its name, the current
-// workspace by default.
+// sourceFlags are the flags of bySource, each of which names a source, and of which one
+// is given; --domain-topic goes with --domain.
+var sourceFlags = []string{"source-resource-id", "topic", "domain"}
+
+// namesSource reports whether flags of bySource were given.
+func namesSource(cmd *cobra.Command) bool {
+	return slices.ContainsFunc(sourceFlags, func(name string) bool { f := cmd.Flag(name); return f != nil && f.Changed })
+}
+
+// bySource is the scope form: any source by its id, a topic or a domain by its name, the
+// current workspace by default.
 func (a *app) bySource(cmd *cobra.Command) func() (string, error) {
 	id := cmd.Flags().String("source-resource-id", "", "Full id of the source; the current workspace by default.")
 	topic := cmd.Flags().String("topic", "", "Topic that is the source instead, by name.")
+	domain := cmd.Flags().String("domain", "", "Domain that is the source instead, by name.")
+	domainTopic := cmd.Flags().String("domain-topic", "", "With --domain: one of its topics.")
 	_ = cmd.RegisterFlagCompletionFunc("topic", a.completeNames(func() string { return a.groupID() + eventGridTopics }))
+	_ = cmd.RegisterFlagCompletionFunc("domain", a.completeNames(func() string { return a.groupID() + eventGridDomains }))
+	_ = cmd.RegisterFlagCompletionFunc("domain-topic", a.completeNames(func() string { return a.domainID(*domain) + "/topics" }))
 	return func() (string, error) {
-		if *topic != "" {
-			if *id != "" {
-				return "", usagef(cmd, "--topic and --source-resource-id exclude each other.")
+		given := 0
+		for _, name := range []string{*id, *topic, *domain} {
+			if name != "" {
+				given++
 			}
+		}
+		switch {
+		case given > 1:
+			return "", usagef(cmd, "--topic, --domain and --source-resource-id exclude each other.")
+		case *domainTopic != "" && *domain == "":
+			return "", usagef(cmd, "--domain-topic %q is a topic of which domain? Give --domain.", *domainTopic)
+		case *topic != "":
 			return a.topicID(*topic) + eventSubscriptions, nil
+		case *domainTopic != "":
+			return a.domainTopicID(*domain, *domainTopic) + eventSubscriptions, nil
+		case *domain != "":
+			return a.domainID(*domain) + eventSubscriptions, nil
 		}
 		source := strings.TrimRight(firstOf(*id, a.workspaceID()), "/")
 		if !strings.HasPrefix(source, "/") {
@@ -106,8 +131,7 @@ func elsewhere(cmd *cobra.Command, err error) error {
 // byDefault says that a command of bySource looked on the workspace because it was told
 // no other source, "" when it was or has no such flags.
 func byDefault(cmd *cobra.Command) string {
-	id, topic := cmd.Flag("source-resource-id"), cmd.Flag("topic")
-	if id == nil || topic == nil || id.Changed || topic.Changed {
+	if cmd.Flag(sourceFlags[0]) == nil || namesSource(cmd) {
 		return ""
 	}
 	named := cmd.Flags().Args()
@@ -119,7 +143,7 @@ func byDefault(cmd *cobra.Command) string {
 	if slices.ContainsFunc(named, func(name string) bool { return strings.HasPrefix(name, "/") }) {
 		return "" // a full id has its source in it
 	}
-	return " Looked for on the workspace: --topic or --source-resource-id names another source."
+	return " Looked for on the workspace: --topic, --domain or --source-resource-id names another source."
 }
 
 func (a *app) eventSubscriptionCommand() *cobra.Command {
@@ -128,9 +152,9 @@ func (a *app) eventSubscriptionCommand() *cobra.Command {
 	return cmd
 }
 
-// nestedEventSubscriptions is the form below a topic or system topic.
-func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string, names func() string) *cobra.Command {
-	from := func(cmd *cobra.Command) func() (string, error) {
+// below is a source that one flag names.
+func (a *app) below(flag, what string, id func(string) string, names func() string) source {
+	return func(cmd *cobra.Command) func() (string, error) {
 		name := cmd.Flags().String(flag, "", "Name of the "+what+".")
 		_ = cmd.RegisterFlagCompletionFunc(flag, a.completeNames(names))
 		return func() (string, error) {
@@ -140,18 +164,23 @@ func (a *app) nestedEventSubscriptions(flag, what string, id func(string) string
 			return id(*name) + "/eventSubscriptions", nil
 		}
 	}
+}
+
+// nestedEventSubscriptions is the form below a parent: command is that of the parent, and
+// flags are those that name it, as examples show them.
+func (a *app) nestedEventSubscriptions(command, flags string, from source) *cobra.Command {
 	group := a.eventSubscriptionGroup(from)
 	list := &cobra.Command{Example: "  carillon event-subscription list"}
 	path := from(list)
 	group.AddCommand(a.listCommand(kind{view: eventSubscriptionView}, list, func(*cobra.Command) (string, error) { return path() }))
-	here := "carillon " + strings.ReplaceAll(what, " ", "-") + " event-subscription "
+	here := "carillon " + command + " event-subscription "
 	commands := append(group.Commands(), group)
 	for _, sub := range group.Commands() {
 		commands = append(commands, sub.Commands()...)
 	}
 	for _, cmd := range commands {
 		verbs := regexp.MustCompile("carillon event-subscription (create|list|show|update|delete|status|attempts|test-filter|test|pause|resume|signing-key rotate|token-issuer set|token-issuer remove|client-certificate set|client-certificate remove)")
-		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 --"+flag+" NAME")
+		cmd.Example = verbs.ReplaceAllString(cmd.Example, here+"$1 "+flags)
 	}
 	return group
 }
@@ -401,7 +430,7 @@ func (a *app) eventSubscriptionList() *cobra.Command {
 			}
 			return path()
 		}
-		for _, flag := range []string{"source-resource-id", "topic"} {
+		for _, flag := range sourceFlags {
 			if cmd.Flag(flag).Changed {
 				return "", usagef(cmd, "--%s and --location exclude each other.", flag)
 			}

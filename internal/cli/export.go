@@ -15,8 +15,8 @@ import (
 )
 
 func (a *app) exportCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "export", Short: "Write topics, event subscriptions and roles as a file for apply", Args: noArguments,
-		Long: `Write topics, event subscriptions, custom roles and role assignments of the subscription,
+	cmd := &cobra.Command{Use: "export", Short: "Write topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
+		Long: `Write topics, domains, event subscriptions, custom roles and role assignments of the subscription,
 or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
 Secrets are left out: ${env:NAME} stands in their place, and the names are listed at the
 end on standard error. URLs of endpoints are written as they are when they have no query.`,
@@ -77,10 +77,30 @@ func (x *exporter) all(ctx context.Context) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	resources := slices.Concat(topics, roles)
+	domains, err := x.list(ctx, x.scope+eventGridDomains, pageSize())
+	if err != nil {
+		return nil, err
+	}
+	resources := slices.Concat(topics, domains)
+	var lists []string // of event subscriptions
 	for _, source := range slices.Concat(workspaces, topics) {
-		id, _ := source["id"].(string)
-		found, err := x.list(ctx, id+"/providers/Microsoft.EventGrid/eventSubscriptions", pageSize())
+		lists = append(lists, plain(source["id"])+"/providers/Microsoft.EventGrid/eventSubscriptions")
+	}
+	for _, domain := range domains {
+		inDomain, err := x.list(ctx, plain(domain["id"])+"/topics", pageSize())
+		if err != nil {
+			return nil, err
+		}
+		resources = append(resources, inDomain...)
+		// One list for all domains of a place: they may have very many topics.
+		list := x.scope + "/providers/Microsoft.EventGrid/locations/" + plain(domain["location"]) + "/topicTypes/Microsoft.EventGrid.Domains/eventSubscriptions"
+		if !slices.Contains(lists, list) {
+			lists = append(lists, list)
+		}
+	}
+	resources = append(resources, roles...)
+	for _, list := range lists {
+		found, err := x.list(ctx, list, pageSize())
 		if err != nil {
 			return nil, err
 		}

@@ -66,7 +66,7 @@ func remedy(f *fault.Error) string {
 	switch f.Kind {
 	case fault.Unauthenticated:
 		if f.Code == "Unauthorized" { // the publishing plane: spec/events.md section 8.6
-			return "use one of the topic's keys: carillon topic key list --name TOPIC; or, where those are turned off, --topic-token with a token of: carillon token --data DIR --resource " + access.AudiencePublish
+			return "use one of its keys: carillon topic key list --name TOPIC, of a domain carillon domain key list --name DOMAIN; or, where those are turned off, --topic-token with a token of: carillon token --data DIR --resource " + access.AudiencePublish
 		}
 		return `get a fresh token: eval "$(carillon env --data DIR)"`
 	case fault.Unavailable:

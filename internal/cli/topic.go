@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -11,14 +12,7 @@ func (a *app) topicKind() kind {
 	return kind{
 		what:  "topic",
 		takes: "its event subscriptions and the events that wait for them",
-		view: view{
-			plural: "topics",
-			columns: []column{{"Name", "name"}, {"Input schema", "properties.inputSchema"}, {"State", "properties.provisioningState"},
-				{"Endpoint", "properties.endpoint"}},
-			detail: []column{{"Input mapping", "properties.inputSchemaMapping"}, {"Duplicates left out, minutes", "?properties.duplicateDetectionWindowInMinutes"},
-				{"Public access", "?properties.publicNetworkAccess"}, {"Inbound IP rules", "?properties.inboundIpRules"}, {"Local auth disabled", "?properties.disableLocalAuth"},
-				{"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}},
-		},
+		view:  inletView("topics"),
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			name := nameFlag(cmd, "topic")
 			return func(args []string) (string, error) {
@@ -30,7 +24,21 @@ func (a *app) topicKind() kind {
 	}
 }
 
+// inletView shows what publishers post to: topics and domains; more is what only its kind
+// has.
+func inletView(plural string, more ...column) view {
+	detail := []column{{"Input mapping", "properties.inputSchemaMapping"}, {"Duplicates left out, minutes", "?properties.duplicateDetectionWindowInMinutes"},
+		{"Public access", "?properties.publicNetworkAccess"}, {"Inbound IP rules", "?properties.inboundIpRules"}, {"Local auth disabled", "?properties.disableLocalAuth"}}
+	return view{
+		plural: plural,
+		columns: []column{{"Name", "name"}, {"Input schema", "properties.inputSchema"}, {"State", "properties.provisioningState"},
+			{"Endpoint", "properties.endpoint"}},
+		detail: slices.Concat(detail, more, []column{{"Location", "location"}, {"Tags", "tags"}, {"Id", "id"}}),
+	}
+}
+
 const (
+	eventGridDomains      = "/providers/Microsoft.EventGrid/domains"
 	eventGridTopics       = "/providers/Microsoft.EventGrid/topics"
 	eventGridSystemTopics = "/providers/Microsoft.EventGrid/systemTopics"
 )
@@ -40,32 +48,40 @@ func (a *app) topicCommand() *cobra.Command {
 	return group("topic", "Custom topics: what publishers post events to",
 		`  carillon topic create orders
   carillon topic key list --name orders`,
-		a.topicCreate(k),
+		a.topicCreate(k, topicCreateExample, nil),
 		a.showCommand(k, `  carillon topic show orders
   carillon topic show --name orders -g local -o json`),
 		a.listCommand(k, &cobra.Command{Example: `  carillon topic list
   carillon topic list -g local -o json`}, func(cmd *cobra.Command) (string, error) {
 			return a.inScope(cmd, eventGridTopics), nil
 		}),
-		a.topicUpdate(k),
+		a.topicUpdate(k, topicUpdateExample, nil),
 		a.deleteCommand(k, `  carillon topic delete orders`),
 		group("key", "The two access keys of a topic", `  carillon topic key list --name orders`,
-			a.topicKeyList(k), a.topicKeyRegenerate(k)),
-		a.nestedEventSubscriptions("topic-name", "topic", a.topicID, func() string { return a.groupID() + eventGridTopics }),
+			a.keyList(k, "orders"), a.keyRegenerate(k, "orders")),
+		a.nestedEventSubscriptions("topic", "--topic-name NAME", a.below("topic-name", "topic", a.topicID, k.names)),
 	)
 }
 
-func (a *app) topicCreate(k kind) *cobra.Command {
-	cmd := &cobra.Command{Use: "create", Short: "Create a topic, or replace its settings", Example: `  carillon topic create orders
+const topicCreateExample = `  carillon topic create orders
   carillon topic create --name orders -g local --input-schema cloudeventschemav1_0 --tags team=growth
   carillon topic create inside --disable-local-auth --inbound-ip-rules 10.0.0.0/8 Allow --inbound-ip-rules 192.0.2.7 Allow
   carillon topic create shop --input-schema customeventschema \
     --input-mapping-fields id=trackingId eventType=kind \
-    --input-mapping-default-values subject=none dataVersion=1.0`}
+    --input-mapping-default-values subject=none dataVersion=1.0`
+
+// inletFlags adds the flags that only domains have; the returned function puts what was
+// given into the properties.
+type inletFlags func(cmd *cobra.Command) func(properties map[string]any)
+
+// topicCreate creates a topic or a domain.
+func (a *app) topicCreate(k kind, example string, more inletFlags) *cobra.Command {
+	cmd := &cobra.Command{Use: "create", Short: "Create a " + k.what + ", or replace its settings", Example: example}
 	location := cmd.Flags().StringP("location", "l", "", "Location; the resource group's by default.")
 	schema := cmd.Flags().String("input-schema", "EventGridSchema", "Envelope of the events published to it: EventGridSchema, CloudEventSchemaV1_0 or CustomEventSchema.")
 	mapping := mappingFlags(cmd)
 	window, publishing := windowFlag(cmd), publishingFlags(cmd)
+	own := more.on(cmd)
 	tags := tagsFlag(cmd)
 	return a.changeCommand(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, _ string) (any, http.Header, error) {
 		word, err := oneOf(cmd, "input-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomEventSchema")
@@ -88,6 +104,7 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 		if err := publishing(properties); err != nil {
 			return nil, nil, err
 		}
+		own(properties)
 		body := map[string]any{"location": at, "properties": properties}
 		if tags.given() {
 			body["tags"] = tags.pairs()
@@ -96,12 +113,23 @@ func (a *app) topicCreate(k kind) *cobra.Command {
 	})
 }
 
-func (a *app) topicUpdate(k kind) *cobra.Command {
-	cmd := &cobra.Command{Use: "update", Short: "Replace the tags of a topic, or change its settings", Example: `  carillon topic update orders --tags team=growth stage=test
+func (more inletFlags) on(cmd *cobra.Command) func(properties map[string]any) {
+	if more == nil {
+		return func(map[string]any) {}
+	}
+	return more(cmd)
+}
+
+const topicUpdateExample = `  carillon topic update orders --tags team=growth stage=test
   carillon topic update orders --duplicate-detection-window 10
   carillon topic update orders --disable-local-auth true --inbound-ip-rules 10.0.0.0/8 Allow
-  carillon topic update orders --public-network-access disabled`}
+  carillon topic update orders --public-network-access disabled`
+
+// topicUpdate changes a topic or a domain.
+func (a *app) topicUpdate(k kind, example string, more inletFlags) *cobra.Command {
+	cmd := &cobra.Command{Use: "update", Short: "Replace the tags of a " + k.what + ", or change its settings", Example: example}
 	window, publishing := windowFlag(cmd), publishingFlags(cmd)
+	own := more.on(cmd)
 	tags := tagsFlag(cmd)
 	return a.changeCommand(k, cmd, http.MethodPatch, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
 		body, properties := map[string]any{}, map[string]any{}
@@ -114,11 +142,12 @@ func (a *app) topicUpdate(k kind) *cobra.Command {
 		if err := publishing(properties); err != nil {
 			return nil, nil, err
 		}
+		own(properties)
 		if len(properties) > 0 {
 			body["properties"] = properties
 		}
 		if len(body) == 0 {
-			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE…, --%s MINUTES, --disable-local-auth, --public-network-access or --inbound-ip-rules.", windowName)
+			return nil, nil, usagef(cmd, "Nothing to change. Give --tags KEY=VALUE…, or one of the other flags that --help lists.")
 		}
 		return body, nil, nil
 	})
@@ -130,7 +159,7 @@ func windowFlag(cmd *cobra.Command) *int {
 	return cmd.Flags().Int(windowName, 0, "Minutes for which an event with the same id (for CloudEvents also source) is not taken again; 0 for off.")
 }
 
-// publishingFlags are the flags of a topic that say who may publish to it, and from
+// publishingFlags are the flags of a topic or a domain that say who may publish to it, and from
 // where; the returned function puts what was given into the properties.
 func publishingFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	off := toggleFlag(cmd, "disable-local-auth", "Take bearer tokens alone, neither access keys nor shared access signatures.")
@@ -174,14 +203,15 @@ func publishingFlags(cmd *cobra.Command) func(properties map[string]any) error {
 
 var keyView = view{plural: "keys", columns: []column{{"key1", "key1"}, {"key2", "key2"}}}
 
-func (a *app) topicKeyList(k kind) *cobra.Command {
-	cmd := &cobra.Command{Use: "list", Short: "Show both keys of a topic", Example: `  carillon topic key list --name orders
-  carillon topic key list --name orders -o json`}
+func (a *app) keyList(k kind, example string) *cobra.Command {
+	here := "  carillon " + k.what + " key list --name " + example
+	cmd := &cobra.Command{Use: "list", Short: "Show both keys of a " + k.what, Example: here + "\n" + here + " -o json"}
 	return a.keyCommand(k, cmd, "listKeys", func() (any, error) { return nil, nil })
 }
 
-func (a *app) topicKeyRegenerate(k kind) *cobra.Command {
-	cmd := &cobra.Command{Use: "regenerate", Short: "Replace one key of a topic by a new one", Example: `  carillon topic key regenerate --name orders --key-name key1`}
+func (a *app) keyRegenerate(k kind, example string) *cobra.Command {
+	cmd := &cobra.Command{Use: "regenerate", Short: "Replace one key of a " + k.what + " by a new one",
+		Example: "  carillon " + k.what + " key regenerate --name " + example + " --key-name key1"}
 	which := cmd.Flags().String("key-name", "", "Which key: key1 or key2.")
 	return a.keyCommand(k, cmd, "regenerateKey", func() (any, error) {
 		word, err := oneOf(cmd, "key-name", *which, "key1", "key2")
@@ -244,7 +274,7 @@ func (a *app) systemTopicCommand() *cobra.Command {
 			return a.inScope(cmd, eventGridSystemTopics), nil
 		}),
 		a.deleteCommand(k, `  carillon system-topic delete churn-events`),
-		a.nestedEventSubscriptions("system-topic-name", "system topic", a.systemTopicID, k.names),
+		a.nestedEventSubscriptions("system-topic", "--system-topic-name NAME", a.below("system-topic-name", "system topic", a.systemTopicID, k.names)),
 	)
 }
 
