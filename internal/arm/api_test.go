@@ -23,6 +23,7 @@ const v = "?api-version=2025-02-15"
 func TestTraps(t *testing.T) {
 	s := newStack(t)
 	topic, hook := grids+"/topics/orders", grids+"/topics/orders/providers/Microsoft.EventGrid/eventSubscriptions/es1"
+	domain := grids + "/domains/shops"
 	status := func(method, target, body string, want int) *httptest.ResponseRecorder {
 		t.Helper()
 		w := s.do("owner", method, target+v, body)
@@ -34,8 +35,12 @@ func TestTraps(t *testing.T) {
 	t.Run("1 PUT is 201 on create and replace", func(t *testing.T) {
 		for range 2 {
 			status("PUT", topic, `{"location":"local"}`, 201)
+			status("PUT", domain, `{"location":"local"}`, 201)
+			status("PUT", domain+"/topics/berlin", "", 201)
 			status("PUT", hook, hookBody, 201)
-			status("PUT", topic+"/eventSubscriptions/es2", hookBody, 201)
+			for _, parent := range []string{topic, domain, domain + "/topics/berlin"} {
+				status("PUT", parent+"/eventSubscriptions/es2", hookBody, 201)
+			}
 			status("PUT", grids+"/systemTopics/default", `{"location":"local","properties":{"source":"`+wsID+`","topicType":"Microsoft.MachineLearningServices.Workspaces"}}`, 201)
 		}
 	})
@@ -44,6 +49,7 @@ func TestTraps(t *testing.T) {
 		if !strings.Contains(w.Body.String(), `"labels":["flat"]`) {
 			t.Errorf("body %s", w.Body)
 		}
+		status("PATCH", domain+"/topics/berlin/eventSubscriptions/es2", `{"labels":["flat"]}`, 201)
 		w = status("PATCH", hook, `{"properties":{"labels":["enveloped"]}}`, 201)
 		if !strings.Contains(w.Body.String(), `"labels":["enveloped"]`) {
 			t.Errorf("body %s", w.Body)
@@ -140,6 +146,8 @@ func TestTraps(t *testing.T) {
 		for range 2 {
 			status("DELETE", hook, "", 204)
 			status("DELETE", topic, "", 204)
+			status("DELETE", domain+"/topics/berlin", "", 204)
+			status("DELETE", domain, "", 204)
 		}
 	})
 }
