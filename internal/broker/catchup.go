@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"runtime"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/engine"
@@ -15,8 +16,9 @@ import (
 // each frame against those aboard only. One whose queue fills gets off there and
 // boards again at the next sweep. So a sweep costs the log once, however many lag.
 type elevator struct {
-	b    *Broker
-	ring chan struct{} // somebody wants to board; holds one
+	b        *Broker
+	ring     chan struct{} // somebody wants to board; holds one
+	throttle throttle
 }
 
 // call asks for a sweep.
@@ -112,8 +114,7 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 			break
 		}
 		e.b.journal.room(ctx)
-		began := time.Now()
-		waited := e.frame(ctx, m, f, byUID)
+		e.frame(ctx, m, f, byUID)
 		next = f.Seq + 1
 		if frames++; frames%restateEvery == 0 {
 			e.note(byUID, next)
@@ -121,9 +122,11 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 		if len(byUID) == 0 {
 			return nil
 		}
-		if e.b.queue.bytes.Load() > 0 { // live frames wait: half of the time is theirs
+		ready := time.Now()
+		runtime.Gosched()
+		if rest := e.throttle.rest(f.Size, e.b.dispatcher.handedOut.Load(), time.Since(ready)); rest > 0 {
 			select {
-			case <-time.After(min(time.Since(began)-waited, 10*time.Millisecond)):
+			case <-time.After(rest):
 			case <-ctx.Done():
 				return nil
 			}
@@ -141,14 +144,12 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 	return nil
 }
 
-// frame hands one frame to those aboard and returns how long it waited for them.
-// Those whose queue stays full get off.
-func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboard map[uint64]*subscription) (waited time.Duration) {
+// frame hands one frame to those aboard. Those whose queue stays full get off.
+func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboard map[uint64]*subscription) {
 	patience := patienceTogether
 	if len(aboard) == 1 && len(e.ring) == 0 {
 		patience = patienceAlone // and nobody waits to board
 	}
-	left := patience
 	m.advance(f.Seq)
 	for i := range f.Records {
 		if f.Records[i].Kind != engine.KindEvent {
@@ -159,7 +160,7 @@ func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboa
 			continue // reported when it was dispatched
 		}
 		for _, uid := range uids {
-			if s := aboard[uid]; s != nil && !s.takeRecord(ctx, f, i, &left) {
+			if s := aboard[uid]; s != nil && !s.takeRecord(ctx, f, i, &patience) {
 				delete(aboard, uid) // off; the next sweep takes it on
 			}
 		}
@@ -167,7 +168,6 @@ func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboa
 			e.b.window.keep(f) // its bodies are wanted in a moment
 		}
 	}
-	return patience - left
 }
 
 // frames reads the log in order from a sequence to its end: in bulk from the log, and

@@ -120,11 +120,12 @@ func (q *dispatchQueue) wait(ctx context.Context) error {
 // dispatcher hands committed events out, frame by frame. Its goroutine owns the
 // live matching and the generations of filters.
 type dispatcher struct {
-	b        *Broker
-	matching *matching
-	next     uint64 // first log sequence not handed out
-	opened   []*delivery
-	patience time.Duration // left for the present frame
+	b         *Broker
+	matching  *matching
+	next      uint64       // first log sequence not handed out
+	handedOut atomic.Int64 // bytes of frames, ever
+	opened    []*delivery
+	patience  time.Duration // left for the present frame
 }
 
 // run hands out what the log holds above the watermark and then what is committed,
@@ -218,6 +219,7 @@ func (d *dispatcher) frame(ctx context.Context, f *engine.Frame) {
 	}
 	d.b.journal.advance(f.Seq, d.opened)
 	d.next = f.Seq + 1
+	d.handedOut.Add(int64(f.Size))
 }
 
 // offer puts one event in one queue, or leaves the event subscription behind.
