@@ -150,6 +150,13 @@ func roleOf(scope resource.ID, x access.Role) roleBody {
 	return b
 }
 
+// listPermissions tells callers what their own roles grant at a scope. Everybody who is
+// known may ask: it says nothing of what is there.
+// Source: spec/access.md section 12.
+func listPermissions(a *api, r *request) (answer, error) {
+	return whole(a.Plane.Access.Permissions(r.caller, r.scope)), nil
+}
+
 // putRole answers 201 also for one that was there: the SDKs take nothing else.
 // Source: spec/access.md section 12.
 func putRole(a *api, r *request) (answer, error) {

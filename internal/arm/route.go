@@ -345,6 +345,7 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 		grid + "extensiontopics/*":      {http.MethodGet: getExtensionTopic},
 		auth + "roleassignments":        {http.MethodGet: listRoleAssignments},
 		auth + "roleassignments/*":      {http.MethodGet: getRoleAssignment, http.MethodPut: putRoleAssignment, http.MethodDelete: deleteRoleAssignment},
+		auth + "permissions":            {http.MethodGet: listPermissions},
 		auth + "roledefinitions":        {http.MethodGet: listRoles},
 		auth + "roledefinitions/*":      {http.MethodGet: getRole, http.MethodPut: putRole, http.MethodDelete: deleteRole},
 		who + "checkaccess":             {http.MethodPost: checkAccess},
