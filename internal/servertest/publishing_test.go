@@ -23,6 +23,7 @@ import (
 type publisher struct {
 	s    *Server
 	path string
+	body string
 }
 
 // answer is what a publisher was told.
@@ -36,7 +37,7 @@ func (p *publisher) send(t *testing.T, header string) answer {
 	t.Helper()
 	var answers []answer
 	for _, door := range []string{p.s.HTTP(), p.s.URL} {
-		r, err := http.NewRequest("POST", door+p.path, strings.NewReader(eventBody(1, 1)))
+		r, err := http.NewRequest("POST", door+p.path, strings.NewReader(p.body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +107,7 @@ func TestPublishingCredentials(t *testing.T) {
 		t.Helper()
 		s.Must("PATCH", topic, map[string]any{"properties": properties}, nil)
 	}
-	p := &publisher{s, "/topics/guarded/api/events"}
+	p := &publisher{s, "/topics/guarded/api/events", eventBody(1, 1)}
 	if shown.Properties.Endpoint != s.URL+p.path {
 		t.Fatalf("the endpoint is %s", shown.Properties.Endpoint)
 	}

@@ -172,7 +172,7 @@ func (s *Server) Restart() {
 	go func(cmd *exec.Cmd, done chan error) { done <- cmd.Wait() }(s.cmd, s.done)
 	url, ok := strings.CutPrefix(strings.TrimSpace(line), "ready url=")
 	if err != nil || !ok {
-		s.t.Fatalf("the server said %q and not that it is ready: %v", line, err)
+		s.t.Fatalf("the server said %q and not that it is ready: %v\n%s", line, err, s.Log())
 	}
 	s.Start = time.Since(began)
 	if s.URL != url { // restarts keep the port, and publishers may be reading it
@@ -265,13 +265,24 @@ func (s *Server) Stop() {
 // bodies to it over clear http with its key.
 func (s *Server) Topic(name string) (id string, publish func(body string) error) {
 	s.t.Helper()
-	id = Group + "/providers/Microsoft.EventGrid/topics/" + name
-	s.Must("PUT", id, map[string]any{"location": "local"}, nil)
+	return s.inlet("topics", name, nil)
+}
+
+// Domain is Topic for a domain, with properties.
+func (s *Server) Domain(name string, properties map[string]any) (id string, publish func(body string) error) {
+	s.t.Helper()
+	return s.inlet("domains", name, properties)
+}
+
+func (s *Server) inlet(kind, name string, properties map[string]any) (id string, publish func(body string) error) {
+	s.t.Helper()
+	id = Group + "/providers/Microsoft.EventGrid/" + kind + "/" + name
+	s.Must("PUT", id, map[string]any{"location": "local", "properties": properties}, nil)
 	var keys struct{ Key1 string }
 	s.Must("POST", id+"/listKeys", nil, &keys)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}
 	return id, func(body string) error {
-		r, err := http.NewRequest("POST", s.HTTP()+"/topics/"+name+"/api/events", strings.NewReader(body))
+		r, err := http.NewRequest("POST", s.HTTP()+"/"+kind+"/"+name+"/api/events", strings.NewReader(body))
 		if err != nil {
 			return err
 		}
@@ -327,6 +338,7 @@ type Receiver struct {
 // Received is one event of one request.
 type Received struct {
 	ID      string          `json:"id"`
+	Topic   string          `json:"topic"`
 	Type    string          `json:"eventType"`
 	Subject string          `json:"subject"`
 	Data    json.RawMessage `json:"data"`
