@@ -6,7 +6,7 @@ from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.eventgrid import EventGridEvent, EventGridPublisherClient
 from azure.identity import ClientSecretCredential
-from azure.mgmt.eventgrid.models import EventSubscription, Topic, TopicUpdateParameters, WebHookEventSubscriptionDestination
+from azure.mgmt.eventgrid.models import Domain, EventSubscription, Topic, TopicUpdateParameters, WebHookEventSubscriptionDestination
 
 from server import AUDIENCE, GROUP, GROUP_ID, WORKSPACE_ID, StaticToken
 
@@ -167,6 +167,22 @@ def test_publishing_with_a_token(principal, server, make_topic, make_handler, su
             client.send(event)
         assert refused(refusal) == "Forbidden"
     assert len(handler.wait(1)) == 1
+
+
+def test_publishing_to_a_domain_with_a_token(principal, server, management, unique):
+    """The role counts at the domain, not at one of its topics: they have no endpoint."""
+    domain = management.domains.begin_create_or_update(GROUP, unique("shops"), Domain(location="local")).result()
+    topic = management.domain_topics.begin_create_or_update(GROUP, domain.name, "tenant-a").result()
+    event = EventGridEvent("orders/1", "Shop.OrderPlaced", {"number": 1}, "1.0")
+    event.topic = "tenant-a"
+    shown, _ = principal(("EventGrid Data Sender", topic.id))
+    with EventGridPublisherClient(domain.endpoint, credential_of(server, shown)) as client, pytest.raises(HttpResponseError) as refusal:
+        client.send(event)
+    assert refused(refusal) == "Forbidden"
+    shown, _ = principal(("EventGrid Data Sender", domain.id))
+    with EventGridPublisherClient(domain.endpoint, credential_of(server, shown)) as client:
+        client.send([event])
+    management.domains.begin_delete(GROUP, domain.name).result()
 
 
 def test_tokens_alone(principal, server, management, make_topic):
