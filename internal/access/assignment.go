@@ -209,6 +209,7 @@ var filterTerms = []struct {
 }{
 	{regexp.MustCompile(`(?i)^atScope\(\s*\)$`), func(f *AssignmentFilter, _ string) { f.AtScope = true }},
 	{regexp.MustCompile(`(?i)^principalId\s+eq\s+'([^']*)'$`), func(f *AssignmentFilter, id string) { f.PrincipalID = id }},
+	{regexp.MustCompile(`(?i)^gdprExportPrincipalId\s+eq\s+'([^']*)'$`), func(f *AssignmentFilter, id string) { f.PrincipalID = id }},
 	{regexp.MustCompile(`(?i)^assignedTo\(\s*'([^']*)'\s*\)$`), func(f *AssignmentFilter, id string) { f.AssignedTo = id }},
 }
 

@@ -57,12 +57,12 @@ func NewAuthorizer(d *Directory, rule WorkspaceRule) (*Authorizer, error) {
 
 // Allowed reports whether the caller may do a management action at a scope.
 func (z *Authorizer) Allowed(c Caller, action string, scope resource.ID) bool {
-	return z.directory.granted(c.ids(), managementPlane, strings.ToLower(action), scope)
+	return z.directory.allowed(c.ids(), managementPlane, strings.ToLower(action), scope)
 }
 
 // AllowedData reports whether the caller may do a data action at a scope.
 func (z *Authorizer) AllowedData(c Caller, dataAction string, scope resource.ID) bool {
-	return z.directory.granted(c.ids(), dataPlane, strings.ToLower(dataAction), scope)
+	return z.directory.allowed(c.ids(), dataPlane, strings.ToLower(dataAction), scope)
 }
 
 // Check returns nil when the caller may do a management action at a scope, and
@@ -88,6 +88,9 @@ func (z *Authorizer) CheckData(c Caller, dataAction string, scope resource.ID) e
 func (z *Authorizer) CheckLinked(c Caller, action string, scope resource.ID, linkedAction string, linked resource.ID) error {
 	if z.Allowed(c, linkedAction, linked) {
 		return nil
+	}
+	if by := z.directory.denied(c.ids(), managementPlane, strings.ToLower(linkedAction), linked); by != nil {
+		return failedByDenial(c, linkedAction, linked, by)
 	}
 	f := fault.New(fault.Forbidden, "LinkedAuthorizationFailed",
 		"The client '%s' with object id '%s' has permission to perform action '%s' on scope '%s', but it does not have permission to perform action '%s' on the linked scope '%s', or the linked scope is invalid.",
@@ -149,6 +152,9 @@ func workspaceOf(id resource.ID) (resource.ID, bool) {
 // failed is the answer to a caller that may not. The roles that it names grant the
 // further actions as well. Source: spec/access.md section 11.
 func (z *Authorizer) failed(c Caller, p plane, action string, scope resource.ID, further ...string) error {
+	if by := z.directory.denied(c.ids(), p, strings.ToLower(action), scope); by != nil {
+		return failedByDenial(c, action, scope, by)
+	}
 	f := fault.New(fault.Forbidden, "AuthorizationFailed",
 		"The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid. If access was recently granted, please refresh your credentials.",
 		c.Label(), c.ObjectID, action, scope)

@@ -17,6 +17,8 @@ type Decision struct {
 	Reasons    []Reason // the role assignments of the principal and its groups, those that grant it first
 	Roles      []string // the roles that would grant it and can be assigned at the scope
 
+	Denied *DenyAssignment // what takes it away, whatever the reasons say; nil for nothing
+
 	// Linked is a second permission that the strict workspace rule asks for; Allowed is
 	// that of both.
 	Linked *Decision
@@ -32,7 +34,7 @@ type Reason struct {
 }
 
 // Decide tells whether a principal may do an action, or a data action, at a scope, and
-// which role assignments say so. It decides as [Authorizer.Check] does. A principal
+// which role assignments, and which deny assignment, say so. It decides as [Authorizer.Check] does. A principal
 // that is not in the directory has the assignments of its object id.
 func (z *Authorizer) Decide(objectID, action string, data bool, scope resource.ID) Decision {
 	d := z.decide(strings.ToLower(objectID), action, data, scope)
@@ -61,7 +63,8 @@ func (z *Authorizer) decide(objectID, action string, data bool, scope resource.I
 	}
 	roles := z.directory.Roles()
 	d := Decision{Action: action, DataAction: data, Scope: scope, Roles: roles.granting(p, action, scope)}
-	for _, id := range append([]string{objectID}, z.directory.groupsOf(objectID)...) {
+	ids := append([]string{objectID}, z.directory.groupsOf(objectID)...)
+	for _, id := range ids {
 		for _, a := range z.directory.assignedDirectly(id) {
 			r := Reason{Assignment: a}
 			if id != objectID {
@@ -82,6 +85,9 @@ func (z *Authorizer) decide(objectID, action string, data bool, scope resource.I
 			d.Allowed = d.Allowed || r.Grants
 			d.Reasons = append(d.Reasons, r)
 		}
+	}
+	if d.Denied = z.directory.denied(ids, p, strings.ToLower(action), scope); d.Denied != nil {
+		d.Allowed = false
 	}
 	slices.SortStableFunc(d.Reasons, func(a, b Reason) int {
 		switch {

@@ -114,7 +114,7 @@ func (d *Directory) checkRole(role Role) (Role, error) {
 	if n := utf8.RuneCountInString(role.Description); n > maxRoleDescription {
 		problems = append(problems, fault.Field("properties.description", "The description of a role has at most %d characters; this one has %d.", maxRoleDescription, n))
 	}
-	problems = append(problems, role.checkPermissions()...)
+	problems = append(problems, checkPermissions(&role.Permissions, "The role grants nothing: give it at least one of actions and dataActions.")...)
 	switch n := len(role.AssignableScopes); {
 	case n == 0:
 		problems = append(problems, fault.Field("properties.assignableScopes", "A role needs assignableScopes: where it can be assigned, such as [\"/\"] for everywhere."))
@@ -134,10 +134,12 @@ func (d *Directory) checkRole(role Role) (Role, error) {
 	return role, fault.Join(problems...)
 }
 
-func (r *Role) checkPermissions() []*fault.Error {
+// checkPermissions puts permissions into their stored form, and returns every problem
+// they have. empty is said of those that name nothing.
+func checkPermissions(list *[]Permission, empty string) []*fault.Error {
 	var problems []*fault.Error
 	granting, patterns := 0, 0
-	blocks := slices.Clone(r.Permissions)
+	blocks := slices.Clone(*list)
 	for i := range blocks {
 		p := &blocks[i]
 		granting += len(p.Actions) + len(p.DataActions)
@@ -157,12 +159,12 @@ func (r *Role) checkPermissions() []*fault.Error {
 			}
 		}
 	}
-	r.Permissions = blocks
+	*list = blocks
 	switch {
 	case granting == 0:
-		problems = append(problems, fault.Field("properties.permissions", "The role grants nothing: give it at least one of actions and dataActions."))
+		problems = append(problems, fault.Field("properties.permissions", "%s", empty))
 	case patterns > maxRolePatterns:
-		problems = append(problems, fault.Field("properties.permissions", "The role has %d actions in all, more than %d.", patterns, maxRolePatterns))
+		problems = append(problems, fault.Field("properties.permissions", "There are %d actions in all, more than %d.", patterns, maxRolePatterns))
 	}
 	return problems
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
-// Directory is who exists and what they were granted: principals, custom role
-// definitions and role assignments, kept in a [resource.Store]. It is safe for concurrent use.
+// Directory is who exists and what they were granted and denied: principals, custom role
+// definitions, role assignments and deny assignments, kept in a [resource.Store]. It is safe for concurrent use.
 type Directory struct {
 	builtIn     *Roles
 	roles       atomic.Pointer[Roles] // built-in ones and those of definitions
@@ -17,7 +17,10 @@ type Directory struct {
 	principals  *resource.Collection[Principal]
 	assignments *resource.Collection[Assignment]
 	origin      *resource.Collection[origin]
-	sessions    *resource.Collection[Session] // by object id and session id
+
+	denyAssignments *resource.Collection[DenyAssignment]
+	denials         atomic.Pointer[[]denial]      // of denyAssignments
+	sessions        *resource.Collection[Session] // by object id and session id
 
 	sessionChanges sync.Mutex // as changes, for sessions
 
@@ -43,17 +46,20 @@ func NewDirectory(store *resource.Store, roles *Roles) *Directory {
 		assignments: resource.NewCollection[Assignment](store, "roleAssignment"),
 		origin:      resource.NewCollection[origin](store, "directory"),
 		sessions:    resource.NewCollection[Session](store, "session"),
-		byApp:       map[string]string{},
-		byName:      map[string]string{},
-		groups:      map[string]map[string]bool{},
-		members:     map[string]Principal{},
-		grants:      map[string]map[string]Assignment{},
-		grantedTo:   map[string]string{},
+
+		denyAssignments: resource.NewCollection[DenyAssignment](store, "denyAssignment"),
+		byApp:           map[string]string{},
+		byName:          map[string]string{},
+		groups:          map[string]map[string]bool{},
+		members:         map[string]Principal{},
+		grants:          map[string]map[string]Assignment{},
+		grantedTo:       map[string]string{},
 	}
 	d.roles.Store(roles)
 	d.definitions.OnChange(d.indexRoles)
 	d.principals.OnChange(d.indexPrincipal)
 	d.assignments.OnChange(d.indexAssignment)
+	d.denyAssignments.OnChange(d.indexDenials)
 	return d
 }
 
@@ -143,6 +149,12 @@ func (d *Directory) indexAssignment(key string) {
 	}
 	d.grants[to][key] = item.Value
 	d.grantedTo[key] = to
+}
+
+// allowed reports whether somebody with these ids, the own one first, may do the action,
+// given in lower case: some role assignment grants it, and no deny assignment takes it.
+func (d *Directory) allowed(ids []string, p plane, action string, target resource.ID) bool {
+	return d.denied(ids, p, action, target) == nil && d.granted(ids, p, action, target)
 }
 
 // granted reports whether any role assignment of any of the principals, at a scope

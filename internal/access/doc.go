@@ -5,6 +5,7 @@
 // Rules:
 //   - Everything fails closed: an unreadable token, an unknown role, a condition
 //     that is not understood grant nothing.
+//   - A deny assignment beats every role.
 //   - Decisions are made on ids alone, before anything is looked up, so whoever
 //     may not read a resource cannot learn whether it exists.
 //   - A change of a role assignment or a principal holds for the next request.
@@ -17,8 +18,8 @@
 // [Roles] the role definitions at one moment, [Authorizer] decides, [Tokens] issues and reads tokens, [Senders] lets
 // publishers in who show one. The HTTP
 // endpoints that hand tokens out are package issuer's; which action an operation
-// needs is known by its callers. Conditions and deny assignments are not
-// evaluated, and no token of a foreign issuer is trusted.
+// needs is known by its callers. Conditions of role assignments are not
+// evaluated: an assignment that has one is refused, and would grant nothing.
 //
 // Locks: Directory.changes, then Directory.mu, then those of the store.
 package access

@@ -214,6 +214,7 @@ type decisionBody struct {
 	Scope          string        `json:"scope"`
 	Reasons        []reasonBody  `json:"reasons"`
 	RolesThatGrant []string      `json:"rolesThatGrant"`
+	DeniedBy       *denialBody   `json:"deniedBy,omitempty"`
 	AlsoNeeded     *decisionBody `json:"alsoNeeded,omitempty"` // by the strict workspace rule
 }
 
@@ -227,7 +228,7 @@ type reasonBody struct {
 }
 
 func decisionOf(d access.Decision) *decisionBody {
-	b := &decisionBody{Allowed: d.Allowed, Action: d.Action, IsDataAction: d.DataAction, Scope: d.Scope.String(), Reasons: []reasonBody{}, RolesThatGrant: d.Roles}
+	b := &decisionBody{Allowed: d.Allowed, Action: d.Action, IsDataAction: d.DataAction, Scope: d.Scope.String(), Reasons: []reasonBody{}, RolesThatGrant: d.Roles, DeniedBy: denialOf(d.Denied)}
 	for _, x := range d.Reasons {
 		b.Reasons = append(b.Reasons, reasonBody{x.Assignment.ID().String(), x.Role, x.Assignment.Scope.String(), x.Group, x.Grants, x.Why})
 	}

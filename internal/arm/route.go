@@ -346,6 +346,8 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 		auth + "roleassignments":        {http.MethodGet: listRoleAssignments},
 		auth + "roleassignments/*":      {http.MethodGet: getRoleAssignment, http.MethodPut: putRoleAssignment, http.MethodDelete: deleteRoleAssignment},
 		auth + "permissions":            {http.MethodGet: listPermissions},
+		auth + "denyassignments":        {http.MethodGet: listDenyAssignments},
+		auth + "denyassignments/*":      {http.MethodGet: getDenyAssignment, http.MethodPut: putDenyAssignment, http.MethodDelete: deleteDenyAssignment},
 		auth + "roledefinitions":        {http.MethodGet: listRoles},
 		auth + "roledefinitions/*":      {http.MethodGet: getRole, http.MethodPut: putRole, http.MethodDelete: deleteRole},
 		who + "checkaccess":             {http.MethodPost: checkAccess},

@@ -27,6 +27,10 @@ type decision struct {
 	} `json:"reasons"`
 	RolesThatGrant []string  `json:"rolesThatGrant"`
 	AlsoNeeded     *decision `json:"alsoNeeded"`
+	DeniedBy       *struct {
+		Name  string `json:"denyAssignmentName"`
+		Scope string `json:"scope"`
+	} `json:"deniedBy"`
 }
 
 func (a *app) accessCommand() *cobra.Command {
@@ -60,7 +64,7 @@ func (a *app) accessWhoAmI() *cobra.Command {
 
 func (a *app) accessCheck() *cobra.Command {
 	cmd := &cobra.Command{Use: "check", Short: "Tell whether a principal may do something, and why", Args: noArguments,
-		Long: "Tell whether a principal may do something at a scope, and what each of its role\nassignments has to do with it. Exit code 1 if it may not.",
+		Long: "Tell whether a principal may do something at a scope, and what each of its role\nassignments, and any deny assignment, has to do with it. Exit code 1 if it may not.",
 		Example: `  carillon access check --action Microsoft.EventGrid/topics/write
   carillon access check --assignee ci --data-action Microsoft.EventGrid/events/send/action --scope /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.EventGrid/topics/orders`}
 	assignee := cmd.Flags().String("assignee", "", "Name or object id of the principal; you by default.")
@@ -130,7 +134,10 @@ func (a *app) printDecision(d *decision) {
 }
 
 func (a *app) printReasons(d *decision) {
-	granted := false
+	granted := d.DeniedBy != nil // and no further role would help
+	if by := d.DeniedBy; by != nil {
+		fmt.Fprintf(a.stdout, "  ✗ denied by %q at %s, whatever roles there are\n", oneLine(by.Name), by.Scope)
+	}
 	for _, r := range d.Reasons {
 		mark := "✗"
 		if r.Grants {

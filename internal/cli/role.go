@@ -41,6 +41,7 @@ func (a *app) roleCommand() *cobra.Command {
 		group("definition", "Role definitions: the actions that a role has", `  carillon role definition list
   carillon role definition create --name "Topic Reader" --actions Microsoft.EventGrid/topics/read`,
 			a.roleDefinitionCreate(), a.roleDefinitionShow(), a.roleDefinitionUpdate(), a.roleDefinitionList(), a.roleDefinitionDelete()),
+		a.denyAssignmentCommand(),
 	)
 }
 

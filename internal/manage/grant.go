@@ -17,6 +17,7 @@ import (
 const (
 	actionAssignments = "Microsoft.Authorization/roleAssignments/"
 	actionRoles       = "Microsoft.Authorization/roleDefinitions/"
+	actionDenials     = "Microsoft.Authorization/denyAssignments/"
 )
 
 // RoleAssignment returns a role assignment by its id.
@@ -73,8 +74,61 @@ func (p *Plane) DeleteRoleAssignment(ctx context.Context, caller access.Caller, 
 	return a, true, nil
 }
 
-// removeGrants takes away the roles at and below a resource that is gone: another
-// one of its name must not inherit them.
+// DenyAssignment returns a deny assignment by its id.
+func (p *Plane) DenyAssignment(ctx context.Context, caller access.Caller, id resource.ID) (access.DenyAssignment, error) {
+	if err := p.authorize(ctx, caller, actionDenials+"read", id); err != nil {
+		return access.DenyAssignment{}, err
+	}
+	a, ok := p.Directory.DenyAssignment(id)
+	if !ok {
+		return a, notFound("DenyAssignmentNotFound", "The deny assignment '%s' is not found.", id)
+	}
+	return a, nil
+}
+
+// DenyAssignments returns the deny assignments that count at a scope, and those below
+// it unless the filter says otherwise.
+func (p *Plane) DenyAssignments(ctx context.Context, caller access.Caller, scope resource.ID, f access.AssignmentFilter) ([]access.DenyAssignment, error) {
+	if err := p.authorize(ctx, caller, actionDenials+"read", scope); err != nil {
+		return nil, err
+	}
+	return p.Directory.DenyAssignments(scope, f), nil
+}
+
+// PutDenyAssignment stores a deny assignment and reports whether it is new. unread says
+// why the request could not be read, nil when it could.
+func (p *Plane) PutDenyAssignment(ctx context.Context, caller access.Caller, a access.DenyAssignment, unread error) (access.DenyAssignment, bool, error) {
+	if err := p.authorize(ctx, caller, actionDenials+"write", a.Scope); err != nil {
+		return a, false, err
+	}
+	if unread != nil {
+		return a, false, unread
+	}
+	a, created, err := p.Directory.Deny(ctx, a, caller)
+	if err == nil {
+		p.changed(ctx, caller, "put", a.ID(), slog.String("name", a.Title))
+	}
+	return a, created, err
+}
+
+// DeleteDenyAssignment removes a deny assignment and returns what was there.
+func (p *Plane) DeleteDenyAssignment(ctx context.Context, caller access.Caller, id resource.ID) (a access.DenyAssignment, existed bool, err error) {
+	if err := p.authorize(ctx, caller, actionDenials+"delete", id); err != nil {
+		return a, false, err
+	}
+	a, err = p.Directory.Undeny(ctx, id)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return a, false, nil
+	case err != nil:
+		return a, false, err
+	}
+	p.changed(ctx, caller, "delete", id, slog.String("name", a.Title))
+	return a, true, nil
+}
+
+// removeGrants takes away the roles, and what takes roles away, at and below a resource
+// that is gone: another one of its name must not inherit them.
 func (p *Plane) removeGrants(ctx context.Context, gone resource.ID) error {
 	for _, a := range p.Directory.Assignments(gone, access.AssignmentFilter{}) {
 		if !gone.Contains(a.Scope) {
@@ -82,6 +136,14 @@ func (p *Plane) removeGrants(ctx context.Context, gone resource.ID) error {
 		}
 		if _, err := p.Directory.Unassign(ctx, a.ID()); err != nil && !fault.Is(err, fault.NotFound) {
 			return fmt.Errorf("remove role assignment %s: %w", a.ID(), err)
+		}
+	}
+	for _, a := range p.Directory.DenyAssignments(gone, access.AssignmentFilter{}) {
+		if !gone.Contains(a.Scope) {
+			continue
+		}
+		if _, err := p.Directory.Undeny(ctx, a.ID()); err != nil && !fault.Is(err, fault.NotFound) {
+			return fmt.Errorf("remove deny assignment %s: %w", a.ID(), err)
 		}
 	}
 	return nil

@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/access"
+)
+
+const denyAssignments = "/providers/Microsoft.Authorization/denyAssignments"
+
+var denyAssignmentView = view{
+	plural:  "deny assignments",
+	columns: []column{{"Name", "properties.denyAssignmentName"}, {"Scope", "properties.scope"}},
+	detail: []column{
+		{"Takes away", "properties.permissions"}, {"From", "properties.principals"}, {"Not from", "?properties.excludePrincipals"},
+		{"Not below the scope", "properties.doNotApplyToChildScopes"}, {"Description", "?properties.description"}, {"Id", "id"},
+	},
+}
+
+func (a *app) denyAssignmentCommand() *cobra.Command {
+	return group("deny-assignment", "Deny assignments: actions that principals may not do, whatever roles they have",
+		`  carillon role deny-assignment create --name "No deleting" --actions "*/delete" --exclude-principal-ids OBJECTID
+  carillon role deny-assignment list`,
+		a.denyAssignmentCreate(), a.denyAssignmentList(), a.denyAssignmentShow(), a.denyAssignmentDelete())
+}
+
+// denyAssignmentName derives the GUID of a deny assignment from where it is and what
+// people call it, so that one name at one scope is one deny assignment.
+func denyAssignmentName(scope, name string) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(strings.ToLower("deny|"+scope+"|"+name))).String()
+}
+
+func (a *app) denyAssignmentCreate() *cobra.Command {
+	cmd := &cobra.Command{Use: "create", Short: "Take actions away from principals at a scope", Args: noArguments,
+		Long: "Take actions away from principals at a scope and below, whatever roles they have: from\neveryone, unless --principal-object-id says from whom. The same name at the same scope\nreplaces the deny assignment.",
+		Example: `  carillon role deny-assignment create --name "No deleting" --actions "*/delete" --exclude-principal-ids OBJECTID
+  carillon role deny-assignment create --name Quiet --data-actions Microsoft.EventGrid/events/send/action --principal-object-id OBJECTID --scope TOPICID`}
+	name := cmd.Flags().StringP("name", "n", "", "Name of the deny assignment.")
+	description := cmd.Flags().String("description", "", "What it is for.")
+	scope := a.scopeFlag(cmd)
+	principals := cmd.Flags().StringArray("principal-object-id", nil, "Object id of a principal or group that it is about, everyone by default; may be repeated.")
+	kind := cmd.Flags().String("principal-type", "", "What they are, if the server does not know them: User, ServicePrincipal or Group.")
+	excluded := wordsFlag(cmd, "exclude-principal-ids", "OBJECTID...", "Principals and groups that it is not about.")
+	only := cmd.Flags().Bool("do-not-apply-to-child-scopes", false, "It holds at the scope itself and not below.")
+	lists := make([]*words, len(roleLists))
+	for i, l := range roleLists {
+		usage := "Actions that are taken away, such as Microsoft.EventGrid/topics/delete; * stands for any run of characters."
+		switch l.member {
+		case "notActions", "notDataActions":
+			usage = "Actions that are left out of those."
+		case "dataActions":
+			usage = "Data actions that are taken away, such as Microsoft.EventGrid/events/send/action."
+		}
+		lists[i] = wordsFlag(cmd, l.flag, "ACTION...", usage)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := required(cmd, "name"); err != nil {
+			return err
+		}
+		at, err := scope()
+		if err != nil {
+			return err
+		}
+		permission := map[string]any{}
+		for i, l := range roleLists {
+			if lists[i].given() {
+				permission[l.member] = lists[i].list()
+			}
+		}
+		from := *principals
+		if len(from) == 0 {
+			from = []string{access.Everyone}
+		}
+		properties := map[string]any{
+			"denyAssignmentName": *name, "description": *description, "permissions": []any{permission},
+			"principals": identified(from, *kind), "excludePrincipals": identified(excluded.list(), ""), "doNotApplyToChildScopes": *only,
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		made, err := s.ask(cmd.Context(), http.MethodPut, at+denyAssignments+"/"+denyAssignmentName(at, *name), enveloped(properties), nil)
+		if err != nil {
+			return err
+		}
+		return a.show(denyAssignmentView, made)
+	}
+	return cmd
+}
+
+func identified(ids []string, kind string) []any {
+	list := []any{}
+	for _, id := range ids {
+		principal := map[string]any{"id": id}
+		if kind != "" {
+			principal["type"] = kind
+		}
+		list = append(list, principal)
+	}
+	return list
+}
+
+func (a *app) denyAssignmentList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List the deny assignments at, above and below a scope", Args: noArguments, Example: `  carillon role deny-assignment list --scope /`}
+	scope := a.scopeFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		at, err := scope()
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		found, err := s.all(cmd.Context(), at+denyAssignments, pageSize())
+		if err != nil {
+			return err
+		}
+		return a.list(denyAssignmentView, found)
+	}
+	return cmd
+}
+
+// denyAssignmentPath is where the deny assignment of a name is at a scope; a name may
+// also be its GUID or its full id.
+func denyAssignmentPath(at, name string) string {
+	switch {
+	case strings.HasPrefix(name, "/"):
+		return name
+	case uuid.Validate(name) == nil:
+		return at + denyAssignments + "/" + name
+	}
+	return at + denyAssignments + "/" + denyAssignmentName(at, name)
+}
+
+func (a *app) denyAssignmentShow() *cobra.Command {
+	cmd := &cobra.Command{Use: "show", Short: "Show a deny assignment", Example: `  carillon role deny-assignment show --name "No deleting"`}
+	scope := a.scopeFlag(cmd)
+	name := nameOrIDFlag(cmd, "deny assignment", "Name, GUID or id of the deny assignment")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		at, err := scope()
+		if err != nil {
+			return err
+		}
+		chosen, err := name(args)
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		found, err := s.get(cmd.Context(), denyAssignmentPath(at, chosen))
+		if err != nil {
+			return err
+		}
+		return a.show(denyAssignmentView, found)
+	}
+	return cmd
+}
+
+func (a *app) denyAssignmentDelete() *cobra.Command {
+	cmd := &cobra.Command{Use: "delete", Short: "Delete a deny assignment", Example: `  carillon role deny-assignment delete --name "No deleting"`}
+	scope := a.scopeFlag(cmd)
+	name := nameOrIDFlag(cmd, "deny assignment", "Name, GUID or id of the deny assignment")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		at, err := scope()
+		if err != nil {
+			return err
+		}
+		chosen, err := name(args)
+		if err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		path := denyAssignmentPath(at, chosen)
+		if _, err := s.get(cmd.Context(), path); err != nil { // what never existed is not said to be deleted
+			return err
+		}
+		if err := s.Delete(cmd.Context(), path); err != nil {
+			return err
+		}
+		return a.deleted("deny assignment", chosen)
+	}
+	return cmd
+}
