@@ -50,9 +50,9 @@ func (h *Handler) authenticate(r *http.Request, topic *Topic) error {
 	case c.first != nil:
 		return c.first
 	case topic.KeysOff:
-		return refuse("The request carries no credential: send a bearer token in the header Authorization. " + keysOff)
+		return refuse("The request carries no credential: send a bearer token in the header Authorization. " + topic.keysOff())
 	default:
-		return refuse("The request carries no credential: send one of the topic's access keys in the header aeg-sas-key, a shared access signature in the header aeg-sas-token, or a bearer token in the header Authorization.")
+		return refuse("The request carries no credential: send one of the " + topic.noun() + "'s access keys in the header aeg-sas-key, a shared access signature in the header aeg-sas-token, or a bearer token in the header Authorization.")
 	}
 }
 
@@ -130,11 +130,11 @@ func (c *check) accessKey() bool {
 func (c *check) isKey(text string) bool {
 	switch {
 	case c.topic.KeysOff:
-		return c.note(refuse(keysOff))
+		return c.note(refuse(c.topic.keysOff()))
 	case strings.TrimSpace(text) == "":
-		return c.note(fault.New(fault.Invalid, codeInvalidSAS, "The aeg-sas-key is empty: it must hold one of the topic's access keys, aeg-sas-key: {key}."))
+		return c.note(fault.New(fault.Invalid, codeInvalidSAS, "The aeg-sas-key is empty: it must hold one of the %s's access keys, aeg-sas-key: {key}.", c.topic.noun()))
 	case !matchKey(text, &c.topic.Keys):
-		return c.note(refuse("The aeg-sas-key is not an access key of this topic."))
+		return c.note(refuse("The aeg-sas-key is not an access key of this " + c.topic.noun() + "."))
 	}
 	return true
 }
@@ -155,7 +155,7 @@ func (c *check) sharedAccessSignature() bool {
 
 func (c *check) isSigned(text string) bool {
 	if c.topic.KeysOff {
-		return c.note(refuse(keysOff))
+		return c.note(refuse(c.topic.keysOff()))
 	}
 	at := [2]address{addressOf(c.r), {c.origin, c.r.URL.Path}}
 	if problem := c.signatures.check(text, &c.topic.Keys, at[:], time.Now()); problem != nil {
@@ -165,7 +165,17 @@ func (c *check) isSigned(text string) bool {
 }
 
 // keysOff is said where a topic has disableLocalAuth set.
-const keysOff = "Access keys and shared access signatures are turned off for this topic (disableLocalAuth): publishing takes a bearer token for https://eventgrid.azure.net of a principal with the role EventGrid Data Sender."
+func (t *Topic) keysOff() string {
+	return "Access keys and shared access signatures are turned off for this " + t.noun() + " (disableLocalAuth): publishing takes a bearer token for https://eventgrid.azure.net of a principal with the role EventGrid Data Sender."
+}
+
+// noun is what messages call it.
+func (t *Topic) noun() string {
+	if t.Domain {
+		return kindDomain
+	}
+	return kindTopic
+}
 
 // Codes of what is wrong with a credential. Source: spec/events.md section 8.6.
 const (

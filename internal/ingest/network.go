@@ -15,7 +15,7 @@ func admit(r *http.Request, topic *Topic) error {
 		return nil
 	}
 	if len(topic.From) == 0 {
-		return fault.New(fault.Forbidden, codeForbidden, "Public network access to this topic is off (publicNetworkAccess is Disabled), and there is no other: set it to Enabled, with inboundIpRules for the networks that may publish.")
+		return fault.New(fault.Forbidden, codeForbidden, "Public network access to this %s is off (publicNetworkAccess is Disabled), and there is no other: set it to Enabled, with inboundIpRules for the networks that may publish.", topic.noun())
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	from := peer.Addr().Unmap().WithZone("")
@@ -26,5 +26,5 @@ func admit(r *http.Request, topic *Topic) error {
 			}
 		}
 	}
-	return fault.New(fault.Forbidden, codeForbidden, "This topic takes no events from the address %s: none of its inboundIpRules holds it.", from)
+	return fault.New(fault.Forbidden, codeForbidden, "This %s takes no events from the address %s: none of its inboundIpRules holds it.", topic.noun(), from)
 }

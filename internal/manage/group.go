@@ -155,9 +155,20 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 	if err := p.checkSubscription(id); err != nil {
 		return false, err
 	}
+	g, exists := p.Store.ResourceGroups.Get(id.Key())
+	if err := c.Check(etagOf(g, exists)); err != nil || !exists {
+		return false, err
+	}
+	for _, d := range p.Store.Domains.List("") {
+		if id.Contains(d.Value.ID) {
+			if err := p.clearDomain(ctx, d); err != nil {
+				return false, err
+			}
+		}
+	}
 	ctx, unlock := p.alter(ctx)
 	defer unlock()
-	g, exists := p.Store.ResourceGroups.Get(id.Key())
+	g, exists = p.Store.ResourceGroups.Get(id.Key())
 	if err := c.Check(etagOf(g, exists)); err != nil || !exists {
 		return false, err
 	}

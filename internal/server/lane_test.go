@@ -148,6 +148,7 @@ var laneCases = map[string]struct {
 	"signed length":          {laneStart + "Content-Length: +2\r\n\r\n[]", 0},
 	"negative length":        {laneStart + "Content-Length: -1\r\n\r\n[]", 0},
 	"length of more bits":    {laneStart + "Content-Length: 99999999999\r\n\r\n[]", 0},
+	"a domain":               {"POST /domains/d/api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n[]", 1},
 	"no host":                {"POST /topics/t/api/events HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]", 0},
 	"two hosts":              {laneStart + "Host: localhost\r\nContent-Length: 2\r\n\r\n[]", 0},
 	"odd host":               {"POST /topics/t HTTP/1.1\r\nHost: a b\r\nContent-Length: 2\r\n\r\n[]", 0},
