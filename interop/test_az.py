@@ -4,12 +4,15 @@ It runs in a virtual environment of its own, because it pins older SDKs."""
 
 import json
 import os
+import re
 import subprocess
+import sys
 
 import certifi
 import pytest
 import requests
 
+from pages import Browser
 from server import GROUP, GROUP_ID, SUBSCRIPTION, TOPIC_TYPE
 
 AUDIENCE = "https://management.azure.com"
@@ -357,3 +360,64 @@ def test_roles(az, server, group, unique):
     az(f"role assignment delete --assignee {who['objectId']} --role Reader --scope {scope}")
     assert who["objectId"] not in {a["principalId"] for a in az(f"role assignment list --scope {scope}")}
     assert az("role definition list --name Reader")[0]["roleName"] == "Reader"
+
+
+# Users. Source: spec/access.md sections 3.4 and 4.
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture
+def user(server, unique, tmp_path):
+    """A user who may read the subscription."""
+    (tmp_path / "password").write_text(PASSWORD)
+    name = unique("anna") + "@example.org"
+    made = server.command("principal", "create", name, "--type", "user", "--password-file", str(tmp_path / "password"))
+    server.command("role", "assignment", "create", "--assignee", made["objectId"], "--role", "Reader", "--scope", f"/subscriptions/{SUBSCRIPTION}")
+    return {**made, "name": name}
+
+
+def of_user(server, directory, authority: str) -> Az:
+    az = Az(server, directory)
+    az.register(server, authority)
+    az("config set core.instance_discovery=false core.login_experience_v2=off core.encrypt_token_cache=false")
+    return az
+
+
+def is_signed_in(az, user) -> None:
+    assert az("account show")["user"] == {"name": user["name"], "type": "user"}
+    assert az(f"eventgrid topic list -g {GROUP}") is not None
+    with pytest.raises(Failure, match="AuthorizationFailed"):
+        az(f"eventgrid topic create -g {GROUP} -n of-a-reader -l local")
+
+
+def test_login_by_device_code(server, user, tmp_path):
+    """az login --use-device-code, and a second token by the refresh token."""
+    az = of_user(server, tmp_path, server.url)
+    login = subprocess.Popen([os.environ["CARILLON_AZ"], "login", "--use-device-code", "--tenant", user["tenant"], "-o", "json"],
+                             env={**az._env, "AZURE_CORE_ONLY_SHOW_ERRORS": "false"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = ""
+    for line in login.stderr:
+        said += line
+        if found := re.search(r"open the page (\S+) and enter the code (\S+) to", said):
+            Browser(server.ca).sign_in_for_device(found[1], found[2], user["name"], PASSWORD)
+            break
+    out, rest = login.communicate(timeout=120)
+    assert login.returncode == 0, said + rest
+    assert [s["id"] for s in json.loads(out)] == [SUBSCRIPTION]
+    is_signed_in(az, user)
+    assert az("account get-access-token --resource https://eventgrid.azure.net")["accessToken"].count(".") == 2
+    server.command("principal", "revoke-tokens", user["name"])
+    with pytest.raises(Failure, match="was revoked|AADSTS70008|az login"):
+        az(f"eventgrid topic list -g {GROUP}")
+
+
+@pytest.mark.parametrize("path", ["", "/adfs"])
+def test_login_by_browser(server, user, tmp_path, path):
+    """az login with the browser that the environment names, in both shapes of authority."""
+    az = of_user(server, tmp_path, server.url + path)
+    az._env |= {"BROWSER": f"{sys.executable} {os.path.join(os.path.dirname(__file__), 'browser.py')} %s &", "CARILLON_CA": server.ca,
+                "CARILLON_TEST_USER": user["name"], "CARILLON_TEST_PASSWORD": PASSWORD}
+    shown = az(f"login --tenant {user['tenant']}" if not path else "login")
+    assert [s["id"] for s in shown] == [SUBSCRIPTION]
+    is_signed_in(az, user)

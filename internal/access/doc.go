@@ -21,5 +21,9 @@
 // needs is known by its callers. Conditions of role assignments are not
 // evaluated: an assignment that has one is refused, and would grant nothing.
 //
-// Locks: Directory.changes, then Directory.mu, then those of the store.
+// [KeyRing] holds the keys that sign tokens. [Providers] are the foreign issuers whose
+// tokens are taken: as they are, or in place of a client secret.
+//
+// Locks: Directory.changes or Directory.sessionChanges, then Directory.mu, then those of
+// the store.
 package access

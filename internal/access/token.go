@@ -365,8 +365,8 @@ func (t *Tokens) verify(raw string) (claims, error) {
 	if len(token.Headers) == 1 {
 		key = t.keys.verifier(token.Headers[0].KeyID)
 	}
-	if key == nil {
-		return claims{}, invalid(errors.New("no key of the issuer has the token's key id"))
+	if key == nil { // it may be of a key that was revoked: whoever can, fetches another token
+		return claims{}, t.askAgain("The access token is invalid.", time.Now(), errors.New("no key of the issuer has the token's key id"))
 	}
 	var c claims
 	if err := token.Claims(key, &c); err != nil {
@@ -393,7 +393,7 @@ func (t *Tokens) identify(c claims) (Caller, error) {
 		return Caller{}, t.refuse("InvalidAuthenticationToken", "The principal of the access token does not exist or is disabled.", nil)
 	}
 	if c.IssuedAt < p.ValidFrom.Unix() {
-		return Caller{}, t.refuse("InvalidAuthenticationToken", "The access token was revoked.", nil)
+		return Caller{}, t.askAgain("The access token was revoked.", p.ValidFrom, nil)
 	}
 	return Caller{
 		ObjectID: p.ObjectID, TenantID: p.TenantID, AppID: p.AppID, Name: p.Name, Type: p.Type,
@@ -456,6 +456,16 @@ func (t *Tokens) wrongAudience(audience string, wanted Audiences) error {
 func (t *Tokens) refuse(code, message string, cause error) error {
 	f := fault.New(fault.Unauthenticated, code, "%s", message).Because(cause)
 	f.Challenge = fmt.Sprintf(`%s, error="invalid_token", error_description="%s"`, t.challenge(), message)
+	return f
+}
+
+// askAgain refuses a token that may have been good once. The challenge has clients that
+// hold it fetch another one, where they would send this one until it expires; they do so
+// once. Source: spec/access.md section 5.
+func (t *Tokens) askAgain(message string, since time.Time, cause error) error {
+	f := fault.New(fault.Unauthenticated, "InvalidAuthenticationToken", "%s", message).Because(cause)
+	claims := fmt.Sprintf(`{"access_token":{"nbf":{"essential":true,"value":"%d"}}}`, since.Unix())
+	f.Challenge = fmt.Sprintf(`%s, error="insufficient_claims", error_description="%s", claims="%s"`, t.challenge(), message, base64.StdEncoding.EncodeToString([]byte(claims)))
 	return f
 }
 

@@ -15,6 +15,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -281,6 +283,17 @@ func TestValidateRefuses(t *testing.T) {
 				f, ok := errors.AsType[*fault.Error](err)
 				if !ok || f.Kind != fault.Unauthenticated || f.Code != tt.code || caller.ObjectID != "" {
 					t.Errorf("%s: %+v, %v; want code %s", tt.name, caller, err, tt.code)
+					continue
+				}
+				if slices.Contains([]string{"unknown key id", "no key id", "issued before the principal", "never issued"}, tt.name) { // a client that holds it is to fetch another one
+					again := regexp.MustCompile(`^Bearer authorization_uri="` + testOrigin + "/" + w.owner.TenantID + `", error="insufficient_claims", error_description="` + f.Message + `", claims="([A-Za-z0-9+/=]+)"$`).FindStringSubmatch(f.Challenge)
+					if again == nil {
+						t.Errorf("%s: challenge %s", tt.name, f.Challenge)
+						continue
+					}
+					if said, err := base64.StdEncoding.DecodeString(again[1]); err != nil || !strings.HasPrefix(string(said), `{"access_token":{"nbf":{"essential":true,"value":"`) {
+						t.Errorf("%s: claims %s, %v", tt.name, said, err)
+					}
 					continue
 				}
 				wantChallenge := `Bearer authorization_uri="` + testOrigin + "/" + w.owner.TenantID + `", error="invalid_token", error_description="` + f.Message + `"`
