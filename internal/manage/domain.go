@@ -2,12 +2,14 @@ package manage
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
 // DomainChange is what a request sets on a domain.
@@ -58,8 +60,8 @@ func (p *Plane) PatchDomain(ctx context.Context, caller access.Caller, id resour
 }
 
 // DeleteDomain removes a domain with its topics and all event subscriptions, and reports
-// whether it was there. One that is cut short has removed some of the topics; repeated,
-// it goes on.
+// whether it was there. One that is cut short has removed some of the event subscriptions;
+// repeated, it goes on.
 func (p *Plane) DeleteDomain(ctx context.Context, caller access.Caller, id resource.ID, c Precondition) (bool, error) {
 	return p.domains().drop(ctx, caller, id, c)
 }
@@ -74,15 +76,15 @@ func (p *Plane) RegenerateDomainKey(ctx context.Context, caller access.Caller, i
 	return p.domains().regenerate(ctx, caller, id, name, unread)
 }
 
-// clearDomain removes the topics of a domain one by one, so that nobody waits while a
-// hundred thousand of them go.
+// clearDomain removes the event subscriptions of a domain's topics one by one, so that
+// nobody waits while very many go.
 func (p *Plane) clearDomain(ctx context.Context, d resource.Item[resource.Domain]) error {
-	for _, t := range p.Store.DomainTopics.List(topicsOf(d.Value.ID)) {
+	for _, es := range p.Store.EventSubscriptions.List(topicsOf(d.Value.ID)) {
 		ctx, unlock := p.alter(ctx)
-		now, ok := p.Store.DomainTopics.Get(t.Key)
+		now, ok := p.Store.EventSubscriptions.Get(es.Key)
 		var err error
 		if ok {
-			err = p.removeDomainTopic(ctx, now)
+			err = p.removeEventSubscription(ctx, now)
 		}
 		unlock()
 		if err != nil {
@@ -92,10 +94,11 @@ func (p *Plane) clearDomain(ctx context.Context, d resource.Item[resource.Domain
 	return nil
 }
 
-// removeDomain needs structure to be locked for writing.
+// removeDomain needs structure to be locked for writing. The records of the topics stay
+// behind: without their domain they are nothing.
 func (p *Plane) removeDomain(ctx context.Context, d resource.Item[resource.Domain]) error {
-	for _, t := range p.Store.DomainTopics.List(topicsOf(d.Value.ID)) {
-		if err := p.removeDomainTopic(ctx, t); err != nil {
+	for _, es := range p.Store.EventSubscriptions.List(topicsOf(d.Value.ID)) {
+		if err := p.removeEventSubscription(ctx, es); err != nil {
 			return err
 		}
 	}
@@ -104,6 +107,10 @@ func (p *Plane) removeDomain(ctx context.Context, d resource.Item[resource.Domai
 	}
 	if err := p.Store.Domains.Delete(ctx, d.Key, d.Revision); err != nil {
 		return err
+	}
+	select {
+	case p.orphans <- struct{}{}:
+	default:
 	}
 	return p.removeGrants(ctx, d.Value.ID)
 }
@@ -139,8 +146,8 @@ func (p *Plane) domainTopic(id resource.ID) (resource.Item[resource.Domain], res
 		return d, resource.Item[resource.DomainTopic]{}, err
 	}
 	t, ok := p.Store.DomainTopics.Get(id.Key())
-	if !ok {
-		return d, t, resourceNotFound(id)
+	if !ok || t.Value.Domain != d.Value.UID {
+		return d, resource.Item[resource.DomainTopic]{}, resourceNotFound(id)
 	}
 	return d, t, nil
 }
@@ -157,7 +164,7 @@ func (p *Plane) DomainTopics(ctx context.Context, caller access.Caller, domain r
 		return nil, false, err
 	}
 	p.Store.DomainTopics.Scan(topicsOf(d.Value.ID), after, func(t resource.Item[resource.DomainTopic]) bool {
-		if keep != nil && !keep(t.Value.ID.Name()) {
+		if t.Value.Domain != d.Value.UID || keep != nil && !keep(t.Value.ID.Name()) {
 			return true
 		}
 		if more = len(topics) == most; !more {
@@ -189,8 +196,8 @@ func (p *Plane) PutDomainTopic(ctx context.Context, caller access.Caller, id res
 	if err := c.Check(etagOf(item, exists)); err != nil || exists {
 		return item, err
 	}
-	item, err = p.createDomainTopic(ctx, d.Value.ID, id.Name(), stamp(caller), false)
-	if fault.Is(err, fault.Conflict) { // its first event subscription was faster
+	item, err = p.createDomainTopic(ctx, &d.Value, id.Name(), stamp(caller), false)
+	if fault.Is(err, fault.Conflict) || fault.Is(err, fault.PreconditionFailed) { // its first event subscription was faster
 		_, item, err = p.domainTopic(id)
 		return item, err
 	}
@@ -200,9 +207,15 @@ func (p *Plane) PutDomainTopic(ctx context.Context, caller access.Caller, id res
 	return item, err
 }
 
-func (p *Plane) createDomainTopic(ctx context.Context, domain resource.ID, name string, by resource.Stamp, subscribed bool) (resource.Item[resource.DomainTopic], error) {
-	t := resource.DomainTopic{ID: domain.Child("topics", name), UID: resource.NewUID(), Created: by, Subscribed: subscribed}
-	return p.Store.DomainTopics.Create(ctx, t.ID.Key(), t)
+// createDomainTopic stores a topic that is not there. It takes the place of what an
+// earlier domain of the name left behind.
+func (p *Plane) createDomainTopic(ctx context.Context, d *resource.Domain, name string, by resource.Stamp, subscribed bool) (resource.Item[resource.DomainTopic], error) {
+	t := resource.DomainTopic{ID: d.ID.Child("topics", name), UID: resource.NewUID(), Domain: d.UID, Created: by, Subscribed: subscribed}
+	key := t.ID.Key()
+	if left, ok := p.Store.DomainTopics.Get(key); ok && left.Value.Domain != d.UID {
+		return p.Store.DomainTopics.Update(ctx, key, t, left.Revision)
+	}
+	return p.Store.DomainTopics.Create(ctx, key, t)
 }
 
 // DeleteDomainTopic removes a topic of a domain with its event subscriptions and reports
@@ -213,7 +226,11 @@ func (p *Plane) DeleteDomainTopic(ctx context.Context, caller access.Caller, id 
 	}
 	ctx, unlock := p.alter(ctx)
 	defer unlock()
-	t, exists := p.Store.DomainTopics.Get(id.Key())
+	_, t, err := p.domainTopic(id)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return false, err
+	}
+	exists := err == nil
 	if err := c.Check(etagOf(t, exists)); err != nil || !exists {
 		return false, err
 	}
@@ -256,16 +273,15 @@ func (p *Plane) findSourceFor(parent resource.ID, put bool) (source, error) {
 // does nothing for other sources.
 func (p *Plane) joinDomainTopic(ctx context.Context, s source, by resource.Stamp) error {
 	for s.stream.DomainTopic != "" {
-		t, ok := p.Store.DomainTopics.Get(s.id.Key())
-		if ok && t.Value.Subscribed {
+		d, t, err := p.domainTopic(s.id)
+		switch {
+		case err == nil && t.Value.Subscribed:
 			return nil
-		}
-		var err error
-		if ok {
+		case err == nil:
 			t.Value.Subscribed = true
 			_, err = p.Store.DomainTopics.Update(ctx, t.Key, t.Value, t.Revision)
-		} else {
-			_, err = p.createDomainTopic(ctx, s.id.Parent(), s.id.Name(), by, true)
+		case d.Key != "":
+			_, err = p.createDomainTopic(ctx, &d.Value, s.id.Name(), by, true)
 		}
 		if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.PreconditionFailed) {
 			return err
@@ -297,15 +313,49 @@ func (p *Plane) leaveDomainTopic(ctx context.Context, scope resource.ID) error {
 	return err
 }
 
-// tidyDomainTopics finishes at the start what a crash cut short: topics of domains whose
-// last event subscription went, or whose first never came.
-func (p *Plane) tidyDomainTopics(ctx context.Context) error {
-	for _, t := range p.Store.DomainTopics.List("") {
-		if t.Value.Subscribed {
-			if err := p.leaveDomainTopic(ctx, t.Value.ID); err != nil {
-				return err
-			}
+// tidyDomainTopics removes the records of topics whose domains are gone, as soon as there
+// are some. At the start it also finishes what a crash cut short: topics whose last event
+// subscription went, or whose first never came. It returns when ctx ends.
+func (p *Plane) tidyDomainTopics(ctx context.Context) {
+	p.tidy(ctx, true)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.orphans:
+			p.tidy(ctx, false)
 		}
 	}
-	return nil
+}
+
+func (p *Plane) tidy(ctx context.Context, start bool) {
+	var left []resource.Item[resource.DomainTopic]
+	p.Store.DomainTopics.Scan("", "", func(t resource.Item[resource.DomainTopic]) bool {
+		if p.orphaned(&t.Value) || start && t.Value.Subscribed {
+			left = append(left, t)
+		}
+		return true
+	})
+	for _, t := range left {
+		if ctx.Err() != nil {
+			return
+		}
+		var err error
+		if p.orphaned(&t.Value) {
+			err = p.Store.DomainTopics.Delete(ctx, t.Key, t.Revision)
+		} else {
+			err = p.leaveDomainTopic(ctx, t.Value.ID)
+		}
+		if err != nil && !fault.Is(err, fault.PreconditionFailed) { // a new one took its place
+			p.Log.LogAttrs(ctx, slog.LevelError, "record of a domain topic cannot be removed",
+				slog.String(telemetry.Resource, t.Value.ID.String()), slog.String(telemetry.Error, err.Error()))
+			return
+		}
+	}
+}
+
+// orphaned reports whether the domain that a topic was in is gone.
+func (p *Plane) orphaned(t *resource.DomainTopic) bool {
+	d, ok := p.Store.Domains.Get(t.ID.Parent().Key())
+	return !ok || d.Value.UID != t.Domain
 }

@@ -139,7 +139,7 @@ func TestDomainTopicOfARefusedEventSubscription(t *testing.T) {
 // and those of its event subscriptions, and leaves alone what somebody made.
 func TestDomainTopicsAfterACrash(t *testing.T) {
 	f := newFixture(t)
-	f.domain(t, DomainChange{})
+	d := f.domain(t, DomainChange{})
 	ctx := t.Context()
 	for _, name := range []string{"explicit", "subscribed", "first-never-came", "last-went"} {
 		if name == "explicit" || name == "last-went" {
@@ -151,15 +151,13 @@ func TestDomainTopicsAfterACrash(t *testing.T) {
 			f.put(t, domainID+"/topics/"+name+extension+"es1", hook(hookURL))
 		}
 	}
-	if _, err := f.createDomainTopic(ctx, id(domainID), "first-never-came", resource.Stamp{}, true); err != nil {
+	if _, err := f.createDomainTopic(ctx, &d.Value, "first-never-came", resource.Stamp{}, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Store.EventSubscriptions.Delete(ctx, resource.EventSubscriptionKey(id(domainID+"/topics/last-went"), "es1"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.tidyDomainTopics(ctx); err != nil {
-		t.Fatal(err)
-	}
+	f.tidy(ctx, true)
 	if got := f.topicsOfShops(t); got != "explicit subscribed" {
 		t.Errorf("there is %q", got)
 	}
@@ -217,6 +215,7 @@ func TestDeleteDomain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		f.tidy(t.Context(), false)
 		for key := range f.kv.Dump() {
 			if strings.Contains(key, "/domains/shops") {
 				t.Errorf("left: %s", key)
@@ -225,6 +224,42 @@ func TestDeleteDomain(t *testing.T) {
 		if n := len(f.broker.live); n != 0 || len(f.kv.Dump()) >= before {
 			t.Errorf("%d event subscriptions are live, %d records of %d are left", n, len(f.kv.Dump()), before)
 		}
+	}
+}
+
+// TestDomainMadeAgain: a domain begins without the topics that one of its name left
+// behind, makes its own in their place, and keeps them when those records go.
+func TestDomainMadeAgain(t *testing.T) {
+	f := newFixture(t)
+	f.domain(t, DomainChange{})
+	for _, name := range []string{"tenant-a", "tenant-b", "tenant-c"} {
+		if _, err := f.PutDomainTopic(t.Context(), f.owner, id(domainID+"/topics/"+name), Tracked{}, Precondition{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.DeleteDomain(t.Context(), f.owner, id(domainID), Precondition{}); err != nil {
+		t.Fatal(err)
+	}
+	f.domain(t, DomainChange{})
+	if got := f.topicsOfShops(t); got != "" {
+		t.Errorf("the new domain has %q", got)
+	}
+	if _, err := f.DomainTopic(t.Context(), f.owner, id(domainID+"/topics/tenant-a")); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a topic of the domain before: %v", err)
+	}
+	if existed, err := f.DeleteDomainTopic(t.Context(), f.owner, id(domainID+"/topics/tenant-a"), Precondition{}); existed || err != nil {
+		t.Errorf("deleted a topic of the domain before: %v, %v", existed, err)
+	}
+	if _, err := f.PutDomainTopic(t.Context(), f.owner, id(domainID+"/topics/tenant-a"), Tracked{}, Precondition{IfNoneMatch: "*"}); err != nil {
+		t.Fatal(err)
+	}
+	f.put(t, domainID+"/topics/tenant-b"+extension+"es1", hook(hookURL))
+	f.tidy(t.Context(), true)
+	if got := f.topicsOfShops(t); got != "tenant-a tenant-b" {
+		t.Errorf("there is %q", got)
+	}
+	if n := len(f.Store.DomainTopics.List("")); n != 2 {
+		t.Errorf("%d records are left", n)
 	}
 }
 

@@ -96,6 +96,7 @@ type Plane struct {
 	watch    watchlist
 	poke     chan struct{} // the sweep has a new deadline
 	notices  chan resource.EventSubscription
+	orphans  chan struct{} // a domain went and left the records of its topics
 
 	rotating  sync.Mutex    // one change of the master key at a time
 	retired   []string      // ids of the keys that are kept beside it; guarded by rotating
@@ -117,6 +118,7 @@ func New(c Config) *Plane {
 		subscription: resource.MustID("/subscriptions/" + c.SubscriptionID),
 		seed:         maphash.MakeSeed(),
 		poke:         make(chan struct{}, 1),
+		orphans:      make(chan struct{}, 1),
 		notices:      make(chan resource.EventSubscription, maxNotices),
 		resealing:    make(chan struct{}, 1),
 	}

@@ -33,9 +33,7 @@ func (p *Plane) Run(ctx context.Context) error {
 		hands.Go(func() { p.sendNotices(ctx) })
 	}
 	hands.Go(func() { p.keepResealing(ctx) })
-	if err := p.tidyDomainTopics(ctx); err != nil {
-		p.Log.LogAttrs(ctx, slog.LevelError, "domain topics without event subscriptions cannot be removed", slog.String(telemetry.Error, err.Error()))
-	}
+	hands.Go(func() { p.tidyDomainTopics(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

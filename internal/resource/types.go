@@ -87,6 +87,7 @@ type Domain struct {
 type DomainTopic struct {
 	ID         ID    `json:"id"`
 	UID        UID   `json:"uid"`
+	Domain     UID   `json:"domain"` // of a domain that is gone, or was made again: the topic is, too, and its record goes in time
 	Created    Stamp `json:"created"`
 	Subscribed bool  `json:"subscribed,omitempty"` // event subscriptions hang on it; if none does, a change was cut short
 }
