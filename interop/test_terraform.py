@@ -64,7 +64,7 @@ class Terraform:
         self._directory = directory
         self._env = {**os.environ, "SSL_CERT_FILE": server.ca, "ARM_METADATA_HOSTNAME": server.url.removeprefix("https://"),
                      "ARM_TENANT_ID": who["tenant"], "ARM_CLIENT_ID": who["appId"], "ARM_CLIENT_SECRET": who["password"],
-                     "TF_VAR_webhook": webhook, "TF_VAR_workspace": workspace, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "TF_CLI_ARGS": "-no-color", "CHECKPOINT_DISABLE": "1"}
+                     "TF_VAR_webhook": webhook, "TF_VAR_reader": who["objectId"], "TF_VAR_workspace": workspace, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "TF_CLI_ARGS": "-no-color", "CHECKPOINT_DISABLE": "1"}
 
     def __call__(self, command, *arguments, exit=0, **env) -> str:
         ran = subprocess.run([os.environ["CARILLON_TERRAFORM"], command, *arguments], cwd=self._directory, env={**self._env, **env},
@@ -87,7 +87,7 @@ def test_terraform(own, certificate, tmp_path, make_handler):
     terraform("init")
 
     made = terraform("apply", "-auto-approve")
-    assert "10 added, 0 changed, 0 destroyed" in made and f'endpoint = "{own.url}/' in made
+    assert "11 added, 0 changed, 0 destroyed" in made and f'endpoint = "{own.url}/' in made
     terraform.no_difference()
     terraform.no_difference(ARM_PROVIDER_ENHANCED_VALIDATION_LOCATIONS="true", ARM_PROVIDER_ENHANCED_VALIDATION_RESOURCE_PROVIDERS="true")
     with own.management() as client:
@@ -113,6 +113,6 @@ def test_terraform(own, certificate, tmp_path, make_handler):
         terraform("import", *changed, resource, id)
     terraform.no_difference(*changed)
 
-    assert "10 destroyed" in terraform("destroy", "-auto-approve", *changed)
+    assert "11 destroyed" in terraform("destroy", "-auto-approve", *changed)
     gone = requests.get(own.url + GROUP, params={"api-version": "2021-04-01"}, headers={"Authorization": "Bearer " + own.token}, verify=own.ca, timeout=10)
     assert gone.status_code == 404

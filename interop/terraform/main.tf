@@ -27,6 +27,10 @@ variable "workspace" {
   description = "Id of a workspace."
 }
 
+variable "reader" {
+  description = "Object id of a service principal that may read the resource group."
+}
+
 variable "team" {
   default = "growth"
 }
@@ -177,6 +181,14 @@ resource "azurerm_eventgrid_system_topic_event_subscription" "failed" {
     max_events_per_batch              = 1  # what Event Grid answers where nothing is said:
     preferred_batch_size_in_kilobytes = 64 # the provider takes it for a difference
   }
+}
+
+resource "azurerm_role_assignment" "reader" {
+  scope                            = azurerm_resource_group.shop.id
+  role_definition_name             = "Reader"
+  principal_id                     = var.reader
+  principal_type                   = "ServicePrincipal"
+  skip_service_principal_aad_check = true
 }
 
 data "azurerm_eventgrid_topic" "orders" {
