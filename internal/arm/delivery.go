@@ -45,11 +45,9 @@ func listDeliveryStatus(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, v := range d.EventSubscriptions {
-		entries = append(entries, entry{v.ID.Key(), v.Value.Name, a.deliveryStatusOf(v)})
-	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(d.EventSubscriptions, func(v *manage.EventSubscription) entry {
+		return entry{v.ID.Key(), v.Value.Name, func() any { return a.deliveryStatusOf(*v) }}
+	}))
 }
 
 // getDeliveryStatus tells of one event subscription.

@@ -119,11 +119,9 @@ func listDenyAssignments(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, x := range assignments {
-		entries = append(entries, entry{x.ID().Key(), x.Name, denyAssignmentOf(x)})
-	}
-	return a.page(r, entries)
+	return a.page(r, entriesOf(assignments, func(x *access.DenyAssignment) entry {
+		return entry{x.ID().Key(), x.Name, func() any { return denyAssignmentOf(*x) }}
+	}))
 }
 
 // denialOf names the deny assignment that a decision rests on.

@@ -68,11 +68,9 @@ func listDomains(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, d := range domains {
-		entries = append(entries, entry{d.Key, d.Value.ID.Name(), a.domainBody(d)})
-	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(domains, func(d *resource.Item[resource.Domain]) entry {
+		return entry{d.Key, d.Value.ID.Name(), func() any { return a.domainBody(*d) }}
+	}))
 }
 
 func listDomainKeys(a *api, r *request) (answer, error) {
@@ -133,26 +131,16 @@ func deleteDomainTopic(a *api, r *request) (answer, error) {
 	return deleted(a.Plane.DeleteDomainTopic(r.ctx, r.caller, r.id, r.precondition()))
 }
 
-// listDomainTopics makes the bodies of one page: a domain may have very many topics.
 func listDomainTopics(a *api, r *request) (answer, error) {
-	size, after, err := r.paging()
+	part, err := r.part()
 	if err != nil {
 		return answer{}, err
 	}
-	keep, err := r.nameFilter()
+	topics, err := a.Plane.DomainTopics(r.ctx, r.caller, r.id, part)
 	if err != nil {
 		return answer{}, err
 	}
-	topics, more, err := a.Plane.DomainTopics(r.ctx, r.caller, r.id, keep, after, size)
-	if err != nil {
-		return answer{}, err
-	}
-	out := page{Value: make([]any, 0, len(topics))}
-	for _, t := range topics {
-		out.Value = append(out.Value, domainTopicBodyOf(t))
-	}
-	if more {
-		out.NextLink = a.nextLink(r, topics[len(topics)-1].Key)
-	}
-	return ok(out), nil
+	return a.list(r, entriesOf(topics, func(t *resource.Item[resource.DomainTopic]) entry {
+		return entry{t.Key, t.Value.ID.Name(), func() any { return domainTopicBodyOf(*t) }}
+	}))
 }

@@ -227,14 +227,16 @@ func getFullURL(a *api, r *request) (answer, error) {
 // listNestedEventSubscriptions lists those of a topic or system topic, under the
 // ids they have below it.
 func listNestedEventSubscriptions(a *api, r *request) (answer, error) {
-	views, err := a.Plane.EventSubscriptions(r.ctx, r.caller, r.id, true)
-	return a.listEventSubscriptions(r, views, err)
+	return a.listEventSubscriptions(r, func(part manage.Part) ([]manage.EventSubscription, error) {
+		return a.Plane.EventSubscriptions(r.ctx, r.caller, r.id, true, part)
+	})
 }
 
 // listEventSubscriptionsOfSource lists those of one source.
 func listEventSubscriptionsOfSource(a *api, r *request) (answer, error) {
-	views, err := a.Plane.EventSubscriptions(r.ctx, r.caller, r.scope, false)
-	return a.listEventSubscriptions(r, views, err)
+	return a.listEventSubscriptions(r, func(part manage.Part) ([]manage.EventSubscription, error) {
+		return a.Plane.EventSubscriptions(r.ctx, r.caller, r.scope, false, part)
+	})
 }
 
 // listEventSubscriptions lists those below a subscription or a resource group: of
@@ -249,19 +251,23 @@ func listEventSubscriptions(a *api, r *request) (answer, error) {
 			l.TopicType = r.rest[i+1]
 		}
 	}
-	views, err := a.Plane.ListEventSubscriptions(r.ctx, r.caller, r.scope, l)
-	return a.listEventSubscriptions(r, views, err)
+	return a.listEventSubscriptions(r, func(part manage.Part) ([]manage.EventSubscription, error) {
+		return a.Plane.ListEventSubscriptions(r.ctx, r.caller, r.scope, l, part)
+	})
 }
 
-func (a *api) listEventSubscriptions(r *request, views []manage.EventSubscription, err error) (answer, error) {
+func (a *api) listEventSubscriptions(r *request, list func(manage.Part) ([]manage.EventSubscription, error)) (answer, error) {
+	part, err := r.part()
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, v := range views {
-		entries = append(entries, entry{v.ID.Key(), v.Value.Name, eventSubscriptionOf(v)})
+	views, err := list(part)
+	if err != nil {
+		return answer{}, err
 	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(views, func(v *manage.EventSubscription) entry {
+		return entry{v.Key, v.Value.Name, func() any { return eventSubscriptionOf(*v) }}
+	}))
 }
 
 // validationLink takes the link that a webhook was given in its handshake. The

@@ -1,6 +1,8 @@
 package arm
 
 import (
+	"slices"
+
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
@@ -78,13 +80,10 @@ func listGroups(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, g := range groups {
-		if keep(g.Value.Tags) {
-			entries = append(entries, entry{g.Key, g.Value.ID.Name(), groupOf(g)})
-		}
-	}
-	return a.page(r, entries)
+	groups = slices.DeleteFunc(groups, func(g resource.Item[resource.ResourceGroup]) bool { return !keep(g.Value.Tags) })
+	return a.page(r, entriesOf(groups, func(g *resource.Item[resource.ResourceGroup]) entry {
+		return entry{g.Key, g.Value.ID.Name(), func() any { return groupOf(*g) }}
+	}))
 }
 
 // subscriptionBody is the billing kind of subscription.

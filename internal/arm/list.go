@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/manage"
 )
 
 // Page sizes. Source: spec/management.md section 8.5.
@@ -21,9 +22,9 @@ const (
 
 // entry is one resource of a list.
 type entry struct {
-	key  string // what lists are ordered by, and pages cut at
-	name string // what $filter looks at
-	body any
+	key  string     // what lists are ordered by, and pages cut at
+	name string     // what $filter looks at
+	body func() any // asked of those on the page only
 }
 
 // page is the body of a list. nextLink is left out on the last page: an empty one
@@ -31,6 +32,15 @@ type entry struct {
 type page struct {
 	Value    []any  `json:"value"`
 	NextLink string `json:"nextLink,omitempty"`
+}
+
+// entriesOf makes entries of items.
+func entriesOf[T any](items []T, entryOf func(*T) entry) []entry {
+	entries := make([]entry, len(items))
+	for i := range items {
+		entries[i] = entryOf(&items[i])
+	}
+	return entries
 }
 
 // list answers with one page of entries, after $filter by name.
@@ -74,9 +84,19 @@ func (a *api) page(r *request, entries []entry) (answer, error) {
 			out.NextLink = a.nextLink(r, entries[i-1].key)
 			break
 		}
-		out.Value = append(out.Value, e.body)
+		out.Value = append(out.Value, e.body())
 	}
 	return ok(out), nil
+}
+
+// part is what a.list answers with, for lists that are too long to be made whole.
+func (r *request) part() (manage.Part, error) {
+	size, after, err := r.paging()
+	if err != nil {
+		return manage.Part{}, err
+	}
+	keep, err := r.nameFilter()
+	return manage.Part{After: after, Most: size + 1, Keep: keep}, err // one more tells that there are more
 }
 
 // paging reads $top and $skipToken.

@@ -146,11 +146,9 @@ func listPrincipals(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, p := range principals {
-		entries = append(entries, entry{p.ObjectID, p.Name, principalOf(p)})
-	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(principals, func(p *access.Principal) entry {
+		return entry{p.ObjectID, p.Name, func() any { return principalOf(*p) }}
+	}))
 }
 
 func getPrincipal(a *api, r *request) (answer, error) {

@@ -74,11 +74,9 @@ func listReplays(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, j := range jobs {
-		entries = append(entries, entry{j.Created.Format(time.RFC3339Nano) + j.ID, j.ID, replayOf(r.scope, j)})
-	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(jobs, func(j *broker.LogReplay) entry {
+		return entry{j.Created.Format(time.RFC3339Nano) + j.ID, j.ID, func() any { return replayOf(r.scope, *j) }}
+	}))
 }
 
 func getReplay(a *api, r *request) (answer, error) {

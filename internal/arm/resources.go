@@ -47,7 +47,7 @@ func listResources(a *api, r *request) (answer, error) {
 		if strings.Contains(expand, "changedtime") {
 			b.ChangedTime = armTime(m.Modified.At)
 		}
-		entries = append(entries, entry{key, b.Name, b})
+		entries = append(entries, entry{key, b.Name, func() any { return b }})
 	}
 	for _, t := range found.Topics {
 		b := a.topicBody(t)

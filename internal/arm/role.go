@@ -111,11 +111,9 @@ func listRoleAssignments(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, x := range assignments {
-		entries = append(entries, entry{x.ID().Key(), x.Name, roleAssignmentOf(x)})
-	}
-	return a.page(r, entries)
+	return a.page(r, entriesOf(assignments, func(x *access.Assignment) entry {
+		return entry{x.ID().Key(), x.Name, func() any { return roleAssignmentOf(*x) }}
+	}))
 }
 
 // roleBody is a role definition on the wire. Source: spec/access.md section 12.

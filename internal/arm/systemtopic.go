@@ -78,11 +78,9 @@ func listSystemTopics(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, t := range topics {
-		entries = append(entries, entry{t.Key, t.Value.ID.Name(), a.systemTopicBody(t)})
-	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(topics, func(t *resource.Item[resource.SystemTopic]) entry {
+		return entry{t.Key, t.Value.ID.Name(), func() any { return a.systemTopicBody(*t) }}
+	}))
 }
 
 // extensionTopicBody tells which system topic a source has.

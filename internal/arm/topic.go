@@ -235,11 +235,9 @@ func listTopics(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, t := range topics {
-		entries = append(entries, entry{t.Key, t.Value.ID.Name(), a.topicBody(t)})
-	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(topics, func(t *resource.Item[resource.Topic]) entry {
+		return entry{t.Key, t.Value.ID.Name(), func() any { return a.topicBody(*t) }}
+	}))
 }
 
 // keysBody are the access keys of a topic or a domain. Source: spec/management.md section 5.3.

@@ -123,11 +123,9 @@ func listWorkspaces(a *api, r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	var entries []entry
-	for _, w := range workspaces {
-		entries = append(entries, entry{w.Key, w.Value.ID.Name(), a.workspaceBody(w)})
-	}
-	return a.list(r, entries)
+	return a.list(r, entriesOf(workspaces, func(w *resource.Item[resource.Workspace]) entry {
+		return entry{w.Key, w.Value.ID.Name(), func() any { return a.workspaceBody(*w) }}
+	}))
 }
 
 // serveSubresource hands what lies below a workspace over. A workspace that is not

@@ -155,24 +155,16 @@ func (p *Plane) domainTopic(id resource.ID) (resource.Item[resource.Domain], res
 // DomainTopics returns topics of a domain, in the order of their keys: those whose names
 // keep accepts, nil for all, from behind a key on, at most a number of them. more says
 // that there are others.
-func (p *Plane) DomainTopics(ctx context.Context, caller access.Caller, domain resource.ID, keep func(name string) bool, after string, most int) (topics []resource.Item[resource.DomainTopic], more bool, err error) {
+func (p *Plane) DomainTopics(ctx context.Context, caller access.Caller, domain resource.ID, part Part) ([]resource.Item[resource.DomainTopic], error) {
 	if err := p.authorize(ctx, caller, actionDomainTopics+"read", domain); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	d, err := p.domain(domain)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	p.Store.DomainTopics.Scan(topicsOf(d.Value.ID), after, func(t resource.Item[resource.DomainTopic]) bool {
-		if t.Value.Domain != d.Value.UID || keep != nil && !keep(t.Value.ID.Name()) {
-			return true
-		}
-		if more = len(topics) == most; !more {
-			topics = append(topics, t)
-		}
-		return !more
-	})
-	return topics, more, nil
+	return gather(p.Store.DomainTopics, topicsOf(d.Value.ID), part, func(t *resource.DomainTopic) string { return t.ID.Name() },
+		func(t *resource.DomainTopic) bool { return t.Domain == d.Value.UID }, nil), nil
 }
 
 // PutDomainTopic makes a topic of a domain; one that is there stays as it is.

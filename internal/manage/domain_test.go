@@ -28,7 +28,7 @@ func (f *fixture) domain(t *testing.T, c DomainChange) resource.Item[resource.Do
 // topicsOfShops are the topics of the domain, in order.
 func (f *fixture) topicsOfShops(t *testing.T) string {
 	t.Helper()
-	topics, _, err := f.DomainTopics(t.Context(), f.owner, id(domainID), nil, "", 100)
+	topics, err := f.DomainTopics(t.Context(), f.owner, id(domainID), Part{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -454,9 +454,9 @@ func (p *Plane) eventSubscriptionsAt(parent resource.ID) []resource.Item[resourc
 }
 
 // EventSubscriptions returns the event subscriptions of one source, in the nested
-// form or in the scope form. A workspace shows also those that hang on its system
-// topic; they keep their own ids.
-func (p *Plane) EventSubscriptions(ctx context.Context, caller access.Caller, parent resource.ID, nested bool) ([]EventSubscription, error) {
+// form or in the scope form, in the order of their store keys. A workspace shows also
+// those that hang on its system topic; they keep their own ids.
+func (p *Plane) EventSubscriptions(ctx context.Context, caller access.Caller, parent resource.ID, nested bool, part Part) ([]EventSubscription, error) {
 	act := resource.TypeEventSubscription + "/read"
 	if nested {
 		act = parent.Type() + "/eventSubscriptions/read"
@@ -468,23 +468,29 @@ func (p *Plane) EventSubscriptions(ctx context.Context, caller access.Caller, pa
 	if err != nil {
 		return nil, err
 	}
-	var out []EventSubscription
-	for _, item := range p.eventSubscriptionsAt(s.id) {
-		out = append(out, s.view(item, nested))
-	}
+	sources := []source{s}
 	if parent.IsType(resource.TypeWorkspace) {
 		for _, t := range p.Store.SystemTopics.List("") {
 			if t.Value.Source.Equal(s.id) {
 				under := s
 				under.id = t.Value.ID
-				for _, item := range p.eventSubscriptionsAt(t.Value.ID) {
-					out = append(out, under.view(item, true))
-				}
+				sources = append(sources, under)
 			}
+		}
+		slices.SortFunc(sources, func(a, b source) int { return strings.Compare(a.id.Key(), b.id.Key()) })
+	}
+	var found []resource.Item[resource.EventSubscription]
+	var out []EventSubscription
+	for _, under := range sources {
+		found = gather(p.Store.EventSubscriptions, resource.EventSubscriptionKey(under.id, ""), part, eventSubscriptionName, nil, found)
+		for _, item := range found[len(out):] {
+			out = append(out, under.view(item, nested || !under.id.Equal(s.id)))
 		}
 	}
 	return out, nil
 }
+
+func eventSubscriptionName(es *resource.EventSubscription) string { return es.Name }
 
 // Listing says which event subscriptions of a subscription or resource group a
 // list holds.
@@ -496,7 +502,7 @@ type Listing struct {
 // ListEventSubscriptions returns the event subscriptions below a subscription or a
 // resource group. Every source here lies in a region, so a list of global sources
 // is empty. Source: spec/management.md section 2.4.
-func (p *Plane) ListEventSubscriptions(ctx context.Context, caller access.Caller, scope resource.ID, l Listing) ([]EventSubscription, error) {
+func (p *Plane) ListEventSubscriptions(ctx context.Context, caller access.Caller, scope resource.ID, l Listing, part Part) ([]EventSubscription, error) {
 	act := "Microsoft.EventGrid/"
 	if l.Location != "" {
 		act += "locations/"
@@ -510,18 +516,22 @@ func (p *Plane) ListEventSubscriptions(ctx context.Context, caller access.Caller
 	if l.TopicType != "" && !slices.ContainsFunc(TopicTypes(), func(t TopicType) bool { return strings.EqualFold(t.Name, l.TopicType) }) {
 		return nil, notFound("ResourceNotFound", "The topic type '%s' is not known.", l.TopicType)
 	}
-	items, err := inScope(p, p.Store.EventSubscriptions, scope, func(es *resource.EventSubscription) resource.ID { return es.Scope })
-	if err != nil {
+	if err := p.checkScope(scope); err != nil {
 		return nil, err
 	}
-	var out []EventSubscription
-	for _, item := range items {
-		s, err := p.findSource(item.Value.Scope)
-		if err != nil || l.Location == "" || resource.NormalizeLocation(l.Location) != s.location ||
-			l.TopicType != "" && !strings.EqualFold(l.TopicType, s.topicType) {
-			continue
+	var sources []source // of those found
+	found := gather(p.Store.EventSubscriptions, scope.Key()+"/", part, eventSubscriptionName, func(es *resource.EventSubscription) bool {
+		s, err := p.findSource(es.Scope)
+		listed := err == nil && l.Location != "" && resource.NormalizeLocation(l.Location) == s.location &&
+			(l.TopicType == "" || strings.EqualFold(l.TopicType, s.topicType))
+		if listed {
+			sources = append(sources, s)
 		}
-		out = append(out, s.view(item, s.id.IsType(resource.TypeSystemTopic)))
+		return listed
+	}, nil)
+	var out []EventSubscription
+	for i, item := range found {
+		out = append(out, sources[i].view(item, sources[i].id.IsType(resource.TypeSystemTopic)))
 	}
 	return out, nil
 }

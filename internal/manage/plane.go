@@ -245,11 +245,7 @@ func readAll[T any](ctx context.Context, p *Plane, caller access.Caller, actions
 // inScope returns the records below a scope that may be a subscription or a
 // group, checking that it exists.
 func inScope[T any](p *Plane, c *resource.Collection[T], scope resource.ID, id func(*T) resource.ID) ([]resource.Item[T], error) {
-	if scope.ResourceGroup() != "" {
-		if _, err := p.group(scope); err != nil {
-			return nil, err
-		}
-	} else if err := p.checkSubscription(scope); err != nil {
+	if err := p.checkScope(scope); err != nil {
 		return nil, err
 	}
 	var out []resource.Item[T]
@@ -259,4 +255,35 @@ func inScope[T any](p *Plane, c *resource.Collection[T], scope resource.ID, id f
 		}
 	}
 	return out, nil
+}
+
+// checkScope finds a subscription or a resource group that lists are asked of.
+func (p *Plane) checkScope(scope resource.ID) error {
+	if scope.ResourceGroup() == "" {
+		return p.checkSubscription(scope)
+	}
+	_, err := p.group(scope)
+	return err
+}
+
+// Part is what is wanted of a list that may be long: its zero value is all of it.
+type Part struct {
+	After string                 // the store key behind which it begins
+	Most  int                    // entries; 0 = all
+	Keep  func(name string) bool // nil = every name
+}
+
+// gather collects what a part wants of the records whose keys begin with a prefix, in
+// key order, behind what is there already. visible may be nil.
+func gather[T any](c *resource.Collection[T], prefix string, part Part, name func(*T) string, visible func(*T) bool, found []resource.Item[T]) []resource.Item[T] {
+	c.Scan(prefix, part.After, func(item resource.Item[T]) bool {
+		if part.Most > 0 && len(found) == part.Most {
+			return false
+		}
+		if (part.Keep == nil || part.Keep(name(&item.Value))) && (visible == nil || visible(&item.Value)) {
+			found = append(found, item)
+		}
+		return true
+	})
+	return found
 }

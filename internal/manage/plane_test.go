@@ -132,7 +132,7 @@ func operations(f *fixture) []struct {
 		{"full URL", eg + "eventSubscriptions/getFullUrl/action", ext, func(c access.Caller) error { _, err := f.FullURL(ctx, c, id(ext)); return err }},
 		{"attributes", eg + "eventSubscriptions/getDeliveryAttributes/action", ext, func(c access.Caller) error { _, err := f.DeliveryAttributes(ctx, c, id(ext)); return err }},
 		{"list of a source", eg + "eventSubscriptions/read", missingTopic, func(c access.Caller) error {
-			_, err := f.EventSubscriptions(ctx, c, id(missingTopic), false)
+			_, err := f.EventSubscriptions(ctx, c, id(missingTopic), false, Part{})
 			return err
 		}},
 		{"get nested", eg + "topics/eventSubscriptions/read", nested, func(c access.Caller) error { _, err := f.EventSubscription(ctx, c, id(nested)); return err }},
@@ -145,19 +145,19 @@ func operations(f *fixture) []struct {
 			return err
 		}},
 		{"list nested", eg + "topics/eventSubscriptions/read", missingTopic, func(c access.Caller) error {
-			_, err := f.EventSubscriptions(ctx, c, id(missingTopic), true)
+			_, err := f.EventSubscriptions(ctx, c, id(missingTopic), true, Part{})
 			return err
 		}},
 		{"global list", eg + "eventSubscriptions/read", group, func(c access.Caller) error {
-			_, err := f.ListEventSubscriptions(ctx, c, id(group), Listing{})
+			_, err := f.ListEventSubscriptions(ctx, c, id(group), Listing{}, Part{})
 			return err
 		}},
 		{"regional list", eg + "locations/eventSubscriptions/read", group, func(c access.Caller) error {
-			_, err := f.ListEventSubscriptions(ctx, c, id(group), Listing{Location: "x"})
+			_, err := f.ListEventSubscriptions(ctx, c, id(group), Listing{Location: "x"}, Part{})
 			return err
 		}},
 		{"regional list of a type", eg + "locations/topictypes/eventSubscriptions/read", group, func(c access.Caller) error {
-			_, err := f.ListEventSubscriptions(ctx, c, id(group), Listing{Location: "x", TopicType: "y"})
+			_, err := f.ListEventSubscriptions(ctx, c, id(group), Listing{Location: "x", TopicType: "y"}, Part{})
 			return err
 		}},
 		{"delivery status", eg + "eventSubscriptions/read", missingTopic, func(c access.Caller) error { _, err := f.Deliveries(ctx, c, id(missingTopic), false); return err }},
@@ -460,16 +460,25 @@ func TestTwoPathsOneObject(t *testing.T) {
 	}
 	f.put(t, workspaceID+extension+"on-ws", hook(hookURL))
 	f.put(t, systemTopic+"/eventSubscriptions/under-st", hook(hookURL))
-	all, err := f.EventSubscriptions(ctx, f.owner, id(workspaceID), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ids []string
-	for _, v := range all {
-		ids = append(ids, v.ID.String())
-	}
-	if want := []string{workspaceID + extension + "on-ws", systemTopic + "/eventSubscriptions/under-st"}; !slices.Equal(ids, want) {
-		t.Errorf("workspace shows %v", ids)
+	want := []string{systemTopic + "/eventSubscriptions/under-st", workspaceID + extension + "on-ws"} // by store key
+	for most := range 3 {                                                                             // all at once, one by one, two
+		var ids []string
+		for part := (Part{Most: most}); ; {
+			some, err := f.EventSubscriptions(ctx, f.owner, id(workspaceID), false, part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range some {
+				ids = append(ids, v.ID.String())
+				part.After = v.Key
+			}
+			if most == 0 || len(some) < most {
+				break
+			}
+		}
+		if !slices.Equal(ids, want) {
+			t.Errorf("workspace shows %v, %d at a time", ids, most)
+		}
 	}
 	a, _ := f.Store.EventSubscriptions.Get(resource.EventSubscriptionKey(id(workspaceID), "on-ws"))
 	b, _ := f.Store.EventSubscriptions.Get(resource.EventSubscriptionKey(id(systemTopic), "under-st"))
