@@ -70,8 +70,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Help: "Time a destination took to answer an attempt. Azure metric: DestinationProcessingDurationInMs.",
 	}, []string{"destination"})
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
+	m.begin()
 	if r != nil {
-		m.begin()
 		r.MustRegister(m.limitWaitsBy, m.limitWaitedBy)
 		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
 		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.duplicates, m.forgotten, m.attributesOmitted)
