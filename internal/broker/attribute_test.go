@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/filter"
@@ -114,6 +115,45 @@ func TestBatchesOfOneHeader(t *testing.T) {
 		want := []string{"0 : 3,6", "0 X-Team=a: 0,2,5", "0 X-Team=b: 1,4"}
 		if !slices.Equal(got, want) {
 			t.Errorf("requests %q, want %q", got, want)
+		}
+		finish(t, p)
+	})
+}
+
+// TestGivenBackExpires: an event that another one's attributes keep out of a batch
+// is as tried as it was before: it is given up when its time is over.
+func TestGivenBackExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handler{answer: func(ctx context.Context, a asked) Response {
+			if a.ids[0] != "2" && a.Count == 0 {
+				return Response{Outcome: Busy, Status: 503, RetryAfter: 40 * time.Second}
+			}
+			return after(ctx, 20*time.Second, answerFailed)
+		}}
+		es := testSubscription(0, filter.Filter{})
+		es.RetryPolicy.EventTimeToLive = 1
+		es.Destination.WebHook = &resource.WebHook{
+			MaxEventsPerBatch: 10, PreferredBatchSizeInKilobytes: 64,
+			DeliveryAttributes: []resource.DeliveryAttribute{dynamic("X-Team", "data.team")},
+		}
+		p := one(t, h, es)
+		send := func(id string) {
+			if err := p.Publish(t.Context(), testTopicUID, []event.Event{eventWith(id, "s", `{"team":"`+id+`"}`)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send("0")
+		send("1")
+		time.Sleep(39 * time.Second)
+		send("2") // keeps the only worker until the others are in line
+		settleAll(t, p)
+		if got := h.times(); got["0"]+got["1"] != 3 { // one goes alone at 59 s, and the time of the other ends at 60 s
+			t.Errorf("requests %v", got)
+		}
+		for _, l := range letters(t, p.Broker) {
+			if l.DeadLetterReason != ReasonTimeToLive {
+				t.Errorf("letter %+v", l)
+			}
 		}
 		finish(t, p)
 	})

@@ -131,8 +131,9 @@ type Broker struct {
 	exporter   *exporter
 	replayer   *replayer
 	tails      tails
-	open       atomic.Int64 // deliveries that are not settled, of all event subscriptions
-	attempting atomic.Int64 // workers of all event subscriptions, and attempts whose late answer is waited for
+	open       atomic.Int64  // deliveries that are not settled, of all event subscriptions
+	yielding   chan struct{} // holds one for each attempt that begins at a destination that fails
+	attempting atomic.Int64  // workers of all event subscriptions, and attempts whose late answer is waited for
 
 	onceMu sync.Mutex
 	once   map[resource.UID]*knownIDs // of topics that leave out duplicates
@@ -178,6 +179,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		window: newWindow(cfg.Log, cfg.Window), subs: map[uint64]*subscription{},
 		queue: dispatchQueue{some: make(chan struct{}, 1)},
 		tails: tails{watchers: map[*watcher]struct{}{}}, started: make(chan struct{}),
+		yielding: make(chan struct{}, maxYielding),
 	}
 	b.startLast, b.queue.last = last, last
 	b.attempts, b.stopAttempts = context.WithCancel(context.WithoutCancel(ctx))

@@ -89,8 +89,10 @@ func (s *subscription) work() {
 	s.starting--
 	for {
 		s.letFlush()
+		leave := s.yield()
 		a := s.next(time.Now())
 		if a == nil {
+			leave()
 			s.workers--
 			s.b.attempting.Add(-1)
 			s.arm(time.Now())
@@ -101,6 +103,7 @@ func (s *subscription) work() {
 
 		s.fit(a)
 		r := s.send(a)
+		leave()
 
 		s.mu.Lock()
 		if a.late { // the worker's place was given up when the attempt was judged
@@ -111,6 +114,35 @@ func (s *subscription) work() {
 		now := time.Now()
 		s.settle(a, r, now)
 		s.pump(now) // a success may have raised the limit
+	}
+}
+
+// Attempts at destinations that failed last begin a few at a time, so that thousands
+// which are due together do not keep the others waiting for a processor.
+const (
+	maxYielding = 64                    // so many at a time
+	yieldFor    = 25 * time.Millisecond // until the next may begin, though the handler has not answered
+)
+
+// yield waits, where the last attempt failed, for the turn of the next one. What it
+// returns ends that turn. The caller holds s.mu, which is free meanwhile.
+func (s *subscription) yield() (leave func()) {
+	if s.breaker.failures == 0 {
+		return func() {}
+	}
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	select {
+	case s.b.yielding <- struct{}{}:
+	case <-s.ctx.Done():
+		return func() {}
+	}
+	free := func() { <-s.b.yielding }
+	timer := time.AfterFunc(yieldFor, free)
+	return func() {
+		if timer.Stop() {
+			free()
+		}
 	}
 }
 
@@ -161,7 +193,7 @@ func (s *subscription) next(now time.Time) *attempt {
 			}
 		}
 		s.queue.pop()
-		d.state, d.tried = inFlight, true
+		d.state = inFlight
 		if len(a.deliveries) == 0 || int(d.attempts) < a.count {
 			a.count = int(d.attempts)
 		}
@@ -173,7 +205,7 @@ func (s *subscription) next(now time.Time) *attempt {
 	if a == nil {
 		return nil
 	}
-	if s.held+len(s.flying) < maxHeld {
+	if s.held+len(s.flying) < maxHeld && s.b.attempting.Load() < maxAttempts {
 		a.hold = holdTime
 		s.wakeBy(now.Add(answerTime))
 	}
@@ -246,7 +278,6 @@ func (s *subscription) fit(a *attempt) {
 		a.count = min(a.count, int(d.attempts))
 	}
 	for _, d := range others {
-		d.tried = false
 		s.line(d)
 	}
 	if len(others) > 0 {

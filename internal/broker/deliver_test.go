@@ -118,6 +118,72 @@ func TestHeldAttempts(t *testing.T) {
 	})
 }
 
+// TestHeldAttemptsOfTheNode: while the node has as many attempts under way as it may,
+// none waits for a late answer: dead handlers would take every descriptor for minutes.
+func TestHeldAttemptsOfTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &handler{answer: func(ctx context.Context, a asked) Response {
+			return after(ctx, a.Hold, Response{Outcome: TimedOut})
+		}}
+		p := one(t, h, testSubscription(0, filter.Filter{}))
+		p.attempting.Add(maxAttempts) // those of others
+		publish(t, p.Broker, 0, 1, "a")
+		time.Sleep(time.Second)
+		p.attempting.Add(-maxAttempts)
+		publish(t, p.Broker, 1, 1, "a")
+		time.Sleep(31 * time.Second)
+		got := h.got()
+		if len(got) != 2 || got[0].Hold != answerTime || got[1].Hold != holdTime {
+			t.Errorf("requests %+v", got)
+		}
+		finish(t, p)
+	})
+}
+
+// TestYield: attempts at destinations that failed last, however many are due at once,
+// begin a few at a time, and nobody else waits for them.
+func TestYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const failing = 5 * maxYielding / 2
+		var mu sync.Mutex
+		begun := map[time.Duration]int{}
+		started := time.Now()
+		silent := senderFunc(func(ctx context.Context, r *Request) Response {
+			mu.Lock()
+			begun[time.Since(started)]++
+			mu.Unlock()
+			return after(ctx, r.Hold, Response{Outcome: TimedOut})
+		})
+		fine := &handler{t: t}
+		senders := map[string]Sender{"es0": fine}
+		subs := []*resource.EventSubscription{testSubscription(0, filter.Filter{SubjectBeginsWith: "a"})}
+		for n := 1; n <= failing; n++ {
+			es := testSubscription(n, filter.Filter{SubjectBeginsWith: "b"})
+			senders[es.Name], subs = silent, append(subs, es)
+		}
+		p := startProcess(t, newStore().open(-1), senders, subs...)
+		started = time.Now()
+		publish(t, p.Broker, 0, 2, "b")
+		time.Sleep(answerTime) // all time out together, and the next event of each is in line
+		publish(t, p.Broker, 2, 1, "a")
+		synctest.Wait()
+		if got := fine.got(); len(got) != 1 || got[0].at.Sub(started) != answerTime {
+			t.Errorf("the other got %+v", got)
+		}
+		time.Sleep(time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		want := map[time.Duration]int{
+			0:          failing, // none of them has failed yet
+			answerTime: maxYielding, answerTime + yieldFor: maxYielding, answerTime + 2*yieldFor: maxYielding / 2,
+		}
+		if !maps.Equal(begun, want) {
+			t.Errorf("begun %v, want %v", begun, want)
+		}
+		finish(t, p)
+	})
+}
+
 // TestProbation: a destination that fails rests, what waits meanwhile was not
 // attempted, one probe goes through at a time, and recovery restores everything.
 // Source: spec/delivery.md section 4.4.
@@ -248,6 +314,33 @@ func TestPanics(t *testing.T) {
 			t.Errorf("attempts %v", got)
 		}
 		if l := letters(t, p.Broker); len(l) != 1 || l[0].DeadLetterReason != ReasonAborted || l[0].LastDeliveryOutcome != "Aborted" {
+			t.Errorf("letters %+v", l)
+		}
+		finish(t, p)
+	})
+}
+
+// TestPanicsOverRestarts: panics are counted over restarts, so an event that is poison
+// does not live as long as nobody waits for the third.
+func TestPanicsOverRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		h := &handler{t: t, answer: func(context.Context, asked) Response { panic("poison") }}
+		p := startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		for range 2 { // one panic in each process
+			time.Sleep(time.Second)
+			finish(t, p)
+			time.Sleep(time.Minute)
+			p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es)
+			time.Sleep(31 * time.Second) // what came due is tried within 30 s
+		}
+		settleAll(t, p)
+		if got := len(h.got()); got != maxAborts {
+			t.Errorf("%d attempts", got)
+		}
+		if l := letters(t, p.Broker); len(l) != 1 || l[0].DeadLetterReason != ReasonAborted {
 			t.Errorf("letters %+v", l)
 		}
 		finish(t, p)

@@ -53,6 +53,7 @@ type openEntry struct {
 	last      int64  // Unix milliseconds of the last attempt, 0 = none
 	reason    Reason // not empty: given up, and its dead letter is being stored
 	parked    uint64 // copy in the park that has the event, 0 = none
+	aborts    int    // attempts that failed inside Carillon
 }
 
 // attemptEntry is the stored form of one attempt: the history of an event.
@@ -124,6 +125,9 @@ func (w *entryWriter) open(e openEntry) {
 	if e.parked != 0 {
 		flags |= openParked
 	}
+	if e.aborts > 0 {
+		flags |= openAborted
+	}
 	w.buf = append(w.buf, flags, byte(e.outcome))
 	w.uvarint(uint64(e.attempts))
 	w.uvarint(uint64(e.status))
@@ -137,6 +141,9 @@ func (w *entryWriter) open(e openEntry) {
 	if e.parked != 0 {
 		w.uvarint(e.parked)
 	}
+	if e.aborts > 0 {
+		w.uvarint(uint64(e.aborts))
+	}
 	w.end()
 }
 
@@ -145,7 +152,8 @@ const (
 	openReplay  = 1
 	openBurying = 2 // a reason follows the last field
 	openLogged  = 4
-	openParked  = 8 // the copy's sequence in the park follows the reason
+	openParked  = 8  // the copy's sequence in the park follows the reason
+	openAborted = 16 // how many attempts failed inside Carillon follows that
 )
 
 func (w *entryWriter) closed(uid uint64, pos engine.Position, replay bool) {
@@ -346,6 +354,9 @@ func readEntries(payload []byte, h entryHandler) (journalHeader, error) {
 			}
 			if flags&openParked != 0 {
 				o.parked = e.uvarint()
+			}
+			if flags&openAborted != 0 {
+				o.aborts = int(e.uvarint())
 			}
 			if !e.bad {
 				h.open(o)

@@ -77,6 +77,7 @@ func someEntries() []any {
 		openEntry{uid: 1, pos: engine.At(7, 4), attempts: 1, outcome: BadRequest, status: 400, reason: ReasonBadRequest},
 		openEntry{uid: 1, pos: engine.At(7, 5), attempts: 9, outcome: Busy, status: 503, due: 1767225660000, parked: 1 << 40},
 		openEntry{uid: 1, pos: engine.At(7, 6), attempts: 1, outcome: BadRequest, status: 400, reason: ReasonBadRequest, parked: 1},
+		openEntry{uid: 1, pos: engine.At(7, 7), attempts: 2, outcome: Aborted, due: 1767225660000, parked: 2, aborts: 2},
 		closedEntry{2, engine.At(8, 0), false},
 		closedEntry{2, engine.At(8, 0), true},
 		attemptEntry{uid: 3, pos: engine.At(9, 1), number: 1, start: 1767225600000, duration: 812, outcome: Delivered, status: 200},

@@ -459,7 +459,7 @@ func (s *subscription) state(out *entryWriter, w uint64) bool {
 func (d *delivery) entry() openEntry {
 	e := openEntry{
 		uid: d.sub.uid, pos: d.pos, replay: d.replay, logged: d.logged, attempts: int(d.attempts), outcome: d.outcome,
-		status: int(d.status), published: millis(d.published), last: millis(d.last), parked: d.parked,
+		status: int(d.status), published: millis(d.published), last: millis(d.last), parked: d.parked, aborts: int(d.aborts),
 	}
 	switch d.state {
 	case delayed:

@@ -282,6 +282,7 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 		d := &delivery{
 			sub: s, pos: e.pos, replay: e.replay, logged: e.logged, published: nanos(e.published), last: nanos(e.last),
 			attempts: uint16(e.attempts), outcome: e.outcome, status: uint16(e.status), parked: e.parked, stated: true,
+			aborts: uint8(min(e.aborts, maxAborts)), alone: e.aborts > 0,
 		}
 		s.openN++
 		s.b.open.Add(1)

@@ -55,6 +55,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 	jitter := s.b.jitter() // one for all: what failed together is due together, and travels together again
 	for _, d := range a.deliveries {
 		d.attempts++
+		d.tried = true
 		d.last, d.outcome, d.status = now.UnixNano(), r.Outcome, uint16(r.Status)
 		s.b.journal.attempted(s, d, a.started, now, r)
 		if blamed && len(a.deliveries) > 1 {

@@ -38,33 +38,38 @@ func (w *world) subscribeMany(count int) (alive int) {
 	live, dead := servertest.NewReceiver(w.t), servertest.NewReceiver(w.t)
 	live.Forget, dead.Forget = true, true
 	live.Answer = func(_ http.ResponseWriter, _ *http.Request, events []servertest.Received) { h.take(events) }
+	began := time.Now()
+	w.make(count, func(n int) (string, map[string]any) {
+		return []string{live.URL, dead.URL}[n%2], map[string]any{"subjectBeginsWith": fmt.Sprintf("k%d/", n)}
+	})
+	w.t.Logf("%d event subscriptions made in %s", count, time.Since(began).Round(time.Millisecond))
+	dead.Close()
+	return (count + 1) / 2
+}
+
+// make makes event subscriptions, each with the URL and the filter that of tells.
+func (w *world) make(count int, of func(n int) (url string, filter map[string]any)) {
+	w.t.Helper()
 	numbers := make(chan int)
 	var makers sync.WaitGroup
 	for range 8 {
 		makers.Go(func() {
 			for n := range numbers {
-				url := live.URL
-				if n%2 == 1 {
-					url = dead.URL
+				url, filter := of(n)
+				properties := map[string]any{"destination": map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}}}
+				if filter != nil {
+					properties["filter"] = filter
 				}
-				name := "many-" + strconv.Itoa(n)
-				body := map[string]any{"properties": map[string]any{
-					"destination": map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}},
-					"filter":      map[string]any{"subjectBeginsWith": fmt.Sprintf("k%d/", n)},
-				}}
-				if _, err := w.s.Do(w.t.Context(), "PUT", w.topic+"/providers/Microsoft.EventGrid/eventSubscriptions/"+name, nil, body, nil, nil); err != nil {
+				path := w.topic + "/providers/Microsoft.EventGrid/eventSubscriptions/many-" + strconv.Itoa(n)
+				if _, err := w.s.Do(w.t.Context(), "PUT", path, nil, map[string]any{"properties": properties}, nil, nil); err != nil {
 					w.t.Error(err)
 				}
 			}
 		})
 	}
-	began := time.Now()
 	for n := range count {
 		numbers <- n
 	}
 	close(numbers)
 	makers.Wait()
-	w.t.Logf("%d event subscriptions made in %s", count, time.Since(began).Round(time.Millisecond))
-	dead.Close()
-	return (count + 1) / 2
 }
