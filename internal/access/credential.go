@@ -139,7 +139,7 @@ func (d *Directory) RemoveCredential(ctx context.Context, objectID, id string) (
 		if len(p.Secrets)+len(p.Certificates) == before {
 			return fault.New(fault.NotFound, "CredentialNotFound", "Principal %q has no credential with the id %q.", p.Name, id)
 		}
-		p.ValidFrom = wholeSecondAfter(time.Now().UTC())
+		p.endTokens(time.Now().UTC())
 		return nil
 	})
 }
@@ -162,7 +162,7 @@ func (d *Directory) PutFederated(ctx context.Context, objectID string, c Federat
 		switch {
 		case at >= 0:
 			p.Federated[at] = c
-			p.ValidFrom = wholeSecondAfter(c.Created)
+			p.endTokens(c.Created)
 		case len(p.Federated) >= maxFederated:
 			return fault.New(fault.Conflict, "TooManyCredentials", "Principal %q has %d federated credentials, the most there can be. Delete one first.", p.Name, maxFederated)
 		default:
@@ -211,7 +211,7 @@ func (d *Directory) RemoveFederated(ctx context.Context, objectID, name string) 
 		if len(p.Federated) == before {
 			return fault.New(fault.NotFound, "CredentialNotFound", "Principal %q has no federated credential named %q.", p.Name, name)
 		}
-		p.ValidFrom = wholeSecondAfter(time.Now().UTC())
+		p.endTokens(time.Now().UTC())
 		return nil
 	})
 }

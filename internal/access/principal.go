@@ -117,7 +117,7 @@ func (d *Directory) ResetSecret(ctx context.Context, objectID string) (Principal
 	plain, kept := newClientSecret(now)
 	p, err := d.changeApplication(ctx, objectID, func(p *Principal) error {
 		p.Secrets = []ClientSecret{kept}
-		p.ValidFrom = wholeSecondAfter(now)
+		p.endTokens(now)
 		return nil
 	})
 	if err != nil {
@@ -134,7 +134,7 @@ func (d *Directory) SetEnabled(ctx context.Context, objectID string, enabled boo
 			return errLastOwner()
 		}
 		if p.Enabled && !enabled {
-			p.ValidFrom = wholeSecondAfter(time.Now().UTC())
+			p.endTokens(time.Now().UTC())
 		}
 		p.Enabled = enabled
 		return nil
@@ -147,7 +147,7 @@ func (d *Directory) RevokeTokens(ctx context.Context, objectID string) (Principa
 		if p.Type == Group {
 			return fault.New(fault.Invalid, "InvalidRequest", "Principal %q is a Group; it has no tokens.", p.Name)
 		}
-		p.ValidFrom = wholeSecondAfter(time.Now().UTC())
+		p.endTokens(time.Now().UTC())
 		return nil
 	})
 }
@@ -218,10 +218,15 @@ func (d *Directory) groupsOf(objectID string) []string {
 	return groups
 }
 
-// wholeSecondAfter rounds up: tokens count in whole seconds, and one issued in the
-// second that began before at must not outlive it.
-func wholeSecondAfter(at time.Time) time.Time {
-	return at.Add(time.Second - 1).Truncate(time.Second)
+// endTokens refuses every token that was issued until now. Tokens count in whole
+// seconds: one issued in the second that has begun must not outlive it, and neither must
+// one that was issued since the tokens were ended last, which counts from there.
+func (p *Principal) endTokens(now time.Time) {
+	from := now.Add(time.Second - 1).Truncate(time.Second)
+	if !from.After(p.ValidFrom) {
+		from = p.ValidFrom.Add(time.Second)
+	}
+	p.ValidFrom = from
 }
 
 // newClientSecret returns a secret of 260 random bits in letters and digits, safe

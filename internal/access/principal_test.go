@@ -190,3 +190,24 @@ func TestCallerStamp(t *testing.T) {
 		})
 	}
 }
+
+// Tokens that were issued between two revocations of one second end with the second.
+func TestRevokeTwiceInASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ci := w.principal(t, "ci")
+		time.Sleep(300 * time.Millisecond) // fake time
+		for i := range 4 {
+			token := w.token(t, ci)
+			if _, err := w.tokens.Validate(t.Context(), token, w.tokens.Management()); err != nil {
+				t.Fatalf("token %d: %v", i, err)
+			}
+			if _, err := w.directory.RevokeTokens(t.Context(), ci.ObjectID); err != nil {
+				t.Fatal(err)
+			}
+			_, err := w.tokens.Validate(t.Context(), token, w.tokens.Management())
+			wantFault(t, err, fault.Unauthenticated, "InvalidAuthenticationToken")
+			time.Sleep(100 * time.Millisecond) // fake time
+		}
+	})
+}

@@ -129,7 +129,8 @@ func (d *Directory) ResetPassword(ctx context.Context, objectID string) (Princip
 		if p.Type != User {
 			return fault.New(fault.Invalid, "InvalidRequest", "Principal %q is a %s; only users have a password.", p.Name, p.Type)
 		}
-		p.Password, p.Link, p.ValidFrom = nil, kept, wholeSecondAfter(now)
+		p.Password, p.Link = nil, kept
+		p.endTokens(now)
 		return nil
 	})
 	if err != nil {
@@ -174,7 +175,8 @@ func (d *Directory) SetPassword(ctx context.Context, objectID string, link, pass
 		if !p.opens(link) { // used by another request in the meantime
 			return errSignInLink()
 		}
-		p.Password, p.Link, p.ValidFrom = kept, nil, wholeSecondAfter(now)
+		p.Password, p.Link = kept, nil
+		p.endTokens(now)
 		return nil
 	})
 }
