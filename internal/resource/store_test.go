@@ -202,6 +202,17 @@ func TestStoreWitness(t *testing.T) {
 	}
 }
 
+// TestDomainIsSealed: the keys of a domain are found where secrets are sealed anew.
+func TestDomainIsSealed(t *testing.T) {
+	d := Domain{Topic: Topic{SealedKeys: [2]string{"a", "b"}}}
+	n := 0
+	var s Sealing = &d
+	s.EachSealed(func(sealed *string, _ string) { n++; *sealed += "x" })
+	if n != 2 || d.SealedKeys != [2]string{"ax", "bx"} {
+		t.Errorf("%d texts, then %q", n, d.SealedKeys)
+	}
+}
+
 // TestScan: the order of the keys stays right, whatever changes, and pages of any size
 // hold what one list holds.
 func TestScan(t *testing.T) {
