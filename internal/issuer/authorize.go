@@ -41,8 +41,30 @@ type code struct {
 	signIn
 	redirect  string
 	challenge []byte // SHA-256 of the verifier
-	user      string // object id
+	by        signedIn
 	expires   time.Time
+}
+
+// signedIn is a user who proved who it is, and when. Whatever ends the user's tokens ends
+// what was not fetched yet, too.
+type signedIn struct {
+	user string // object id
+	at   time.Time
+}
+
+// signedInNow returns the proof of a user that has just been read from the directory.
+func signedInNow(user access.Principal) signedIn {
+	at := time.Now()
+	if at.Before(user.ValidFrom) { // of the second that has begun
+		at = user.ValidFrom
+	}
+	return signedIn{user.ObjectID, at}
+}
+
+// still returns the user, if the proof counts.
+func (h *Handler) still(p signedIn) (access.Principal, bool) {
+	user, ok := h.directory.Principal(p.user)
+	return user, ok && user.Enabled && !p.at.Before(user.ValidFrom)
 }
 
 // codes are the authorization codes that nobody has used yet. They are kept in memory: who
@@ -204,7 +226,7 @@ func (h *Handler) authorize(w http.ResponseWriter, r *http.Request, face access.
 	if !ok {
 		return
 	}
-	text := h.codes.add(code{signIn: a.signIn, redirect: a.redirect, challenge: a.challenge, user: user.ObjectID})
+	text := h.codes.add(code{signIn: a.signIn, redirect: a.redirect, challenge: a.challenge, by: signedInNow(user)})
 	h.back(w, r, a, url.Values{"code": {text}})
 }
 
@@ -310,9 +332,9 @@ func (h *Handler) redeemCode(req request) (access.Principal, signIn, *refusal) {
 	case !verifierForm.MatchString(req.verifier) || subtle.ConstantTimeCompare(sum[:], granted.challenge) != 1:
 		return invalid("the code verifier is wrong")
 	}
-	user, ok := h.directory.Principal(granted.user)
-	if !ok || !user.Enabled {
-		return invalid("the user is gone or disabled")
+	user, ok := h.still(granted.by)
+	if !ok {
+		return invalid("the user is gone or disabled, or its tokens were ended")
 	}
 	return user, granted.signIn, nil
 }

@@ -38,7 +38,7 @@ type device struct {
 	expires  time.Time
 	polled   time.Time
 	wait     time.Duration // between two polls
-	user     string        // object id, "" until somebody has signed in
+	by       signedIn      // zero until somebody has signed in
 	declined bool
 }
 
@@ -99,7 +99,7 @@ func (d *devices) find(userCode string) (signIn, string, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	one := d.byUser[plainUserCode(userCode)]
-	if one == nil || one.user != "" || one.declined || time.Now().After(one.expires) {
+	if one == nil || one.by.user != "" || one.declined || time.Now().After(one.expires) {
 		return signIn{}, "", false
 	}
 	return one.signIn, one.userCode, true
@@ -115,43 +115,43 @@ func plainUserCode(typed string) string {
 }
 
 // settle says who signed in with a user code, or that nobody will.
-func (d *devices) settle(userCode, user string) bool {
+func (d *devices) settle(userCode string, by signedIn) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	one := d.byUser[userCode]
-	if one == nil || one.user != "" || one.declined || time.Now().After(one.expires) {
+	if one == nil || one.by.user != "" || one.declined || time.Now().After(one.expires) {
 		return false
 	}
-	one.user, one.declined = user, user == ""
+	one.by, one.declined = by, by.user == ""
 	return true
 }
 
-// poll tells a device how its sign-in stands: the user's object id, or an OAuth error.
-func (d *devices) poll(deviceCode, client string) (s signIn, user, problem string) {
+// poll tells a device how its sign-in stands: who signed in, or an OAuth error.
+func (d *devices) poll(deviceCode, client string) (s signIn, by signedIn, problem string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	one := d.open[deviceCode]
 	switch {
 	case one == nil || one.client != client:
-		return s, "", "invalid_grant"
+		return s, by, "invalid_grant"
 	case now.After(one.expires):
 		d.drop(deviceCode, one)
-		return s, "", "expired_token"
+		return s, by, "expired_token"
 	case one.declined:
 		d.drop(deviceCode, one)
-		return s, "", "authorization_declined"
-	case one.user != "":
+		return s, by, "authorization_declined"
+	case one.by.user != "":
 		d.drop(deviceCode, one)
-		return one.signIn, one.user, ""
+		return one.signIn, one.by, ""
 	}
 	early := now.Sub(one.polled) < one.wait-time.Second // clocks and networks are not exact
 	one.polled = now
 	if early {
 		one.wait += deviceInterval
-		return s, "", "slow_down"
+		return s, by, "slow_down"
 	}
-	return s, "", "authorization_pending"
+	return s, by, "authorization_pending"
 }
 
 // deviceAnswer begins a sign-in at a device. Source: RFC 8628, section 3.2.
@@ -236,7 +236,7 @@ func (h *Handler) devicePage(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case sent.Get("cancel") != "":
-		h.devices.settle(userCode, "")
+		h.devices.settle(userCode, signedIn{})
 		telemetry.RecordOf(r.Context()).Add(slog.String("sign_in", "declined"))
 		showBare(w, http.StatusOK, page{Title: "Nobody was signed in", Message: "You can close this page."})
 		return
@@ -248,7 +248,7 @@ func (h *Handler) devicePage(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if !h.devices.settle(userCode, user.ObjectID) {
+	if !h.devices.settle(userCode, signedInNow(user)) {
 		first.Problem = "The code has expired. Start anew on the device."
 		h.show(w, r, http.StatusBadRequest, first)
 		return
@@ -258,7 +258,7 @@ func (h *Handler) devicePage(w http.ResponseWriter, r *http.Request) {
 
 // pollDevice answers a device that asks for its token.
 func (h *Handler) pollDevice(req request) (access.Principal, signIn, *refusal) {
-	s, id, problem := h.devices.poll(req.deviceCode, req.clientID)
+	s, by, problem := h.devices.poll(req.deviceCode, req.clientID)
 	texts := map[string]refusal{
 		"authorization_pending":  {number: pollNumber, text: "The user has not signed in yet. Continue polling."},
 		"slow_down":              {number: pollNumber, text: "The device asks too often. Wait five seconds more between two polls."},
@@ -266,8 +266,8 @@ func (h *Handler) pollDevice(req request) (access.Principal, signIn, *refusal) {
 		"expired_token":          {number: 70020, text: "The device code has expired. Start anew."},
 		"invalid_grant":          {number: 70008, text: "The device code is not known, was used, or is of another client."},
 	}
-	user, ok := h.directory.Principal(id)
-	if problem == "" && (!ok || !user.Enabled) {
+	user, ok := h.still(by)
+	if problem == "" && !ok {
 		problem = "invalid_grant"
 	}
 	if problem != "" {

@@ -477,7 +477,15 @@ func TestRevocation(t *testing.T) {
 			anna := s.user(t, "anna")
 			b := s.browser()
 			got := b.signedIn(t, "anna")
+			code := b.code(t, "anna", nil).Get("code")
+			d := b.device(t)
+			b.submit(t, b.submit(t, b.do(http.MethodGet, devicePath, nil), map[string]string{"user_code": d.UserCode}), signInAs("anna", userPassword))
 			end(t, s, anna)
+			for _, grant := range []map[string]string{codeGrant(code), deviceGrant(d.DeviceCode)} { // proved, and not fetched
+				if again, status := b.token(t, grant); status != http.StatusBadRequest || again.Error != "invalid_grant" {
+					t.Errorf("%s holds: %d %+v", grant["grant_type"], status, again)
+				}
+			}
 			if _, err := s.tokens.Validate(t.Context(), got.AccessToken, s.tokens.Management()); err == nil {
 				t.Error("the access token holds")
 			}
