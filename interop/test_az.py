@@ -12,6 +12,7 @@ import certifi
 import pytest
 import requests
 
+from certificates import make_certificate
 from pages import Browser
 from server import GROUP, GROUP_ID, SUBSCRIPTION, TOPIC_TYPE
 
@@ -425,10 +426,7 @@ def test_login_by_browser(server, user, tmp_path, path):
 
 def test_login_by_certificate(server, principal, tmp_path):
     """az login --certificate: an assertion that the key of a certificate signed."""
-    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"),
-                           "-subj", "/CN=az", "-days", "2"], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    (tmp_path / "both.pem").write_text((tmp_path / "key.pem").read_text() + (tmp_path / "cert.pem").read_text())
+    make_certificate(tmp_path)
     server.command("principal", "credential", "add", principal["displayName"], "--certificate", str(tmp_path / "cert.pem"))
     az = of_user(server, tmp_path, server.url)
     shown = az(f"login --service-principal -u {principal['appId']} --tenant {principal['tenant']} --certificate {tmp_path / 'both.pem'}")

@@ -3,8 +3,6 @@ certificate and by tokens of a real OpenID provider (npm's oidc-provider), that 
 tokens as they are, and what ends all of them. Source: spec/access.md sections 3, 4, 14."""
 
 import base64
-import datetime
-import ipaddress
 import json
 import os
 import socket
@@ -16,11 +14,8 @@ import requests
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.identity import AuthenticationRequiredError, CertificateCredential, ClientAssertionCredential, ClientSecretCredential, DeviceCodeCredential, InteractiveBrowserCredential
 from azure.identity._credentials import browser as browser_credential
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 
+from certificates import make_certificate
 from pages import Browser
 from server import AUDIENCE, GROUP_ID, OwnServer, StaticToken
 
@@ -121,22 +116,6 @@ def test_revoked_application(server, unique):
         server.command("principal", "disable", app["displayName"])
         with pytest.raises((ClientAuthenticationError, HttpResponseError)):
             list(client.topics.list_by_resource_group("local"))
-
-
-def make_certificate(directory, **names):
-    """A certificate that is its own authority, and its key, in two files and in one."""
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "interop")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(hours=2))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256()))
-    certificate = made.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    for file, content in (("cert.pem", certificate), ("key.pem", private), ("both.pem", private + certificate)):
-        (directory / file).write_bytes(content)
-    return directory
 
 
 def test_certificate(server, unique, tmp_path):
