@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,7 +46,7 @@ func (s *split) run() error {
 			}
 			return err
 		}
-		go s.sort(c)
+		go s.sort(&impatient{Conn: c})
 	}
 }
 
@@ -113,4 +114,28 @@ func (c *begun) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(p)
+}
+
+// impatient is a connection whose peer has to take what is written to it: a write that
+// is not done within writeTime fails, and the connection with it. A peer that reads
+// none of its answers would hold a goroutine and the answer for ever.
+type impatient struct {
+	net.Conn
+	until atomic.Int64 // write deadline that is set, Unix nanoseconds
+}
+
+// writeTime is how long a write may take at most. Half of it is certain: a new deadline
+// for every write would be a good part of its cost.
+const writeTime = 2 * time.Minute
+
+// Write writes within writeTime.
+func (c *impatient) Write(p []byte) (int, error) {
+	if now := time.Now(); now.Add(writeTime/2).UnixNano() > c.until.Load() {
+		until := now.Add(writeTime)
+		if err := c.SetWriteDeadline(until); err != nil {
+			return 0, err
+		}
+		c.until.Store(until.UnixNano())
+	}
+	return c.Conn.Write(p)
 }
