@@ -1,10 +1,12 @@
 package issuer
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -55,13 +57,14 @@ const (
 	token
 	authorize
 	deviceCode
+	instance
 	devicePage
 	passwordPage
 )
 
 // methods are what each endpoint takes.
 var methods = map[endpoint]string{
-	discovery: "GET, HEAD", keys: "GET, HEAD", token: "POST", deviceCode: "POST",
+	discovery: "GET, HEAD", keys: "GET, HEAD", instance: "GET, HEAD", token: "POST", deviceCode: "POST",
 	authorize: "GET, HEAD, POST", devicePage: "GET, HEAD, POST", passwordPage: "GET, HEAD, POST",
 }
 
@@ -94,6 +97,8 @@ func parse(path string) route {
 		r.endpoint, r.face = discovery, access.FaceV1
 	case "discovery/v2.0/keys", "discovery/keys":
 		r.endpoint = keys
+	case "discovery/instance":
+		r.endpoint = instance
 	case "oauth2/v2.0/token":
 		r.endpoint, r.face = token, access.FaceV2
 	case "oauth2/token":
@@ -142,6 +147,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, at route) {
 	case keys:
 		w.Header().Set("Cache-Control", "public, max-age=300")
 		answer(w, http.StatusOK, h.tokens.Keys().KeySet())
+	case instance:
+		h.instance(w, r)
 	case authorize:
 		h.authorize(w, r, at.face)
 	case deviceCode:
@@ -215,6 +222,46 @@ func (h *Handler) discovery(w http.ResponseWriter, r *http.Request, face access.
 		Claims:                []string{"aud", "iss", "iat", "nbf", "exp", "sub", "oid", "tid", "appid", "azp", "idtyp", "name", "nonce", "preferred_username", "scp", "upn", "ver"},
 		CloudInstanceName:     strings.TrimPrefix(strings.TrimPrefix(origin, "https://"), "http://"),
 	})
+}
+
+// instances tells a client that an authority is this server's.
+type instances struct {
+	TenantDiscoveryEndpoint string     `json:"tenant_discovery_endpoint"`
+	APIVersion              string     `json:"api-version,omitempty"`
+	Metadata                []metadata `json:"metadata,omitempty"`
+}
+
+type metadata struct {
+	PreferredNetwork string   `json:"preferred_network"`
+	PreferredCache   string   `json:"preferred_cache"`
+	Aliases          []string `json:"aliases"`
+}
+
+// instance answers whether an authority is this server's.
+// Source: spec/access.md section 3.6.
+func (h *Handler) instance(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	version, endpoint, iss := q.Get("api-version"), q.Get("authorization_endpoint"), q.Get("issuer")
+	bad := func(code string, number int, text string) {
+		refuse(w, r, &refusal{status: http.StatusBadRequest, code: code, number: number, text: text})
+	}
+	asked, err := url.Parse(cmp.Or(endpoint, iss))
+	switch {
+	case version != "1.0" && version != "1.1":
+		bad("invalid_request", 0, "The api-version '"+clip(version)+"' is not known. Use 1.0 or 1.1.")
+	case (endpoint == "") == (iss == ""):
+		bad("invalid_request", 900144, "The request must contain exactly one of the parameters 'authorization_endpoint' and 'issuer'.")
+	case err != nil || !slices.Contains(h.tokens.Origins(), strings.ToLower(asked.Scheme+"://"+asked.Host)):
+		bad("invalid_instance", 50049, "The authority is not of this server, which is '"+h.tokens.Origins()[0]+"'.")
+	default:
+		origin := strings.ToLower(asked.Scheme + "://" + asked.Host)
+		found := instances{TenantDiscoveryEndpoint: origin + "/" + h.tokens.TenantID() + "/v2.0/.well-known/openid-configuration"}
+		if version == "1.1" {
+			host := strings.ToLower(asked.Host)
+			found.APIVersion, found.Metadata = version, []metadata{{host, host, []string{host}}}
+		}
+		answer(w, http.StatusOK, found)
+	}
 }
 
 // origin returns the origin that the request was sent to when it is one of ours,

@@ -293,6 +293,7 @@ func TestServes(t *testing.T) {
 		{"/7a/oauth2/v2.0/devicecode", true},
 		{"/7a/oauth2/v2.0/authorize", true},
 		{"/7a/oauth2/authorize", true},
+		{"/common/Discovery/Instance", true},
 		{"/devicelogin", true},
 		{"/setpassword", true},
 		{"/7a/devicelogin", false},
