@@ -26,6 +26,7 @@ type letterFilter struct {
 	uids      map[string]bool // of the event subscriptions of the scope
 	scope     resource.ID
 	one       resource.UID // the only one wanted, 0 = any
+	named     string       // event subscription wanted, by name or id, also one that is gone; "" = any
 	reason    string
 	outcome   string
 	eventType string
@@ -48,7 +49,6 @@ func letterFilterOf(r *request, d manage.Deliveries) (letterFilter, error) {
 		f.one = es.Value.UID
 	}
 	var problems []*fault.Error
-	named := ""
 	if text := r.query.Get("$filter"); text != "" {
 		m := letterSource.FindStringSubmatch(text)
 		if m == nil {
@@ -57,12 +57,11 @@ func letterFilterOf(r *request, d manage.Deliveries) (letterFilter, error) {
 				Message: "The $filter cannot be used. It may hold eventSubscription eq '{name or id}'.",
 			})
 		} else {
-			named = m[1]
-			f.scope = resource.ID{} // what is gone has no name to be asked for by
+			f.named = m[1]
 		}
 	}
 	for _, v := range d.EventSubscriptions {
-		if named == "" || strings.EqualFold(v.Value.Name, named) || strings.EqualFold(v.ID.String(), named) || strings.EqualFold(v.Value.ID().String(), named) {
+		if f.named == "" || strings.EqualFold(v.Value.Name, f.named) || strings.EqualFold(v.ID.String(), f.named) || strings.EqualFold(v.Value.ID().String(), f.named) {
 			f.uids[v.Value.UID.String()] = true
 		}
 	}
@@ -75,7 +74,7 @@ func letterFilterOf(r *request, d manage.Deliveries) (letterFilter, error) {
 	var from, to *fault.Error
 	f.from, from = r.time("from")
 	f.to, to = r.time("to")
-	return f, fault.Join(append(problems, from, to)...)
+	return f, fault.Join(append(problems, from, to, r.only("$filter", "reason", "outcome", "eventType", "subjectBeginsWith", "from", "to"))...)
 }
 
 // knownWord reports whether a parameter is one of words in any case, or not given.
@@ -87,7 +86,7 @@ func knownWord(word string, words []string) bool {
 func (f *letterFilter) wants(l *broker.Letter) bool {
 	uid, _, _ := strings.Cut(l.ID, "-")
 	switch at := l.GivenUp(); {
-	case !f.uids[uid] && (f.scope.IsZero() || !inScope(f.scope, l)):
+	case !f.uids[uid] && !(inScope(f.scope, l) && f.names(l)):
 		return false
 	case f.reason != "" && !strings.EqualFold(f.reason, string(l.DeadLetterReason)):
 		return false
@@ -105,6 +104,16 @@ func (f *letterFilter) wants(l *broker.Letter) bool {
 	}
 	return (f.eventType == "" || strings.EqualFold(f.eventType, string(e.Type))) &&
 		len(e.Subject) >= len(f.subject) && strings.EqualFold(string(e.Subject[:len(f.subject)]), f.subject)
+}
+
+// names reports whether a letter's event subscription is the one asked for, as the
+// letter tells: it may be gone.
+func (f *letterFilter) names(l *broker.Letter) bool {
+	if f.named == "" || strings.EqualFold(l.EventSubscription, f.named) {
+		return true
+	}
+	id, err := resource.ParseID(l.EventSubscription)
+	return err == nil && strings.EqualFold(id.Name(), f.named)
 }
 
 func inScope(scope resource.ID, letter *broker.Letter) bool {

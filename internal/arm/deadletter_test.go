@@ -160,9 +160,43 @@ func TestDeadLetterFilters(t *testing.T) {
 			t.Errorf("%s: %q in %d pages, want %q in %d", tt.name, ids, pages, tt.want, tt.pages)
 		}
 	}
-	for _, bad := range []string{"from=yesterday", "to=1", "reason=x", "reason=Replayed", "outcome=x", "$skiptoken=eA", "$filter=x"} {
+	for _, bad := range []string{"from=yesterday", "to=1", "reason=x", "reason=Replayed", "outcome=x", "$skiptoken=eA", "$filter=x", "reson=Busy"} {
 		if w := s.do("owner", "GET", onTopic+DeadLettersPath+v+"&"+bad, ""); w.Code != 400 {
 			t.Errorf("%s: %d %s", bad, w.Code, w.Body)
+		}
+	}
+}
+
+// TestDeadLettersOfTheGone: the letters of an event subscription that was deleted are
+// found by its name or id, at its source.
+func TestDeadLettersOfTheGone(t *testing.T) {
+	s := newStack(t)
+	s.must("owner", "PUT", grids+"/topics/orders"+v, `{"location":"local"}`)
+	subscriptions := grids + "/topics/orders/providers/Microsoft.EventGrid/eventSubscriptions/"
+	for _, name := range []string{"gone", "there"} {
+		s.must("owner", "PUT", subscriptions+name+v, hookBody)
+		item, _ := s.plane.Store.EventSubscriptions.Get(resource.MustID(subscriptions + name).Key())
+		s.broker.bury(&item.Value, 1)
+	}
+	s.must("owner", "DELETE", subscriptions+"gone"+v, "")
+	for _, tt := range []struct {
+		name, scope string
+		want        int
+	}{
+		{"gone", grids + "/topics/orders", 1},
+		{"Gone", local, 1},
+		{subscriptions + "gone", grids + "/topics/orders", 1},
+		{"there", grids + "/topics/orders", 1},
+		{"gone", wsID, 0},
+		{"never", grids + "/topics/orders", 0},
+	} {
+		var p struct{ Value []broker.Letter }
+		query := url.Values{"$filter": {"eventSubscription eq '" + tt.name + "'"}}
+		if err := json.Unmarshal(s.must("owner", "GET", tt.scope+DeadLettersPath+v+"&"+query.Encode(), "").Body.Bytes(), &p); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Value) != tt.want {
+			t.Errorf("%s at %s: %d letters, want %d", tt.name, tt.scope, len(p.Value), tt.want)
 		}
 	}
 }

@@ -97,7 +97,7 @@ func attemptQueryOf(r *request) (q broker.AttemptQuery, err error) {
 		}
 	}
 	q.Since, from = r.time("from")
-	if err := fault.Join(outcome, from); err != nil {
+	if err := fault.Join(r.only("outcome", "from"), outcome, from); err != nil {
 		return q, err
 	}
 	size, after, err := r.paging()

@@ -133,6 +133,11 @@ func TestAttemptPages(t *testing.T) {
 		}
 		next = strings.TrimPrefix(p.NextLink, "http://localhost:7443")
 	}
+	for _, bad := range []string{"outcom=Busy", "$filter=x", "since=1h", "$top=0"} {
+		if w := s.do("owner", "GET", wsID+"/providers/Microsoft.EventGrid/eventSubscriptions/es1"+AttemptsPath+v+"&"+bad, ""); w.Code != 400 {
+			t.Errorf("%s: %d %s", bad, w.Code, w.Body)
+		}
+	}
 }
 
 // TestExplainOverBothIds: an event subscription on a topic is explained under both

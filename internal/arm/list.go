@@ -3,6 +3,7 @@ package arm
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -117,6 +118,18 @@ func (r *request) paging() (size int, after string, err error) {
 		after = string(raw)
 	}
 	return size, after, nil
+}
+
+// only refuses parameters that a list does not know, beside those that all lists have: one
+// that is mistyped must not leave everything in.
+func (r *request) only(names ...string) *fault.Error {
+	known := append([]string{"api-version", "$top", "$skipToken"}, names...)
+	for _, key := range slices.Sorted(maps.Keys(r.query)) {
+		if !slices.ContainsFunc(known, func(name string) bool { return strings.EqualFold(name, key) }) {
+			return fault.Field(key, "The parameter '%.60s' is not known here: use %s.", key, strings.Join(known, ", "))
+		}
+	}
+	return nil
 }
 
 // time reads a parameter that is a time, zero when it is not given.

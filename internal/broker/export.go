@@ -445,6 +445,7 @@ func (x *exporter) write(ctx context.Context, uid, from uint64, to *resource.Dea
 	content := []byte{'['}
 	name, folder := "", ""
 	w, late := written{at: from}, 0
+	here := map[string]bool{} // ids of the letters
 	for l, err := range x.b.DeadLetters(ctx, resource.UID(uid), from) {
 		if err != nil {
 			return written{at: from}, err
@@ -453,6 +454,11 @@ func (x *exporter) write(ctx context.Context, uid, from uint64, to *resource.Dea
 			w.more = true
 			break
 		}
+		if here[l.ID] { // stored again while the list was read: a start repeats what a crash cut short
+			w.at = l.Place
+			continue
+		}
+		here[l.ID] = true
 		before := len(content)
 		if w.letters > 0 {
 			content = append(content, ',')

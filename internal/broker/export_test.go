@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/filter"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -404,6 +406,46 @@ func TestBlobAfterCrash(t *testing.T) {
 		rest(10 * time.Second)
 		if blobs, _ := a.count(); blobs != 2 || a.wrote != before+2 {
 			t.Errorf("%d blobs after %d more writes", blobs, a.wrote-before)
+		}
+		finish(t, p)
+	})
+}
+
+// twice yields each letter of a list once more at the end, as a list does that is read
+// while a start stores letters again.
+type twice struct{ LetterTable }
+
+func (t twice) Since(ctx context.Context, prefix string, after uint64) iter.Seq2[engine.TableEntry, error] {
+	return func(yield func(engine.TableEntry, error) bool) {
+		var all []engine.TableEntry
+		for e, err := range t.LetterTable.Since(ctx, prefix, after) {
+			if !yield(e, err) {
+				return
+			}
+			all = append(all, e)
+		}
+		for _, e := range all {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestBlobHoldsALetterOnce: a letter that is stored again while a blob is made stands
+// in it once.
+func TestBlobHoldsALetterOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, es := newArchive(), withStore(0, directory("a"))
+		hold := newStore().open(-1)
+		hold.tune = func(c *Config) { c.DeadLetterStore, c.DeadLetters = a, twice{c.DeadLetters} }
+		p := startProcess(t, hold, map[string]Sender{es.Name: &handler{t: t, answer: always(answerBad)}}, es)
+		publish(t, p.Broker, 0, 3, "s")
+		rest(10 * time.Second)
+		for folder, ids := range a.ids(t, directory("a").Store()) {
+			if slices.Sort(ids); !slices.Equal(ids, []string{"0", "1", "2"}) {
+				t.Errorf("%s holds %v", folder, ids)
+			}
 		}
 		finish(t, p)
 	})
