@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // ID is a parsed ARM resource id, also a scope: the root "/", a subscription, a
@@ -84,8 +85,28 @@ func (id ID) Key() string { return strings.ToLower(id.text) }
 // IsZero reports whether the ID was never set.
 func (id ID) IsZero() bool { return id.text == "" }
 
-// Equal compares ignoring case.
-func (id ID) Equal(other ID) bool { return strings.EqualFold(id.text, other.text) }
+// Equal reports whether two ids have the same key.
+func (id ID) Equal(other ID) bool { return sameKey(id.text, other.text) }
+
+// sameKey reports whether two texts have the same lower case, which is what keys are
+// made of. Folding agrees with that in ASCII alone: the lower case of the Kelvin sign is
+// k, that of a dotted capital I is i, in one byte. An id that leads to a record must not
+// lie elsewhere for roles and deny assignments.
+func sameKey(a, b string) bool {
+	if isASCII(a) && isASCII(b) {
+		return strings.EqualFold(a, b)
+	}
+	return strings.ToLower(a) == strings.ToLower(b)
+}
+
+func isASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
 
 // Contains reports whether other is id or lies below it. It compares whole
 // segments, so …/resourceGroups/ml does not contain …/resourceGroups/ml-prod.
@@ -96,9 +117,12 @@ func (id ID) Contains(other ID) bool {
 	if id.text == "/" {
 		return true
 	}
-	n := len(id.text)
-	return len(other.text) >= n && strings.EqualFold(other.text[:n], id.text) &&
-		(len(other.text) == n || other.text[n] == '/')
+	outer, inner := id.text, other.text
+	if !isASCII(outer) || !isASCII(inner) { // then lengths can differ
+		outer, inner = id.Key(), other.Key()
+	}
+	n := len(outer)
+	return len(inner) >= n && sameKey(inner[:n], outer) && (len(inner) == n || inner[n] == '/')
 }
 
 // Subscription returns the subscription's id segment, "" at the root or for a

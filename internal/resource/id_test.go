@@ -61,10 +61,19 @@ func TestIDContains(t *testing.T) {
 		{topicID, topicID, true},
 		{topicID, "/subscriptions/s1/resourceGroups/ml", false},
 		{"/subscriptions/s2", topicID, false},
+		{"/subscriptions/s1/resourceGroups/kit", "/subscriptions/s1/resourceGroups/\u212Ait", true},
+		{"/subscriptions/s1/resourceGroups/kit", "/subscriptions/s1/resourceGroups/K\u0130T/providers/A.B/c/d", true},
+		{"/subscriptions/s1/resourceGroups/\u212A\u0130t", "/subscriptions/s1/resourceGroups/kit/providers/A.B/c/d", true},
+		{"/subscriptions/s1/resourceGroups/mls", "/subscriptions/s1/resourceGroups/ml\u017F", false},
+		{"/subscriptions/s1/resourceGroups/\u017Fs", "/subscriptions/s1/resourceGroups/s\u017F", false},
+		{"/subscriptions/s1/resourceGroups/\u00C4", "/subscriptions/s1/resourceGroups/\u00E4/providers/A.B/c/d", true},
 	}
 	for _, tt := range tests {
 		if got := MustID(tt.outer).Contains(MustID(tt.inner)); got != tt.want {
 			t.Errorf("%s contains %s: %t", tt.outer, tt.inner, got)
+		}
+		if a, b := MustID(tt.outer), MustID(tt.inner); a.Equal(b) != (a.Key() == b.Key()) || b.Equal(a) != a.Equal(b) {
+			t.Errorf("%s equals %s: %t, keys %s and %s", a, b, a.Equal(b), a.Key(), b.Key())
 		}
 	}
 	if (ID{}).Contains(Root) || Root.Contains(ID{}) {
