@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -93,17 +95,51 @@ func (a *app) deadLetterList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var letters []json.RawMessage
-		err = a.anywhere(cmd, base, func(base string) (err error) {
-			letters, err = s.all(cmd.Context(), base+arm.DeadLettersPath, query)
-			return err
-		})
+		letters := []json.RawMessage{}
+		_, err = a.eachLetter(cmd, s, base, query, func() { letters = letters[:0] }, func(letter json.RawMessage) { letters = append(letters, letter) })
 		if err != nil {
 			return err
 		}
 		return a.list(deadLetterView, letters)
 	}
 	return cmd
+}
+
+// eachLetter reads the dead letters at or below base that a query is about; begin is
+// called before the first of each try. Those of an event subscription that was deleted
+// are found where it was. It returns where they were found.
+func (a *app) eachLetter(cmd *cobra.Command, s *remote, base string, query url.Values, begin func(), each func(json.RawMessage)) (string, error) {
+	found := 0
+	ask := func(at string) error {
+		begin()
+		base, found = at, 0
+		for letter, err := range s.List(cmd.Context(), at+arm.DeadLettersPath, query) {
+			if err != nil {
+				return err
+			}
+			found++
+			each(letter)
+		}
+		return nil
+	}
+	err := a.anywhere(cmd, base, ask)
+	source, name, one := strings.Cut(base, eventSubscriptions+"/")
+	if !one || !fault.Is(err, fault.NotFound) || strings.ContainsAny(name, "/'") {
+		return base, err
+	}
+	gone := base
+	query = maps.Clone(query)
+	query.Set("$filter", "eventSubscription eq '"+gone+"'")
+	again := ask(source)
+	if fault.Is(again, fault.NotFound) { // and so is its source
+		again = ask(a.subscriptionID())
+	}
+	if again != nil || found == 0 {
+		begin()
+		return gone, err
+	}
+	fmt.Fprintf(a.stderr, "Event subscription %s was deleted: these are the dead letters it left.\n", oneLine(name))
+	return base, nil
 }
 
 func (a *app) deadLetterShow() *cobra.Command {
@@ -188,8 +224,9 @@ func filtered(cmd *cobra.Command) bool {
 // letters are dead letters that a command is about, and where they are reached.
 type letters struct {
 	*remote
-	ids  []string
-	base string
+	ids   []string
+	base  string
+	given map[string]string // when those of a list were dead-lettered, by id
 }
 
 // letterChoice adds the flags that say which dead letters a command is about, beside
@@ -217,18 +254,14 @@ func (a *app) letterChoice(cmd *cobra.Command) func(cmd *cobra.Command, args []s
 		if chosen.remote, err = a.connect(); err != nil {
 			return chosen, err
 		}
+		chosen.given = map[string]string{}
 		if chosen.ids = args; len(args) > 0 {
 			return chosen, nil
 		}
-		err = a.anywhere(cmd, chosen.base, func(base string) error {
-			chosen.base, chosen.ids = base, nil
-			for letter, err := range chosen.List(cmd.Context(), base+arm.DeadLettersPath, query) {
-				if err != nil {
-					return err
-				}
-				chosen.ids = append(chosen.ids, text(letter, "id"))
-			}
-			return nil
+		chosen.base, err = a.eachLetter(cmd, chosen.remote, chosen.base, query, func() { chosen.ids = nil }, func(letter json.RawMessage) {
+			id := text(letter, "id")
+			chosen.ids = append(chosen.ids, id)
+			chosen.given[id] = text(letter, "deadLetterTime")
 		})
 		return chosen, err
 	}
@@ -236,12 +269,13 @@ func (a *app) letterChoice(cmd *cobra.Command) func(cmd *cobra.Command, args []s
 
 func (a *app) deadLetterReplay() *cobra.Command {
 	cmd := &cobra.Command{Use: "replay [ID…]", Short: "Deliver dead letters again", Args: cobra.ArbitraryArgs,
-		Long: "Deliver dead letters again, each as a new delivery with the id, etag and sequencer that\nthe event always had. A dead letter goes when its replay is delivered; it stays when that\nfails again. Name them by id, or by flags: all that fit are replayed.\nThe handler is not waited for: deadletter list shows what is left.\n\nInterrupted, it leaves the rest as they are: the same command goes on with them.",
+		Long: "Deliver dead letters again, each as a new delivery with the id, etag and sequencer that\nthe event always had. A dead letter goes when its replay is delivered; it stays when that\nfails again. Name them by id, or by flags: all that fit are replayed.\nThe handler is waited for with --wait alone: deadletter list shows what is left.\n\nInterrupted, it leaves the rest as they are: the same command goes on with them.",
 		Example: `  carillon deadletter replay ID
-  carillon deadletter replay --event-subscription failed-runs
+  carillon deadletter replay --event-subscription failed-runs --wait
   carillon deadletter replay --event-subscription failed-runs --outcome TimedOut --from 2026-03-01 --rate 50`}
 	choose := a.letterChoice(cmd)
 	rate := cmd.Flags().Float64("rate", 0, "Most dead letters a second; as fast as the handler takes them by default.")
+	wait := cmd.Flags().Bool("wait", false, "Wait until each is delivered or dead-lettered again; exit code 1 if one was dead-lettered again.")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *rate < 0 || cmd.Flags().Changed("rate") && *rate == 0 {
 			return usagef(cmd, "--rate %v is no rate: give how many a second, more than 0.", *rate)
@@ -253,7 +287,18 @@ func (a *app) deadLetterReplay() *cobra.Command {
 		if len(chosen.ids) == 0 {
 			fmt.Fprintln(a.stderr, "No dead letters.")
 		}
+		if *wait {
+			if err := a.stampLetters(cmd, chosen); err != nil {
+				return err
+			}
+		}
 		out, err := a.replayLetters(cmd, chosen, *rate)
+		if err == nil && *wait {
+			err = a.awaitLetters(cmd, chosen, &out)
+		}
+		if *wait && errors.Is(err, context.Canceled) {
+			fmt.Fprintf(a.stderr, "The server goes on with what it replays. What is left is shown by: carillon deadletter list%s\n", scopeWords(cmd))
+		}
 		if err != nil {
 			return err
 		}
@@ -261,13 +306,13 @@ func (a *app) deadLetterReplay() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := a.show(view{columns: []column{{"Replayed", "replayed"}}}, raw); err != nil {
+		if err := a.show(replayedView(*wait), raw); err != nil {
 			return err
 		}
 		for _, f := range out.Failed {
 			fmt.Fprintf(a.stderr, "error: dead letter %s: %s\n", oneLine(f.ID), oneLine(f.Message))
 		}
-		if len(out.Failed) > 0 {
+		if len(out.Failed) > 0 || out.Again != nil && *out.Again > 0 {
 			return errQuiet
 		}
 		return nil
@@ -275,10 +320,21 @@ func (a *app) deadLetterReplay() *cobra.Command {
 	return cmd
 }
 
-// replayedLetters is what the API answers to a replay.
+// replayedView shows a replay, and what came of it where that was waited for.
+func replayedView(waited bool) view {
+	v := view{columns: []column{{"Replayed", "replayed"}}}
+	if waited {
+		v.columns = append(v.columns, column{"Delivered", "delivered"}, column{"Dead-lettered again", "deadLetteredAgain"})
+	}
+	return v
+}
+
+// replayedLetters is what the API answers to a replay, and what came of it.
 type replayedLetters struct {
-	Replayed int              `json:"replayed"`
-	Failed   []replayedFailed `json:"failed,omitempty"`
+	Replayed  int              `json:"replayed"`
+	Delivered *int             `json:"delivered,omitempty"` // nil = nobody waited
+	Again     *int             `json:"deadLetteredAgain,omitempty"`
+	Failed    []replayedFailed `json:"failed,omitempty"`
 }
 
 type replayedFailed struct {

@@ -1,8 +1,15 @@
 package cli
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -84,5 +91,98 @@ func TestEventReplay(t *testing.T) {
 	id := text([]byte(stdout), "name")
 	if code, stdout, _ := run(t, env, "event", "replays", "list", "--event-subscription", "shop", "--topic", "orders"); code != exitDone || !strings.Contains(stdout, id) {
 		t.Errorf("list: %d %s", code, stdout)
+	}
+}
+
+// TestDeadLetterReplayIsWaitedFor replays to a handler that refuses some, all, and none,
+// and once to one that does not answer while the command is interrupted.
+func TestDeadLetterReplayIsWaitedFor(t *testing.T) {
+	env := map[string]string{"CARILLON_DATA": startServer(t)}
+	var refuses atomic.Value // what the body holds of what is refused
+	refuses.Store("subject")
+	hang, asked := make(chan struct{}), make(chan struct{}, 10)
+	handler := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if r.Header.Get("aeg-event-type") == "SubscriptionValidation" {
+			var events []struct{ Data struct{ ValidationCode string } }
+			if json.Unmarshal(body, &events) == nil && len(events) == 1 {
+				_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": events[0].Data.ValidationCode})
+			}
+			return
+		}
+		switch part := refuses.Load().(string); {
+		case part == "hang":
+			asked <- struct{}{}
+			<-hang
+		case strings.Contains(string(body), part):
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(handler.Close)
+	t.Cleanup(sync.OnceFunc(func() { close(hang) }))
+	must := func(args ...string) {
+		t.Helper()
+		if code, _, stderr := run(t, env, args...); code != exitDone {
+			t.Fatalf("%v: %s", args, stderr)
+		}
+	}
+	must("topic", "create", "orders")
+	must("topic", "event-subscription", "create", "-n", "shop", "--topic-name", "orders", "--endpoint", handler.URL)
+	for _, subject := range []string{"a/1", "b/1", "a/2"} {
+		must("event", "publish", "--topic", "orders", "--event-type", "t", "--subject", subject)
+	}
+	of := []string{"--topic", "orders", "--event-subscription", "shop"}
+	list := func() (letters []json.RawMessage) {
+		_, stdout, _ := run(t, env, append([]string{"deadletter", "list", "-o", "json"}, of...)...)
+		_ = json.Unmarshal([]byte(stdout), &letters)
+		return letters
+	}
+	waitFor(t, "the dead letters", func() bool { return len(list()) == 3 })
+	ids := []string{text(list()[0], "id"), text(list()[1], "id")}
+
+	for _, test := range []struct {
+		name, refuses     string
+		which             []string
+		replayed, to, not string // counts
+		code              int
+	}{
+		{"all refused, by id", "subject", ids, "2", "0", "2", exitFailed},
+		{"some refused", `"a/`, append([]string{"--rate", "200"}, of...), "3", "1", "2", exitFailed},
+		{"none refused", "nothing", of, "2", "2", "0", exitDone},
+	} {
+		refuses.Store(test.refuses)
+		code, stdout, stderr := run(t, env, append([]string{"deadletter", "replay", "--wait", "-o", "json"}, test.which...)...)
+		got := []byte(stdout)
+		if code != test.code || text(got, "replayed") != test.replayed || text(got, "delivered") != test.to || text(got, "deadLetteredAgain") != test.not {
+			t.Errorf("%s: exit code %d, %s%s", test.name, code, stdout, stderr)
+		}
+	}
+
+	refuses.Store("subject")
+	must("event", "publish", "--topic", "orders", "--event-type", "t", "--subject", "c/1")
+	waitFor(t, "another dead letter", func() bool { return len(list()) == 1 })
+	refuses.Store("hang")
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		interrupt()
+	}()
+	var stdout, stderr bytes.Buffer
+	code := Run(ctx, append([]string{"deadletter", "replay", "--wait"}, of...), strings.NewReader(""), &stdout, &stderr, func(k string) string { return env[k] })
+	if want := "carillon deadletter list --event-subscription shop --topic orders\n"; code == exitDone || !strings.Contains(stderr.String(), want) {
+		t.Errorf("interrupted: exit code %d, %s, want %q in it", code, stderr.String(), want)
+	}
+	must("topic", "event-subscription", "delete", "-n", "shop", "--topic-name", "orders", "--yes")
+	code, listed, told := run(t, env, append([]string{"deadletter", "list"}, of...)...)
+	if code != exitDone || !strings.Contains(listed, "shop") || !strings.Contains(told, "was deleted") {
+		t.Errorf("list of what was deleted: %d %s%s", code, listed, told)
+	}
+	must("topic", "delete", "orders", "--yes")
+	code, listed, told = run(t, env, append([]string{"deadletter", "list"}, of...)...)
+	if code != exitDone || !strings.Contains(listed, "shop") || !strings.Contains(told, "was deleted") {
+		t.Errorf("list of what was deleted with its topic: %d %s%s", code, listed, told)
+	}
+	if code, _, told := run(t, env, "deadletter", "list", "--topic", "orders", "--event-subscription", "never"); code == exitDone || !strings.Contains(told, "orders") {
+		t.Errorf("list of what never was: %d %s", code, told)
 	}
 }

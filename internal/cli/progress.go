@@ -8,9 +8,11 @@ import (
 	"time"
 )
 
-// progress is a bar on a terminal's last line; elsewhere nothing is written.
+// progress is a bar on a terminal's last line; elsewhere nothing is written, or a line
+// now and then.
 type progress struct {
 	out   io.Writer // nil = none
+	lines io.Writer // where there is no bar; nil = none
 	what  string    // what is done, such as "Replaying"
 	begin time.Time
 	drawn time.Time
@@ -19,6 +21,7 @@ type progress struct {
 const (
 	barWidth  = 30
 	drawEvery = 100 * time.Millisecond
+	lineEvery = 5 * time.Second
 )
 
 func (a *app) progress(what string) *progress {
@@ -40,6 +43,14 @@ func (p *progress) show(part float64, done uint64) {
 	rate := float64(done) / max(now.Sub(p.begin).Seconds(), 0.001)
 	fmt.Fprintf(p.out, "\r\x1b[K%s [%s%s] %3.0f%%  %d events, %.0f/s", p.what,
 		strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), part*100, done, rate)
+}
+
+// line writes how much is done where there is no bar.
+func (p *progress) line(format string, args ...any) {
+	if now := time.Now(); p.out == nil && p.lines != nil && now.Sub(laterTime(p.begin, p.drawn)) >= lineEvery {
+		p.drawn = now
+		fmt.Fprintf(p.lines, format+"\n", args...)
+	}
 }
 
 // end removes the bar.
