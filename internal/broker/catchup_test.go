@@ -39,6 +39,9 @@ func (h *exactlyOnce) Send(ctx context.Context, r *Request) Response {
 	case <-ctx.Done():
 		return Response{Outcome: Canceled}
 	}
+	if r.Fill() != nil {
+		return Response{Outcome: Canceled}
+	}
 	id := string(r.Body[len(`[{"id":"`):])
 	for i := range id {
 		if id[i] == '"' {

@@ -483,6 +483,9 @@ func (s *simSender) Send(ctx context.Context, r *Request) Response {
 		<-ctx.Done() // a dead process asks nobody
 		return Response{Outcome: Canceled}
 	}
+	if r.Fill() != nil {
+		return Response{Outcome: Canceled}
+	}
 	m := s.m
 	var ids []int
 	for _, id := range idsIn(m.t, r.Body) {

@@ -26,6 +26,8 @@ type attempt struct {
 	late       bool    // judged TimedOut; its answer, if one comes, is late
 	unsized    bool    // the sizes of some deliveries are not known yet
 	cfg        *config // that its batch was made for; nil for the present one
+	sub        *subscription
+	unread     error // why its body could not be made
 }
 
 // pump starts workers for what waits. The caller holds s.mu.
@@ -185,7 +187,7 @@ func (s *subscription) next(now time.Time) *attempt {
 				break
 			}
 		} else {
-			a = &attempt{started: now, hold: answerTime, deliveries: make([]*delivery, 0, min(most, s.queue.len()))}
+			a = &attempt{started: now, hold: answerTime, sub: s, deliveries: make([]*delivery, 0, min(most, s.queue.len()))}
 			if most > 1 && !d.alone && !d.replay {
 				size = s.sizeOf(d, a)
 			} else {
@@ -327,7 +329,7 @@ func (s *subscription) expiresUntried(expiry int64) bool {
 // send makes the attempt. A panic in it is the attempt's outcome, not the
 // process's end.
 func (s *subscription) send(a *attempt) (r Response) {
-	req := Request{Hold: a.hold, Count: a.count, Buffer: bodies.Get().(*[]byte)}
+	req := Request{Hold: a.hold, Count: a.count, Source: a}
 	defer func() {
 		if p := recover(); p != nil {
 			s.b.log.Error("delivery attempt panicked", telemetry.EventSubscription, s.cfg.Load().id,
@@ -337,28 +339,30 @@ func (s *subscription) send(a *attempt) (r Response) {
 		}
 		req.Sent()
 	}()
-	cfg := a.cfg
-	if cfg == nil {
-		cfg = s.cfg.Load()
+	if a.cfg == nil {
+		a.cfg = s.cfg.Load()
 	}
-	var err error
-	if *req.Buffer, err = s.encode(cfg, a, &req, (*req.Buffer)[:0]); err != nil {
-		if s.ctx.Err() != nil {
-			return Response{Outcome: Canceled}
-		}
-		if !lost(err) {
-			s.b.log.Debug("event cannot be read for delivery just now", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
-			select { // the store is busy, or starts anew: that is not the event's fault
-			case <-time.After(readAgain):
-			case <-s.ctx.Done():
-			}
-			return Response{Outcome: Canceled}
-		}
-		s.b.log.Error("event cannot be read for delivery", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
-		return Response{Outcome: Aborted, Detail: "the event could not be read"}
+	if r = a.cfg.sender.Send(s.ctx, &req); a.unread != nil {
+		return s.unreadable(a.cfg, a.unread)
 	}
-	req.Body = *req.Buffer
-	return cfg.sender.Send(s.ctx, &req)
+	return r
+}
+
+// unreadable is the outcome of an attempt whose body could not be made.
+func (s *subscription) unreadable(cfg *config, err error) Response {
+	if s.ctx.Err() != nil || errors.Is(err, errLate) {
+		return Response{Outcome: Canceled}
+	}
+	if !lost(err) {
+		s.b.log.Debug("event cannot be read for delivery just now", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
+		select { // the store is busy, or starts anew: that is not the event's fault
+		case <-time.After(readAgain):
+		case <-s.ctx.Done():
+		}
+		return Response{Outcome: Canceled}
+	}
+	s.b.log.Error("event cannot be read for delivery", telemetry.EventSubscription, cfg.id, telemetry.Error, err)
+	return Response{Outcome: Aborted, Detail: "the event could not be read"}
 }
 
 // readAgain is how long an attempt rests whose event could not be read just now.
@@ -376,6 +380,23 @@ const (
 	contentCloudEvent      = "application/cloudevents+json; charset=utf-8"
 	contentCloudEventBatch = "application/cloudevents-batch+json; charset=utf-8"
 )
+
+// errLate is why an attempt has no body that was judged TimedOut before it was sent: its
+// events wait for another one, or had it already.
+var errLate = errors.New("the attempt is over")
+
+// Encode makes the body of the attempt. It satisfies Source.
+func (a *attempt) Encode(r *Request, dst []byte) (body []byte, err error) {
+	a.sub.mu.Lock()
+	late := a.late
+	a.sub.mu.Unlock()
+	if late {
+		a.unread = errLate
+		return dst, errLate
+	}
+	body, a.unread = a.sub.encode(a.cfg, a, r, dst)
+	return body, a.unread
+}
 
 // encode appends the request's body to dst and fills in what its headers say:
 // Event Grid events and custom input travel as an array, a CloudEvent as an object

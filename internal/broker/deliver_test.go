@@ -399,6 +399,31 @@ func workspaceSubscription(n int) *resource.EventSubscription {
 	return es
 }
 
+// TestLateAttemptSendsNothing holds that an attempt that was judged before it had written
+// anything does not send what the next one may have delivered.
+func TestLateAttemptSendsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var attempts, late atomic.Int32
+		es := testSubscription(0, filter.Filter{})
+		p := startProcess(t, newStore().open(-1), map[string]Sender{es.Name: senderFunc(func(ctx context.Context, r *Request) Response {
+			if attempts.Add(1) == 1 {
+				time.Sleep(answerTime + 5*time.Second) // for its token
+			}
+			if r.Fill() != nil {
+				late.Add(1)
+				return Response{Outcome: Canceled}
+			}
+			return answerOK
+		})}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		time.Sleep(answerTime + 4*time.Minute)
+		settleAll(t, p)
+		if attempts.Load() != 2 || late.Load() != 1 {
+			t.Errorf("%d attempts, of which %d had nothing to send, want 2 and 1", attempts.Load(), late.Load())
+		}
+	})
+}
+
 // TestSentBody holds that the buffer of a body is used again once that was sent, and
 // never by two attempts at a time.
 func TestSentBody(t *testing.T) {
@@ -408,6 +433,15 @@ func TestSentBody(t *testing.T) {
 		got := map[string]int{}
 		es := testSubscription(0, filter.Filter{})
 		p := startProcess(t, newStore().open(-1), map[string]Sender{es.Name: senderFunc(func(ctx context.Context, r *Request) Response {
+			if r.Body != nil {
+				t.Error("the body is there before it is wanted")
+			}
+			fill := func() {
+				if err := r.Fill(); err != nil {
+					t.Error(err)
+				}
+			}
+			fill()
 			body := string(r.Body)
 			time.Sleep(time.Millisecond) // others encode theirs
 			if string(r.Body) != body {
@@ -418,6 +452,9 @@ func TestSentBody(t *testing.T) {
 				t.Error("the body is still there")
 			}
 			r.Sent() // changes nothing
+			if fill(); string(r.Body) != body {
+				t.Errorf("made anew the body is %s, was %s", r.Body, body)
+			}
 			mu.Lock()
 			got[body]++
 			mu.Unlock()

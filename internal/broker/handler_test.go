@@ -54,6 +54,9 @@ func always(r Response) func(context.Context, asked) Response {
 }
 
 func (h *handler) Send(ctx context.Context, r *Request) Response {
+	if r.Fill() != nil {
+		return Response{Outcome: Canceled}
+	}
 	a := asked{Request: *r, at: time.Now(), ids: idsIn(h.t, r.Body)}
 	a.Body = bytes.Clone(r.Body)
 	h.mu.Lock()

@@ -11,7 +11,8 @@ import (
 type Sender interface {
 	// Send makes one attempt and returns what came of it. It returns when the
 	// destination answered, when r.Hold is over (TimedOut), or when ctx ends
-	// (Canceled). It retains nothing of r, and calls r.Sent as soon as it can.
+	// (Canceled). It retains nothing of r, calls r.Fill when all is there to write the
+	// body, and r.Sent once it is written.
 	Send(ctx context.Context, r *Request) Response
 	// Close lets go of idle connections. Attempts in flight end by their ctx.
 	Close()
@@ -19,14 +20,23 @@ type Sender interface {
 
 // Request is the body of one attempt and what its headers say.
 type Request struct {
-	Body        []byte // nil once Sent was called
+	Body        []byte // nil until Fill and from Sent on, unless it is the caller's own
 	ContentType string
 	Count       int           // earlier attempts: header aeg-delivery-count
 	Single      *SingleEvent  // nil for a batch
 	Hold        time.Duration // how long the connection may live while waiting for an answer
 	Replay      string        // id of the replayed dead letter: header carillon-replay; "" for a first delivery
 	Attributes  []Attribute   // dynamic delivery attributes, the same for every event of a batch; fit for headers
-	Buffer      *[]byte       // that holds Body and is used again after Sent; nil where Body is the caller's own
+	Source      Source        // that Fill takes the body from; nil where Body is the caller's own
+
+	buffer *[]byte // that holds Body and is used again after Sent
+}
+
+// Source makes the body of a request, the same each time, and fills in what its headers
+// say.
+type Source interface {
+	// Encode appends the body to dst.
+	Encode(r *Request, dst []byte) ([]byte, error)
 }
 
 var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
@@ -34,17 +44,33 @@ var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b 
 // maxKept bounds the buffers of bodies that are used again.
 const maxKept = 1 << 20
 
-// Sent lets go of Body: it was written, and whatever comes of the attempt it is not
-// sent again. A handler that answers late, or never, would keep it in memory for
-// minutes. A second call does nothing, nor does one where Body is the caller's own.
+// Fill makes Body, unless it is there. An attempt that waits for a token or a connection
+// has none: thousands of them would hold gigabytes. After an error, which the source
+// keeps, there is nothing to send.
+func (r *Request) Fill() (err error) {
+	if r.Source == nil || r.buffer != nil {
+		return nil
+	}
+	buffer := bodies.Get().(*[]byte)
+	*buffer, err = r.Source.Encode(r, (*buffer)[:0])
+	r.Body, r.buffer = *buffer, buffer
+	if err != nil {
+		r.Sent()
+	}
+	return err
+}
+
+// Sent lets go of Body: it was written. A handler that answers late, or never, would keep
+// it in memory for minutes. Should it have to be written once more, Fill makes it anew. A
+// second call does nothing, nor does one where Body is the caller's own.
 func (r *Request) Sent() {
-	if r.Buffer == nil {
+	if r.buffer == nil {
 		return
 	}
-	if cap(*r.Buffer) <= maxKept {
-		bodies.Put(r.Buffer)
+	if cap(*r.buffer) <= maxKept {
+		bodies.Put(r.buffer)
 	}
-	r.Body, r.Buffer = nil, nil
+	r.Body, r.buffer = nil, nil
 }
 
 // Attribute is a dynamic delivery attribute with the value that the event has for it.

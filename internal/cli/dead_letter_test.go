@@ -104,7 +104,9 @@ func TestDeadLetterReplayIsWaitedFor(t *testing.T) {
 	handler := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if r.Header.Get("aeg-event-type") == "SubscriptionValidation" {
-			var events []struct{ Data struct{ ValidationCode string } }
+			var events []struct {
+				Data struct{ ValidationCode string }
+			}
 			if json.Unmarshal(body, &events) == nil && len(events) == 1 {
 				_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": events[0].Data.ValidationCode})
 			}

@@ -202,8 +202,13 @@ func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, toke
 			c.discard()
 		}
 	}()
+	if r.Fill() != nil {
+		keep = true
+		return canceled(), false
+	}
 	_ = c.raw.SetDeadline(deadline) // a closed connection shows itself below
 	err := w.write(c, r, token)
+	r.Sent()
 	if err != nil && !isTimeout(err) {
 		// A receiver may refuse a body before it read all of it, and close.
 		_ = c.raw.SetReadDeadline(time.Now().Add(drainTime))
@@ -211,9 +216,6 @@ func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, toke
 			err = nil
 		}
 	} else if err == nil {
-		if !used && token == "" { // neither a stale connection nor a refused token has it sent again
-			r.Sent()
-		}
 		err = c.await()
 	}
 	if err != nil {

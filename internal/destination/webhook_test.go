@@ -328,43 +328,76 @@ func TestStaleConnection(t *testing.T) {
 	})
 }
 
-// TestBodyIsLetGo holds that an attempt that waits for its answer keeps its body only
-// where the body may have to be sent once more.
-func TestBodyIsLetGo(t *testing.T) {
+// source is the body of a request, and how often it was made.
+type source struct {
+	body string
+	made int
+}
+
+func (s *source) Encode(_ *broker.Request, dst []byte) ([]byte, error) {
+	s.made++
+	return append(dst, s.body...), nil
+}
+
+// TestBodyIsMadeLate holds that an attempt has its body only while it is written: not
+// while it waits for a bearer token, a connection or an answer.
+func TestBodyIsMadeLate(t *testing.T) {
 	hang := make(chan struct{})
-	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		if r.Header.Get("aeg-delivery-count") == "0" {
+	var bodies atomic.Value
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		bodies.Store(string(body))
+		switch {
+		case r.Header.Get("Authorization") == "Bearer old":
+			w.WriteHeader(http.StatusUnauthorized)
+		case r.Header.Get("aeg-delivery-count") == "0":
 			<-hang
 		}
 	}))
 	defer srv.Close()
 	defer close(hang)
+	silent := rawServer(t, func(int, net.Conn) { <-hang })
+	old := &heldToken{text: "old", expires: time.Now().Add(time.Hour), renew: time.Now().Add(time.Hour)}
 	for _, tt := range []struct {
-		name    string
-		earlier bool // a connection is there from an earlier attempt
-		kept    bool
+		name   string
+		url    string
+		before func(*testing.T, *Webhook)
+		made   int
+		want   broker.Outcome
 	}{
-		{"on a new connection", false, false},
-		{"on one that may be stale", true, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			w := newWebhook(t, WebhookConfig{URL: srv.URL + "/in"})
-			if tt.earlier {
-				r := request()
-				r.Count = 1
-				if got := w.Send(t.Context(), r); got.Outcome != broker.Delivered {
-					t.Fatalf("%+v", got)
-				}
-			}
+		{"answer on a new connection", srv.URL, nil, 1, broker.TimedOut},
+		{"answer on one that may be stale", srv.URL, func(t *testing.T, w *Webhook) {
 			r := request()
-			body := bytes.Clone(r.Body)
-			r.Body, r.Buffer, r.Count, r.Hold = body, &body, 0, 50*time.Millisecond
-			if got := w.Send(t.Context(), r); got.Outcome != broker.TimedOut {
+			r.Count = 1
+			if got := w.Send(t.Context(), r); got.Outcome != broker.Delivered {
 				t.Fatalf("%+v", got)
 			}
-			if kept := r.Body != nil; kept != tt.kept {
-				t.Errorf("the body is kept: %t, want %t", kept, tt.kept)
+		}, 1, broker.TimedOut},
+		{"TLS handshake", strings.Replace(silent, "http:", "https:", 1), nil, 0, broker.SocketError},
+		{"token", srv.URL, func(_ *testing.T, w *Webhook) {
+			w.token, w.tokens = &wanted, tokensOf(&issuer{takes: time.Hour})
+			w.tokens.client.Timeout = 50 * time.Millisecond
+		}, 0, broker.TimedOut},
+		{"refused token", srv.URL, func(_ *testing.T, w *Webhook) {
+			w.token, w.tokens = &wanted, tokensOf(&issuer{life: time.Hour})
+			w.tokens.held[wanted] = old
+		}, 2, broker.TimedOut},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWebhook(t, WebhookConfig{URL: tt.url + "/in"})
+			if tt.before != nil {
+				tt.before(t, w)
+			}
+			bodies.Store("")
+			from := &source{body: `[{"id":"late"}]`}
+			r := request()
+			r.Body, r.Source, r.Count, r.Hold = nil, from, 0, 100*time.Millisecond
+			got := w.Send(t.Context(), r)
+			if got.Outcome != tt.want || from.made != tt.made || r.Body != nil {
+				t.Errorf("%+v, the body was made %d times, want %d, and %q is left of it", got, from.made, tt.made, r.Body)
+			}
+			if body := bodies.Load(); tt.made > 0 && body != from.body {
+				t.Errorf("the handler got %q", body)
 			}
 		})
 	}
