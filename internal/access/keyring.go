@@ -63,9 +63,12 @@ type Key struct {
 // from the directory. A rotation first stores the old key's public half, then puts the
 // new key in the old one's place: wherever it is cut short, one key signs and
 // everything that was signed can be verified.
+//
+// Both files are sealed with the master key.
 type KeyRing struct {
 	path    string // of the key that signs
-	mu      sync.Mutex
+	sealer  *secret.Sealer
+	mu      sync.Mutex // held while files change
 	keys    atomic.Pointer[keys]
 	witness func(ctx context.Context, operation, key string) error
 	changed []func() // tokens that were found good may not be so any more
@@ -84,16 +87,20 @@ type retiredKey struct {
 	until  time.Time
 }
 
-// OpenKeyRing reads the signing keys of a data directory, and makes the first one. See
-// [LoadOrCreateSigningKey].
-func OpenKeyRing(dir string) (*KeyRing, error) {
-	r := &KeyRing{path: SigningKeyPath(dir)}
-	signing, err := LoadOrCreateSigningKey(r.path)
+// OpenKeyRing reads the signing keys of a data directory, and makes the first one. Keys
+// that lie there in clear, as a version from before left them, are sealed. The folder
+// for keys must exist, and no other process may open it as well.
+func OpenKeyRing(dir string, sealer *secret.Sealer) (*KeyRing, error) {
+	r := &KeyRing{path: SigningKeyPath(dir), sealer: sealer}
+	signing, err := r.load(r.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		signing, err = makeSigningKey(signingFile(r.path), sealer)
+	}
 	if err != nil {
 		return nil, err
 	}
 	k := &keys{signing: signing}
-	if k.next, err = LoadSigningKey(r.nextPath()); errors.Is(err, fs.ErrNotExist) {
+	if k.next, err = r.load(r.nextPath()); errors.Is(err, fs.ErrNotExist) {
 		k.next = nil
 	} else if err != nil {
 		return nil, err
@@ -103,6 +110,54 @@ func OpenKeyRing(dir string) (*KeyRing, error) {
 	}
 	r.keys.Store(k)
 	return r, nil
+}
+
+// load reads a key, and seals it if it lies there in clear.
+func (r *KeyRing) load(path string) (*SigningKey, error) {
+	file := signingFile(path)
+	k, err := loadSigningKey(file, r.sealer)
+	if err != nil {
+		return nil, err
+	}
+	if id, err := file.KeyID(); err != nil || id != "" {
+		return k, err
+	}
+	return k, k.store(file, r.sealer)
+}
+
+// files are those of the keys that there are.
+func (r *KeyRing) files() []secret.File {
+	files := []secret.File{signingFile(r.path)}
+	if r.keys.Load().next != nil {
+		files = append(files, signingFile(r.nextPath()))
+	}
+	return files
+}
+
+// SealedWith returns the id of the master key that each key is sealed with.
+func (r *KeyRing) SealedWith() (ids []string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, file := range r.files() {
+		id, err := file.KeyID()
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// Reseal seals the keys with the current master key.
+func (r *KeyRing) Reseal() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, file := range r.files() {
+		if err := file.Reseal(r.sealer); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Observe sets who is told of a rotation before it is made; an error keeps it from
@@ -222,7 +277,7 @@ func (r *KeyRing) Rotate(ctx context.Context, revoke bool) error {
 	next := old.next
 	if next == nil || revoke { // whoever has seen the directory has the next key as well
 		var err error
-		if next, err = makeSigningKey(r.nextPath(), os.Rename); err != nil {
+		if next, err = makeSigningKey(signingFile(r.nextPath()), r.sealer); err != nil {
 			return err
 		}
 		announced := *old
@@ -283,7 +338,7 @@ func (r *KeyRing) retire(k *SigningKey, at time.Time) error {
 		return fmt.Errorf("store a retired signing key: %w", err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Headers: map[string]string{retiredHeader: at.Format(time.RFC3339)}, Bytes: der})
-	if err := writePrivate(path, text, os.Rename); err != nil {
+	if err := secret.WritePrivate(path, text); err != nil {
 		return fmt.Errorf("store a retired signing key: %w", err)
 	}
 	return nil
@@ -319,7 +374,7 @@ func (r *KeyRing) announce() error {
 	if k.next != nil {
 		return nil
 	}
-	next, err := makeSigningKey(r.nextPath(), os.Rename)
+	next, err := makeSigningKey(signingFile(r.nextPath()), r.sealer)
 	if err != nil {
 		return err
 	}

@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // ringDir is a data directory with testKey.
@@ -22,7 +24,7 @@ func ringDir(t *testing.T) string {
 
 func openRing(t *testing.T, dir string) *KeyRing {
 	t.Helper()
-	r, err := OpenKeyRing(dir)
+	r, err := OpenKeyRing(dir, testSealer())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,7 @@ func TestRotate(t *testing.T) {
 	r := openRing(t, dir)
 	tokens := w.over(t, r, nil)
 	owner, _ := w.directory.Principal(w.owner.ObjectID)
-	local, err := OpenLocal(dir)
+	local, err := OpenLocal(t.Context(), dir, secret.Source{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func TestRotate(t *testing.T) {
 		t.Errorf("published %+v", set)
 	}
 	after := tokens.forTest(t, owner)
-	local, err = OpenLocal(dir)
+	local, err = OpenLocal(t.Context(), dir, secret.Source{})
 	if err != nil || local.key.id != r.current().id {
 		t.Errorf("commands sign with another key: %v", err)
 	}
@@ -274,7 +276,79 @@ func TestDamagedRetiredKey(t *testing.T) {
 	if err := os.WriteFile(r.retiredPath(id), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenKeyRing(dir); err == nil {
+	if _, err := OpenKeyRing(dir, testSealer()); err == nil {
 		t.Error("a damaged key is passed over in silence")
+	}
+}
+
+// Keys in clear are sealed by the first start, whatever it was in the middle of, and
+// sign and verify as before.
+func TestKeysAreSealed(t *testing.T) {
+	dir, w := localDir(t)
+	old, err := OpenLocal(t.Context(), dir, secret.Source{}) // before the first start
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := old.Token(AudienceManagement, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := signingFile(filepath.Join(dir, "keys", nextKeyFile))
+	clear, err := os.ReadFile(SigningKeyPath(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(next.Path, clear, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := openRing(t, dir)
+	created := r.current().created
+	for range 2 { // and so a start finds them
+		for _, path := range []string{SigningKeyPath(dir), next.Path} {
+			raw, err := os.ReadFile(path)
+			if err != nil || !secret.IsSealed(strings.TrimSpace(string(raw))) {
+				t.Errorf("%s holds %.20q, %v", path, raw, err)
+			}
+		}
+		tokens := w.over(t, r, nil)
+		if _, err := tokens.Validate(t.Context(), issued.Token.Reveal(), tokens.Management()); err != nil {
+			t.Error(err)
+		}
+		if local, err := OpenLocal(t.Context(), dir, secret.Source{}); err != nil || local.key.id != r.current().id {
+			t.Errorf("commands have %v: %v", local, err)
+		}
+		r = openRing(t, dir)
+	}
+	if !r.current().created.Equal(created) {
+		t.Errorf("the key was made at %s, and says %s", created, r.current().created)
+	}
+}
+
+func TestKeysAreSealedAnew(t *testing.T) {
+	dir := ringDir(t)
+	sealer := testSealer()
+	r, err := OpenKeyRing(dir, sealer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.announce(); err != nil {
+		t.Fatal(err)
+	}
+	before := sealer.Current()
+	sealer.Use(secret.Key{8}, testMaster)
+	if ids, err := r.SealedWith(); err != nil || !slices.Equal(ids, []string{before, before}) {
+		t.Errorf("sealed with %s, %v", ids, err)
+	}
+	if err := r.Reseal(); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := r.SealedWith(); err != nil || !slices.Equal(ids, []string{sealer.Current(), sealer.Current()}) {
+		t.Errorf("sealed with %s, %v", ids, err)
+	}
+	if _, err := OpenKeyRing(dir, secret.NewSealer(secret.Key{8})); err != nil {
+		t.Error(err)
+	}
+	if _, err := OpenKeyRing(dir, testSealer()); !errors.Is(err, secret.ErrUnknownKey) {
+		t.Errorf("with the master key from before: %v", err)
 	}
 }

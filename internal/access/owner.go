@@ -29,14 +29,34 @@ type Owner struct {
 	AppID    string `json:"appId"`
 	Name     string `json:"name"`
 	URL      string `json:"url,omitempty"` // where the server was last reached
+
+	MasterKey MasterKeyPlace `json:"masterKey,omitzero"` // where the server last had it
 }
+
+// MasterKeyPlace is where a server has its master key that does not keep it in the data
+// directory. A command is not told: commands that are given the directory would run what
+// is written in it.
+type MasterKeyPlace struct {
+	File    string `json:"file,omitempty"`
+	Env     string `json:"env,omitempty"`
+	Command bool   `json:"command,omitempty"`
+}
+
+func placeOf(s secret.Source) MasterKeyPlace {
+	if file, err := filepath.Abs(s.File); s.File != "" && err == nil {
+		s.File = file
+	}
+	return MasterKeyPlace{File: s.File, Env: s.Env, Command: s.Command != ""}
+}
+
+func (p MasterKeyPlace) source() secret.Source { return secret.Source{File: p.File, Env: p.Env} }
 
 // OwnerPath is where the owner of a data directory is written.
 func OwnerPath(dir string) string { return filepath.Join(dir, "owner.json") }
 
 // origin is the one record that says how the directory began.
 type origin struct {
-	Owner      Owner     `json:"owner"` // without its URL
+	Owner      Owner     `json:"owner"` // without what changes
 	Assignment string    `json:"assignment"`
 	Created    time.Time `json:"created"`
 	Complete   bool      `json:"complete"` // the owner and its role were stored
@@ -46,10 +66,10 @@ const originKey = "origin"
 
 // Bootstrap makes the tenant and its owner at the first start and writes the
 // owner to path at every start, with the address under which the server is
-// reached. An owner that was removed later is not made again. A start that was
+// reached and where its master key is. An owner that was removed later is not made again. A start that was
 // cut short is completed by the next. Call it after the store is loaded.
 // Source: spec/access.md section 14.1.
-func (d *Directory) Bootstrap(ctx context.Context, path, url string) (Owner, error) {
+func (d *Directory) Bootstrap(ctx context.Context, path, url string, master secret.Source) (Owner, error) {
 	item, ok := d.origin.Get(originKey)
 	if !ok {
 		first := origin{
@@ -72,7 +92,7 @@ func (d *Directory) Bootstrap(ctx context.Context, path, url string) (Owner, err
 		}
 	}
 	owner := item.Value.Owner
-	owner.URL = url
+	owner.URL, owner.MasterKey = url, placeOf(master)
 	if err := writeOwner(path, owner); err != nil {
 		return Owner{}, err
 	}
@@ -114,7 +134,7 @@ func writeOwner(path string, owner Owner) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := writePrivate(path, text, os.Rename); err != nil {
+	if err := secret.WritePrivate(path, text); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
@@ -128,8 +148,9 @@ type Local struct {
 }
 
 // OpenLocal reads the owner and the signing key of a data directory. It refuses
-// files that others may read.
-func OpenLocal(dir string) (*Local, error) {
+// files that others may read. given says where the master key is that the signing key is
+// sealed with; the zero value looks where the server last had it.
+func OpenLocal(ctx context.Context, dir string, given secret.Source) (*Local, error) {
 	path := OwnerPath(dir)
 	if err := secret.CheckPrivate(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s has no owner yet: start the server on it once, with carillon serve --data %s", dir, dir)
@@ -144,10 +165,42 @@ func OpenLocal(dir string) (*Local, error) {
 	if err := json.Unmarshal(text, &l.Owner); err != nil || l.Owner.TenantID == "" || l.Owner.ObjectID == "" {
 		return nil, fmt.Errorf("%s is damaged: start the server on the directory to write it again", path)
 	}
-	if l.key, err = LoadSigningKey(SigningKeyPath(dir)); err != nil {
-		return nil, err
+	if given.Own() {
+		given = l.Owner.MasterKey.source()
+		if l.Owner.MasterKey.Command {
+			return nil, fmt.Errorf("the key that signs tokens is sealed with a master key that the server has by --master-key-command: give that command here too, as in carillon env --data %s --master-key-command '…'", dir)
+		}
 	}
-	return &l, nil
+	l.key, err = openSigningKey(ctx, signingFile(SigningKeyPath(dir)), given.In(dir))
+	return &l, err
+}
+
+// openSigningKey reads a signing key beside a server that may run, and the master key
+// for it.
+func openSigningKey(ctx context.Context, file secret.File, from secret.Source) (*SigningKey, error) {
+	for attempt := 0; ; attempt++ {
+		id, err := file.KeyID()
+		if err != nil {
+			return nil, fmt.Errorf("read signing key: %w", err)
+		}
+		var sealer *secret.Sealer
+		if id != "" {
+			master, err := from.Load(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("the key that signs tokens is sealed with the master key %s, which cannot be had; give --master-key-file, --master-key-env or --master-key-command as the server was given: %w", id, err)
+			}
+			sealer = secret.NewSealer(master[0], master[1:]...)
+		}
+		k, err := loadSigningKey(file, sealer)
+		// The server may have sealed the file with a new master key in between.
+		if errors.Is(err, secret.ErrUnknownKey) && attempt < 2 {
+			continue
+		}
+		if errors.Is(err, secret.ErrUnknownKey) {
+			return nil, fmt.Errorf("%w; it is not in %s: give --master-key-file, --master-key-env or --master-key-command as the server was given", err, from.Name())
+		}
+		return k, err
+	}
 }
 
 // Token signs a token of the owner for an audience, such as AudienceManagement.

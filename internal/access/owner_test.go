@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 func readOwner(t *testing.T, path string) Owner {
@@ -57,7 +59,7 @@ func TestBootstrap(t *testing.T) {
 	if second.owner != first.owner || kv.revision != revision {
 		t.Errorf("a second start changed something: owner %+v", second.owner)
 	}
-	if _, err := second.directory.Bootstrap(t.Context(), OwnerPath(dir), "https://moved.example"); err != nil {
+	if _, err := second.directory.Bootstrap(t.Context(), OwnerPath(dir), "https://moved.example", secret.Source{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := readOwner(t, OwnerPath(dir)); got.URL != "https://moved.example" || got.ObjectID != first.owner.ObjectID {
@@ -114,7 +116,7 @@ func TestBootstrapIsCompleted(t *testing.T) {
 			if err := store.Load(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			_, err = d.Bootstrap(t.Context(), OwnerPath(dir), testOrigin)
+			_, err = d.Bootstrap(t.Context(), OwnerPath(dir), testOrigin, secret.Source{})
 			return d, err
 		}
 		if _, err := start(); !errors.Is(err, broken) {
@@ -142,15 +144,20 @@ func TestBootstrapRefusesAWideOwnerFile(t *testing.T) {
 	if err := os.Chmod(w.ownerPath, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.directory.Bootstrap(t.Context(), w.ownerPath, testOrigin); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if _, err := w.directory.Bootstrap(t.Context(), w.ownerPath, testOrigin, secret.Source{}); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := OpenLocal(filepath.Dir(w.ownerPath)); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if _, err := OpenLocal(t.Context(), filepath.Dir(w.ownerPath), secret.Source{}); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("error %v", err)
 	}
 }
 
-// localDir is a data directory after a first start.
+// testMaster is the master key of localDir.
+var testMaster = secret.Key{7}
+
+func testSealer() *secret.Sealer { return secret.NewSealer(testMaster) }
+
+// localDir is a data directory as a version left it that sealed no signing key.
 func localDir(t *testing.T) (string, *world) {
 	t.Helper()
 	dir := t.TempDir()
@@ -160,13 +167,16 @@ func localDir(t *testing.T) (string, *world) {
 	if err := os.WriteFile(SigningKeyPath(dir), pkcs8(t, testKey().private), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := (secret.Source{}.In(dir)).Keep(testMaster); err != nil {
+		t.Fatal(err)
+	}
 	return dir, openWorld(t, &memoryKV{entries: map[string]engine.Change{}}, dir)
 }
 
 func TestLocalToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, w := localDir(t)
-		local, err := OpenLocal(dir)
+		local, err := OpenLocal(t.Context(), dir, secret.Source{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +216,7 @@ func TestLocalToken(t *testing.T) {
 func TestLocalTokenOfAnotherDirectory(t *testing.T) {
 	dir, _ := localDir(t)
 	_, other := localDir(t)
-	local, err := OpenLocal(dir)
+	local, err := OpenLocal(t.Context(), dir, secret.Source{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,8 +251,58 @@ func TestOpenLocalRefuses(t *testing.T) {
 			if err := tt.spoil(t, dir); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := OpenLocal(dir); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := OpenLocal(t.Context(), dir, secret.Source{}); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// Commands find the master key where the server had it, or where they are told.
+func TestOpenLocalFindsTheMasterKey(t *testing.T) {
+	text := hex.EncodeToString(testMaster[:])
+	file := filepath.Join(t.TempDir(), "master")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("MASTER", text)
+	t.Setenv("WRONG", strings.Repeat("ab", 32))
+	command := "cat '" + file + "'"
+	if runtime.GOOS == "windows" {
+		command = "type " + file
+	}
+	for _, test := range []struct {
+		name          string
+		server, given secret.Source
+		problem       string
+	}{
+		{"in the data directory", secret.Source{}, secret.Source{}, ""},
+		{"in a file", secret.Source{File: file}, secret.Source{}, ""},
+		{"in the environment", secret.Source{Env: "MASTER"}, secret.Source{}, ""},
+		{"not in this environment", secret.Source{Env: "MASTER_NOT_SET"}, secret.Source{}, "--master-key-env or --master-key-command as the server was given"},
+		{"but here", secret.Source{Env: "MASTER_NOT_SET"}, secret.Source{File: file}, ""},
+		{"by a command", secret.Source{Command: command}, secret.Source{}, "--master-key-command '…'"},
+		{"by a command that is given", secret.Source{Command: command}, secret.Source{Command: command}, ""},
+		{"a file that is gone", secret.Source{File: file + "x"}, secret.Source{}, "no such file"},
+		{"another one", secret.Source{File: file}, secret.Source{Env: "WRONG"}, "it is not in --master-key-env"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, w := localDir(t)
+			r := openRing(t, dir)
+			if _, err := w.directory.Bootstrap(t.Context(), OwnerPath(dir), testOrigin, test.server); err != nil {
+				t.Fatal(err)
+			}
+			if !test.server.Own() {
+				if err := os.Remove(test.server.In(dir).Kept); err != nil {
+					t.Fatal(err)
+				}
+			}
+			local, err := OpenLocal(t.Context(), dir, test.given)
+			if test.problem == "" && (err != nil || local.key.id != r.current().id) || test.problem != "" && (err == nil || !strings.Contains(err.Error(), test.problem)) {
+				t.Errorf("%v, want %q", err, test.problem)
+			}
+			if err != nil && strings.Contains(err.Error(), text) {
+				t.Error("the error shows the master key")
 			}
 		})
 	}

@@ -7,9 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -47,71 +45,65 @@ func (k *SigningKey) LogValue() slog.Value { return slog.StringValue(k.String())
 // SigningKeyPath is where the signing key of a data directory lies.
 func SigningKeyPath(dir string) string { return filepath.Join(dir, "keys", "signing.pem") }
 
-// LoadOrCreateSigningKey returns the key kept at path and makes it, readable by its
-// owner only, when there is none. Two processes that start at once end with the
-// same key. The folder must exist. It takes about a tenth of a second to make one,
-// so a server calls it beside other work.
-func LoadOrCreateSigningKey(path string) (*SigningKey, error) {
-	k, err := LoadSigningKey(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return k, err
-	}
-	if k, err = makeSigningKey(path, os.Link); errors.Is(err, fs.ErrExist) {
-		return LoadSigningKey(path)
-	}
-	return k, err
-}
+// signingFile is a file with a signing key. All are sealed for the same: the next key
+// is moved to where the key lies that signs.
+func signingFile(path string) secret.File { return secret.File{Path: path, Owner: "token signing key"} }
 
 // createdHeader of a key's PEM block says when the key was made.
 const createdHeader = "Created"
 
-// makeSigningKey makes a key and places its file at path.
-func makeSigningKey(path string, place func(from, to string) error) (*SigningKey, error) {
+// makeSigningKey makes a key and puts it in the place of what the file holds. It takes
+// about a tenth of a second.
+func makeSigningKey(file secret.File, sealer *secret.Sealer) (*SigningKey, error) {
 	private, err := rsa.GenerateKey(rand.Reader, SigningKeyBits)
 	if err != nil {
 		return nil, fmt.Errorf("make a signing key: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
+	k, err := newSigningKey(private, time.Now().UTC().Truncate(time.Second))
 	if err != nil {
-		return nil, fmt.Errorf("encode signing key: %w", err)
-	}
-	now := time.Now().UTC().Truncate(time.Second)
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{createdHeader: now.Format(time.RFC3339)}, Bytes: der})
-	if err := writePrivate(path, text, place); err != nil {
-		return nil, fmt.Errorf("store signing key: %w", err)
-	}
-	return newSigningKey(private, now)
-}
-
-// LoadSigningKey returns the key kept at path. It refuses a file that others may
-// read.
-func LoadSigningKey(path string) (*SigningKey, error) {
-	if err := secret.CheckPrivate(path); err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(path)
+	return k, k.store(file, sealer)
+}
+
+// store seals the key into a file.
+func (k *SigningKey) store(file secret.File, sealer *secret.Sealer) error {
+	der, err := x509.MarshalPKCS8PrivateKey(k.private)
+	if err != nil {
+		return fmt.Errorf("encode signing key: %w", err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{createdHeader: k.created.Format(time.RFC3339)}, Bytes: der})
+	if err := file.Write(sealer, text); err != nil {
+		return fmt.Errorf("store signing key: %w", err)
+	}
+	return nil
+}
+
+// loadSigningKey returns the key of a file. It refuses one that others may read.
+func loadSigningKey(file secret.File, sealer *secret.Sealer) (*SigningKey, error) {
+	text, err := file.Read(sealer)
 	if err != nil {
 		return nil, fmt.Errorf("read signing key: %w", err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("signing key %s is not a PEM file with a PRIVATE KEY", path)
+		return nil, fmt.Errorf("signing key %s is not a PEM file with a PRIVATE KEY", file.Path)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("signing key %s cannot be read: it is not in PKCS #8", path)
+		return nil, fmt.Errorf("signing key %s cannot be read: it is not in PKCS #8", file.Path)
 	}
 	private, ok := parsed.(*rsa.PrivateKey)
 	if !ok || private.N.BitLen() < SigningKeyBits {
-		return nil, fmt.Errorf("signing key %s is not an RSA key of at least %d bits", path, SigningKeyBits)
+		return nil, fmt.Errorf("signing key %s is not an RSA key of at least %d bits", file.Path, SigningKeyBits)
 	}
 	created, err := time.Parse(time.RFC3339, block.Headers[createdHeader])
 	if err != nil { // of a version that did not say
-		info, err := os.Stat(path)
+		info, err := os.Stat(file.Path)
 		if err != nil {
 			return nil, fmt.Errorf("read signing key: %w", err)
 		}
-		created = info.ModTime().UTC()
+		created = info.ModTime().UTC().Truncate(time.Second)
 	}
 	return newSigningKey(private, created)
 }
@@ -132,27 +124,4 @@ func keyID(public *rsa.PublicKey) (string, error) {
 		return "", fmt.Errorf("name signing key: %w", err)
 	}
 	return base64.RawURLEncoding.EncodeToString(thumbprint), nil
-}
-
-// writePrivate writes a file that only its owner may read, whole or not at all, and
-// so that it is there after a power cut.
-// place moves it where it belongs: os.Link fails when something is there already,
-// os.Rename replaces it.
-func writePrivate(path string, text []byte, place func(from, to string) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // CreateTemp makes it 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone already when it was renamed
-	_, err = tmp.Write(text)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err := place(tmp.Name(), path); err != nil {
-		return err
-	}
-	return secret.SyncDir(filepath.Dir(path))
 }

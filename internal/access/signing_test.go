@@ -8,46 +8,34 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
+
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
-func TestLoadOrCreateSigningKey(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "signing.pem")
-	keys := make([]*SigningKey, 3)
-	var wg sync.WaitGroup
-	for i := range keys {
-		wg.Go(func() {
-			k, err := LoadOrCreateSigningKey(path)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			keys[i] = k
-		})
-	}
-	wg.Wait()
-	for _, k := range keys {
-		if k == nil || k.ID() != keys[0].ID() {
-			t.Fatal("processes that start at once hold different keys")
-		}
-	}
-	info, err := os.Stat(path)
+func TestMakeSigningKey(t *testing.T) {
+	file := signingFile(filepath.Join(t.TempDir(), "signing.pem"))
+	made, err := makeSigningKey(file, testSealer())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %04o, want 0600", info.Mode().Perm())
+	if k, err := loadSigningKey(file, testSealer()); err != nil || k.id != made.id || !k.created.Equal(made.created) {
+		t.Errorf("read %v, made %v: %v", k, made, err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".new-*")); len(left) > 0 {
-		t.Errorf("files left behind: %v", left)
+	raw, err := os.ReadFile(file.Path)
+	if err != nil || !secret.IsSealed(strings.TrimSpace(string(raw))) {
+		t.Errorf("the file holds %.20q: %v", raw, err)
 	}
-	raw, err := json.Marshal(ringOf(keys[0]).KeySet())
+	if _, err := loadSigningKey(file, secret.NewSealer(secret.Key{8})); !errors.Is(err, secret.ErrUnknownKey) {
+		t.Errorf("with another master key: %v", err)
+	}
+	raw, err = json.Marshal(ringOf(made).KeySet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,13 +44,13 @@ func TestLoadOrCreateSigningKey(t *testing.T) {
 			t.Errorf("the public keys hold the private member %s", member)
 		}
 	}
-	shown := fmt.Sprintf("%v %+v %#v %s %d", keys[0], keys[0], keys[0], keys[0], keys[0])
-	if strings.Contains(shown, keys[0].private.D.String()) || strings.Contains(shown, keys[0].private.D.Text(16)) {
+	shown := fmt.Sprintf("%v %+v %#v %s %d", made, made, made, made, made)
+	if strings.Contains(shown, made.private.D.String()) || strings.Contains(shown, made.private.D.Text(16)) {
 		t.Error("printing shows the key")
 	}
 }
 
-func TestLoadSigningKeyRefuses(t *testing.T) {
+func TestOpenKeyRingRefuses(t *testing.T) {
 	good := pkcs8(t, testKey().private)
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
@@ -92,14 +80,18 @@ func TestLoadSigningKeyRefuses(t *testing.T) {
 			if runtime.GOOS == "windows" && tt.mode != 0o600 {
 				t.Skip("permission bits tell nothing on Windows")
 			}
-			path := filepath.Join(t.TempDir(), "signing.pem")
+			dir := t.TempDir()
+			path := SigningKeyPath(dir)
+			if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.WriteFile(path, tt.text, tt.mode); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Chmod(path, tt.mode); err != nil {
 				t.Fatal(err)
 			}
-			_, err := LoadOrCreateSigningKey(path)
+			_, err := OpenKeyRing(dir, testSealer())
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}

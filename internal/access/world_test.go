@@ -16,6 +16,7 @@ import (
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // memoryKV is a key-value store in memory that tells its watchers of a change
@@ -145,7 +146,7 @@ func openWorld(t testing.TB, kv *memoryKV, dir string, custom ...Role) *world {
 	if err := store.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if w.owner, err = w.directory.Bootstrap(t.Context(), w.ownerPath, testOrigin); err != nil {
+	if w.owner, err = w.directory.Bootstrap(t.Context(), w.ownerPath, testOrigin, secret.Source{}); err != nil {
 		t.Fatal(err)
 	}
 	if w.strict, err = NewAuthorizer(w.directory, ""); err != nil {

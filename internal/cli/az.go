@@ -27,6 +27,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 const (
@@ -116,7 +117,7 @@ func (a *app) newAz(program string) (*az, error) {
 		return z.at.token, c.expires(), err
 	}
 	if dir != "" {
-		local, err := access.OpenLocal(dir)
+		local, err := access.OpenLocal(context.Background(), dir, secret.Source{})
 		if err != nil {
 			return nil, err
 		}

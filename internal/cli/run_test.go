@@ -20,6 +20,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/server"
 )
 
@@ -123,7 +124,11 @@ func dataDirectory(t *testing.T, url string) string {
 	if err := os.MkdirAll(filepath.Dir(access.SigningKeyPath(dir)), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := access.LoadOrCreateSigningKey(access.SigningKeyPath(dir)); err != nil {
+	master, err := secret.LoadOrCreateKey(secret.Source{}.In(dir).Kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := access.OpenKeyRing(dir, secret.NewSealer(master)); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -146,6 +151,12 @@ func TestTokenAndEnv(t *testing.T) {
 	}
 	if code, _, stderr := run(t, nil, "token", "--data", t.TempDir()); code != exitFailed || !strings.Contains(stderr, "carillon serve --data") {
 		t.Errorf("token of an empty directory: %d %q, want 1 and the remedy", code, stderr)
+	}
+	if code, _, stderr := run(t, nil, "token", "--data", dir, "--master-key-file", "a", "--master-key-env", "B"); code != exitUsage || !strings.Contains(stderr, "exclude each other") {
+		t.Errorf("two master keys: %d %q", code, stderr)
+	}
+	if code, stdout, stderr := run(t, nil, "token", "--data", dir, "--master-key-env", "MASTER_NOT_SET"); code != exitFailed || stdout != "" || !strings.Contains(stderr, "as the server was given") {
+		t.Errorf("no master key: %d %q", code, stderr)
 	}
 	if code, _, stderr := run(t, nil, "env", "--data", dataDirectory(t, "")); code != exitFailed || !strings.Contains(stderr, "No server has taken traffic") {
 		t.Errorf("env without a server: %d %q", code, stderr)

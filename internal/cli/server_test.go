@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // startServer runs "carillon serve" as a process of its own and returns its data
@@ -177,7 +178,7 @@ func TestRolesDecideWhatAPrincipalMayDo(t *testing.T) {
 func TestPublishWithAToken(t *testing.T) {
 	dir := startServer(t)
 	env := environment(t, dir)
-	owner, err := access.OpenLocal(dir)
+	owner, err := access.OpenLocal(t.Context(), dir, secret.Source{})
 	if err != nil {
 		t.Fatal(err)
 	}

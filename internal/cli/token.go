@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/audit"
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // defaultTokenLife is how long a token lives that nobody asked to live otherwise.
@@ -29,7 +31,7 @@ const startingUp = 3 * time.Second
 // wrote there, a token signed here, and its certificate. The token stays in this
 // process: it needs no record in the audit log, for what it is used for has one.
 func localAddress(dir string, life time.Duration) (address, error) {
-	local, err := access.OpenLocal(dir)
+	local, err := access.OpenLocal(context.Background(), dir, secret.Source{}) // which runs no command
 	if err != nil {
 		return address{}, err
 	}
@@ -38,8 +40,8 @@ func localAddress(dir string, life time.Duration) (address, error) {
 }
 
 // givenAddress is localAddress for a token that leaves this process.
-func givenAddress(dir string, life time.Duration) (address, error) {
-	local, err := access.OpenLocal(dir)
+func givenAddress(ctx context.Context, dir string, master secret.Source, life time.Duration) (address, error) {
+	local, err := access.OpenLocal(ctx, dir, master)
 	if err != nil {
 		return address{}, err
 	}
@@ -86,6 +88,23 @@ func (a *app) dataFlag(cmd *cobra.Command) {
 	_ = cmd.MarkFlagDirname("data")
 }
 
+// masterKeyFlags name the master key of a server that does not keep it in the data
+// directory, for a command that signs from there.
+func masterKeyFlags(cmd *cobra.Command) *secret.Source {
+	var from secret.Source
+	f := cmd.Flags()
+	f.StringVar(&from.File, "master-key-file", "", "File with the master key, if the server does not keep it in the data directory; where the server was last given one by default.")
+	f.StringVar(&from.Env, "master-key-env", "", "Variable of the environment that holds it.")
+	f.StringVar(&from.Command, "master-key-command", "", "Command that prints it, run by the shell.")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := from.Check(); err != nil {
+			return usagef(cmd, "%s", sentence(err.Error()))
+		}
+		return nil
+	}
+	return &from
+}
+
 // directory is the data directory of such a command.
 func (a *app) directory(cmd *cobra.Command) (string, error) {
 	if dir := firstOf(a.data, a.getenv("CARILLON_DATA")); dir != "" {
@@ -96,11 +115,13 @@ func (a *app) directory(cmd *cobra.Command) (string, error) {
 
 func (a *app) tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Print a bearer token of the owner of a data directory", Args: noArguments,
-		Long: "Print a bearer token of the owner of a data directory. It is signed here from the\nfiles of the directory, whether the server runs or not.",
+		Long: "Print a bearer token of the owner of a data directory. It is signed here from the\nfiles of the directory, whether the server runs or not; their key is\nsealed with the server's master key.",
 		Example: `  carillon token --data ./data
   carillon token --data ./data --resource https://eventgrid.azure.net      # to publish with
+  carillon token --data ./data --master-key-command 'vault kv get -field=key secret/carillon'
   curl --cacert ./data/ca.pem -H "Authorization: Bearer $(carillon token --data ./data --ttl 10m)" https://localhost:7443/subscriptions?api-version=2022-12-01`}
 	a.dataFlag(cmd)
+	master := masterKeyFlags(cmd)
 	life := cmd.Flags().Duration("ttl", defaultTokenLife, "How long the token lives.")
 	resource := cmd.Flags().String("resource", access.AudienceManagement, "What the token is for; "+access.AudiencePublish+" to publish to topics.")
 	_ = cmd.RegisterFlagCompletionFunc("resource", cobra.FixedCompletions([]string{access.AudienceManagement, access.AudiencePublish}, cobra.ShellCompDirectiveNoFileComp))
@@ -113,7 +134,7 @@ func (a *app) tokenCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		local, err := access.OpenLocal(dir)
+		local, err := access.OpenLocal(cmd.Context(), dir, *master)
 		if err != nil {
 			return err
 		}
@@ -134,14 +155,15 @@ func (a *app) envCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "env", Short: "Print the shell exports that name a server to client commands", Args: noArguments,
 		Example: `  eval "$(carillon env --data ./data)"`}
 	a.dataFlag(cmd)
+	master := masterKeyFlags(cmd)
 	life := cmd.Flags().Duration("ttl", defaultTokenLife, "How long the token lives.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir, err := a.directory(cmd)
 		if err != nil {
 			return err
 		}
-		at, err := givenAddress(dir, *life)
-		for began := time.Now(); err != nil && time.Since(began) < startingUp; at, err = givenAddress(dir, *life) {
+		at, err := givenAddress(cmd.Context(), dir, *master, *life)
+		for began := time.Now(); err != nil && time.Since(began) < startingUp; at, err = givenAddress(cmd.Context(), dir, *master, *life) {
 			select { // a server that was started a moment ago is not there yet
 			case <-time.After(50 * time.Millisecond):
 			case <-cmd.Context().Done():

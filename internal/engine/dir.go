@@ -11,12 +11,14 @@ import (
 )
 
 // formatVersion is the layout of a data directory: streams, frames, journal
-// messages and facts as this package writes them. It grows when an older program
+// messages and facts as this package writes them, and what others keep in it. It grows when an older program
 // could not read what a newer one wrote; a start raises that of an older directory.
 //
 //	1  the first
 //	2  the park, and journal messages that name its copies
-const formatVersion = 2
+//	3  sealed key files, domains (an older program would give an event subscription of
+//	   a domain's topic the whole domain)
+const formatVersion = 3
 
 // directory is a locked data directory.
 //

@@ -27,6 +27,7 @@ import (
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -61,7 +62,7 @@ var signingKey = sync.OnceValues(func() (*access.KeyRing, error) {
 	if err := os.Mkdir(filepath.Join(dir, "keys"), 0o700); err != nil {
 		return nil, err
 	}
-	return access.OpenKeyRing(dir)
+	return access.OpenKeyRing(dir, secret.NewSealer(secret.Key{}))
 })
 
 const (
@@ -90,7 +91,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s := &site{directory: access.NewDirectory(resource.NewStore(&memoryKV{}), roles), log: &bytes.Buffer{}}
-	owner, err := s.directory.Bootstrap(t.Context(), filepath.Join(t.TempDir(), "owner.json"), publicOrigin)
+	owner, err := s.directory.Bootstrap(t.Context(), filepath.Join(t.TempDir(), "owner.json"), publicOrigin, secret.Source{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,7 +399,7 @@ func newHandler(t testing.TB, keys *access.KeyRing) (*Handler, *access.Directory
 		t.Fatal(err)
 	}
 	directory := access.NewDirectory(resource.NewStore(&memoryKV{}), roles)
-	if _, err := directory.Bootstrap(context.Background(), filepath.Join(t.TempDir(), "owner.json"), publicOrigin); err != nil {
+	if _, err := directory.Bootstrap(context.Background(), filepath.Join(t.TempDir(), "owner.json"), publicOrigin, secret.Source{}); err != nil {
 		t.Fatal(err)
 	}
 	tokens, err := access.NewTokens(keys, directory, access.TokensConfig{TenantID: directory.TenantID(), Origins: []string{publicOrigin}})

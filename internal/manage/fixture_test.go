@@ -137,6 +137,8 @@ type fixture struct {
 
 	through func(resource.KV) resource.KV // what the store writes through; nil for nothing
 	keys    MasterKeys                    // nil: one key, for good
+
+	keyFiles []KeyFiles
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -179,7 +181,7 @@ func (f *fixture) start(t *testing.T) {
 		}
 	}
 	f.Plane = New(Config{
-		Store: store, Access: authorizer, Directory: directory, Sealer: secret.NewSealer(keys[0], keys[1:]...), MasterKeys: f.keys, Handshaker: f.endpoint, Activator: f.broker,
+		Store: store, Access: authorizer, Directory: directory, Sealer: secret.NewSealer(keys[0], keys[1:]...), MasterKeys: f.keys, KeyFiles: f.keyFiles, Handshaker: f.endpoint, Activator: f.broker,
 		CheckURL: func(u *url.URL) error {
 			if u.Scheme != "https" {
 				return fmt.Errorf("the URL must start with https://")

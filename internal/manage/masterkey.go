@@ -39,13 +39,22 @@ type MasterKeys interface {
 	Name() string
 }
 
+// KeyFiles are private keys that lie in files, sealed with the master key.
+type KeyFiles interface {
+	// SealedWith returns the id of the master key that each is sealed with.
+	SealedWith() ([]string, error)
+	// Reseal seals those with the current master key that are not. Nothing is sealed
+	// with one from before once it has returned.
+	Reseal() error
+}
+
 // MasterKey is the state of the master key.
 type MasterKey struct {
 	Source  string
 	KeyID   string
 	Rotated time.Time // zero for never
 	Retired []string  // ids of keys from before that are still kept
-	Secrets int       // sealed texts that there are
+	Secrets int       // sealed texts and files that there are
 	Behind  int       // of them, those that are still sealed under a key from before
 
 	Rotating bool // the last change is not done
@@ -91,22 +100,32 @@ func (p *Plane) MasterKey(ctx context.Context, caller access.Caller) (MasterKey,
 	}
 	p.rotating.Lock()
 	defer p.rotating.Unlock()
-	return p.masterKeyNow(), nil
+	return p.masterKeyNow()
 }
 
-func (p *Plane) masterKeyNow() MasterKey {
+func (p *Plane) masterKeyNow() (MasterKey, error) {
 	k := MasterKey{Source: p.MasterKeys.Name(), KeyID: p.Sealer.Current(), Retired: slices.Clone(p.retired)}
 	if item, ok := p.Store.MasterKeys.Get(masterKeyRecord); ok && item.Value.KeyID == k.KeyID {
 		k.Rotated = item.Value.Rotated
 	}
-	p.Store.SealedTexts(func(_ resource.Place, sealed string) {
+	count := func(id string) {
 		k.Secrets++
-		if secret.KeyOf(sealed) != k.KeyID {
+		if id != k.KeyID {
 			k.Behind++
 		}
-	})
+	}
+	p.Store.SealedTexts(func(_ resource.Place, sealed string) { count(secret.KeyOf(sealed)) })
+	for _, files := range p.KeyFiles {
+		ids, err := files.SealedWith()
+		if err != nil {
+			return MasterKey{}, fmt.Errorf("look at what is sealed with the master key: %w", err)
+		}
+		for _, id := range ids {
+			count(id)
+		}
+	}
 	k.Rotating = k.Behind > 0 || len(k.Retired) > 0 && p.MasterKeys.Own()
-	return k
+	return k, nil
 }
 
 // RotateMasterKey changes the master key: to a new one where the server keeps it, else
@@ -122,7 +141,9 @@ func (p *Plane) RotateMasterKey(ctx context.Context, caller access.Caller) (Mast
 	}
 	p.rotating.Lock()
 	defer p.rotating.Unlock()
-	if now := p.masterKeyNow(); now.Rotating {
+	if now, err := p.masterKeyNow(); err != nil {
+		return MasterKey{}, err
+	} else if now.Rotating {
 		return now, fault.New(fault.Conflict, "MasterKeyRotationUnderWay", "The last change of the master key is not done: %d of %d secrets are still sealed with the key from before. Try again when they are not.", now.Behind, now.Secrets)
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -157,7 +178,7 @@ func (p *Plane) RotateMasterKey(ctx context.Context, caller access.Caller) (Mast
 	case p.resealing <- struct{}{}:
 	default:
 	}
-	return p.masterKeyNow(), nil
+	return p.masterKeyNow()
 }
 
 func (p *Plane) noteMasterKey(ctx context.Context, k resource.MasterKey) error {
@@ -193,8 +214,9 @@ func (p *Plane) keepResealing(ctx context.Context) {
 
 // reseal seals everything anew that is behind, and lets the old keys go once nothing is.
 func (p *Plane) reseal(ctx context.Context) error {
+	var current string
 	for {
-		current := p.Sealer.Current()
+		current = p.Sealer.Current()
 		behind := map[resource.Place]bool{}
 		p.Store.SealedTexts(func(at resource.Place, sealed string) {
 			if id := secret.KeyOf(sealed); id != "" && id != current {
@@ -202,7 +224,7 @@ func (p *Plane) reseal(ctx context.Context) error {
 			}
 		})
 		if len(behind) == 0 {
-			return p.dropRetired(ctx, current)
+			break
 		}
 		for at := range behind {
 			// Somebody who changed the record in between is met in the next pass.
@@ -211,6 +233,12 @@ func (p *Plane) reseal(ctx context.Context) error {
 			}
 		}
 	}
+	for _, files := range p.KeyFiles {
+		if err := files.Reseal(); err != nil {
+			return err
+		}
+	}
+	return p.dropRetired(ctx, current)
 }
 
 // resealOne seals one record anew, in turn with its other changes: none of them is

@@ -65,6 +65,22 @@ func (s killedKeys) Keep(keys ...secret.Key) error {
 	return s.k.around(func() error { return s.Source.Keep(keys...) })
 }
 
+// killedFile is a key file whose writes are steps.
+type killedFile struct {
+	secret.File
+	sealer func() *secret.Sealer
+	k      *killer
+}
+
+func (f killedFile) SealedWith() ([]string, error) {
+	id, err := f.KeyID()
+	return []string{id}, err
+}
+
+func (f killedFile) Reseal() error {
+	return f.k.around(func() error { return f.File.Reseal(f.sealer()) })
+}
+
 // sealed is a fixture with secrets of every kind, and a file with its master key.
 func sealed(t *testing.T) (f *fixture, source secret.Source, k *killer, secrets func() string) {
 	t.Helper()
@@ -75,7 +91,15 @@ func sealed(t *testing.T) (f *fixture, source secret.Source, k *killer, secrets 
 	}
 	f.through = func(kv resource.KV) resource.KV { return killedKV{kv, k} }
 	f.keys = killedKeys{source, k}
+	file := killedFile{secret.File{Path: filepath.Join(t.TempDir(), "key.pem"), Owner: "a key"}, func() *secret.Sealer { return f.Sealer }, k}
+	f.keyFiles = []KeyFiles{file}
+	if err := os.WriteFile(file.Path, []byte("pr1vate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	f.start(t)
+	if err := file.Reseal(); err != nil {
+		t.Fatal(err)
+	}
 	chain, key := certificate(t, "client", time.Now().Add(time.Hour))
 	at := workspaceID + extension + "es1"
 	c := withAttributes(hookURL, static("X-Key", "s3cret", true))
@@ -111,7 +135,11 @@ func sealed(t *testing.T) (f *fixture, source secret.Source, k *killer, secrets 
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, keys[0], keys[1], attributes[0].Value, credentials.Token.ClientSecret.Reveal(), credentials.Certificate.Leaf.Subject.CommonName)
+		private, err := file.Read(f.Sealer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, string(private), keys[0], keys[1], attributes[0].Value, credentials.Token.ClientSecret.Reveal(), credentials.Certificate.Leaf.Subject.CommonName)
 		return strings.Join(append(all, f.keysOf(t, at)...), "|")
 	}
 }
@@ -148,7 +176,7 @@ func TestRotateMasterKey(t *testing.T) {
 		}
 	}
 	k, err := f.RotateMasterKey(t.Context(), f.owner)
-	if err != nil || !k.Rotating || k.KeyID == old || !slices.Equal(k.Retired, []string{old}) || k.Behind != k.Secrets || k.Secrets != 9 || k.Rotated.IsZero() {
+	if err != nil || !k.Rotating || k.KeyID == old || !slices.Equal(k.Retired, []string{old}) || k.Behind != k.Secrets || k.Secrets != 10 || k.Rotated.IsZero() {
 		t.Fatalf("after the rotation: %+v, %v", k, err)
 	}
 	if _, err := f.RotateMasterKey(t.Context(), f.owner); !fault.Is(err, fault.Conflict) {

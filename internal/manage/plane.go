@@ -74,6 +74,7 @@ type Config struct {
 	Audit *audit.Log // nil keeps no audit log; what the store is changed by, it is told of by the store
 
 	MasterKeys MasterKeys // optional: without it the master key is never changed
+	KeyFiles   []KeyFiles // what is sealed with it besides the records of the store
 
 	Messenger Messenger // optional: without it nobody is told of deletions, and no test event is sent
 }

@@ -8,6 +8,8 @@
 //   - Each sealed text has a data key of its own, wrapped by the master key. A
 //     change of the master key wraps data keys anew and touches nothing else.
 //   - A [String] shows itself to [String.Reveal] only.
+//   - Private keys that need a file of their own lie there sealed ([File]), and files
+//     are replaced whole ([WritePrivate]).
 //   - The master key file is refused when others than its owner may read it.
 //
 // It does not protect from someone who has both the data directory and the

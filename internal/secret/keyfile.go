@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 )
@@ -44,7 +43,7 @@ func LoadOrCreateKey(path string) (Key, error) {
 	if k, err = NewKey(); err != nil {
 		return Key{}, err
 	}
-	if err := writeNew(path, hex.EncodeToString(k[:])+"\n"); errors.Is(err, fs.ErrExist) {
+	if err := write(path, []byte(hex.EncodeToString(k[:])+"\n"), os.Link); errors.Is(err, fs.ErrExist) {
 		return loadFirst(path)
 	} else if err != nil {
 		return Key{}, fmt.Errorf("store master key: %w", err)
@@ -76,28 +75,6 @@ func CheckPrivate(path string) error {
 		return fmt.Errorf("key file %s may be read by others (mode %04o): run chmod 600 %s", path, mode, path)
 	}
 	return nil
-}
-
-// writeNew makes the file whole or not at all, and fails with fs.ErrExist when
-// it is already there.
-func writeNew(path, text string) error {
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, ".key-*") // CreateTemp makes it 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.WriteString(text)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(tmp.Name(), path); err != nil {
-		return err
-	}
-	return SyncDir(dir)
 }
 
 // SyncDir makes what was placed in a folder or renamed there outlast a power cut.

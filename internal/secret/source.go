@@ -27,11 +27,31 @@ type Source struct {
 	Command string // what a command line prints, run by the shell
 }
 
+// In returns the source with the server's own file in a data directory.
+func (s Source) In(dir string) Source {
+	s.Kept = filepath.Join(dir, "keys", "master.key")
+	return s
+}
+
 // commandTime is how long a command may take to print the keys.
 const commandTime = 30 * time.Second
 
 // Own reports whether the server keeps its keys itself, and may change them.
 func (s Source) Own() bool { return s.File == "" && s.Env == "" && s.Command == "" }
+
+// Check refuses more than one place of the operator's.
+func (s Source) Check() error {
+	named := 0
+	for _, text := range []string{s.File, s.Env, s.Command} {
+		if text != "" {
+			named++
+		}
+	}
+	if named > 1 {
+		return errors.New("--master-key-file, --master-key-env and --master-key-command exclude each other: give one")
+	}
+	return nil
+}
 
 // Name says where the keys are, as the operator named it.
 func (s Source) Name() string {
@@ -105,7 +125,7 @@ func (s Source) Keep(keys ...Key) error {
 	for _, k := range keys {
 		text.WriteString(hex.EncodeToString(k[:]) + "\n")
 	}
-	if err := replace(s.Kept, text.String()); err != nil {
+	if err := WritePrivate(s.Kept, []byte(text.String())); err != nil {
 		return fmt.Errorf("store master keys: %w", err)
 	}
 	return nil
@@ -151,24 +171,4 @@ func loadKeys(path string) ([]Key, error) {
 		return nil, fmt.Errorf("read master key %s: %w", path, err)
 	}
 	return keys, nil
-}
-
-// replace makes the file hold the text, or what it held before.
-func replace(path, text string) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".key-*") // CreateTemp makes it 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.WriteString(text)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return SyncDir(filepath.Dir(path))
 }

@@ -34,45 +34,57 @@ const (
 )
 
 // authority is the server's own certificate authority: made at the first start,
-// its certificate is the first in DIR/ca.pem, its key never leaves DIR/keys.
+// its certificate is the first in DIR/ca.pem, its key never leaves DIR/keys and is
+// sealed with the master key there.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 	names       []string
+
+	file   secret.File // of the key
+	sealer *secret.Sealer
 
 	mu   sync.Mutex
 	leaf *tls.Certificate
 }
 
 // openAuthority reads or makes the authority of a data directory. names are the
-// host names and addresses that its server certificates are for.
-func openAuthority(dir string, names []string) (*authority, error) {
-	keyPath, certPath := filepath.Join(dir, "keys", "ca-key.pem"), filepath.Join(dir, "ca.pem")
-	a := &authority{names: names}
-	keyPEM, err := os.ReadFile(keyPath)
+// host names and addresses that its server certificates are for. A key in clear, as a
+// version from before left it, is sealed.
+func openAuthority(dir string, names []string, sealer *secret.Sealer) (*authority, error) {
+	certPath := filepath.Join(dir, "ca.pem")
+	a := &authority{names: names, sealer: sealer,
+		file: secret.File{Path: filepath.Join(dir, "keys", "ca-key.pem"), Owner: "certificate authority key"}}
+	keyPEM, err := a.file.Read(sealer)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := a.make(keyPath, certPath); err != nil {
+		if err := a.make(certPath); err != nil {
 			return nil, fmt.Errorf("make the certificate authority: %w", err)
 		}
+		return a, nil
 	case err != nil:
 		return nil, fmt.Errorf("read the certificate authority's key: %w", err)
-	default:
-		if err := secret.CheckPrivate(keyPath); err != nil {
-			return nil, err
-		}
-		certPEM, err := os.ReadFile(certPath)
-		if err != nil {
-			return nil, fmt.Errorf("read the certificate authority: %w", err)
-		}
-		if err := a.parse(keyPEM, certPEM); err != nil {
-			return nil, fmt.Errorf("certificate authority in %s: %w", dir, err)
-		}
 	}
-	return a, nil
+	certPEM, err := os.ReadFile(certPath)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate authority: %w", err)
+	}
+	if err := a.parse(keyPEM, certPEM); err != nil {
+		return nil, fmt.Errorf("certificate authority in %s: %w", dir, err)
+	}
+	return a, a.Reseal()
 }
 
-func (a *authority) make(keyPath, certPath string) error {
+// SealedWith returns the id of the master key that the key is sealed with.
+func (a *authority) SealedWith() ([]string, error) {
+	id, err := a.file.KeyID()
+	return []string{id}, err
+}
+
+// Reseal seals the key with the current master key.
+func (a *authority) Reseal() error { return a.file.Reseal(a.sealer) }
+
+func (a *authority) make(certPath string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -97,7 +109,7 @@ func (a *authority) make(keyPath, certPath string) error {
 	if err := os.WriteFile(certPath, certPEM, 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(keyPath, keyPEM, 0o600); err != nil {
+	if err := a.file.Write(a.sealer, keyPEM); err != nil {
 		return err
 	}
 	return a.parse(keyPEM, certPEM)
@@ -199,8 +211,8 @@ type certificates struct {
 }
 
 // openCertificates opens the authority of a data directory and the operator's pair.
-func openCertificates(cfg *Config, names []string, log *slog.Logger, failed func()) (*certificates, error) {
-	ca, err := openAuthority(cfg.Data, names)
+func openCertificates(cfg *Config, names []string, sealer *secret.Sealer, log *slog.Logger, failed func()) (*certificates, error) {
+	ca, err := openAuthority(cfg.Data, names, sealer)
 	if err != nil {
 		return nil, err
 	}

@@ -88,14 +88,8 @@ func (c *Config) Validate() error {
 	if (c.TLSCertificate == "") != (c.TLSKey == "") {
 		problems = append(problems, errors.New("--tls-certificate and --tls-key are needed both, or neither"))
 	}
-	named := 0
-	for _, text := range []string{c.MasterKey.File, c.MasterKey.Env, c.MasterKey.Command} {
-		if text != "" {
-			named++
-		}
-	}
-	if named > 1 {
-		problems = append(problems, errors.New("--master-key-file, --master-key-env and --master-key-command exclude each other: give one"))
+	if err := c.MasterKey.Check(); err != nil {
+		problems = append(problems, err)
 	}
 	if _, err := c.proxies(); err != nil {
 		problems = append(problems, err)

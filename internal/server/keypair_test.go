@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // made is a certificate with its key in PEM form; it signed itself.
@@ -51,7 +53,7 @@ func newCertificates(t *testing.T, own made, failed func()) (*certificates, *Con
 	}
 	cfg := &Config{Data: dir, TLSCertificate: filepath.Join(dir, "own.pem"), TLSKey: filepath.Join(dir, "own.key")}
 	writePair(t, cfg, own)
-	c, err := openCertificates(cfg, certificateNames(), slog.New(slog.DiscardHandler), failed)
+	c, err := openCertificates(cfg, certificateNames(), secret.NewSealer(secret.Key{}), slog.New(slog.DiscardHandler), failed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +114,7 @@ func TestPairIsReadAgain(t *testing.T) {
 	if err != nil || string(bundle) != string(*c.bundle.Load()) || !strings.HasPrefix(string(bundle), string(c.ca.pem())) || !strings.HasSuffix(string(bundle), string(first.cert)) {
 		t.Errorf("ca.pem is not the authority and what the chain ends in: %v %s", err, bundle)
 	}
-	if again, err := openAuthority(cfg.Data, certificateNames()); err != nil || again.fingerprint() != c.ca.fingerprint() {
+	if again, err := openAuthority(cfg.Data, certificateNames(), secret.NewSealer(secret.Key{})); err != nil || again.fingerprint() != c.ca.fingerprint() {
 		t.Errorf("the authority beside the bundle is read as another: %v", err)
 	}
 }

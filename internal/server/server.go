@@ -78,11 +78,6 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Data, "keys"), 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	signing := make(chan signingKeys, 1) // an RSA key takes a while: made while the engine starts
-	go func() {
-		keys, err := access.OpenKeyRing(cfg.Data)
-		signing <- signingKeys{keys, err}
-	}()
 	eng, err := engine.Open(ctx, engine.Options{
 		Dir: cfg.Data, Durability: cfg.Durability, LogQuota: cfg.LogQuota, Logger: logger, Registerer: registry,
 	})
@@ -102,18 +97,13 @@ func Run(ctx context.Context, cfg Config, ready func(Ready)) (err error) {
 		}
 	}()
 	s := &server{cfg: cfg, log: logger, registry: registry, engine: eng, listeners: listeners, stopping: make(chan struct{})}
-	if err := s.wire(ctx, signing); err != nil {
+	if err := s.wire(ctx); err != nil {
 		return err
 	}
 	return s.serve(ctx, func(r Ready) {
 		logger.Info("server ready", "config", cfg, "url", r.URL, telemetry.Duration, time.Since(began))
 		ready(r)
 	})
-}
-
-type signingKeys struct {
-	keys *access.KeyRing
-	err  error
 }
 
 // server is a wired server.
@@ -137,7 +127,7 @@ type server struct {
 }
 
 // wire makes every part and loads what is stored.
-func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
+func (s *server) wire(ctx context.Context) error {
 	s.origin = cmp.Or(strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planeManagement))
 	publishOrigin := cmp.Or(strings.TrimRight(s.cfg.PublishURL, "/"), strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planePublish), s.origin)
 	origins, hosts := []string{s.origin}, []string{}
@@ -158,14 +148,6 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 	if err != nil {
 		return err
 	}
-	failed := newCertificateMetrics(s.registry, func() *certificates { return s.certs })
-	if s.certs, err = openCertificates(&s.cfg, certificateNames(hosts...), s.log, failed); err != nil {
-		return err
-	}
-	for _, warning := range s.warnings() {
-		s.log.Warn("needs attention", "warning", warning)
-	}
-
 	store := resource.NewStore(s.engine.KV())
 	roles, err := access.NewRoles()
 	if err != nil {
@@ -179,14 +161,27 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 	if err := store.Load(ctx); err != nil {
 		return err
 	}
-	source := s.cfg.MasterKey
-	source.Kept = filepath.Join(s.cfg.Data, "keys", "master.key")
+	source := s.cfg.MasterKey.In(s.cfg.Data)
+	if err := secret.Sweep(filepath.Dir(source.Kept)); err != nil {
+		return err
+	}
 	master, err := masterKeys(ctx, source, directory.TenantID() != "")
 	if err != nil {
 		return err
 	}
 	sealer := secret.NewSealer(master[0], master[1:]...)
-	owner, err := directory.Bootstrap(ctx, access.OwnerPath(s.cfg.Data), s.origin)
+	signing, err := access.OpenKeyRing(s.cfg.Data, sealer)
+	if err != nil {
+		return masterKeyMissing(err, source)
+	}
+	failed := newCertificateMetrics(s.registry, func() *certificates { return s.certs })
+	if s.certs, err = openCertificates(&s.cfg, certificateNames(hosts...), sealer, s.log, failed); err != nil {
+		return masterKeyMissing(err, source)
+	}
+	for _, warning := range s.warnings() {
+		s.log.Warn("needs attention", "warning", warning)
+	}
+	owner, err := directory.Bootstrap(ctx, access.OwnerPath(s.cfg.Data), s.origin, source)
 	if err != nil {
 		return err
 	}
@@ -202,15 +197,11 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 	if err != nil {
 		return err
 	}
-	signs := <-signing
-	if signs.err != nil {
-		return signs.err
-	}
-	signs.keys.Observe(func(ctx context.Context, operation, key string) error {
+	signing.Observe(func(ctx context.Context, operation, key string) error {
 		s.log.LogAttrs(ctx, slog.LevelInfo, "signing key replaced", slog.String("change", operation), slog.String("key", key))
 		return s.audit.Acted(ctx, access.SigningKeysID, operation, audit.Field{Path: "key", Before: json.RawMessage(strconv.Quote(key))})
 	})
-	tokens, err := access.NewTokens(signs.keys, directory, access.TokensConfig{TenantID: owner.TenantID, Origins: origins, Providers: providers})
+	tokens, err := access.NewTokens(signing, directory, access.TokensConfig{TenantID: owner.TenantID, Origins: origins, Providers: providers})
 	if err != nil {
 		return err
 	}
@@ -230,7 +221,7 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 		s.log.Info("token made for a webhook", telemetry.EventSubscription, eventSubscription, "audience", application, "token_id", issued.ID)
 		return destination.Token{Text: issued.Token, Expires: issued.Expires}, nil
 	})
-	signs.keys.OnChange(bearer.ForgetOwn)
+	signing.OnChange(bearer.ForgetOwn)
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
 		return webhookConfig(es, sealer, guard, bearer)
 	}
@@ -250,13 +241,14 @@ func (s *server) wire(ctx context.Context, signing <-chan signingKeys) error {
 		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, Logger: s.log,
 	})
 	s.plane = manage.New(manage.Config{
-		Store: store, Access: authorizer, Directory: directory, TokenKeys: signs.keys, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
+		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 		Messenger:            destination.NewMessenger(configOf),
 		Audit:                s.audit,
 		MasterKeys:           source,
+		KeyFiles:             []manage.KeyFiles{signing, s.certs.ca},
 	})
 	if err := s.plane.CheckSecrets(master); err != nil {
 		return err
@@ -303,6 +295,15 @@ func masterKeys(ctx context.Context, from secret.Source, served bool) ([]secret.
 		return nil, fmt.Errorf("the master key %s is missing, and the secrets in this data directory are sealed with it: put the file back from where you keep a copy, or name it with --master-key-file", from.Kept)
 	}
 	return keys, err
+}
+
+// masterKeyMissing adds the remedy to the error of a key file that another master key
+// opens.
+func masterKeyMissing(err error, from secret.Source) error {
+	if errors.Is(err, secret.ErrUnknownKey) {
+		return fmt.Errorf("%w: put that key into %s, behind the first", err, from.Name())
+	}
+	return err
 }
 
 // guard decides where this server may connect to. One that listens on loopback

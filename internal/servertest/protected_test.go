@@ -27,6 +27,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/arm"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/server"
 )
 
@@ -82,7 +83,7 @@ func (s *Server) claimsOf(t testing.TB, authorization string) (c tokenClaims, ok
 
 func (s *Server) tenant(t testing.TB) string {
 	t.Helper()
-	local, err := access.OpenLocal(s.Dir)
+	local, err := access.OpenLocal(t.Context(), s.Dir, secret.Source{})
 	if err != nil {
 		t.Fatal(err)
 	}

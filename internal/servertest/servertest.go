@@ -203,7 +203,7 @@ func (s *Server) run() (string, error) {
 
 // client makes a management client with the owner's token.
 func (s *Server) client() *arm.Client {
-	local, err := access.OpenLocal(s.Dir)
+	local, err := access.OpenLocal(s.t.Context(), s.Dir, s.cfg.MasterKey)
 	if err != nil {
 		s.t.Fatal(err)
 	}
