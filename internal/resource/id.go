@@ -96,7 +96,7 @@ func sameKey(a, b string) bool {
 	if isASCII(a) && isASCII(b) {
 		return strings.EqualFold(a, b)
 	}
-	return strings.ToLower(a) == strings.ToLower(b)
+	return ID{text: a}.Key() == ID{text: b}.Key()
 }
 
 func isASCII(text string) bool {
