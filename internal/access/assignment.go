@@ -271,6 +271,20 @@ func (d *Directory) Assignments(scope resource.ID, f AssignmentFilter) []Assignm
 	return list
 }
 
+// AssignmentsWithin returns the role assignments at a scope and below it.
+func (d *Directory) AssignmentsWithin(scope resource.ID) []Assignment {
+	return within(d.assignments, scope)
+}
+
+// within returns the records at a scope and below it: their keys are ids.
+func within[T any](c *resource.Collection[T], scope resource.ID) (list []T) {
+	c.Scan(strings.TrimSuffix(scope.Key(), "/")+"/", "", func(item resource.Item[T]) bool {
+		list = append(list, item.Value)
+		return true
+	})
+	return list
+}
+
 // assignedDirectly returns the assignments of one principal itself.
 func (d *Directory) assignedDirectly(principalID string) []Assignment {
 	d.mu.RLock()

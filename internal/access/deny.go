@@ -254,6 +254,11 @@ func (d *Directory) DenyAssignments(scope resource.ID, f AssignmentFilter) []Den
 	return list
 }
 
+// DenyAssignmentsWithin returns the deny assignments at a scope and below it.
+func (d *Directory) DenyAssignmentsWithin(scope resource.ID) []DenyAssignment {
+	return within(d.denyAssignments, scope)
+}
+
 // failedByDenial is the answer to a caller whom a deny assignment keeps from it.
 // Source: spec/access.md section 11.
 func failedByDenial(c Caller, action string, scope resource.ID, by *DenyAssignment) error {

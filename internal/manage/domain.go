@@ -105,14 +105,16 @@ func (p *Plane) removeDomain(ctx context.Context, d resource.Item[resource.Domai
 	if err := p.removeEventSubscriptions(ctx, d.Value.ID); err != nil {
 		return err
 	}
-	if err := p.Store.Domains.Delete(ctx, d.Key, d.Revision); err != nil {
-		return err
-	}
-	select {
-	case p.orphans <- struct{}{}:
-	default:
-	}
-	return p.removeGrants(ctx, d.Value.ID)
+	return p.removeGranted(ctx, func() error {
+		if err := p.Store.Domains.Delete(ctx, d.Key, d.Revision); err != nil {
+			return err
+		}
+		select {
+		case p.orphans <- struct{}{}:
+		default:
+		}
+		return nil
+	}, d.Value.ID)
 }
 
 // removeDomainTopic needs structure to be locked for writing.
@@ -120,10 +122,7 @@ func (p *Plane) removeDomainTopic(ctx context.Context, t resource.Item[resource.
 	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
 		return err
 	}
-	if err := p.Store.DomainTopics.Delete(ctx, t.Key, t.Revision); err != nil {
-		return err
-	}
-	return p.removeGrants(ctx, t.Value.ID)
+	return p.removeGranted(ctx, func() error { return p.Store.DomainTopics.Delete(ctx, t.Key, t.Revision) }, t.Value.ID)
 }
 
 // topicsOf begins the keys of a domain's topics.

@@ -419,7 +419,9 @@ func (p *Plane) DeleteEventSubscription(ctx context.Context, caller access.Calle
 // removeEventSubscription needs the stripe. The record goes first: what is left in
 // the journal of a uid that no record has is dropped at the next start.
 func (p *Plane) removeEventSubscription(ctx context.Context, item resource.Item[resource.EventSubscription]) error {
-	if err := p.Store.EventSubscriptions.Delete(ctx, item.Key, item.Revision); err != nil {
+	es := &item.Value
+	remove := func() error { return p.Store.EventSubscriptions.Delete(ctx, item.Key, item.Revision) }
+	if err := p.removeGranted(ctx, remove, es.ID(), es.Scope.Child("eventSubscriptions", es.Name)); err != nil {
 		return err
 	}
 	defer p.noteDeletion(item.Value)

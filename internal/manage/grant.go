@@ -127,23 +127,26 @@ func (p *Plane) DeleteDenyAssignment(ctx context.Context, caller access.Caller, 
 	return a, true, nil
 }
 
-// removeGrants takes away the roles, and what takes roles away, at and below a resource
-// that is gone: another one of its name must not inherit them.
-func (p *Plane) removeGrants(ctx context.Context, gone resource.ID) error {
-	for _, a := range p.Directory.Assignments(gone, access.AssignmentFilter{}) {
-		if !gone.Contains(a.Scope) {
-			continue
-		}
-		if _, err := p.Directory.Unassign(ctx, a.ID()); err != nil && !fault.Is(err, fault.NotFound) {
-			return fmt.Errorf("remove role assignment %s: %w", a.ID(), err)
+// removeGranted removes the record of a resource, and the roles and denials at and below
+// its ids: another one of its name must not inherit them. The roles go before the record
+// and the denials behind it, so that wherever this is cut short, nobody may do more than
+// before; repeated, it goes on.
+func (p *Plane) removeGranted(ctx context.Context, record func() error, ids ...resource.ID) error {
+	for _, id := range ids {
+		for _, a := range p.Directory.AssignmentsWithin(id) {
+			if _, err := p.Directory.Unassign(ctx, a.ID()); err != nil && !fault.Is(err, fault.NotFound) {
+				return fmt.Errorf("remove role assignment %s: %w", a.ID(), err)
+			}
 		}
 	}
-	for _, a := range p.Directory.DenyAssignments(gone, access.AssignmentFilter{}) {
-		if !gone.Contains(a.Scope) {
-			continue
-		}
-		if _, err := p.Directory.Undeny(ctx, a.ID()); err != nil && !fault.Is(err, fault.NotFound) {
-			return fmt.Errorf("remove deny assignment %s: %w", a.ID(), err)
+	if err := record(); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		for _, a := range p.Directory.DenyAssignmentsWithin(id) {
+			if _, err := p.Directory.Undeny(ctx, a.ID()); err != nil && !fault.Is(err, fault.NotFound) {
+				return fmt.Errorf("remove deny assignment %s: %w", a.ID(), err)
+			}
 		}
 	}
 	return nil

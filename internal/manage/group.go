@@ -200,10 +200,7 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 			}
 		}
 	}
-	if err := p.Store.ResourceGroups.Delete(ctx, g.Key, g.Revision); err != nil {
-		return false, err
-	}
-	if err := p.removeGrants(ctx, g.Value.ID); err != nil {
+	if err := p.removeGranted(ctx, func() error { return p.Store.ResourceGroups.Delete(ctx, g.Key, g.Revision) }, g.Value.ID); err != nil {
 		return false, err
 	}
 	p.changed(ctx, caller, "delete", g.Value.ID)

@@ -56,6 +56,10 @@ func (kv killedKV) Update(ctx context.Context, key string, value []byte, revisio
 	return rev, err
 }
 
+func (kv killedKV) Delete(ctx context.Context, key string, revision uint64) error {
+	return kv.k.around(func() error { return kv.KV.Delete(ctx, key, revision) })
+}
+
 type killedKeys struct {
 	secret.Source
 	k *killer

@@ -115,7 +115,7 @@ func (p *Plane) createSystemTopic(ctx context.Context, caller access.Caller, gro
 		if !other.Value.Automatic || len(p.eventSubscriptionsAt(other.Value.ID)) > 0 {
 			return item, fault.New(fault.Conflict, "Conflict", "The source '%s' has the system topic '%s' already; a source has one. Use that one, or delete it first.", source, other.Value.ID)
 		}
-		if err := p.Store.SystemTopics.Delete(ctx, other.Key, other.Revision); err != nil {
+		if err := p.removeSystemTopic(ctx, other); err != nil {
 			return item, err
 		}
 	}
@@ -214,10 +214,7 @@ func (p *Plane) removeSystemTopic(ctx context.Context, t resource.Item[resource.
 	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
 		return err
 	}
-	if err := p.Store.SystemTopics.Delete(ctx, t.Key, t.Revision); err != nil {
-		return err
-	}
-	return p.removeGrants(ctx, t.Value.ID)
+	return p.removeGranted(ctx, func() error { return p.Store.SystemTopics.Delete(ctx, t.Key, t.Revision) }, t.Value.ID)
 }
 
 // ensureSystemTopic makes the system topic that a workspace shows when nobody

@@ -307,10 +307,7 @@ func (p *Plane) removeTopic(ctx context.Context, t resource.Item[resource.Topic]
 	if err := p.removeEventSubscriptions(ctx, t.Value.ID); err != nil {
 		return err
 	}
-	if err := p.Store.Topics.Delete(ctx, t.Key, t.Revision); err != nil {
-		return err
-	}
-	return p.removeGrants(ctx, t.Value.ID)
+	return p.removeGranted(ctx, func() error { return p.Store.Topics.Delete(ctx, t.Key, t.Revision) }, t.Value.ID)
 }
 
 // TopicKeys returns the two access keys of a topic.

@@ -221,10 +221,7 @@ func (p *Plane) removeWorkspace(ctx context.Context, w resource.Item[resource.Wo
 			}
 		}
 	}
-	if err := p.Store.Workspaces.Delete(ctx, w.Key, w.Revision); err != nil {
-		return err
-	}
-	if err := p.removeGrants(ctx, w.Value.ID); err != nil {
+	if err := p.removeGranted(ctx, func() error { return p.Store.Workspaces.Delete(ctx, w.Key, w.Revision) }, w.Value.ID); err != nil {
 		return err
 	}
 	if p.Facts == nil {
