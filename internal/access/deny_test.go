@@ -1,6 +1,7 @@
 package access
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -191,5 +192,27 @@ func TestDenyProblems(t *testing.T) {
 	_, _, err = w.directory.Deny(t.Context(), DenyAssignment{Name: uuid.NewString(), Title: "x", Scope: resource.Root, Permissions: []Permission{{}}}, w.ownerCaller(t))
 	if err == nil || !strings.Contains(err.Error(), "takes nothing away") || !strings.Contains(err.Error(), "needs principals") {
 		t.Errorf("an empty one: %v", err)
+	}
+}
+
+// TestPermissionsAreWhatRolesGrant lists them as Azure does: a deny assignment is no part
+// of them, and decides all the same.
+func TestPermissionsAreWhatRolesGrant(t *testing.T) {
+	w := newWorld(t)
+	ada := w.principal(t, "ada")
+	w.grant(t, ada, "Owner", denyGroup)
+	at := resource.MustID(denyTopic)
+	before := w.strict.Permissions(ada, at)
+	_, _, err := w.directory.Deny(t.Context(), DenyAssignment{
+		Name: uuid.NewString(), Title: "no deleting", Scope: resource.MustID(denyGroup), Principals: []Denied{{ID: ada.ObjectID}}, Permissions: []Permission{{Actions: []string{"*/delete"}}},
+	}, w.ownerCaller(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := w.strict.Permissions(ada, at); len(before) != 1 || !reflect.DeepEqual(after, before) {
+		t.Errorf("permissions are %+v, were %+v", after, before)
+	}
+	if w.strict.Decide(ada.ObjectID, "Microsoft.EventGrid/topics/delete", false, at).Allowed {
+		t.Error("what is denied is decided to be allowed")
 	}
 }

@@ -8,7 +8,9 @@ import (
 
 // Permissions returns what the roles of a caller at a scope, and above it, grant: those
 // of each role once, in the order of the roles' ids. What one of them grants holds also
-// where another one leaves it out. Roles under a condition are left out.
+// where another one leaves it out. Roles under a condition are left out. Deny assignments
+// are not: as in Azure they stand in a list of their own, and one that leaves actions out
+// of what it takes away could not be said in these. [Authorizer.Decide] takes them in.
 // Source: spec/access.md sections 6 and 12.
 func (z *Authorizer) Permissions(c Caller, scope resource.ID) []Permission {
 	d := z.directory
