@@ -47,7 +47,7 @@ func (a *app) fileFlag(cmd *cobra.Command) *string {
 
 func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "apply", Short: "Make resources what a file says", Args: noArguments,
-		Long: "Create and change resources until they are what a file says: topics, domains and\ntheir topics, event subscriptions, role definitions, role assignments, workspaces and resource groups, in an\norder in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
+		Long: "Create and change resources until they are what a file says: topics, domains and\ntheir topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces and resource groups, in an order in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
 		Example: `  carillon apply -f topics.yaml
   carillon apply -f topics.yaml --dry-run
   carillon apply -f -                             # from standard input`}
@@ -241,12 +241,14 @@ func (x step) patch() map[string]any {
 	return body
 }
 
-// writable leaves out what the server alone says of a role definition or assignment.
+// writable leaves out what the server alone says of a role definition, a role assignment
+// or a deny assignment.
 func writable(properties any) any {
 	object, _ := properties.(map[string]any)
 	out := map[string]any{}
 	for _, name := range []string{
 		"roleName", "description", "assignableScopes", "permissions", "roleDefinitionId", "principalId", "principalType", "scope",
+		"denyAssignmentName", "principals", "excludePrincipals", "doNotApplyToChildScopes",
 	} {
 		if object[name] != nil {
 			out[name] = object[name]

@@ -33,6 +33,12 @@ resources:
             - {name: X-Key, type: Static, properties: {value: "${env:HOOK_KEY}", isSecret: true}}
       filter: {subjectBeginsWith: orders/}
       retryPolicy: {maxDeliveryAttempts: 5, eventTimeToLiveInMinutes: 60}
+  - type: Microsoft.Authorization/denyAssignments
+    properties:
+      scope: {topic}
+      denyAssignmentName: No deleting
+      permissions: [{actions: [Microsoft.EventGrid/topics/delete], notActions: []}]
+      principals: [{id: C2000000-0000-4000-8000-000000000000, type: User}]
   - id: {sub}/providers/Microsoft.Authorization/roleDefinitions/0a000000-0000-4000-8000-000000000001
     properties:
       roleName: Topic Reader
@@ -82,7 +88,7 @@ func TestApplyAgainstAServer(t *testing.T) {
 	does("topic show orders", 1, "ResourceNotFound")
 	made := does("apply -f FILE", 0, "created", "endpointUrl: \"(secret)\"")
 	at := -1
-	for _, name := range []string{"/topics/orders created", "/roleDefinitions/", "/eventSubscriptions/es1 created", "/roleAssignments/"} {
+	for _, name := range []string{"/topics/orders created", "/roleDefinitions/", "/eventSubscriptions/es1 created", "/roleAssignments/", "/denyAssignments/"} {
 		next := strings.Index(made, name)
 		if next <= at {
 			t.Errorf("%s is not where it should be in\n%s", name, made)
@@ -99,12 +105,16 @@ func TestApplyAgainstAServer(t *testing.T) {
 	does("apply -f FILE", 0, "~ "+topic+" changed")
 	does("diff -f FILE", 0)
 	does("es show es1 --source-resource-id "+topic, 0, "kept", "orders/")
+	does("role deny-assignment list --scope "+topic, 0, "No deleting")
+	write(strings.Replace(manifestFile, "topics/delete], notActions", "*], notActions", 1))
+	does("apply -f FILE", 0, "properties.permissions: ")
+	does("diff -f FILE", 0)
 	env["HOOK_KEY"] = "s3cret-other"
 	does("diff -f FILE", 1, "deliveryAttributeMappings")
 	does("apply -f FILE", 0)
 	does("diff -f FILE -o json", 0, `"action": "unchanged"`)
 
-	exported := does("export", 0, "Set these before apply: ES1_ENDPOINT_URL, ES1_X_KEY", "${env:ES1_ENDPOINT_URL}")
+	exported := does("export", 0, "Set these before apply: ES1_ENDPOINT_URL, ES1_X_KEY", "${env:ES1_ENDPOINT_URL}", "denyAssignmentName: No deleting")
 	if err := os.WriteFile(file, []byte(exported), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 
 func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "export", Short: "Write topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
-		Long: `Write topics, domains, event subscriptions, custom roles and role assignments of the subscription,
-or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
+		Long: `Write topics, domains, event subscriptions, custom roles, role assignments and deny assignments of the
+subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
 Secrets are left out: ${env:NAME} stands in their place, and the names are listed at the
 end on standard error. URLs of endpoints are written as they are when they have no query.`,
 		Example: `  carillon export > carillon.yaml
@@ -111,11 +111,13 @@ func (x *exporter) all(ctx context.Context) ([]any, error) {
 		}
 		resources = append(resources, found...)
 	}
-	assignments, err := x.list(ctx, x.scope+roleAssignments, pageSize())
-	if err != nil {
-		return nil, err
+	for _, kind := range []string{roleAssignments, denyAssignments} {
+		assignments, err := x.list(ctx, x.scope+kind, pageSize())
+		if err != nil {
+			return nil, err
+		}
+		resources = append(resources, slices.DeleteFunc(assignments, func(r map[string]any) bool { return !x.below(r) })...)
 	}
-	resources = append(resources, slices.DeleteFunc(assignments, func(r map[string]any) bool { return !x.below(r) })...)
 	out := []any{}
 	for _, r := range resources {
 		out = append(out, declaredForm(r))
@@ -136,7 +138,7 @@ func (x *exporter) list(ctx context.Context, path string, query url.Values) ([]m
 	return out, nil
 }
 
-// below keeps role assignments at and below the scope: those above it are another's.
+// below keeps assignments at and below the scope: those above it are another's.
 func (x *exporter) below(r map[string]any) bool {
 	properties, _ := r["properties"].(map[string]any)
 	at, _ := properties["scope"].(string)
@@ -148,7 +150,7 @@ var answered = []string{
 	"name", "type", "etag", "systemData", "kind", "sku", "identity",
 	"properties.provisioningState", "properties.endpoint", "properties.metricResourceId", "properties.privateEndpointConnections",
 	"properties.topic", "properties.validation", "properties.deliveryState", "properties.pausedTime", "properties.type",
-	"properties.createdOn", "properties.updatedOn", "properties.createdBy", "properties.updatedBy",
+	"properties.createdOn", "properties.updatedOn", "properties.createdBy", "properties.updatedBy", "properties.isSystemProtected",
 	"properties.deliveryLimits.allowedRequestsPerMinute", "properties.destination.properties.endpointBaseUrl",
 	"properties.destination.properties.signing.keys",
 	"properties.destination.properties.clientCertificate.subject", "properties.destination.properties.clientCertificate.issuer",

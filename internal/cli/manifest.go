@@ -46,6 +46,7 @@ var declaredKinds = []declared{
 	{"Microsoft.Authorization/roleDefinitions", 3, true},
 	{"Microsoft.EventGrid/eventSubscriptions", 4, false},
 	{"Microsoft.Authorization/roleAssignments", 5, true},
+	{"Microsoft.Authorization/denyAssignments", 6, true}, // last: it may take away what the others need
 }
 
 // kindOfID returns the declared type of an id, nil for none.
@@ -150,7 +151,7 @@ func (a *app) manifestOf(value any, where string) (manifest, error) {
 	}
 	id, err := resource.ParseID(text)
 	if err != nil || text == "" {
-		return manifest{}, fmt.Errorf("%s has no id, or one that cannot be read (%q): give the full resource id; a role assignment may leave it out and give properties.scope", where, text)
+		return manifest{}, fmt.Errorf("%s has no id, or one that cannot be read (%q): give the full resource id; a role assignment and a deny assignment may leave it out and give properties.scope", where, text)
 	}
 	m := manifest{id: id, kind: kindOfID(id), body: map[string]any{}, where: where}
 	if m.kind == nil {
@@ -171,18 +172,21 @@ func (a *app) manifestOf(value any, where string) (manifest, error) {
 	return m, nil
 }
 
-// assignmentIDOf derives the id of a role assignment that has none, as "carillon role
-// assignment create" does.
+// assignmentIDOf derives the id of a role assignment or a deny assignment that has none,
+// as "carillon role assignment create" and "carillon role deny-assignment create" do.
 func assignmentIDOf(body map[string]any) string {
 	properties, _ := body["properties"].(map[string]any)
-	scope, _ := properties["scope"].(string)
-	principal, _ := properties["principalId"].(string)
-	role, _ := properties["roleDefinitionId"].(string)
-	if kind, _ := body["type"].(string); !strings.EqualFold(kind, "Microsoft.Authorization/roleAssignments") || scope == "" || principal == "" || role == "" {
-		return ""
+	said := func(name string) string { text, _ := properties[name].(string); return text }
+	kind, _ := body["type"].(string)
+	at := strings.TrimRight(said("scope"), "/")
+	switch {
+	case said("scope") == "":
+	case strings.EqualFold(kind, "Microsoft.Authorization/roleAssignments") && said("principalId") != "" && said("roleDefinitionId") != "":
+		return at + roleAssignments + "/" + assignmentName(at, said("principalId"), said("roleDefinitionId"))
+	case strings.EqualFold(kind, "Microsoft.Authorization/denyAssignments") && said("denyAssignmentName") != "":
+		return at + denyAssignments + "/" + denyAssignmentName(at, said("denyAssignmentName"))
 	}
-	scope = strings.TrimRight(scope, "/")
-	return scope + roleAssignments + "/" + assignmentName(scope, principal, role)
+	return ""
 }
 
 var environmentReference = regexp.MustCompile(`\$\{env:([^}]*)\}`)
@@ -297,7 +301,7 @@ func same(path string, there, said any) bool {
 		switch {
 		case name == "roleDefinitionId":
 			return strings.EqualFold(s[strings.LastIndexByte(s, '/')+1:], t[strings.LastIndexByte(t, '/')+1:])
-		case strings.HasPrefix(s, "/"), slices.Contains([]string{"endpointType", "operatorType", "location", "inputSchema", "eventDeliverySchema", "principalId"}, name):
+		case strings.HasPrefix(s, "/"), slices.Contains([]string{"endpointType", "operatorType", "location", "inputSchema", "eventDeliverySchema", "principalId", "id"}, name):
 			return strings.EqualFold(strings.TrimRight(s, "/"), strings.TrimRight(t, "/"))
 		}
 		return s == t
