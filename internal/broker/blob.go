@@ -39,7 +39,7 @@ func (l *Letter) blobName() string {
 // An event of a custom input schema is written as the Event Grid event that the
 // topic's mapping makes of it, its data the whole object that was published.
 // Source: spec/delivery.md section 7.4.
-func (l *Letter) appendBlob(dst []byte) ([]byte, error) {
+func (l *Letter) appendBlob(dst []byte, rules Rules) ([]byte, error) {
 	var e event.Event
 	if err := e.Parse(l.Event, l.schema()); err != nil {
 		return dst, fmt.Errorf("dead letter %s: %w", l.ID, err)
@@ -47,7 +47,7 @@ func (l *Letter) appendBlob(dst []byte) ([]byte, error) {
 	cloud := l.schema() == event.CloudEventSchemaV1_0 || event.Schema(l.DeliverySchema) == event.CloudEventSchemaV1_0
 	begin := len(dst)
 	if cloud {
-		dst = e.AppendCloudEvent(dst, l.sequence())
+		dst = rules.appendCloudEvent(dst, &e, l.sequence())
 	} else {
 		dst = e.AppendEventGrid(dst)
 	}

@@ -41,25 +41,27 @@ func TestBlobs(t *testing.T) {
 		name   string
 		letter *Letter
 		change func(*Letter)
+		rules  Rules
 	}{
-		{"eventgrid", letterOf(event.EventGridSchema, event.EventGridSchema, gridEvent), nil},
-		{"cloudevents", letterOf(event.CloudEventSchemaV1_0, event.CloudEventSchemaV1_0, cloudEvent), nil},
-		{"eventgrid-as-cloudevents", letterOf(event.EventGridSchema, event.CloudEventSchemaV1_0, gridEvent), nil},
+		{"eventgrid", letterOf(event.EventGridSchema, event.EventGridSchema, gridEvent), nil, Rules{}},
+		{"cloudevents", letterOf(event.CloudEventSchemaV1_0, event.CloudEventSchemaV1_0, cloudEvent), nil, Rules{OmitDataSchema: true}},
+		{"eventgrid-as-cloudevents", letterOf(event.EventGridSchema, event.CloudEventSchemaV1_0, gridEvent), nil, Rules{}},
 		{"workspace-as-cloudevents", letterOf(event.EventGridSchema, event.CloudEventSchemaV1_0, gridEvent), func(l *Letter) {
 			l.Topic = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
-		}},
-		{"custom-input", letterOf(event.CustomEventSchema, event.CustomEventSchema, strings.Replace(gridEvent, `"data":{ "modelName":"churn", `, `"data":{"kind":"ModelRegistered", `, 1)), nil},
+		}, Rules{}},
+		{"eventgrid-as-cloudevents-without-dataschema", letterOf(event.EventGridSchema, event.CloudEventSchemaV1_0, gridEvent), nil, Rules{OmitDataSchema: true}},
+		{"custom-input", letterOf(event.CustomEventSchema, event.CustomEventSchema, strings.Replace(gridEvent, `"data":{ "modelName":"churn", `, `"data":{"kind":"ModelRegistered", `, 1)), nil, Rules{}},
 		{"never-attempted", letterOf(event.EventGridSchema, event.EventGridSchema, gridEvent), func(l *Letter) {
 			l.DeliveryAttempts, l.LastDeliveryOutcome, l.LastHTTPStatusCode, l.LastDeliveryAttemptTime = 0, Probation.String(), 0, time.Time{}
 			l.DeadLetterReason = ReasonTimeToLive
-		}},
-		{"stored-by-an-older-version", letterOf(event.CloudEventSchemaV1_0, 0, cloudEvent), func(l *Letter) { l.DeadLetterTime = time.Time{} }},
+		}, Rules{}},
+		{"stored-by-an-older-version", letterOf(event.CloudEventSchemaV1_0, 0, cloudEvent), func(l *Letter) { l.DeadLetterTime = time.Time{} }, Rules{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.change != nil {
 				tt.change(tt.letter)
 			}
-			element, err := tt.letter.appendBlob(nil)
+			element, err := tt.letter.appendBlob(nil, tt.rules)
 			if err != nil {
 				t.Fatal(err)
 			}

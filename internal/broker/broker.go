@@ -105,6 +105,8 @@ type Config struct {
 	Window    int              // bytes of frames kept in memory; 0 = 64 MiB
 	Grace     time.Duration    // how long a stop waits for attempts in flight; 0 = 5 s
 
+	Rules Rules
+
 	DeadLetterQuota int64         // bytes of dead letters kept, the oldest go; 0 = no limit
 	DeadLetterDelay time.Duration // how long dead letters are gathered before they are written to their store; 0 = 2 s
 }
@@ -302,7 +304,7 @@ func (b *Broker) Activate(ctx context.Context, es *resource.EventSubscription) e
 		return fmt.Errorf("encode the filter of %s: %w", es.ID(), err)
 	}
 	g := generation{number: es.FilterGeneration, matcher: filter.Compile(&es.Filter), raw: raw}
-	cfg := configOf(es, sender)
+	cfg := configOf(es, b.cfg.Rules, sender)
 	if !b.running.Load() {
 		return b.adopt(es, cfg, g)
 	}

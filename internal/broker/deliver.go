@@ -456,7 +456,7 @@ func (c *config) appendEvent(dst []byte, e *event.Event, sequencer string) []byt
 		if !c.sequenced {
 			sequencer = ""
 		}
-		return e.AppendCloudEvent(dst, sequencer)
+		return c.rules.appendCloudEvent(dst, e, sequencer)
 	case event.CustomEventSchema:
 		return e.AppendCustom(dst)
 	default:

@@ -463,7 +463,7 @@ func (x *exporter) write(ctx context.Context, uid, from uint64, to *resource.Dea
 		if w.letters > 0 {
 			content = append(content, ',')
 		}
-		if content, err = l.appendBlob(content); err != nil {
+		if content, err = l.appendBlob(content, x.b.cfg.Rules); err != nil {
 			x.b.log.Error("dead letter cannot be written to a store: it stays with the server", telemetry.Error, err)
 			content, w.at = content[:before], l.Place
 			continue

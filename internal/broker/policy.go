@@ -48,8 +48,9 @@ func minimumWait(o Outcome, status int) time.Duration {
 
 // Policy is the retry policy of one event subscription.
 type Policy struct {
-	MaxAttempts int           // the first attempt included
-	TimeToLive  time.Duration // from ingest
+	MaxAttempts   int           // the first attempt included
+	TimeToLive    time.Duration // from ingest
+	DeadLetter404 bool          // a 404 is not tried again
 }
 
 // Action is what is to happen to a delivery after an attempt.
@@ -82,7 +83,7 @@ type Decision struct {
 }
 
 // Reason is why an event was dead-lettered: the documented deadLetterReason.
-// Source: spec/delivery.md section 7.4; the names for 401, 403 and 413 follow the
+// Source: spec/delivery.md section 7.4; the names for 401, 403, 404 and 413 follow the
 // pattern of the one observed for 400.
 type Reason string
 
@@ -93,6 +94,7 @@ const (
 	ReasonBadRequest   Reason = "UndeliverableDueToHttpBadRequest"
 	ReasonUnauthorized Reason = "UndeliverableDueToHttpUnauthorized"
 	ReasonForbidden    Reason = "UndeliverableDueToHttpForbidden"
+	ReasonNotFound     Reason = "UndeliverableDueToHttpNotFound" // where the operator wants it, see Rules
 	ReasonTooLarge     Reason = "UndeliverableDueToHttpRequestEntityTooLarge"
 	ReasonAborted      Reason = "UndeliverableDueToAbortedAttempts"
 )
@@ -105,7 +107,7 @@ const reasonReplayed Reason = "Replayed"
 type reasonCode uint8
 
 var reasons = [...]Reason{
-	ReasonMaxAttempts, ReasonTimeToLive, ReasonBadRequest, ReasonUnauthorized, ReasonForbidden, ReasonTooLarge, ReasonAborted,
+	ReasonMaxAttempts, ReasonTimeToLive, ReasonBadRequest, ReasonUnauthorized, ReasonForbidden, ReasonNotFound, ReasonTooLarge, ReasonAborted,
 	reasonReplayed,
 }
 
@@ -149,6 +151,10 @@ func (p Policy) Next(attempts int, published time.Time, r Response, now time.Tim
 		return Decision{Action: DeadLetter, Reason: ReasonForbidden}
 	case PayloadTooLarge:
 		return Decision{Action: DeadLetter, Reason: ReasonTooLarge}
+	case NotFound:
+		if p.DeadLetter404 && r.Status == 404 {
+			return Decision{Action: DeadLetter, Reason: ReasonNotFound}
+		}
 	}
 	if attempts >= p.MaxAttempts {
 		return Decision{Action: DeadLetter, Reason: ReasonMaxAttempts}

@@ -52,6 +52,13 @@ func TestPolicyOutcomes(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
+			want := tt.want
+			if tt.status == 404 {
+				want = dead(ReasonNotFound)
+			}
+			if got := (Policy{MaxAttempts: 30, TimeToLive: day, DeadLetter404: true}).Next(1, at(0), r, at(time.Second), 0); got != want {
+				t.Errorf("with DeadLetter404 got %+v, want %+v", got, want)
+			}
 		})
 	}
 }
@@ -93,14 +100,14 @@ func TestPolicyLimits(t *testing.T) {
 		now      time.Duration
 		want     Reason // "" = retry
 	}{
-		{"first of one", Policy{1, day}, 1, 0, ReasonMaxAttempts},
-		{"first of two", Policy{2, day}, 1, 0, ""},
-		{"thirtieth of thirty", Policy{30, 365 * day}, 30, 0, ReasonMaxAttempts},
-		{"twenty-ninth of thirty", Policy{30, 365 * day}, 29, 0, ""},
-		{"more than allowed by now", Policy{3, day}, 7, 0, ReasonMaxAttempts},
-		{"just before the end of its life", Policy{30, time.Minute}, 1, time.Minute - 1, ""},
-		{"at the end of its life", Policy{30, time.Minute}, 1, time.Minute, ReasonTimeToLive},
-		{"both limits: the attempts are named", Policy{1, time.Minute}, 1, time.Hour, ReasonMaxAttempts},
+		{"first of one", Policy{MaxAttempts: 1, TimeToLive: day}, 1, 0, ReasonMaxAttempts},
+		{"first of two", Policy{MaxAttempts: 2, TimeToLive: day}, 1, 0, ""},
+		{"thirtieth of thirty", Policy{MaxAttempts: 30, TimeToLive: 365 * day}, 30, 0, ReasonMaxAttempts},
+		{"twenty-ninth of thirty", Policy{MaxAttempts: 30, TimeToLive: 365 * day}, 29, 0, ""},
+		{"more than allowed by now", Policy{MaxAttempts: 3, TimeToLive: day}, 7, 0, ReasonMaxAttempts},
+		{"just before the end of its life", Policy{MaxAttempts: 30, TimeToLive: time.Minute}, 1, time.Minute - 1, ""},
+		{"at the end of its life", Policy{MaxAttempts: 30, TimeToLive: time.Minute}, 1, time.Minute, ReasonTimeToLive},
+		{"both limits: the attempts are named", Policy{MaxAttempts: 1, TimeToLive: time.Minute}, 1, time.Hour, ReasonMaxAttempts},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := tt.policy.Next(tt.attempts, at(0), failed, at(tt.now), 0.5)

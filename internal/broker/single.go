@@ -8,8 +8,8 @@ import (
 // FirstRequest is the request that an event subscription's destination would be sent
 // for an event at the first attempt, for what is sent outside the walk: nothing is
 // logged, journaled, counted or tried again.
-func FirstRequest(es *resource.EventSubscription, e *event.Event, sequencer string) *Request {
-	c := configOf(es, nil)
+func (rules Rules) FirstRequest(es *resource.EventSubscription, e *event.Event, sequencer string) *Request {
+	c := configOf(es, rules, nil)
 	r := &Request{ContentType: c.contentType(), Hold: answerTime, Attributes: c.valuesOf(e)}
 	body := c.appendEvent(nil, e, sequencer)
 	if c.array() {

@@ -79,6 +79,7 @@ type config struct {
 	topicID    string
 	schema     event.Schema
 	policy     Policy
+	rules      Rules
 	expiration time.Time                       // zero = never
 	maxBatch   int                             // events per request, 1 = no batching
 	batchBytes int                             // size that a batch aims at
@@ -371,15 +372,13 @@ func nanos(ms int64) int64 { return ms * int64(time.Millisecond) }
 func millis(ns int64) int64 { return ns / int64(time.Millisecond) }
 
 // configOf reads an event subscription's record.
-func configOf(es *resource.EventSubscription, sender Sender) *config {
+func configOf(es *resource.EventSubscription, rules Rules, sender Sender) *config {
 	c := &config{
 		id: es.ID().String(), name: es.Name, topicID: es.Scope.String(),
 		schema:     es.DeliverySchema,
 		expiration: es.Expiration,
-		policy: Policy{
-			MaxAttempts: es.RetryPolicy.MaxDeliveryAttempts,
-			TimeToLive:  time.Duration(es.RetryPolicy.EventTimeToLive) * time.Minute,
-		},
+		policy:     rules.Policy(es),
+		rules:      rules,
 		maxBatch:   1,
 		sequenced:  sequenced(es.Scope),
 		deadLetter: es.DeadLetter,

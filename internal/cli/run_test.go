@@ -369,7 +369,7 @@ func TestServePrintsOneLineAndEndsWithItsContext(t *testing.T) {
 	}
 	code, stdout, stderr := run(t, nil, "serve", "--data", "d", "--listen", "127.0.0.1:0", "--durability", "PROCESS", "--allow-destination", "10.0.0.0/8",
 		"--allow-destination", "fd00::/8", "--insecure-http", "--workspace-rule", "actions", "--log-level", "debug", "--log-quota", "1GiB", "--memory", "64MiB",
-		"--retention", "24h", "--public-url", "https://carillon.example", "--metrics-event-subscriptions", "10")
+		"--retention", "24h", "--public-url", "https://carillon.example", "--metrics-event-subscriptions", "10", "--webhook-404", "DeadLetter", "--dataschema=false")
 	if code != exitDone || stdout != "ready url=https://127.0.0.1:7443 ca-sha256=ab12\n" || stderr != "" {
 		t.Errorf("%d %q %q", code, stdout, stderr)
 	}
@@ -377,7 +377,7 @@ func TestServePrintsOneLineAndEndsWithItsContext(t *testing.T) {
 	want := server.DefaultConfig()
 	want.Data, want.Listen, want.PublicURL, want.Durability = "d", []string{"127.0.0.1:0"}, "https://carillon.example", engine.DurabilityProcess
 	want.LogQuota, want.Memory, want.Retention, want.AllowDestination = 1<<30, 64<<20, 24*time.Hour, []string{"10.0.0.0/8", "fd00::/8"}
-	want.MetricsEventSubscriptions = 10
+	want.MetricsEventSubscriptions, want.DeadLetter404, want.DataSchema = 10, true, false
 	want.InsecureHTTP, want.WorkspaceRule, want.LogLevel = true, access.Actions, slog.LevelDebug
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("configuration\n got %+v\nwant %+v", got, want)

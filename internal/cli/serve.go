@@ -51,10 +51,13 @@ func (a *app) serveCommand() *cobra.Command {
 	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "Take plain http from other machines, too: tokens and keys can be read on the way.")
 	rule := f.String("workspace-rule", string(cfg.WorkspaceRule), "Who may change event subscriptions of a workspace: its contributors and owners (strict), or whoever has the action (actions).")
 	f.BoolVar(&cfg.RevalidateOnEveryPut, "revalidate-on-every-put", cfg.RevalidateOnEveryPut, "Ask a webhook for consent on each PUT of an event subscription, as Azure does; false asks only when it concerns the webhook.")
+	on404 := f.String("webhook-404", webhook404[0], "What becomes of an event whose webhook answers 404: it is tried again (retry), or dead-lettered at once (deadletter).")
+	f.BoolVar(&cfg.DataSchema, "dataschema", cfg.DataSchema, "Write dataschema, # and the data version, into CloudEvents that are made of events in another schema; false leaves it out.")
 	f.IntVar(&cfg.MetricsEventSubscriptions, "metrics-event-subscriptions", cfg.MetricsEventSubscriptions, "How many event subscriptions have series of their own in /metrics; the API has the figures of all.")
 	level := f.String("log-level", "info", "Least level of records in the log: debug, info, warn or error.")
 	_ = cmd.RegisterFlagCompletionFunc("durability", cobra.FixedCompletions(durabilities, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("workspace-rule", cobra.FixedCompletions(workspaceRules, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("webhook-404", cobra.FixedCompletions(webhook404, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error
@@ -70,6 +73,10 @@ func (a *app) serveCommand() *cobra.Command {
 			return err
 		}
 		cfg.WorkspaceRule = access.WorkspaceRule(word)
+		if word, err = oneOf(cmd, "webhook-404", *on404, webhook404...); err != nil {
+			return err
+		}
+		cfg.DeadLetter404 = word == webhook404[1]
 		if word, err = oneOf(cmd, "log-level", *level, logLevels...); err != nil {
 			return err
 		}
@@ -89,6 +96,7 @@ func (a *app) serveCommand() *cobra.Command {
 
 var (
 	durabilities   = []string{string(engine.DurabilityProcess), string(engine.DurabilityDisk)}
+	webhook404     = []string{"retry", "deadletter"}
 	workspaceRules = []string{string(access.Strict), string(access.Actions)}
 	logLevels      = []string{levelName(slog.LevelDebug), levelName(slog.LevelInfo), levelName(slog.LevelWarn), levelName(slog.LevelError)}
 )

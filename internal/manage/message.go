@@ -121,7 +121,7 @@ func (p *Plane) deletionNotice(es *resource.EventSubscription) (Message, error) 
 	if err := e.Parse(raw, event.EventGridSchema); err != nil {
 		return Message{}, fmt.Errorf("encode the notice of deletion: %w", err)
 	}
-	m := Message{Request: broker.FirstRequest(&told, &e, ""), EventType: deletionHeader}
+	m := Message{Request: p.Rules.FirstRequest(&told, &e, ""), EventType: deletionHeader}
 	if m.Single != nil {
 		m.Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/audit"
+	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
@@ -70,6 +71,7 @@ type Config struct {
 	// ValidateOnChangeOnly leaves out the handshake of a PUT that changes nothing the
 	// endpoint consented to. Azure validates on each PUT.
 	ValidateOnChangeOnly bool
+	Rules                broker.Rules // as the broker has them
 
 	Audit *audit.Log // nil keeps no audit log; what the store is changed by, it is told of by the store
 

@@ -71,7 +71,7 @@ func (p *Plane) SendTestEvent(ctx context.Context, caller access.Caller, id reso
 	if err != nil {
 		return SentTestEvent{}, err
 	}
-	m := Message{Request: broker.FirstRequest(es, &e, strings.Repeat("0", mlevent.StampSize)), Headers: []Header{{TestHeader, "true"}}}
+	m := Message{Request: p.Rules.FirstRequest(es, &e, strings.Repeat("0", mlevent.StampSize)), Headers: []Header{{TestHeader, "true"}}}
 	if m.Single != nil { // receivers may know a repeated message by it
 		m.Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
 	}
@@ -82,9 +82,8 @@ func (p *Plane) SendTestEvent(ctx context.Context, caller access.Caller, id reso
 	if ctx.Err() != nil {
 		return SentTestEvent{}, context.Cause(ctx)
 	}
-	policy := broker.Policy{MaxAttempts: es.RetryPolicy.MaxDeliveryAttempts, TimeToLive: time.Duration(es.RetryPolicy.EventTimeToLive) * time.Minute}
 	now := time.Now()
-	sent.Action = policy.Next(1, now, sent.Response, now, 0).Action
+	sent.Action = p.Rules.Policy(es).Next(1, now, sent.Response, now, 0).Action
 	p.Log.LogAttrs(ctx, slog.LevelInfo, "test event sent", slog.String(telemetry.EventSubscription, es.ID().String()),
 		slog.String(telemetry.Principal, caller.ObjectID), slog.String(telemetry.Outcome, sent.Response.Outcome.String()), slog.Int(telemetry.Status, sent.Response.Status))
 	return sent, nil

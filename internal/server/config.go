@@ -40,6 +40,8 @@ type Config struct {
 	SigningKeyAge     time.Duration // at which the key that signs tokens is replaced; 0 = never; default 90 days
 
 	RevalidateOnEveryPut bool // ask an endpoint for consent on each PUT, as Azure does, also when nothing changed that it was asked about; default true
+	DeadLetter404        bool // dead-letter what a webhook answers 404 to, instead of trying again; default false
+	DataSchema           bool // write dataschema into CloudEvents made of events that have a data version; default true
 
 	MasterKey secret.Source // where the key is that secrets are sealed with; the zero value keeps it in the data directory
 
@@ -58,7 +60,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen: []string{"127.0.0.1:7443"}, Durability: engine.DurabilityDisk, Memory: 256 << 20,
-		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true, DeadLetterDelay: 2 * time.Second,
+		Retention: 7 * 24 * time.Hour, WorkspaceRule: access.Strict, RevalidateOnEveryPut: true, DataSchema: true, DeadLetterDelay: 2 * time.Second,
 		SigningKeyAge:             90 * 24 * time.Hour,
 		MetricsEventSubscriptions: 1000,
 	}
@@ -153,6 +155,6 @@ func (c Config) LogValue() slog.Value {
 		slog.String("identity_providers", c.IdentityProviders), slog.Duration("signing_key_age", c.SigningKeyAge),
 		slog.String("master_key", c.MasterKey.Name()),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
-		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut),
+		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut), slog.Bool("dead_letter_404", c.DeadLetter404), slog.Bool("dataschema", c.DataSchema),
 	)
 }

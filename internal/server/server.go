@@ -225,12 +225,13 @@ func (s *server) wire(ctx context.Context) error {
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
 		return webhookConfig(es, sealer, guard, bearer)
 	}
+	rules := broker.Rules{DeadLetter404: s.cfg.DeadLetter404, OmitDataSchema: !s.cfg.DataSchema}
 	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
 	partition := s.engine.Partition()
 	s.broker, err = broker.New(ctx, broker.Config{
 		Log: partition, Journal: partition.Journal(), Park: partition.Park(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
 		DeadLetterStore: letters, DeadLetterDelay: s.cfg.DeadLetterDelay, DeadLetterQuota: cmp.Or(s.cfg.DeadLetterQuota, partition.Usage().Quota/deadLetterPart),
-		Logger: s.log, Registerer: s.registry, MetricsEventSubscriptions: s.cfg.MetricsEventSubscriptions, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4),
+		Logger: s.log, Registerer: s.registry, MetricsEventSubscriptions: s.cfg.MetricsEventSubscriptions, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4), Rules: rules,
 		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, configOf) },
 	})
 	if err != nil {
@@ -245,6 +246,7 @@ func (s *server) wire(ctx context.Context) error {
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
+		Rules:                rules,
 		Messenger:            destination.NewMessenger(configOf),
 		Audit:                s.audit,
 		MasterKeys:           source,
