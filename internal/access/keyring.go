@@ -292,6 +292,11 @@ func (r *KeyRing) Rotate(ctx context.Context, revoke bool) error {
 				return fmt.Errorf("remove a retired signing key: %w", err)
 			}
 		}
+		if len(old.retired) > 0 { // or a power cut brings them back, and what they signed
+			if err := secret.SyncDir(filepath.Dir(r.retiredPath(""))); err != nil {
+				return fmt.Errorf("remove the retired signing keys: %w", err)
+			}
+		}
 	} else {
 		if err := r.retire(old.signing, now); err != nil {
 			return err
