@@ -95,11 +95,18 @@ func (p *Plane) DenyAssignments(ctx context.Context, caller access.Caller, scope
 	return p.Directory.DenyAssignments(scope, f), nil
 }
 
-// PutDenyAssignment stores a deny assignment and reports whether it is new. unread says
-// why the request could not be read, nil when it could.
+// PutDenyAssignment stores a deny assignment and reports whether it is new. Another form
+// of one that is there takes away what it said, so that needs the right to delete it as
+// well: whoever it keeps from that could empty it instead. unread says why the request
+// could not be read, nil when it could.
 func (p *Plane) PutDenyAssignment(ctx context.Context, caller access.Caller, a access.DenyAssignment, unread error) (access.DenyAssignment, bool, error) {
 	if err := p.authorize(ctx, caller, actionDenials+"write", a.Scope); err != nil {
 		return a, false, err
+	}
+	if _, exists := p.Directory.DenyAssignment(a.ID()); exists {
+		if err := p.Access.CheckLinked(caller, actionDenials+"write", a.Scope, actionDenials+"delete", a.ID()); err != nil {
+			return a, false, err
+		}
 	}
 	if unread != nil {
 		return a, false, unread

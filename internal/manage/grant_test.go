@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
@@ -101,5 +102,33 @@ func TestNobodyInheritsGrants(t *testing.T) {
 				t.Errorf("the deletion was cut in %d places only", cut)
 			}
 		})
+	}
+}
+
+// TestChangedDenialIsADeletedOne: whoever a deny assignment keeps from deleting it cannot
+// write another form over it either; who may do both can.
+func TestChangedDenialIsADeletedOne(t *testing.T) {
+	f := newFixture(t)
+	ada, bob := f.user(t, access.RoleOwner, local), f.user(t, access.RoleOwner, local)
+	denial := access.DenyAssignment{
+		Name: uuid.NewString(), Scope: id(local), Title: "no deleting", Permissions: []access.Permission{{Actions: []string{"*/delete"}}},
+		Principals: []access.Denied{{ID: ada.ObjectID}},
+	}
+	if _, created, err := f.PutDenyAssignment(t.Context(), ada, denial, nil); created || !fault.Is(err, fault.Conflict) {
+		t.Errorf("ada locks herself out: %t, %v", created, err)
+	}
+	if _, created, err := f.PutDenyAssignment(t.Context(), bob, denial, nil); !created || err != nil {
+		t.Fatal(created, err)
+	}
+	empty := denial
+	empty.Principals = []access.Denied{{ID: uuid.NewString()}}
+	if _, _, err := f.PutDenyAssignment(t.Context(), ada, empty, nil); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("ada empties what denies her: %v", err)
+	}
+	if err := f.Access.Check(ada, "Microsoft.EventGrid/topics/delete", id(local)); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("ada may delete: %v", err)
+	}
+	if _, created, err := f.PutDenyAssignment(t.Context(), bob, empty, nil); created || err != nil {
+		t.Errorf("bob changes it: %t, %v", created, err)
 	}
 }
