@@ -125,69 +125,45 @@ func (a *app) denyAssignmentList() *cobra.Command {
 	return cmd
 }
 
-// denyAssignmentPath is where the deny assignment of a name is at a scope; a name may
-// also be its GUID or its full id.
-func denyAssignmentPath(at, name string) string {
-	switch {
-	case strings.HasPrefix(name, "/"):
-		return name
-	case uuid.Validate(name) == nil:
-		return at + denyAssignments + "/" + name
-	}
-	return at + denyAssignments + "/" + denyAssignmentName(at, name)
+// denyAssignmentKind finds a deny assignment by its scope and what people call it, its
+// GUID, or its full id.
+func (a *app) denyAssignmentKind() kind {
+	return kind{what: "deny assignment", view: denyAssignmentView, locate: func(cmd *cobra.Command) func(args []string) (string, error) {
+		scope := a.scopeFlag(cmd)
+		name := nameOrIDFlag(cmd, "deny assignment", "Name, GUID or id of the deny assignment")
+		return func(args []string) (string, error) {
+			at, err := scope()
+			if err != nil {
+				return "", err
+			}
+			chosen, err := name(args)
+			switch {
+			case err != nil:
+				return "", err
+			case strings.HasPrefix(chosen, "/"):
+				return chosen, nil
+			case uuid.Validate(chosen) == nil:
+				return at + denyAssignments + "/" + chosen, nil
+			}
+			return at + denyAssignments + "/" + denyAssignmentName(at, chosen), nil
+		}
+	}}
 }
 
 func (a *app) denyAssignmentShow() *cobra.Command {
-	cmd := &cobra.Command{Use: "show", Short: "Show a deny assignment", Example: `  carillon role deny-assignment show --name "No deleting"`}
-	scope := a.scopeFlag(cmd)
-	name := nameOrIDFlag(cmd, "deny assignment", "Name, GUID or id of the deny assignment")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		at, err := scope()
-		if err != nil {
-			return err
-		}
-		chosen, err := name(args)
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
-		found, err := s.get(cmd.Context(), denyAssignmentPath(at, chosen))
-		if err != nil {
-			return err
-		}
-		return a.show(denyAssignmentView, found)
-	}
-	return cmd
+	return a.showCommand(a.denyAssignmentKind(), `  carillon role deny-assignment show --name "No deleting"`)
 }
 
 func (a *app) denyAssignmentDelete() *cobra.Command {
 	cmd := &cobra.Command{Use: "delete", Short: "Delete a deny assignment", Example: `  carillon role deny-assignment delete --name "No deleting"`}
-	scope := a.scopeFlag(cmd)
-	name := nameOrIDFlag(cmd, "deny assignment", "Name, GUID or id of the deny assignment")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		at, err := scope()
-		if err != nil {
-			return err
-		}
-		chosen, err := name(args)
-		if err != nil {
-			return err
-		}
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
-		path := denyAssignmentPath(at, chosen)
-		if _, err := s.get(cmd.Context(), path); err != nil { // what never existed is not said to be deleted
+	return a.onResource(a.denyAssignmentKind(), cmd, func(cmd *cobra.Command, s *remote, path string) error {
+		found, err := s.get(cmd.Context(), path)
+		if err != nil { // what never existed is not said to be deleted
 			return err
 		}
 		if err := s.Delete(cmd.Context(), path); err != nil {
 			return err
 		}
-		return a.deleted("deny assignment", chosen)
-	}
-	return cmd
+		return a.deleted("deny assignment", text(found, "properties.denyAssignmentName"))
+	})
 }

@@ -98,18 +98,23 @@ func (a *app) appCredentialDelete() *cobra.Command {
 		Long:    "Delete a client secret or a certificate. Every token of the principal ends, for nobody can tell which\ncredential one came from; whoever has another credential gets a new one.",
 		Example: `  carillon principal credential delete ci --key-id 0a1b2c3d-0000-5000-8000-000000000001`}
 	id := cmd.Flags().String("key-id", "", "Id of the credential, from the list.")
+	return a.credentialDelete(cmd, "credential", "key-id", id, "/credentials/")
+}
+
+// credentialDelete makes the command that deletes the credential which a flag names.
+func (a *app) credentialDelete(cmd *cobra.Command, what, flag string, value *string, collection string) *cobra.Command {
 	confirmed := a.confirmation(cmd)
 	return a.onPrincipal(cmd, func(cmd *cobra.Command, s *remote, principal json.RawMessage) error {
-		if err := required(cmd, "key-id"); err != nil {
+		if err := required(cmd, flag); err != nil {
 			return err
 		}
-		if err := confirmed("Delete credential " + *id + "? Every token of the principal ends."); err != nil {
+		if err := confirmed("Delete " + what + " " + *value + "? Every token of the principal ends."); err != nil {
 			return err
 		}
-		if _, err := s.ask(cmd.Context(), http.MethodDelete, principalPath(principal)+"/credentials/"+*id, nil, nil); err != nil {
+		if _, err := s.ask(cmd.Context(), http.MethodDelete, principalPath(principal)+collection+*value, nil, nil); err != nil {
 			return err
 		}
-		return a.deleted("credential", *id)
+		return a.deleted(what, *value)
 	})
 }
 
@@ -175,17 +180,5 @@ func (a *app) federatedDelete() *cobra.Command {
 	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a federated credential and end every token",
 		Example: `  carillon principal federated-credential delete ci --name prod`}
 	name := cmd.Flags().String("name", "", "Name of the credential.")
-	confirmed := a.confirmation(cmd)
-	return a.onPrincipal(cmd, func(cmd *cobra.Command, s *remote, principal json.RawMessage) error {
-		if err := required(cmd, "name"); err != nil {
-			return err
-		}
-		if err := confirmed("Delete federated credential " + *name + "? Every token of the principal ends."); err != nil {
-			return err
-		}
-		if _, err := s.ask(cmd.Context(), http.MethodDelete, principalPath(principal)+"/federatedCredentials/"+*name, nil, nil); err != nil {
-			return err
-		}
-		return a.deleted("federated credential", *name)
-	})
+	return a.credentialDelete(cmd, "federated credential", "name", name, "/federatedCredentials/")
 }

@@ -92,15 +92,25 @@ func idsOf(keys []secret.Key) (ids []string) {
 
 // MasterKey tells how the master key stands.
 func (p *Plane) MasterKey(ctx context.Context, caller access.Caller) (MasterKey, error) {
-	if err := p.authorize(ctx, caller, actionMasterKeyRead, masterKeyID()); err != nil {
+	release, err := p.holdMasterKey(ctx, caller, actionMasterKeyRead)
+	if err != nil {
 		return MasterKey{}, err
 	}
+	defer release()
+	return p.masterKeyNow()
+}
+
+// holdMasterKey keeps the master key as it is for somebody who may do something with it,
+// until release is called.
+func (p *Plane) holdMasterKey(ctx context.Context, caller access.Caller, action string) (release func(), err error) {
+	if err := p.authorize(ctx, caller, action, masterKeyID()); err != nil {
+		return nil, err
+	}
 	if p.MasterKeys == nil {
-		return MasterKey{}, notFound("MasterKeyNotFound", "This server has no master key of its own.")
+		return nil, notFound("MasterKeyNotFound", "This server has no master key of its own.")
 	}
 	p.rotating.Lock()
-	defer p.rotating.Unlock()
-	return p.masterKeyNow()
+	return p.rotating.Unlock, nil
 }
 
 func (p *Plane) masterKeyNow() (MasterKey, error) {
@@ -133,14 +143,11 @@ func (p *Plane) masterKeyNow() (MasterKey, error) {
 // then on; those that are there follow in the background, and the old key is kept until
 // the last of them did. A stop in between loses nothing: the next start goes on.
 func (p *Plane) RotateMasterKey(ctx context.Context, caller access.Caller) (MasterKey, error) {
-	if err := p.authorize(ctx, caller, actionMasterKeyWrite, masterKeyID()); err != nil {
+	release, err := p.holdMasterKey(ctx, caller, actionMasterKeyWrite)
+	if err != nil {
 		return MasterKey{}, err
 	}
-	if p.MasterKeys == nil {
-		return MasterKey{}, notFound("MasterKeyNotFound", "This server has no master key of its own.")
-	}
-	p.rotating.Lock()
-	defer p.rotating.Unlock()
+	defer release()
 	if now, err := p.masterKeyNow(); err != nil {
 		return MasterKey{}, err
 	} else if now.Rotating {
