@@ -20,6 +20,7 @@ const (
 	maxRoleName        = 128
 	maxRoleDescription = 1024
 	maxRolePatterns    = 1000 // of all lists together
+	maxRoleBlocks      = 100
 	maxRoleScopes      = 100
 	maxRoles           = 1000
 )
@@ -137,6 +138,9 @@ func (d *Directory) checkRole(role Role) (Role, error) {
 // checkPermissions puts permissions into their stored form, and returns every problem
 // they have. empty is said of those that name nothing.
 func checkPermissions(list *[]Permission, empty string) []*fault.Error {
+	if n := len(*list); n > maxRoleBlocks {
+		return []*fault.Error{fault.Field("properties.permissions", "There are %d permissions, more than %d: put the actions of several into one.", n, maxRoleBlocks)}
+	}
 	var problems []*fault.Error
 	granting, patterns := 0, 0
 	blocks := slices.Clone(*list)

@@ -95,6 +95,7 @@ func TestDefineRefuses(t *testing.T) {
 		{"grants nothing", func(r *Role) { r.Permissions = []Permission{{NotActions: []string{"*"}}} }, fault.Invalid, "InvalidRequest", "properties.permissions"},
 		{"no action", func(r *Role) { r.Permissions[0].Actions = []string{"a/b", "read all"} }, fault.Invalid, "InvalidRequest", "properties.permissions[0].actions[1]"},
 		{"no data action", func(r *Role) { r.Permissions[0].NotDataActions = []string{""} }, fault.Invalid, "InvalidRequest", "properties.permissions[0].notDataActions[0]"},
+		{"very many permissions", func(r *Role) { r.Permissions = append(make([]Permission, 100), r.Permissions...) }, fault.Invalid, "InvalidRequest", "properties.permissions"},
 		{"nowhere", func(r *Role) { r.AssignableScopes = nil }, fault.Invalid, "InvalidRequest", "properties.assignableScopes"},
 		{"no scope", func(r *Role) { r.AssignableScopes = []string{"/", "here"} }, fault.Invalid, "InvalidRequest", "properties.assignableScopes[1]"},
 		{"assigned elsewhere", func(r *Role) { r.AssignableScopes = []string{testWorkspace} }, fault.Conflict, "RoleDefinitionHasAssignments", ""},
