@@ -388,6 +388,28 @@ func TestBodyLimit(t *testing.T) {
 	}
 }
 
+// TestVeryManyProblems: a body with nothing right in it is answered with the first of its
+// problems, not with hundreds of times its size.
+func TestVeryManyProblems(t *testing.T) {
+	s := newStack(t)
+	many := func(entry string, n int) string { return strings.TrimSuffix(strings.Repeat(entry+",", n), ",") }
+	role := "/providers/Microsoft.Authorization/roleDefinitions/0a000000-0000-4000-8000-000000000001"
+	const head = `{"properties":{"roleName":"r","assignableScopes":["/"],"permissions":[`
+	for name, c := range map[string]struct{ body, want string }{
+		"wrong types":    {head + many("1", 10_000) + "]}}", "The member properties.permissions[99] is a number"},
+		"too many":       {head + many("1", 10_001) + "]}}", "The member properties.permissions has 10001 entries, more than 10000."},
+		"wrong actions":  {head + `{"actions":[` + many(`" "`, 10_000) + "]}]}}", "There are 9901 problems more."},
+		"actions of 1.5": {head + `{"actions":[` + many(`1.5`, 10_000) + "]}]}}", "properties.permissions[0].actions[99] is a number"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := s.do("owner", "PUT", role+v, c.body)
+			if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), c.want) || w.Body.Len() > 100_000 {
+				t.Errorf("%d with %d bytes: %.300s", w.Code, w.Body.Len(), w.Body)
+			}
+		})
+	}
+}
+
 func TestDeliveries(t *testing.T) {
 	s := newStack(t)
 	s.must("owner", "PUT", grids+"/topics/orders"+v, `{"location":"local"}`)

@@ -1,9 +1,6 @@
 package arm
 
 import (
-	"encoding/json"
-	"fmt"
-
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -45,18 +42,8 @@ func maskedAttributes(attributes []resource.DeliveryAttribute) []attributeBody {
 
 // attributeChanges reads the delivery attributes in the properties of a destination.
 func attributeChanges(p fields) []manage.AttributeChange {
-	list := value[[]json.RawMessage](p, "deliveryAttributeMappings", "an array of objects")
-	if list == nil {
-		return nil
-	}
 	var out []manage.AttributeChange
-	for i, raw := range *list {
-		f := fields{path: fmt.Sprintf("%s[%d]", p.target("deliveryAttributeMappings"), i), members: map[string]json.RawMessage{}, problems: p.problems}
-		if firstByte(raw) != '{' {
-			f.wrong(f.path, raw, "an object with name, type and properties")
-			continue
-		}
-		f.fill(raw)
+	for _, f := range p.objects("deliveryAttributeMappings", "an object with name, type and properties") {
 		properties := f.sub("properties")
 		c := manage.AttributeChange{Name: f.str("name"), Type: f.str("type"), Value: properties.text("value"), SourceField: properties.str("sourceField")}
 		if secret := value[bool](properties, "isSecret", "true or false"); secret != nil {

@@ -71,7 +71,7 @@ func (f fields) str(name string) string {
 
 // refuse notes that a member asks for what this server does not do.
 func (f fields) refuse(name, format string, args ...any) {
-	*f.problems = append(*f.problems, fault.Field(f.target(name), format, args...))
+	f.note(fault.Field(f.target(name), format, args...))
 }
 
 // verdict returns why a body could not be read, or the wrong types that were met.

@@ -1,8 +1,6 @@
 package arm
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
 
 	"github.com/carillon-events/carillon/internal/access"
@@ -73,18 +71,8 @@ func putDenyAssignment(a *api, r *request) (answer, error) {
 
 // deniedOf reads a list of principals.
 func deniedOf(p fields, name string) []access.Denied {
-	list := value[[]json.RawMessage](p, name, "an array of objects")
-	if list == nil {
-		return nil
-	}
 	var out []access.Denied
-	for i, raw := range *list {
-		f := fields{path: fmt.Sprintf("%s[%d]", p.target(name), i), members: map[string]json.RawMessage{}, problems: p.problems}
-		if firstByte(raw) != '{' {
-			f.wrong(f.path, raw, "an object with id and type")
-			continue
-		}
-		f.fill(raw)
+	for _, f := range p.objects(name, "an object with id and type") {
 		d := access.Denied{ID: f.str("id"), Type: access.PrincipalType(f.str("type"))}
 		if d.ID == access.Everyone {
 			d.Type = "" // SystemDefined, or whatever clients say

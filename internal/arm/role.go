@@ -1,8 +1,6 @@
 package arm
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -176,18 +174,8 @@ func putRole(a *api, r *request) (answer, error) {
 
 // permissionsOf reads the permissions in the properties of a role definition.
 func permissionsOf(p fields) []access.Permission {
-	list := value[[]json.RawMessage](p, "permissions", "an array of objects")
-	if list == nil {
-		return nil
-	}
 	var out []access.Permission
-	for i, raw := range *list {
-		f := fields{path: fmt.Sprintf("%s[%d]", p.target("permissions"), i), members: map[string]json.RawMessage{}, problems: p.problems}
-		if firstByte(raw) != '{' {
-			f.wrong(f.path, raw, "an object with actions and dataActions")
-			continue
-		}
-		f.fill(raw)
+	for _, f := range p.objects("permissions", "an object with actions and dataActions") {
 		out = append(out, access.Permission{
 			Actions: f.texts("actions"), NotActions: f.texts("notActions"), DataActions: f.texts("dataActions"), NotDataActions: f.texts("notDataActions"),
 		})

@@ -2,7 +2,6 @@ package arm
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/carillon-events/carillon/internal/manage"
@@ -143,18 +142,12 @@ func readTopic(f fields, t manage.Tracked) manage.TopicChange {
 // ipRules reads the networks that events may be published from, nil where they are
 // absent.
 func ipRules(p fields) *[]manage.IPRule {
-	list := value[[]json.RawMessage](p, "inboundIpRules", "an array of objects")
+	list := p.objects("inboundIpRules", "an object with ipMask and action")
 	if list == nil {
 		return nil
 	}
 	rules := []manage.IPRule{}
-	for i, raw := range *list {
-		f := fields{path: fmt.Sprintf("%s[%d]", p.target("inboundIpRules"), i), members: map[string]json.RawMessage{}, problems: p.problems}
-		if firstByte(raw) != '{' {
-			f.wrong(f.path, raw, "an object with ipMask and action")
-			continue
-		}
-		f.fill(raw)
+	for _, f := range list {
 		rules = append(rules, manage.IPRule{IPMask: f.str("ipMask"), Action: f.str("action")})
 	}
 	return &rules

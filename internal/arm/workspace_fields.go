@@ -60,9 +60,17 @@ func (f fields) null(name string) bool {
 
 func (f fields) target(name string) string { return strings.TrimPrefix(f.path+"."+name, ".") }
 
+// note adds a problem. Of very many the first are told: a body of nothing else would
+// take hundreds of times its size.
+func (f fields) note(problem *fault.Error) {
+	if len(*f.problems) < fault.MaxJoined {
+		*f.problems = append(*f.problems, problem)
+	}
+}
+
 // wrong notes that a member has the wrong type.
 func (f fields) wrong(target string, raw json.RawMessage, want string) {
-	*f.problems = append(*f.problems, &fault.Error{Kind: fault.Invalid, Code: "InvalidRequestContent", Target: target,
+	f.note(&fault.Error{Kind: fault.Invalid, Code: "InvalidRequestContent", Target: target,
 		Message: fmt.Sprintf("The member %s is %s; it must be %s.", target, jsonType(raw), want)})
 }
 
@@ -84,14 +92,49 @@ func (f fields) text(name string) *string    { return value[string](f, name, "a 
 func (f fields) number(name string) *float64 { return value[float64](f, name, "a number") }
 func (f fields) integer(name string) *int    { return value[int](f, name, "a whole number") }
 
-// texts reads an array of strings, nil when it is absent or wrong.
-func (f fields) texts(name string) []string {
-	list := value[[]json.RawMessage](f, name, "an array of strings")
+// maxList is the most entries of a list that are read. Nothing takes so many.
+const maxList = 10_000
+
+// list reads the entries of an array, nil when it is absent or wrong.
+func (f fields) list(name, want string) []json.RawMessage {
+	list := value[[]json.RawMessage](f, name, want)
+	switch {
+	case list == nil:
+		return nil
+	case len(*list) > maxList:
+		f.refuse(name, "The member %s has %d entries, more than %d.", f.target(name), len(*list), maxList)
+		return nil
+	}
+	return *list
+}
+
+// objects reads an array of objects of a kind, nil when it is absent or wrong.
+func (f fields) objects(name, kind string) []fields {
+	list := f.list(name, "an array of objects")
 	if list == nil {
 		return nil
 	}
-	texts := make([]string, len(*list))
-	for i, raw := range *list {
+	objects := []fields{}
+	for i, raw := range list {
+		o := fields{path: fmt.Sprintf("%s[%d]", f.target(name), i), members: map[string]json.RawMessage{}, problems: f.problems}
+		if firstByte(raw) != '{' {
+			o.wrong(o.path, raw, kind)
+			continue
+		}
+		o.fill(raw)
+		objects = append(objects, o)
+	}
+	return objects
+}
+
+// texts reads an array of strings, nil when it is absent or wrong.
+func (f fields) texts(name string) []string {
+	list := f.list(name, "an array of strings")
+	if list == nil {
+		return nil
+	}
+	texts := make([]string, len(list))
+	for i, raw := range list {
 		if firstByte(raw) != '"' || json.Unmarshal(raw, &texts[i]) != nil {
 			f.wrong(fmt.Sprintf("%s[%d]", f.target(name), i), raw, "a string")
 		}

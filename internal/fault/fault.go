@@ -142,9 +142,13 @@ func isFault(err error) bool {
 	return ok
 }
 
+// MaxJoined is the most problems of one request that are told.
+const MaxJoined = 100
+
 // Join makes one fault of the problems found in one request: nil for none, the
 // fault itself for one; for several the first one's kind, code and target, a
-// message that holds all of them, and all of them as details.
+// message that holds all of them, and all of them as details. Of more than MaxJoined
+// the first are told, and how many there are besides.
 func Join(problems ...*Error) error {
 	var all []*Error
 	for _, p := range problems {
@@ -158,9 +162,14 @@ func Join(problems ...*Error) error {
 	case 1:
 		return all[0]
 	}
+	more := len(all) - MaxJoined
+	all = all[:min(len(all), MaxJoined)]
 	messages := make([]string, len(all))
 	for i, p := range all {
 		messages[i] = p.Message
+	}
+	if more > 0 {
+		messages = append(messages, fmt.Sprintf("There are %d problems more.", more))
 	}
 	first := all[0]
 	return &Error{Kind: first.Kind, Code: first.Code, Target: first.Target, Message: strings.Join(messages, " "), Details: all}
