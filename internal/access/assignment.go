@@ -108,8 +108,10 @@ func (d *Directory) checkAssignment(a Assignment) (Assignment, error) {
 		f := fault.Field("properties.principalId", "The principal id %q must be an object id, a GUID.", a.PrincipalID)
 		f.Code = "InvalidPrincipalId"
 		problems = append(problems, f)
-	} else {
-		a.PrincipalID = id.String()
+	} else if a.PrincipalID = id.String(); !found {
+		if f := d.appIDInstead("properties.principalId", a.PrincipalID); f != nil {
+			problems = append(problems, f)
+		}
 	}
 	switch {
 	case found && a.PrincipalType != "" && !strings.EqualFold(string(a.PrincipalType), string(known.Type)):
@@ -131,6 +133,18 @@ func (d *Directory) checkAssignment(a Assignment) (Assignment, error) {
 		problems = append(problems, fault.Field("properties.condition", "Conditions on role assignments are not supported. Leave the condition out, or assign a narrower role or scope."))
 	}
 	return a, fault.Join(problems...)
+}
+
+// appIDInstead is the problem of an id that is the app id of a principal: a role for it
+// would be one for nobody, and a deny assignment would keep nobody from anything.
+func (d *Directory) appIDInstead(field, id string) *fault.Error {
+	p, ok := d.PrincipalByApp(id)
+	if !ok {
+		return nil
+	}
+	f := fault.Field(field, "The id %s is the app id of principal %q: give its object id, %s.", id, p.Name, p.ObjectID)
+	f.Code = "InvalidPrincipalId"
+	return f
 }
 
 // principalType gives a type its spelling.

@@ -72,6 +72,8 @@ func TestAssign(t *testing.T) {
 func TestAssignRefuses(t *testing.T) {
 	w := newWorld(t)
 	good := Assignment{Name: uuid.NewString(), Scope: resource.Root, RoleID: RoleReader, PrincipalID: w.principal(t, "c").ObjectID}
+	known, _ := w.directory.Principal(good.PrincipalID)
+	app := known.AppID
 	tests := []struct {
 		name         string
 		change       func(*Assignment)
@@ -83,6 +85,8 @@ func TestAssignRefuses(t *testing.T) {
 		{"no role", func(a *Assignment) { a.RoleID = "" }, "RoleDefinitionDoesNotExist", "properties.roleDefinitionId"},
 		{"unknown role", func(a *Assignment) { a.RoleID = uuid.NewString() }, "RoleDefinitionDoesNotExist", "properties.roleDefinitionId"},
 		{"principal", func(a *Assignment) { a.PrincipalID = "ada" }, "InvalidPrincipalId", "properties.principalId"},
+		{"app id", func(a *Assignment) { a.PrincipalID = app }, "InvalidPrincipalId", "properties.principalId"},
+		{"app id in capitals", func(a *Assignment) { a.PrincipalID = strings.ToUpper(app) }, "InvalidPrincipalId", "properties.principalId"},
 		{"type of a known principal", func(a *Assignment) { a.PrincipalType = User }, "UnmatchedPrincipalType", "properties.principalType"},
 		{"type", func(a *Assignment) { a.PrincipalID, a.PrincipalType = uuid.NewString(), "Robot" }, "InvalidRequest", "properties.principalType"},
 		{"condition", func(a *Assignment) { a.Condition = "true" }, "InvalidRequest", "properties.condition"},

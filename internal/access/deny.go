@@ -202,6 +202,9 @@ func (d *Directory) checkDenied(field string, p Denied) (Denied, *fault.Error) {
 	}
 	p.ID = id.String()
 	known, found := d.Principal(p.ID)
+	if f := d.appIDInstead(field+".id", p.ID); f != nil && !found {
+		return p, f
+	}
 	switch {
 	case p.ID == Everyone:
 		p.Type = systemDefined

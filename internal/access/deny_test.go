@@ -177,16 +177,17 @@ func TestDenyLocksNobodyOut(t *testing.T) {
 
 func TestDenyProblems(t *testing.T) {
 	w := newWorld(t)
+	known, _ := w.directory.Principal(w.principal(t, "c").ObjectID)
 	_, _, err := w.directory.Deny(t.Context(), DenyAssignment{
 		Name: "x", Scope: resource.Root, Permissions: []Permission{{Actions: []string{"no action!"}}},
-		Principals: []Denied{{ID: "ada"}}, Excluded: []Denied{{ID: uuid.NewString(), Type: "Robot"}},
+		Principals: []Denied{{ID: "ada"}, {ID: known.AppID}}, Excluded: []Denied{{ID: uuid.NewString(), Type: "Robot"}},
 	}, w.ownerCaller(t))
 	f := wantFault(t, err, fault.Invalid, "InvalidDenyAssignmentId")
 	var targets []string
 	for _, d := range f.Details {
 		targets = append(targets, d.Target)
 	}
-	if got, want := strings.Join(targets, " "), "name properties.denyAssignmentName properties.permissions[0].actions[0] properties.principals[0].id properties.excludePrincipals[0].type"; got != want {
+	if got, want := strings.Join(targets, " "), "name properties.denyAssignmentName properties.permissions[0].actions[0] properties.principals[0].id properties.principals[1].id properties.excludePrincipals[0].type"; got != want {
 		t.Errorf("problems of %s, want %s", got, want)
 	}
 	_, _, err = w.directory.Deny(t.Context(), DenyAssignment{Name: uuid.NewString(), Title: "x", Scope: resource.Root, Permissions: []Permission{{}}}, w.ownerCaller(t))
