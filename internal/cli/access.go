@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/arm"
@@ -84,16 +83,11 @@ func (a *app) accessCheck() *cobra.Command {
 			return err
 		}
 		body := map[string]any{"action": firstOf(*action, *data), "isDataAction": *data != ""}
-		switch {
-		case *assignee == "":
-		case uuid.Validate(*assignee) == nil:
-			body["principalId"] = *assignee
-		default:
-			principal, err := s.principal(cmd, *assignee)
-			if err != nil {
-				return err
-			}
-			body["principalId"] = objectID(principal)
+		switch principal, err := s.principalID(cmd, *assignee); {
+		case err != nil:
+			return err
+		case principal != "":
+			body["principalId"] = principal
 		}
 		answer, err := s.ask(cmd.Context(), http.MethodPost, at+arm.CheckAccessPath, body, nil)
 		if err != nil {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,7 +49,7 @@ func (a *app) fileFlag(cmd *cobra.Command) *string {
 
 func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "apply", Short: "Make resources what a file says", Args: noArguments,
-		Long: "Create and change resources until they are what a file says: topics, domains and\ntheir topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces and resource groups, in an order in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
+		Long: "Create and change resources until they are what a file says: topics, domains and\ntheir topics, system topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces and resource groups, in an order in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
 		Example: `  carillon apply -f topics.yaml
   carillon apply -f topics.yaml --dry-run
   carillon apply -f -                             # from standard input`}
@@ -201,7 +203,7 @@ func (a *app) take(ctx context.Context, s *remote, x step) error {
 	case x.Action == "unchanged":
 		return nil
 	case x.kind.whole:
-		body := map[string]any{"properties": writable(laidOver(x.there["properties"], x.body["properties"]))}
+		body := map[string]any{"properties": laidOver(writable(x.there["properties"]), x.body["properties"])}
 		answer, err = s.ask(ctx, http.MethodPut, x.id.String(), body, nil)
 	case x.Action == "create":
 		answer, err = s.ask(ctx, http.MethodPut, x.id.String(), x.body, create())
@@ -217,7 +219,45 @@ func (a *app) take(ctx context.Context, s *remote, x step) error {
 	if text(answer, "properties.provisioningState") == "AwaitingManualAction" {
 		fmt.Fprintf(a.stderr, "%s waits for its endpoint: open the link that it was sent.\n", x.id)
 	}
-	return nil
+	return x.unheeded(answer)
+}
+
+// unheeded is an error about the members of a file that are not in what the server made
+// of it: the management API leaves out what it does not know, and a setting that is
+// misspelt would be thought to hold.
+func (x step) unheeded(answer json.RawMessage) error {
+	fields := leftOut("", decoded(answer, ""), x.body)
+	if len(fields) == 0 {
+		return nil
+	}
+	return fault.New(fault.Invalid, "UnknownMember", "The server does not know %s and left it out; all else is as the file says. Correct the spelling, or take it out.", strings.Join(fields, ", "))
+}
+
+// leftOut are the members that a file says and that are not there at all, but for those
+// that the server never shows.
+func leftOut(path string, there, said any) (fields []string) {
+	switch v := said.(type) {
+	case map[string]any:
+		present, _ := there.(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if hidden := slices.Contains(unshown, name) || name == "endpointUrl" || name == "value" && v["isSecret"] == true; !hidden {
+				fields = append(fields, leftOut(strings.TrimPrefix(path+"."+name, "."), present[name], v[name])...)
+			}
+		}
+	case []any:
+		list, _ := there.([]any)
+		for i := range min(len(list), len(v)) {
+			fields = append(fields, leftOut(fmt.Sprintf("%s[%d]", path, i), list[i], v[i])...)
+		}
+		if there == nil && len(v) > 0 {
+			fields = append(fields, path)
+		}
+	default:
+		if there == nil && said != nil && said != false && said != "" && said != secretText("") {
+			fields = append(fields, path)
+		}
+	}
+	return fields
 }
 
 // patch is the body of a change: the top members, and those of properties, that differ,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -21,7 +22,7 @@ func (a *app) eventSubscriptionAttempts(k kind) *cobra.Command {
   carillon event-subscription attempts --name failed-runs --outcome TimedOut --since 2h
   carillon event-subscription attempts --name failed-runs --since 2026-03-01 --top 1000 -o json`}
 	outcome := cmd.Flags().String("outcome", "", "Only those that ended so, such as TimedOut.")
-	since := cmd.Flags().String("since", "", "Only those that began then or later: a time, a date, or how long ago, such as 90m.")
+	since := cmd.Flags().String("since", "", "Only those that began then or later: a time, a date, or how long ago, such as 90m or 30d.")
 	top := cmd.Flags().Int("top", 50, "How many to show.")
 	_ = cmd.RegisterFlagCompletionFunc("outcome", cobra.FixedCompletions(broker.OutcomeNames(), cobra.ShellCompDirectiveNoFileComp))
 	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, p string) error {
@@ -74,12 +75,15 @@ func (a *app) listAttempts(found []json.RawMessage) error {
 
 // ago reads a time as instant does, or how long ago it was.
 func ago(cmd *cobra.Command, flag, value string) (string, error) {
+	if days, err := strconv.ParseUint(strings.TrimSuffix(value, "d"), 10, 16); err == nil && strings.HasSuffix(value, "d") {
+		return time.Now().Add(-time.Duration(days) * 24 * time.Hour).UTC().Format(time.RFC3339Nano), nil
+	}
 	if d, err := time.ParseDuration(value); err == nil && d >= 0 {
 		return time.Now().Add(-d).UTC().Format(time.RFC3339Nano), nil
 	}
 	at, err := instant(cmd, flag, value)
 	if err != nil {
-		return "", usagef(cmd, "--%s %q is neither a date (2026-03-02), nor a time (2026-03-02T12:00:00Z), nor how long ago (90m, 2h).", flag, value)
+		return "", usagef(cmd, "--%s %q is neither a date (2026-03-02), nor a time (2026-03-02T12:00:00Z), nor how long ago (90m, 2h, 30d).", flag, value)
 	}
 	return at, nil
 }

@@ -34,7 +34,7 @@ func (a *app) auditList() *cobra.Command {
   carillon audit list --since 2h --principal ada
   carillon audit list --resource /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local -o json
   carillon audit list --event denied --since 2026-03-01 --until 2026-03-08`}
-	cmd.Flags().String("since", "24h", "Only those of then or later: a time, a date, or how long ago, such as 90m.")
+	cmd.Flags().String("since", "24h", "Only those of then or later: a time, a date, or how long ago, such as 90m or 30d.")
 	cmd.Flags().String("until", "", "Only those before then.")
 	principal := cmd.Flags().String("principal", "", "Only those of a principal: object id, client id or name.")
 	resource := cmd.Flags().String("resource", "", "Only those about a resource and what lies below it, by full id.")

@@ -354,7 +354,9 @@ func (z *az) serveTokens() (endpoint, secret string, stop func(), err error) {
 		w.Header().Set("Cache-Control", "no-store")
 		given, resource := sha256.Sum256([]byte(r.Header.Get("X-Identity-Header"))), strings.TrimRight(r.URL.Query().Get("resource"), "/")
 		want := sha256.Sum256([]byte(secret))
-		known := []string{access.AudienceManagement, access.AudienceManagementLegacy, z.at.url}
+		// az asks for a token of Graph before it names principals, and goes on without
+		// their names where there is no directory, but not without a token.
+		known := []string{access.AudienceManagement, access.AudienceManagementLegacy, z.at.url, z.at.url + "/graph"}
 		switch {
 		case r.Host != host || subtle.ConstantTimeCompare(given[:], want[:]) != 1:
 			refuseToken(w, http.StatusUnauthorized, "unauthorized", "only az is served here")

@@ -24,7 +24,7 @@ type azRun struct {
 	Env    map[string]string
 	Status int            // of the token endpoint
 	Token  map[string]any // what that answered
-	Others map[string]int // statuses that requests for tokens got which az would not make
+	Others map[string]int // statuses of other requests for tokens
 }
 
 // fakeAz asks for a token as az does, notes everything and exits as its last argument
@@ -56,6 +56,12 @@ func fakeAz(dir string, args []string) int {
 	r.Others["no secret"], _ = ask("", management, "")
 	r.Others["wrong secret"], _ = ask("x"+secret, management, "")
 	r.Others["another audience"], _ = ask(secret, "https://graph.microsoft.com", "")
+	registered := filepath.Join(r.Env["AZURE_CONFIG_DIR"], "graph")
+	if i := slices.Index(args, "--endpoint-active-directory-graph-resource-id"); i >= 0 {
+		_ = os.WriteFile(registered, []byte(args[i+1]), 0o600)
+	}
+	graph, _ := os.ReadFile(registered)
+	r.Others["Graph of the cloud"], _ = ask(secret, string(graph)+"/", "")
 	r.Others["another host"], _ = ask(secret, management, "evil.example")
 	if len(args) > 1 && args[0] == "cloud" && args[1] == "register" {
 		_ = os.WriteFile(filepath.Join(r.Env["AZURE_CONFIG_DIR"], "clouds.config"), []byte("[carillon]\n"), 0o600)
@@ -149,7 +155,7 @@ func TestAz(t *testing.T) {
 	if c, err := readClaims(token); err != nil || last.Status != 200 || last.Token["token_type"] != "Bearer" || last.Token["expires_on"] != fmt.Sprint(c.Expires) {
 		t.Errorf("the token endpoint answers %d %v", last.Status, last.Token)
 	}
-	for name, status := range map[string]int{"no secret": 401, "wrong secret": 401, "another audience": 400, "another host": 401} {
+	for name, status := range map[string]int{"no secret": 401, "wrong secret": 401, "another audience": 400, "Graph of the cloud": 200, "another host": 401} {
 		if last.Others[name] != status {
 			t.Errorf("a token with %s: %d, want %d", name, last.Others[name], status)
 		}

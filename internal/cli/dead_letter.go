@@ -57,9 +57,11 @@ func (a *app) anywhere(cmd *cobra.Command, base string, ask func(base string) er
 	if namesSource(cmd) || cmd.Flags().Changed("event-subscription") || cmd.Flags().Changed("workspace") {
 		return elsewhere(cmd, ask(base))
 	}
-	err := ask(a.subscriptionID())
-	if fault.Is(err, fault.Forbidden) {
-		return ask(base)
+	var err error
+	for _, at := range []string{a.subscriptionID(), a.groupID(), base} {
+		if err = ask(at); !fault.Is(err, fault.Forbidden) {
+			break
+		}
 	}
 	return err
 }
@@ -79,7 +81,7 @@ func (a *app) deadLetterList() *cobra.Command {
   carillon deadletter list --topic orders --from 2h`}
 	cmd.Use, cmd.Args = "list", noArguments
 	cmd.Short = "List dead letters"
-	cmd.Long = "List dead letters in the order they were given up: all that you may read, or those of\none source or one event subscription, or those that fit what else is given."
+	cmd.Long = "List dead letters in the order they were given up: all of the subscription or, where\nyou may not read those, of the resource group, else of the workspace. Flags name one source or one event\nsubscription, or say which."
 	_, path := a.deadLetterScope(cmd)
 	filter := a.deadLetterFilter(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -207,7 +209,7 @@ var letterFlags = []struct {
 	{"outcome", "outcome", "Only those whose last attempt ended so, such as TimedOut.", false},
 	{"event-type", "eventType", "Only those of an event type.", false},
 	{"subject-begins-with", "subjectBeginsWith", "Only those whose subject begins so.", false},
-	{"from", "from", "Only those given up at this time or later: a time, a date, or how long ago, such as 90m.", true},
+	{"from", "from", "Only those given up at this time or later: a time, a date, or how long ago, such as 90m or 30d.", true},
 	{"to", "to", "Only those given up before this time.", true},
 }
 

@@ -23,7 +23,7 @@ var denyAssignmentView = view{
 
 func (a *app) denyAssignmentCommand() *cobra.Command {
 	return group("deny-assignment", "Deny assignments: actions that principals may not do, whatever roles they have",
-		`  carillon role deny-assignment create --name "No deleting" --actions "*/delete" --exclude-principal-ids OBJECTID
+		`  carillon role deny-assignment create --name "No deleting" --actions "*/delete" --exclude-principal-ids ops
   carillon role deny-assignment list`,
 		a.denyAssignmentCreate(), a.denyAssignmentList(), a.denyAssignmentShow(), a.denyAssignmentDelete())
 }
@@ -37,14 +37,14 @@ func denyAssignmentName(scope, name string) string {
 func (a *app) denyAssignmentCreate() *cobra.Command {
 	cmd := &cobra.Command{Use: "create", Short: "Take actions away from principals at a scope", Args: noArguments,
 		Long: "Take actions away from principals at a scope and below, whatever roles they have: from\neveryone, unless --principal-object-id says from whom. The same name at the same scope\nreplaces the deny assignment.",
-		Example: `  carillon role deny-assignment create --name "No deleting" --actions "*/delete" --exclude-principal-ids OBJECTID
-  carillon role deny-assignment create --name Quiet --data-actions Microsoft.EventGrid/events/send/action --principal-object-id OBJECTID --scope TOPICID`}
+		Example: `  carillon role deny-assignment create --name "No deleting" --actions "*/delete" --exclude-principal-ids ops
+  carillon role deny-assignment create --name Quiet --data-actions Microsoft.EventGrid/events/send/action --principal-object-id ci --scope TOPICID`}
 	name := cmd.Flags().StringP("name", "n", "", "Name of the deny assignment.")
 	description := cmd.Flags().String("description", "", "What it is for.")
 	scope := a.scopeFlag(cmd)
-	principals := cmd.Flags().StringArray("principal-object-id", nil, "Object id of a principal or group that it is about, everyone by default; may be repeated.")
+	principals := cmd.Flags().StringArray("principal-object-id", nil, "Object id or name of a principal or group that it is about, everyone by default; may be repeated.")
 	kind := cmd.Flags().String("principal-type", "", "What they are, if the server does not know them: User, ServicePrincipal or Group.")
-	excluded := wordsFlag(cmd, "exclude-principal-ids", "OBJECTID...", "Principals and groups that it is not about.")
+	excluded := wordsFlag(cmd, "exclude-principal-ids", "OBJECTID...", "Principals and groups that it is not about, by object id or name.")
 	only := cmd.Flags().Bool("do-not-apply-to-child-scopes", false, "It holds at the scope itself and not below.")
 	lists := make([]*words, len(roleLists))
 	for i, l := range roleLists {
@@ -71,17 +71,24 @@ func (a *app) denyAssignmentCreate() *cobra.Command {
 				permission[l.member] = lists[i].list()
 			}
 		}
-		from := *principals
-		if len(from) == 0 {
-			from = []string{access.Everyone}
-		}
-		properties := map[string]any{
-			"denyAssignmentName": *name, "description": *description, "permissions": []any{permission},
-			"principals": identified(from, *kind), "excludePrincipals": identified(excluded.list(), ""), "doNotApplyToChildScopes": *only,
-		}
 		s, err := a.connect()
 		if err != nil {
 			return err
+		}
+		from, err := s.identified(cmd, *principals, *kind)
+		if err != nil {
+			return err
+		}
+		if len(from) == 0 {
+			from = []any{map[string]any{"id": access.Everyone}}
+		}
+		except, err := s.identified(cmd, excluded.list(), "")
+		if err != nil {
+			return err
+		}
+		properties := map[string]any{
+			"denyAssignmentName": *name, "description": *description, "permissions": []any{permission},
+			"principals": from, "excludePrincipals": except, "doNotApplyToChildScopes": *only,
 		}
 		made, err := s.ask(cmd.Context(), http.MethodPut, at+denyAssignments+"/"+denyAssignmentName(at, *name), enveloped(properties), nil)
 		if err != nil {
@@ -92,16 +99,21 @@ func (a *app) denyAssignmentCreate() *cobra.Command {
 	return cmd
 }
 
-func identified(ids []string, kind string) []any {
+// identified are principals, given by name or object id, as a deny assignment has them.
+func (s *remote) identified(cmd *cobra.Command, who []string, kind string) ([]any, error) {
 	list := []any{}
-	for _, id := range ids {
+	for _, name := range who {
+		id, err := s.principalID(cmd, name)
+		if err != nil {
+			return nil, err
+		}
 		principal := map[string]any{"id": id}
 		if kind != "" {
 			principal["type"] = kind
 		}
 		list = append(list, principal)
 	}
-	return list
+	return list, nil
 }
 
 func (a *app) denyAssignmentList() *cobra.Command {

@@ -43,7 +43,7 @@ func (a *app) domainCommand() *cobra.Command {
 	return group("domain", "Domains: what publishers post events for very many topics to",
 		`  carillon domain create shops
   carillon domain event-subscription create --domain-name shops --name audit --endpoint https://audit.example/in
-  carillon domain topic event-subscription create --domain-name shops --domain-topic-name tenant-a --name a --endpoint https://a.example/in`,
+  carillon domain topic event-subscription create --domain-name shops --domain-topic-name tenant-a --name to-a --endpoint https://a.example/in`,
 		a.topicCreate(k, `  carillon domain create shops
   carillon domain create --name shops -g local --input-schema cloudeventschemav1_0 --tags team=growth
   carillon domain create shops --auto-create-topic-with-first-subscription false --auto-delete-topic-with-last-subscription false

@@ -53,7 +53,7 @@ func (a *app) eventReplay() *cobra.Command {
 	path := a.replaySource(cmd)
 	filters := filterFlags(cmd)
 	f := cmd.Flags()
-	from := f.String("from", "", "Time of logging from which on events are replayed: a time, a date, or how long ago, such as 90m.")
+	from := f.String("from", "", "Time of logging from which on events are replayed: a time, a date, or how long ago, such as 90m or 30d.")
 	to := f.String("to", "", "Time of logging before which they are; now by default.")
 	rate := f.Float64("rate", 0, "Most events a second; as fast as the handler takes them by default.")
 	dry := f.Bool("dry-run", false, "Count what would be replayed, and replay nothing.")

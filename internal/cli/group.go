@@ -20,7 +20,7 @@ func (a *app) groupCommand() *cobra.Command {
 	return group("group", "Groups of principals: a role of a group is one of its members",
 		`  carillon group create ops
   carillon group member add ops --member ci
-  carillon role assignment create --assignee GROUPOBJECTID --role Reader`,
+  carillon role assignment create --assignee ops --role Reader`,
 		a.groupCreate(), a.groupList(), a.groupDelete(),
 		group("member", "Members of a group", `  carillon group member add ops --member ci`,
 			a.groupMember("add", "Put a principal, or a group, into a group", http.MethodPut),

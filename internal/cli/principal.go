@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/arm"
@@ -188,6 +189,18 @@ func (s *remote) principal(cmd *cobra.Command, name string) (json.RawMessage, er
 		}
 	}
 	return nil, fault.New(fault.NotFound, "PrincipalNotFound", `There is no principal named %q. "carillon principal list" shows them.`, name)
+}
+
+// principalID returns the object id of a principal, given by name or object id.
+func (s *remote) principalID(cmd *cobra.Command, who string) (string, error) {
+	if who == "" || uuid.Validate(who) == nil { // also one that the server does not know, of another provider
+		return who, nil
+	}
+	principal, err := s.principal(cmd, who)
+	if err != nil {
+		return "", err
+	}
+	return objectID(principal), nil
 }
 
 func (a *app) principalList() *cobra.Command {

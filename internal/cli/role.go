@@ -34,7 +34,7 @@ var roleDefinitionView = view{
 func (a *app) roleCommand() *cobra.Command {
 	return group("role", "Who may do what: roles and their assignments",
 		`  carillon role definition list
-  carillon role assignment create --assignee OBJECTID --role Contributor`,
+  carillon role assignment create --assignee ci --role Contributor`,
 		group("assignment", "Role assignments: a principal has a role at a scope and below",
 			`  carillon role assignment list`,
 			a.roleAssignmentCreate(), a.roleAssignmentList(), a.roleAssignmentDelete()),
@@ -47,7 +47,7 @@ func (a *app) roleCommand() *cobra.Command {
 
 // assigneeFlags name a principal, by az's old flag and its new one.
 func assigneeFlags(cmd *cobra.Command) func() string {
-	assignee := cmd.Flags().String("assignee", "", "Object id of the principal.")
+	assignee := cmd.Flags().String("assignee", "", "Name or object id of the principal.")
 	objectID := cmd.Flags().String("assignee-object-id", "", "The same as --assignee.")
 	return func() string { return firstOf(*assignee, *objectID) }
 }
@@ -67,15 +67,15 @@ func (a *app) scopeFlag(cmd *cobra.Command) func() (string, error) {
 
 func (a *app) roleAssignmentCreate() *cobra.Command {
 	cmd := &cobra.Command{Use: "create", Short: "Assign a role to a principal", Args: noArguments,
-		Example: `  carillon role assignment create --assignee OBJECTID --role Contributor
-  carillon role assignment create --assignee OBJECTID --role Reader --scope /subscriptions/00000000-0000-0000-0000-000000000001`}
+		Example: `  carillon role assignment create --assignee ci --role Contributor
+  carillon role assignment create --assignee ci --role Reader --scope /subscriptions/00000000-0000-0000-0000-000000000001`}
 	assignee := assigneeFlags(cmd)
 	scope := a.scopeFlag(cmd)
 	role := roleFlag(cmd)
 	kind := cmd.Flags().String("assignee-principal-type", "", "ServicePrincipal, User or Group.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if assignee() == "" {
-			return usagef(cmd, "--assignee is needed: the principal's object id, as \"carillon principal list\" shows it.")
+			return usagef(cmd, "--assignee is needed: the principal's name or object id, as \"carillon principal list\" shows them.")
 		}
 		if err := required(cmd, "role"); err != nil {
 			return err
@@ -88,15 +88,19 @@ func (a *app) roleAssignmentCreate() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		principal, err := s.principalID(cmd, assignee())
+		if err != nil {
+			return err
+		}
 		definition, err := s.roleNamed(cmd.Context(), at, *role)
 		if err != nil {
 			return err
 		}
-		properties := map[string]any{"roleDefinitionId": definition, "principalId": assignee()}
+		properties := map[string]any{"roleDefinitionId": definition, "principalId": principal}
 		if *kind != "" {
 			properties["principalType"] = *kind
 		}
-		name := assignmentName(at, assignee(), definition)
+		name := assignmentName(at, principal, definition)
 		assignment, err := s.ask(cmd.Context(), http.MethodPut, at+roleAssignments+"/"+name, enveloped(properties), nil)
 		if err != nil {
 			return err
@@ -145,7 +149,7 @@ func (s *remote) roleNamed(ctx context.Context, scope, role string) (string, err
 func (a *app) roleAssignmentList() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List role assignments at a scope, above it and below it", Args: noArguments,
 		Example: `  carillon role assignment list
-  carillon role assignment list --assignee OBJECTID --scope / -o json`}
+  carillon role assignment list --assignee ci --scope / -o json`}
 	assignee := assigneeFlags(cmd)
 	scope := a.scopeFlag(cmd)
 	role := roleFlag(cmd)
@@ -158,7 +162,11 @@ func (a *app) roleAssignmentList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		found, err := s.assignments(cmd.Context(), at, assignee(), *role)
+		principal, err := s.principalID(cmd, assignee())
+		if err != nil {
+			return err
+		}
+		found, err := s.assignments(cmd.Context(), at, principal, *role)
 		if err != nil {
 			return err
 		}
@@ -226,7 +234,7 @@ func (s *remote) nameRoles(ctx context.Context, scope string, assignments []json
 
 func (a *app) roleAssignmentDelete() *cobra.Command {
 	cmd := &cobra.Command{Use: "delete", Short: "Take a role from a principal", Args: noArguments,
-		Example: `  carillon role assignment delete --assignee OBJECTID --role Contributor
+		Example: `  carillon role assignment delete --assignee ci --role Contributor
   carillon role assignment delete --ids /subscriptions/…/roleAssignments/GUID`}
 	assignee := assigneeFlags(cmd)
 	scope := a.scopeFlag(cmd)
@@ -247,7 +255,11 @@ func (a *app) roleAssignmentDelete() *cobra.Command {
 		}
 		doomed := ids.list()
 		if len(doomed) == 0 {
-			found, err := s.assignments(cmd.Context(), at, assignee(), *role)
+			principal, err := s.principalID(cmd, assignee())
+			if err != nil {
+				return err
+			}
+			found, err := s.assignments(cmd.Context(), at, principal, *role)
 			if err != nil {
 				return err
 			}

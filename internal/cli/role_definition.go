@@ -65,7 +65,7 @@ func (a *app) roleDefinitionCreate() *cobra.Command {
 		}
 		switch id, err := s.roleNamed(cmd.Context(), a.subscriptionID(), *name); {
 		case err == nil:
-			return fault.New(fault.Conflict, "RoleDefinitionWithSameNameExists", `There is a role named %q, %s. "carillon role definition update" changes it.`, *name, id)
+			return fault.New(fault.Conflict, "RoleDefinitionWithSameNameExists", `There is a role named %q, %s. Choose another name, or change that one, if it is a custom role: carillon role definition update.`, *name, id)
 		case !fault.Is(err, fault.NotFound):
 			return err
 		}

@@ -214,6 +214,9 @@ func (a *app) keyRegenerate(k kind, example string) *cobra.Command {
 		Example: "  carillon " + k.what + " key regenerate --name " + example + " --key-name key1"}
 	which := cmd.Flags().String("key-name", "", "Which key: key1 or key2.")
 	return a.keyCommand(k, cmd, "regenerateKey", func() (any, error) {
+		if *which == "" {
+			return nil, usagef(cmd, "--key-name is needed: key1 or key2.")
+		}
 		word, err := oneOf(cmd, "key-name", *which, "key1", "key2")
 		return map[string]string{"keyName": word}, err
 	})
