@@ -1,0 +1,240 @@
+package drift
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of what a sample holds.
+const (
+	DefaultRows = 50_000     // rows kept of each side
+	mostColumns = 1_000      // of a dataset
+	mostCells   = 10_000_000 // rows times columns kept; 12 bytes each and the texts
+	mostText    = 256        // bytes of a text that tell it from others
+)
+
+// Sample is a dataset, read: all rows counted, some of them kept. Which ones is the
+// seed's choice, each row with equal chance.
+type Sample struct {
+	draw
+	columns []*column
+	byName  map[string]*column
+	wanted  map[string]bool // nil: all
+}
+
+// A draw chooses the rows to keep. A copy draws the same again, which is how columns
+// that are read one after the other keep the same rows.
+type draw struct {
+	Rows   int64 // of the dataset, so far
+	kept   int
+	most   int // rows to keep
+	chance rand.PCG
+}
+
+// ReadOptions say what to keep of a dataset.
+type ReadOptions struct {
+	Features []string // columns to read; nil means all
+	Rows     int      // rows to keep; 0 means DefaultRows
+	Seed     uint64
+}
+
+func newSample(o ReadOptions) *Sample {
+	s := &Sample{byName: map[string]*column{}, draw: draw{most: o.Rows, chance: *rand.NewPCG(o.Seed, 0x6d70_6c65)}}
+	if s.most <= 0 {
+		s.most = DefaultRows
+	}
+	if o.Features != nil {
+		s.wanted = map[string]bool{}
+		for _, f := range o.Features {
+			s.wanted[f] = true
+		}
+	}
+	return s
+}
+
+// column adds a column, or returns nil if nobody wants it. Rows that went by before
+// it was seen have no value for it.
+func (s *Sample) column(name string) (*column, error) {
+	if s.wanted != nil && !s.wanted[name] {
+		return nil, nil
+	}
+	if s.byName[name] != nil {
+		return nil, fmt.Errorf("column %q stands there twice", name)
+	}
+	if len(s.columns) == mostColumns {
+		return nil, fmt.Errorf("it has more than %d columns: name those to compare", mostColumns)
+	}
+	c := &column{name: name, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
+	for range s.kept {
+		c.numbers, c.texts = append(c.numbers, math.NaN()), append(c.texts, 0)
+	}
+	s.columns, s.byName[name] = append(s.columns, c), c
+	return c, nil
+}
+
+// begin is called once the columns are known, as far as they are.
+func (s *Sample) begin() { s.most = max(1, min(s.most, mostCells/max(1, len(s.columns)))) }
+
+// next tells where the next row goes: to a place of its own, to that of an earlier
+// row, or nowhere (-1). It is Vitter's algorithm R.
+func (d *draw) next() int {
+	d.Rows++
+	if d.kept < d.most {
+		d.kept++
+		return d.kept - 1
+	}
+	if place, _ := bits.Mul64(d.chance.Uint64(), uint64(d.Rows)); place < uint64(d.most) {
+		return int(place)
+	}
+	return -1
+}
+
+// A column holds the values of the rows kept, and what is known of all.
+type column struct {
+	name    string
+	numbers []float64 // NaN where there is none
+	texts   []uint32  // index into words plus 1, or 0
+	words   []string
+	index   map[string]uint32
+
+	missing, numeric, textual int64 // rows of each sort
+	min, max, mean            float64
+	last                      float64
+	rising                    bool // every number is whole and above the one before
+	dated                     int  // texts that are times; -1: one was not
+	temporal, nested          bool // its type says so
+}
+
+// A cell is a value: a number, a text, or missing.
+type cell struct {
+	number float64
+	text   string
+	sort   cellSort
+}
+
+type cellSort uint8
+
+const (
+	missing cellSort = iota
+	number
+	words
+)
+
+// numberCell is a number; what is not finite is missing.
+func numberCell(x float64) cell {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return cell{}
+	}
+	return cell{number: x, sort: number}
+}
+
+// textCell is what a text says. "", NaN, null and the infinities are missing. A
+// number is what JSON calls so, with a sign at will: 007 is a text, because codes are
+// written like that.
+func textCell(text string) cell {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return cell{}
+	}
+	switch first := text[0]; {
+	case first >= '0' && first <= '9', first == '-', first == '+', first == '.':
+		digits := strings.TrimLeft(text, "+-")
+		if len(text)-len(digits) > 1 || strings.Trim(digits, "0123456789.eE+-") != "" ||
+			len(digits) > 1 && digits[0] == '0' && digits[1] >= '0' && digits[1] <= '9' {
+			break
+		}
+		if x, err := strconv.ParseFloat(text, 64); err == nil || math.IsInf(x, 0) {
+			return numberCell(x)
+		}
+	}
+	switch strings.ToLower(strings.TrimLeft(text, "+-")) {
+	case "nan", "null", "inf", "infinity":
+		return cell{}
+	}
+	if len(text) > mostText {
+		text = text[:mostText]
+	}
+	return cell{text: text, sort: words}
+}
+
+// put counts the value of a row and keeps it at its place, if it has one.
+func (c *column) put(place int, v cell) {
+	switch v.sort {
+	case missing:
+		c.missing++
+		v.number = math.NaN()
+	case number:
+		c.numeric++
+		c.min, c.max = min(c.min, v.number), max(c.max, v.number)
+		c.mean += (v.number - c.mean) / float64(c.numeric)
+		if c.rising && (v.number != math.Trunc(v.number) || c.numeric > 1 && v.number <= c.last) {
+			c.rising = false
+		}
+		c.last = v.number
+	case words:
+		c.textual++
+		v.number = math.NaN()
+		if c.dated >= 0 && isTime(v.text) {
+			c.dated++
+		} else {
+			c.dated = -1
+		}
+	}
+	if place < 0 {
+		return
+	}
+	var word uint32
+	if v.sort == words {
+		word = c.intern(v.text)
+	}
+	if place == len(c.numbers) {
+		c.numbers, c.texts = append(c.numbers, v.number), append(c.texts, word)
+		return
+	}
+	c.numbers[place], c.texts[place] = v.number, word
+}
+
+// intern keeps a text once. Texts of rows that gave way stay; they grow with the
+// logarithm of the rows only, as the rows kept do.
+func (c *column) intern(text string) uint32 {
+	if i, ok := c.index[text]; ok {
+		return i
+	}
+	if c.index == nil {
+		c.index = map[string]uint32{}
+	}
+	text = strings.Clone(text) // not the whole line
+	c.words = append(c.words, text)
+	i := uint32(len(c.words))
+	c.index[text] = i
+	return i
+}
+
+// category is the value of a kept row as a text, and whether it has one.
+func (c *column) category(row int) (string, bool) {
+	if w := c.texts[row]; w > 0 {
+		return c.words[w-1], true
+	}
+	if x := c.numbers[row]; !math.IsNaN(x) {
+		return strconv.FormatFloat(x, 'g', -1, 64), true
+	}
+	return "", false
+}
+
+// isTime reports whether a text is a date or a time as ISO 8601 writes them.
+func isTime(text string) bool {
+	if len(text) < 10 || text[4] != '-' || text[7] != '-' {
+		return false
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339, "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04:05Z07:00"} {
+		if _, err := time.Parse(layout, text); err == nil {
+			return true
+		}
+	}
+	return false
+}
