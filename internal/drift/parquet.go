@@ -1,0 +1,171 @@
+package drift
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// readParquet reads column after column of each row group, page by page. The library
+// panics on some damaged files; that is an error here, too.
+func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the Parquet file is damaged: %v", p)
+		}
+	}()
+	file, err := parquet.OpenFile(source, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err != nil {
+		return err
+	}
+	type leaf struct {
+		*column
+		index int
+		cell  func(parquet.Value) cell
+	}
+	var leaves []leaf
+	var walk func(*parquet.Column) error
+	walk = func(c *parquet.Column) error {
+		for _, child := range c.Columns() {
+			if err := walk(child); err != nil {
+				return err
+			}
+		}
+		if !c.Leaf() {
+			return nil
+		}
+		ours, err := s.column(strings.Join(c.Path(), "."))
+		if err != nil || ours == nil {
+			return err
+		}
+		l := leaf{ours, c.Index(), nil}
+		l.cell, ours.temporal = cellOf(c.Type())
+		ours.nested = c.MaxRepetitionLevel() > 0
+		leaves = append(leaves, l)
+		return nil
+	}
+	if err := walk(file.Root()); err != nil {
+		return err
+	}
+	s.begin()
+	for _, group := range file.RowGroups() {
+		chunks, after := group.ColumnChunks(), s.draw
+		for range group.NumRows() {
+			after.next()
+		}
+		for _, l := range leaves {
+			if l.nested {
+				continue
+			}
+			rows := s.draw
+			if err := l.readChunk(chunks[l.index], &rows, l.cell); err != nil {
+				return fmt.Errorf("column %q: %w", l.name, err)
+			}
+			if rows != after {
+				return fmt.Errorf("the Parquet file is damaged: column %q has %d rows in a row group of %d", l.name, rows.Rows-s.Rows, group.NumRows())
+			}
+		}
+		s.draw = after
+	}
+	return nil
+}
+
+// readChunk keeps what is drawn of a row group's column.
+func (c *column) readChunk(chunk parquet.ColumnChunk, rows *draw, cellOf func(parquet.Value) cell) (err error) {
+	pages := chunk.Pages()
+	defer func() { err = errors.Join(err, pages.Close()) }()
+	var values [512]parquet.Value
+	for {
+		page, err := pages.ReadPage()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for reader := page.Values(); ; {
+			n, err := reader.ReadValues(values[:])
+			for _, v := range values[:n] {
+				var w cell
+				if !v.IsNull() {
+					w = cellOf(v)
+				}
+				c.put(rows.next(), w)
+			}
+			if errors.Is(err, io.EOF) || err == nil && n == 0 {
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+		parquet.Release(page)
+	}
+}
+
+// cellOf says how values of a type become cells, and whether they are times.
+// Source: github.com/apache/parquet-format, LogicalTypes.md.
+func cellOf(t parquet.Type) (of func(parquet.Value) cell, temporal bool) {
+	scale, signed := 0, true
+	if logical := t.LogicalType(); logical != nil {
+		switch l := logical.Value.(type) {
+		case *format.TimestampType, *format.DateType, *format.TimeType:
+			temporal = true
+		case *format.DecimalType:
+			scale = int(l.Scale)
+		case *format.IntType:
+			signed = l.IsSigned
+		case *format.UUIDType:
+			return func(v parquet.Value) cell { return textCell("uuid " + hex.EncodeToString(v.ByteArray())) }, false
+		}
+	}
+	unit := math.Pow10(scale)
+	switch t.Kind() {
+	case parquet.Boolean:
+		return func(v parquet.Value) cell {
+			if v.Boolean() {
+				return cell{text: "true", sort: words}
+			}
+			return cell{text: "false", sort: words}
+		}, temporal
+	case parquet.Int32:
+		if !signed {
+			return func(v parquet.Value) cell { return numberCell(float64(v.Uint32())) }, temporal
+		}
+		return func(v parquet.Value) cell { return numberCell(float64(v.Int32()) / unit) }, temporal
+	case parquet.Int64:
+		if !signed {
+			return func(v parquet.Value) cell { return numberCell(float64(v.Uint64())) }, temporal
+		}
+		return func(v parquet.Value) cell { return numberCell(float64(v.Int64()) / unit) }, temporal
+	case parquet.Int96: // nothing but timestamps was ever written so
+		return func(parquet.Value) cell { return cell{} }, true
+	case parquet.Float:
+		return func(v parquet.Value) cell { return numberCell(float64(v.Float())) }, temporal
+	case parquet.Double:
+		return func(v parquet.Value) cell { return numberCell(v.Double()) }, temporal
+	default:
+		if scale > 0 {
+			return func(v parquet.Value) cell { return numberCell(bigEndian(v.ByteArray()) / unit) }, temporal
+		}
+		return func(v parquet.Value) cell { return textCell(string(v.ByteArray())) }, temporal
+	}
+}
+
+// bigEndian is the number of two's complement bytes, as decimals have them.
+func bigEndian(b []byte) float64 {
+	if len(b) == 0 {
+		return math.NaN()
+	}
+	x := float64(int8(b[0]))
+	for _, next := range b[1:] {
+		x = x*256 + float64(next)
+	}
+	return x
+}

@@ -1,0 +1,217 @@
+package drift
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Format is how a dataset is written.
+type Format string
+
+// The formats.
+const (
+	CSV     Format = "csv"     // comma separated, with a header
+	JSONL   Format = "jsonl"   // an object a line
+	Parquet Format = "parquet" // columns that repeat are not compared
+)
+
+// Formats are all of them.
+var Formats = []Format{CSV, JSONL, Parquet}
+
+// FormatOf tells the format of a file from the end of its name, or "".
+func FormatOf(name string) Format {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".csv":
+		return CSV
+	case ".jsonl", ".ndjson":
+		return JSONL
+	case ".parquet", ".pq":
+		return Parquet
+	}
+	return ""
+}
+
+// Source is a dataset in bytes; a file is one.
+type Source interface {
+	io.Reader
+	io.ReaderAt
+}
+
+// mostRecord bounds a row of a text format, in bytes.
+const mostRecord = 16 << 20
+
+// Read reads a dataset, once and row by row: what it needs of memory does not depend
+// on how many rows there are.
+func Read(source Source, size int64, format Format, o ReadOptions) (*Sample, error) {
+	s := newSample(o)
+	var err error
+	switch format {
+	case CSV:
+		err = s.readCSV(source)
+	case JSONL:
+		err = s.readJSONL(source)
+	case Parquet:
+		err = s.readParquet(source, size)
+	default:
+		err = fmt.Errorf("there is no format %q", format)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range o.Features {
+		if s.byName[f] == nil {
+			return nil, fmt.Errorf("it has no column %q", f)
+		}
+	}
+	return s, nil
+}
+
+// A ration lets one record have so many bytes.
+type ration struct {
+	from io.Reader
+	left int
+}
+
+func (r *ration) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, fmt.Errorf("a row is longer than %d MiB", mostRecord>>20)
+	}
+	n, err := r.from.Read(p[:min(len(p), r.left)])
+	r.left -= n
+	return n, err
+}
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+func withoutMark(r io.Reader) io.Reader {
+	b := bufio.NewReader(r)
+	if head, _ := b.Peek(len(byteOrderMark)); bytes.Equal(head, byteOrderMark) {
+		_, _ = b.Discard(len(byteOrderMark))
+	}
+	return b
+}
+
+func (s *Sample) readCSV(r io.Reader) error {
+	limited := &ration{withoutMark(r), mostRecord}
+	records := csv.NewReader(limited)
+	records.ReuseRecord = true
+	header, err := records.Read()
+	if errors.Is(err, io.EOF) {
+		return errors.New("it is empty: a CSV file begins with the names of its columns")
+	}
+	if err != nil {
+		return err
+	}
+	columns := make([]*column, len(header))
+	for i, name := range header {
+		if name == "" { // an index that was written without a name
+			name = fmt.Sprintf("column %d", i+1)
+		}
+		if columns[i], err = s.column(strings.Clone(name)); err != nil {
+			return err
+		}
+	}
+	s.begin()
+	for {
+		limited.left = mostRecord
+		record, err := records.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		place := s.next()
+		for i, c := range columns {
+			if c != nil {
+				c.put(place, textCell(record[i]))
+			}
+		}
+	}
+}
+
+func (s *Sample) readJSONL(r io.Reader) error {
+	lines := bufio.NewScanner(withoutMark(r))
+	lines.Buffer(make([]byte, 0, 64<<10), mostRecord)
+	var object map[string]json.RawMessage
+	line := 0
+	for lines.Scan() {
+		line++
+		raw := bytes.TrimSpace(lines.Bytes())
+		if len(raw) == 0 {
+			continue
+		}
+		clear(object)
+		if err := json.Unmarshal(raw, &object); err != nil || object == nil {
+			return fmt.Errorf("line %d is no JSON object%s", line, detail(err))
+		}
+		if err := s.newColumns(object); err != nil {
+			return fmt.Errorf("line %d: %w", line, err)
+		}
+		if s.Rows == 0 {
+			s.begin()
+		}
+		place := s.next()
+		for _, c := range s.columns {
+			v, err := c.jsonCell(object[c.name])
+			if err != nil {
+				return fmt.Errorf("line %d, %q: %w", line, c.name, err)
+			}
+			c.put(place, v)
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("line %d is longer than %d MiB", line+1, mostRecord>>20)
+	}
+	return lines.Err()
+}
+
+func detail(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + err.Error()
+}
+
+// newColumns adds those that no line had before, by name: an object has no order.
+func (s *Sample) newColumns(object map[string]json.RawMessage) error {
+	var fresh []string
+	for name := range object {
+		if s.byName[name] == nil && (s.wanted == nil || s.wanted[name]) {
+			fresh = append(fresh, name)
+		}
+	}
+	slices.Sort(fresh)
+	for _, name := range fresh {
+		if _, err := s.column(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *column) jsonCell(raw json.RawMessage) (cell, error) {
+	if len(raw) == 0 {
+		return cell{}, nil
+	}
+	switch raw[0] {
+	case '{', '[':
+		c.nested = true
+		return cell{}, nil
+	case '"':
+		var text string
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return cell{}, err
+		}
+		return textCell(text), nil
+	}
+	return textCell(string(raw)), nil // a number, true, false or null
+}

@@ -1,0 +1,227 @@
+package drift
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+func read(t testing.TB, format Format, text string, o ReadOptions) (*Sample, error) {
+	t.Helper()
+	return Read(strings.NewReader(text), int64(len(text)), format, o)
+}
+
+// values are the kept values of a column, as texts.
+func (c *column) values() []string {
+	out := make([]string, len(c.numbers))
+	for row := range out {
+		v, ok := c.category(row)
+		if !ok {
+			v = "-"
+		}
+		out[row] = v
+	}
+	return out
+}
+
+type record struct {
+	Amount float64  `parquet:"amount"`
+	Code   *string  `parquet:"code,optional"`
+	Count  *int32   `parquet:"count,optional"`
+	Big    uint64   `parquet:"big"`
+	Paid   bool     `parquet:"paid"`
+	Price  int64    `parquet:"price,decimal(2:18)"`
+	Day    int32    `parquet:"day,date"`
+	Tags   []string `parquet:"tags,list"`
+}
+
+func parquetOf(t testing.TB, records []record, options ...parquet.WriterOption) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := parquet.NewGenericWriter[record](&b, options...)
+	if _, err := w.Write(records); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestRead(t *testing.T) {
+	records := []record{
+		{Amount: 1.5, Code: new("007"), Count: new(int32(-3)), Big: math.MaxUint64, Paid: true, Price: 1999, Tags: []string{"a", "b"}},
+		{Amount: math.Inf(1), Code: new("NaN"), Big: 2, Price: -5},
+	}
+	tests := []struct {
+		name   string
+		format Format
+		text   string
+		want   map[string][]string
+	}{
+		{"csv", CSV, "\xef\xbb\xbfamount,code,,when\n1.5,007,x,2026-03-01\n,\"a,\nb\",1e3,2026-03-02 10:00:00\n", map[string][]string{
+			"amount": {"1.5", "-"}, "code": {"007", "a,\nb"}, "column 3": {"x", "1000"}, "when": {"2026-03-01", "2026-03-02 10:00:00"}}},
+		{"csv without rows", CSV, "a,b\n", map[string][]string{"a": {}, "b": {}}},
+		{"what is missing", CSV, "a\nNaN\nnull\n-inf\nNULL\nnone\n1e999\n--1\n+2\n0x10\n1_0\n", map[string][]string{
+			"a": {"-", "-", "-", "-", "none", "-", "--1", "2", "0x10", "1_0"}}},
+		{"jsonl", JSONL, "{\"b\":1,\"a\":\"x\"}\n\n{\"b\":true,\"late\":2.5,\"a\":null}\n{\"b\":\"7\"}", map[string][]string{
+			"a": {"x", "-", "-"}, "b": {"1", "true", "7"}, "late": {"-", "2.5", "-"}}},
+		{"parquet", Parquet, parquetOf(t, records), map[string][]string{
+			"amount": {"1.5", "-"}, "code": {"007", "-"}, "count": {"-3", "-"}, "big": {"1.8446744073709552e+19", "2"},
+			"paid": {"true", "false"}, "price": {"19.99", "-0.05"}, "day": {"0", "0"}, "tags.list.element": {}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := read(t, tt.format, tt.text, ReadOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string][]string{}
+			for _, c := range s.columns {
+				got[c.name] = c.values()
+			}
+			if !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	s, err := read(t, Parquet, parquetOf(t, records), ReadOptions{Features: []string{"day", "code"}})
+	if err != nil || len(s.columns) != 2 || !s.byName["day"].temporal || s.byName["code"].missing != 1 {
+		t.Errorf("two columns: %v, %+v", err, s)
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	var wide strings.Builder
+	for i := range mostColumns + 1 {
+		fmt.Fprintf(&wide, "c%d,", i)
+	}
+	tests := []struct {
+		name   string
+		format Format
+		text   string
+		want   string
+	}{
+		{"nothing", CSV, "", "it is empty"},
+		{"one name twice", CSV, "a,b,a\n", `column "a" stands there twice`},
+		{"a short row", CSV, "a,b\n1,2\n3\n", "record on line 3: wrong number of fields"},
+		{"an open quote", CSV, "a,b\n1,\"" + strings.Repeat("x", mostRecord+4096), "a row is longer than 16 MiB"},
+		{"too wide", CSV, wide.String() + "\n", "more than 1000 columns"},
+		{"no object", JSONL, "{\"a\":1}\n[1]\n", "line 2 is no JSON object"},
+		{"null", JSONL, "null\n", "line 1 is no JSON object"},
+		{"a long line", JSONL, "{\"a\":1}\n{\"a\":\"" + strings.Repeat("x", mostRecord) + "\"}", "line 2 is longer than 16 MiB"},
+		{"no Parquet", Parquet, "PAR1 and no more", "invalid magic footer"},
+		{"format", "xml", "", `there is no format "xml"`},
+	}
+	for _, tt := range tests {
+		if _, err := read(t, tt.format, tt.text, ReadOptions{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	if _, err := read(t, CSV, "a\n1\n", ReadOptions{Features: []string{"b"}}); err == nil || !strings.Contains(err.Error(), `no column "b"`) {
+		t.Errorf("a column that is not there: %v", err)
+	}
+}
+
+// Formats agree on what is kept, whatever the size of row groups, and each row has
+// the same chance.
+func TestSampling(t *testing.T) {
+	const rows, keep = 3_000, 100
+	var csv, jsonl strings.Builder
+	csv.WriteString("amount,code\n")
+	records := make([]record, rows)
+	for i := range rows {
+		code := fmt.Sprint("c", i)
+		records[i] = record{Amount: float64(i), Code: &code}
+		fmt.Fprintf(&csv, "%d,%s\n", i, code)
+		fmt.Fprintf(&jsonl, "{\"amount\":%d,\"code\":%q}\n", i, code)
+	}
+	sum := 0.0
+	for seed := range uint64(40) {
+		o := ReadOptions{Rows: keep, Seed: seed, Features: []string{"amount", "code"}}
+		var first *Sample
+		for _, in := range []struct {
+			format Format
+			text   string
+		}{{CSV, csv.String()}, {JSONL, jsonl.String()}, {Parquet, parquetOf(t, records)}, {Parquet, parquetOf(t, records, parquet.MaxRowsPerRowGroup(700))}} {
+			s, err := read(t, in.format, in.text, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, c := s.byName["amount"], s.byName["code"]
+			if s.Rows != rows || s.kept != keep || a.max != rows-1 || math.Abs(a.mean-(rows-1)/2.) > 1e-9 {
+				t.Fatalf("%s: %d rows, %d kept, profile %v", in.format, s.Rows, s.kept, a.profile())
+			}
+			for i, x := range a.values() {
+				if c.values()[i] != "c"+x {
+					t.Fatalf("%s: row %d is torn: %s and %s", in.format, i, x, c.values()[i])
+				}
+			}
+			if first == nil {
+				first = s
+			} else if !reflect.DeepEqual(a.numbers, first.byName["amount"].numbers) {
+				t.Fatalf("%s keeps other rows than %s", in.format, CSV)
+			}
+		}
+		for _, x := range first.byName["amount"].numbers {
+			sum += x
+		}
+	}
+	// The mean of 4,000 uniform values has a deviation of rows/√(12·4000).
+	if mean := sum / 40 / keep; math.Abs(mean-rows/2) > 4*rows/math.Sqrt(12*4000) {
+		t.Errorf("rows kept have the mean index %g of %d", mean, rows)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add("csv", "a,b\n1,x\n2,\"y\"\n")
+	f.Add("jsonl", `{"a":1,"b":"x","c":[1]}`)
+	f.Add("parquet", parquetOf(f, []record{{Amount: 1, Code: new("x"), Tags: []string{"y"}}, {}}))
+	f.Fuzz(func(t *testing.T, format, text string) {
+		s, err := read(t, Format(format), text, ReadOptions{Rows: 10})
+		if err != nil {
+			return
+		}
+		for _, c := range s.columns {
+			if n := c.missing + c.numeric + c.textual; !c.nested && n != s.Rows || format != "parquet" && n != s.Rows {
+				t.Fatalf("column %q has %d values of %d rows", c.name, n, s.Rows)
+			}
+			if !c.nested && (len(c.numbers) != s.kept || len(c.texts) != s.kept || s.kept > 10) {
+				t.Fatalf("column %q kept %d of %d", c.name, len(c.numbers), s.kept)
+			}
+		}
+		o := Options{MinRows: 1}
+		if r, err := Compare(s, s, o); err == nil {
+			if r.HasDrift || r.Coefficient != 0 && r.Method != Classifier {
+				t.Fatalf("a dataset against itself: %+v", r)
+			}
+			if err := r.WriteHTML(&bytes.Buffer{}, "a", "b"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestReport(t *testing.T) {
+	var b bytes.Buffer
+	base := sampleOf(t, map[string][]any{"<script>alert(1)</script>": {"a", "b", "c"}, "x": {1., 2., 3.}})
+	if err := compare(t, base, base, Options{}).WriteHTML(&b, "train.csv", "live<b>.csv"); err != nil {
+		t.Fatal(err)
+	}
+	page := b.String()
+	for _, bad := range []string{"<script", "http://", "https://", "live<b>", "url("} {
+		if strings.Contains(page, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+	for _, good := range []string{"No verdict: each side needs 50 rows", "<svg", "train.csv", "&lt;script&gt;", "default-src &#39;none&#39;"} {
+		if !strings.Contains(page, good) && !strings.Contains(page, strings.ReplaceAll(good, "&#39;", "'")) {
+			t.Errorf("the page has no %q", good)
+		}
+	}
+}
