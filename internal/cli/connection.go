@@ -89,12 +89,20 @@ type remote struct {
 	*arm.Client
 }
 
-// connect finds the server: --url or --data, then the environment.
-func (a *app) connect() (*remote, error) {
+// knownOutput refuses an --output that is none.
+func (a *app) knownOutput() error {
 	switch a.output {
 	case "table", "json":
+		return nil
 	default:
-		return nil, &usageError{message: fmt.Sprintf("--output %q is not known. Use table or json.", a.output), command: "carillon"}
+		return &usageError{message: fmt.Sprintf("--output %q is not known. Use table or json.", a.output), command: "carillon"}
+	}
+}
+
+// connect finds the server: --url or --data, then the environment.
+func (a *app) connect() (*remote, error) {
+	if err := a.knownOutput(); err != nil {
+		return nil, err
 	}
 	at, err := a.address()
 	if err != nil {

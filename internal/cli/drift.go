@@ -64,6 +64,7 @@ func (a *app) driftCommand() *cobra.Command {
 	monitors, runs := a.driftMonitorKind(), a.driftRunKind()
 	return group("drift", "Dataset drift; a drift run that completes raises DatasetDriftDetected",
 		`  carillon drift monitor create orders-weekly --baseline-dataset-id a1 --target-dataset-id b2
+  carillon drift run --baseline train.parquet --target live.parquet --report drift.html
   carillon drift run create --monitor orders-weekly --start 2026-02-23 --end 2026-03-02 --coefficient 0.41`,
 		group("monitor", "Drift monitors", `  carillon drift monitor list`,
 			a.driftMonitorCreate(monitors),
@@ -73,11 +74,11 @@ func (a *app) driftCommand() *cobra.Command {
 			a.showCommand(monitors, `  carillon drift monitor show orders-weekly`),
 			a.deleteCommand(monitors, `  carillon drift monitor delete orders-weekly`),
 		),
-		group("run", "Drift runs of a monitor", `  carillon drift run list --monitor orders-weekly`,
+		a.comparing(group("run", "Compare two datasets; drift runs of a monitor", "",
 			a.driftRunCreate(runs),
 			a.driftRunList(runs),
 			a.showCommand(runs, `  carillon drift run show --monitor orders-weekly --run-id RUN`),
-		),
+		)),
 	)
 }
 

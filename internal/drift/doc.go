@@ -7,7 +7,7 @@
 //
 //   - It knows nobody: rows in, numbers out. What a file may be read, when, and who
 //     is told, is for others to decide.
-//   - Equal input, options and seed give an equal result, whatever the machine.
+//   - Equal input, options and seed give an equal result, however many processors there are.
 //   - A sample is drawn by rows, so that what belongs together stays together: the
 //     coefficient is about the joint distribution, not about columns alone. Counts,
 //     rates, least, greatest and mean are of all rows.

@@ -1,6 +1,7 @@
 package drift
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 			err = fmt.Errorf("the Parquet file is damaged: %v", p)
 		}
 	}()
+	if err := checkFooter(source, size); err != nil {
+		return err
+	}
 	file, err := parquet.OpenFile(source, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	if err != nil {
 		return err
@@ -72,6 +76,22 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 			}
 		}
 		s.draw = after
+	}
+	return nil
+}
+
+// checkFooter refuses a footer longer than the file: the library would ask for as much
+// memory first. Source: github.com/apache/parquet-format, README.md, "File format".
+func checkFooter(source io.ReaderAt, size int64) error {
+	var tail [8]byte
+	if size < int64(len(tail)) {
+		return errors.New("it is no Parquet file: it is too short")
+	}
+	if _, err := source.ReadAt(tail[:], size-int64(len(tail))); err != nil {
+		return err
+	}
+	if length := int64(binary.LittleEndian.Uint32(tail[:])); length > size-int64(len(tail)) {
+		return fmt.Errorf("it is no Parquet file, or damaged: its footer claims %d bytes", length)
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (c DriftRunChange) Problems() []*fault.Error {
 	problems = append(problems, orderProblem("properties.endTime", c.StartTime, c.EndTime, false))
 	if c.Coefficient == nil {
 		return append(problems, fault.Field("properties.driftCoefficient",
-			"A drift run needs properties.driftCoefficient, a number from 0 to 1 that was computed elsewhere: this version of the server does not compute drift."))
+			"A drift run needs properties.driftCoefficient, a number from 0 to 1 that was computed elsewhere, for example by carillon drift run: this version of the server does not compute drift."))
 	}
 	return append(problems, shareProblem("properties.driftCoefficient", *c.Coefficient))
 }
