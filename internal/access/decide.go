@@ -34,8 +34,9 @@ type Reason struct {
 }
 
 // Decide tells whether a principal may do an action, or a data action, at a scope, and
-// which role assignments, and which deny assignment, say so. It decides as [Authorizer.Check] does. A principal
-// that is not in the directory has the assignments of its object id.
+// which role assignments, and which deny assignment, say so. It decides as
+// [Authorizer.Check] does. A principal that is not in the directory has the assignments
+// of its object id.
 func (z *Authorizer) Decide(objectID, action string, data bool, scope resource.ID) Decision {
 	d := z.decide(strings.ToLower(objectID), action, data, scope)
 	workspace, guarded := workspaceOf(scope)

@@ -9,7 +9,8 @@ import (
 )
 
 // Directory is who exists and what they were granted and denied: principals, custom role
-// definitions, role assignments and deny assignments, kept in a [resource.Store]. It is safe for concurrent use.
+// definitions, role assignments and deny assignments, kept in a [resource.Store], with the
+// sessions of users. It is safe for concurrent use.
 type Directory struct {
 	builtIn     *Roles
 	roles       atomic.Pointer[Roles] // built-in ones and those of definitions
@@ -18,19 +19,19 @@ type Directory struct {
 	assignments *resource.Collection[Assignment]
 	origin      *resource.Collection[origin]
 
+	sessions *resource.Collection[Session] // by object id and session id
+
 	denyAssignments *resource.Collection[DenyAssignment]
-	denials         atomic.Pointer[[]denial]      // of denyAssignments
-	sessions        *resource.Collection[Session] // by object id and session id
+	denials         atomic.Pointer[[]denial] // of denyAssignments
 
+	changes        sync.Mutex // held while a change is checked and stored, so that no two changes together break a rule
 	sessionChanges sync.Mutex // as changes, for sessions
-
-	changes sync.Mutex // held while a change is checked and stored, so that no two changes together break a rule
 
 	mu        sync.RWMutex
 	byApp     map[string]string                // client id → object id
 	byName    map[string]string                // name in lower case → object id
 	groups    map[string]map[string]bool       // object id → groups that name it as a member
-	members   map[string]Principal             // what byApp and groups hold of each principal
+	indexed   map[string]Principal             // object id → what byApp, byName and groups hold of it
 	grants    map[string]map[string]Assignment // principal → assignments by key
 	grantedTo map[string]string                // assignment key → principal
 	changed   []func()
@@ -51,7 +52,7 @@ func NewDirectory(store *resource.Store, roles *Roles) *Directory {
 		byApp:           map[string]string{},
 		byName:          map[string]string{},
 		groups:          map[string]map[string]bool{},
-		members:         map[string]Principal{},
+		indexed:         map[string]Principal{},
 		grants:          map[string]map[string]Assignment{},
 		grantedTo:       map[string]string{},
 	}
@@ -89,7 +90,7 @@ func (d *Directory) onPrincipalChange(f func()) {
 // the record under the lock, so the last of two calls sees the last change.
 func (d *Directory) indexPrincipal(key string) {
 	d.mu.Lock()
-	if old, ok := d.members[key]; ok {
+	if old, ok := d.indexed[key]; ok {
 		delete(d.byApp, old.AppID)
 		if name := strings.ToLower(old.Name); d.byName[name] == key {
 			delete(d.byName, name)
@@ -97,11 +98,11 @@ func (d *Directory) indexPrincipal(key string) {
 		for _, m := range old.Members {
 			delete(d.groups[m], key)
 		}
-		delete(d.members, key)
+		delete(d.indexed, key)
 	}
 	if item, ok := d.principals.Get(key); ok {
 		p := item.Value
-		d.members[key] = p
+		d.indexed[key] = p
 		d.byName[strings.ToLower(p.Name)] = key
 		if p.AppID != "" {
 			d.byApp[p.AppID] = key
@@ -131,7 +132,7 @@ func (d *Directory) byNameOf(name string) (Principal, bool) {
 	return d.Principal(objectID)
 }
 
-// indexAssignment does the same for a role assignment.
+// indexAssignment brings them in step with the role assignment of a key.
 func (d *Directory) indexAssignment(key string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -14,15 +14,15 @@
 //   - An answer never says why a signature or a secret failed. The reason is in
 //     the fault's cause, which is for the log.
 //
-// [Directory] holds principals, custom role definitions and role assignments,
-// [Roles] the role definitions at one moment, [Authorizer] decides, [Tokens] issues and reads tokens, [Senders] lets
-// publishers in who show one. The HTTP
-// endpoints that hand tokens out are package issuer's; which action an operation
-// needs is known by its callers. Conditions of role assignments are not
-// evaluated: an assignment that has one is refused, and would grant nothing.
+// [Directory] holds principals, custom role definitions, role assignments and deny
+// assignments, [Roles] the role definitions at one moment. [Authorizer] decides. [Tokens]
+// issues and reads tokens, with the keys of a [KeyRing]; [Senders] lets publishers in who
+// show one; [Providers] are the foreign issuers whose tokens are taken, as they are or in
+// place of a client secret. [Local] signs from a data directory, beside the server.
 //
-// [KeyRing] holds the keys that sign tokens. [Providers] are the foreign issuers whose
-// tokens are taken: as they are, or in place of a client secret.
+// The HTTP endpoints that hand tokens out are package issuer's; which action an operation
+// needs is known by its callers. Conditions of role assignments are not evaluated: an
+// assignment that has one is refused, and would grant nothing.
 //
 // Locks: Directory.changes or Directory.sessionChanges, then Directory.mu, then those of
 // the store.

@@ -186,8 +186,8 @@ type Tokens struct {
 // cached is a token that was found good.
 type cached struct {
 	caller   Caller
-	audience string // "" for one of a foreign issuer, which is good for every plane
-	until    time.Time
+	audience string    // "" for one of a foreign issuer, which is good for every plane
+	until    time.Time // the token expires, or is looked at again
 }
 
 // NewTokens returns the issuer and reader of a server's tokens.
@@ -312,26 +312,31 @@ func (t *Tokens) Validate(ctx context.Context, raw string, audiences Audiences) 
 		}
 		return hit.caller, nil
 	}
+	var found cached
+	var err error
 	if p := t.providers.of(raw); p != nil {
-		return t.validateForeign(ctx, p, raw, hash, generation)
+		found, err = t.validateForeign(ctx, p, raw)
+	} else {
+		found, err = t.validateOwn(raw, audiences)
 	}
+	if err != nil {
+		return Caller{}, err
+	}
+	t.remember(hash, generation, found)
+	return found.caller, nil
+}
+
+// validateOwn is Validate for a token of this server.
+func (t *Tokens) validateOwn(raw string, audiences Audiences) (cached, error) {
 	c, err := t.verify(raw)
 	if err != nil {
-		return Caller{}, err
+		return cached{}, err
 	}
 	if !audiences.Has(c.Audience) {
-		return Caller{}, t.wrongAudience(c.Audience, audiences)
+		return cached{}, t.wrongAudience(c.Audience, audiences)
 	}
 	caller, err := t.identify(c)
-	if err != nil {
-		return Caller{}, err
-	}
-	until := time.Now().Add(cacheTime)
-	if expires := time.Unix(c.Expires, 0); expires.Before(until) {
-		until = expires
-	}
-	t.remember(hash, generation, cached{caller, c.Audience, until})
-	return caller, nil
+	return cached{caller, c.Audience, time.Unix(c.Expires, 0)}, err
 }
 
 // verify reads a token and checks everything that it says about itself but the
@@ -401,7 +406,7 @@ func (t *Tokens) identify(c claims) (Caller, error) {
 	}, nil
 }
 
-// remember caches a result unless a principal changed while it was found.
+// remember caches a result for a while, unless a principal changed while it was found.
 func (t *Tokens) remember(hash [sha256.Size]byte, generation uint64, c cached) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -410,6 +415,9 @@ func (t *Tokens) remember(hash [sha256.Size]byte, generation uint64, c cached) {
 	}
 	if len(t.cache) >= cacheEntries {
 		clear(t.cache)
+	}
+	if again := time.Now().Add(cacheTime); again.Before(c.until) {
+		c.until = again
 	}
 	t.cache[hash] = c
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -61,8 +62,8 @@ func signedInNow(user access.Principal) signedIn {
 	return signedIn{user.ObjectID, at}
 }
 
-// still returns the user, if the proof counts.
-func (h *Handler) still(p signedIn) (access.Principal, bool) {
+// stillSignedIn returns the user, if the proof counts.
+func (h *Handler) stillSignedIn(p signedIn) (access.Principal, bool) {
 	user, ok := h.directory.Principal(p.user)
 	return user, ok && user.Enabled && !p.at.Before(user.ValidFrom)
 }
@@ -167,14 +168,14 @@ func (h *Handler) readAuthorization(r *http.Request, face access.Face) (a author
 			return bad("invalid_request", "The code challenge must be one of the method S256.")
 		}
 	}
-	if refused := h.asked(&a.signIn, q, face); refused != nil {
+	if refused := h.readSignIn(&a.signIn, q, face); refused != nil {
 		return a, "", refused
 	}
 	return a, "", nil
 }
 
-// asked reads what is asked for into a sign-in.
-func (h *Handler) asked(s *signIn, form url.Values, face access.Face) *refusal {
+// readSignIn reads what a client asks for a user.
+func (h *Handler) readSignIn(s *signIn, form url.Values, face access.Face) *refusal {
 	var refused *refusal
 	if s.audience, refused = h.audience(form, face); refused != nil {
 		return refused
@@ -202,7 +203,7 @@ func (h *Handler) authorize(w http.ResponseWriter, r *http.Request, face access.
 		return
 	case refused != nil:
 		telemetry.RecordOf(r.Context()).Add(slog.String("oauth_error", refused.code))
-		h.back(w, r, a, url.Values{"error": {refused.code}, "error_description": {refused.text}})
+		h.sendBack(w, r, a, url.Values{"error": {refused.code}, "error_description": {refused.text}})
 		return
 	}
 	form := page{
@@ -214,24 +215,24 @@ func (h *Handler) authorize(w http.ResponseWriter, r *http.Request, face access.
 		h.show(w, r, http.StatusOK, form)
 		return
 	}
-	sent, ok := h.sent(w, r, form)
+	sent, ok := h.readSent(w, r, form)
 	if !ok {
 		return
 	}
 	if sent.Get("cancel") != "" {
-		h.back(w, r, a, url.Values{"error": {"access_denied"}, "error_description": {"The user cancelled."}})
+		h.sendBack(w, r, a, url.Values{"error": {"access_denied"}, "error_description": {"The user cancelled."}})
 		return
 	}
-	user, ok := h.signIn(w, r, sent, form)
+	user, ok := h.checkSignIn(w, r, sent, form)
 	if !ok {
 		return
 	}
 	text := h.codes.add(code{signIn: a.signIn, redirect: a.redirect, challenge: a.challenge, by: signedInNow(user)})
-	h.back(w, r, a, url.Values{"code": {text}})
+	h.sendBack(w, r, a, url.Values{"code": {text}})
 }
 
-// back sends the browser back to the client.
-func (h *Handler) back(w http.ResponseWriter, r *http.Request, a authorization, answer url.Values) {
+// sendBack sends the browser back to the client.
+func (h *Handler) sendBack(w http.ResponseWriter, r *http.Request, a authorization, answer url.Values) {
 	if a.state != "" {
 		answer.Set("state", a.state)
 	}
@@ -257,8 +258,8 @@ func userFields(name string) []field {
 	}
 }
 
-// sent reads a form that one of our pages sent; if it is none, the page is shown again.
-func (h *Handler) sent(w http.ResponseWriter, r *http.Request, again page) (url.Values, bool) {
+// readSent reads a form that one of our pages sent; if it is none, the page is shown again.
+func (h *Handler) readSent(w http.ResponseWriter, r *http.Request, again page) (url.Values, bool) {
 	form, refused := readForm(w, r)
 	if refused == nil && h.sameForm(r, form.Get(formField)) {
 		return form, true
@@ -268,18 +269,23 @@ func (h *Handler) sent(w http.ResponseWriter, r *http.Request, again page) (url.
 	return nil, false
 }
 
+// showTooMany shows a page again to who failed too often.
+func (h *Handler) showTooMany(w http.ResponseWriter, r *http.Request, wait time.Duration, again page) {
+	again.Problem = "There were too many failed attempts. Wait a minute and try again."
+	w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())+1))
+	h.show(w, r, http.StatusTooManyRequests, again)
+}
+
 const wrongPassword = "The user name or the password is wrong."
 
-// signIn checks user name and password of a form. If they are wrong, the page is shown
+// checkSignIn checks user name and password of a form. If they are wrong, the page is shown
 // again; failures count as they do at the token endpoint, and for a user name from
 // everywhere.
-func (h *Handler) signIn(w http.ResponseWriter, r *http.Request, sent url.Values, again page) (access.Principal, bool) {
+func (h *Handler) checkSignIn(w http.ResponseWriter, r *http.Request, sent url.Values, again page) (access.Principal, bool) {
 	name, password := strings.TrimSpace(sent.Get("username")), secret.String(sent.Get("password"))
 	from, who := addressOf(r.RemoteAddr), "user "+strings.ToLower(clip(name))
 	if wait := max(h.failures.wait(from, who), h.users.wait(netip.Addr{}, who)); wait > 0 {
-		again.Problem = "There were too many failed attempts. Wait a minute and try again."
-		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
-		h.show(w, r, http.StatusTooManyRequests, again)
+		h.showTooMany(w, r, wait, again)
 		return access.Principal{}, false
 	}
 	record := telemetry.RecordOf(r.Context())
@@ -332,7 +338,7 @@ func (h *Handler) redeemCode(req request) (access.Principal, signIn, *refusal) {
 	case !verifierForm.MatchString(req.verifier) || subtle.ConstantTimeCompare(sum[:], granted.challenge) != 1:
 		return invalid("the code verifier is wrong")
 	}
-	user, ok := h.still(granted.by)
+	user, ok := h.stillSignedIn(granted.by)
 	if !ok {
 		return invalid("the user is gone or disabled, or its tokens were ended")
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -178,7 +179,7 @@ func (h *Handler) deviceCode(w http.ResponseWriter, r *http.Request, face access
 		return
 	}
 	s := signIn{client: client}
-	if refused := h.asked(&s, form, face); refused != nil {
+	if refused := h.readSignIn(&s, form, face); refused != nil {
 		refuse(w, r, refused)
 		return
 	}
@@ -210,23 +211,27 @@ func (h *Handler) devicePage(w http.ResponseWriter, r *http.Request) {
 		h.show(w, r, http.StatusOK, first)
 		return
 	}
-	sent, ok := h.sent(w, r, first)
+	sent, ok := h.readSent(w, r, first)
 	if !ok {
 		return
 	}
 	from := addressOf(r.RemoteAddr)
-	s, userCode, ok := h.devices.find(sent.Get("user_code"))
 	if wait := h.failures.wait(from, "device"); wait > 0 {
-		first.Problem = "There were too many failed attempts. Wait a minute and try again."
-		h.show(w, r, http.StatusTooManyRequests, first)
+		h.showTooMany(w, r, wait, first)
 		return
 	}
+	s, userCode, ok := h.devices.find(sent.Get("user_code"))
 	if !ok {
 		h.failures.add(from, "device")
 		first.Problem = "No device waits with this code: it is mistyped, was used, or has expired."
 		h.show(w, r, http.StatusBadRequest, first)
 		return
 	}
+	h.signInToDevice(w, r, sent, s, userCode, first)
+}
+
+// signInToDevice is the second step of devicePage, with the device that waits for s.
+func (h *Handler) signInToDevice(w http.ResponseWriter, r *http.Request, sent url.Values, s signIn, userCode string, first page) {
 	_, name, _ := publicClient(s.client)
 	second := page{
 		Title: "Sign in to a device", Action: devicePath,
@@ -244,7 +249,7 @@ func (h *Handler) devicePage(w http.ResponseWriter, r *http.Request) {
 		h.show(w, r, http.StatusOK, second)
 		return
 	}
-	user, ok := h.signIn(w, r, sent, second)
+	user, ok := h.checkSignIn(w, r, sent, second)
 	if !ok {
 		return
 	}
@@ -266,7 +271,7 @@ func (h *Handler) pollDevice(req request) (access.Principal, signIn, *refusal) {
 		"expired_token":          {number: 70020, text: "The device code has expired. Start anew."},
 		"invalid_grant":          {number: 70008, text: "The device code is not known, was used, or is of another client."},
 	}
-	user, ok := h.still(by)
+	user, ok := h.stillSignedIn(by)
 	if problem == "" && !ok {
 		problem = "invalid_grant"
 	}

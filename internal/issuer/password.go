@@ -13,32 +13,36 @@ import (
 // passwordPath is where a sign-in link leads: a page on which a user sets a password.
 const passwordPath = "/setpassword"
 
-// passwordPage lets the holder of a sign-in link set the password, once.
-func (h *Handler) passwordPage(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	form := page{
+// passwordForm asks for a new password; user and link come back with it.
+func passwordForm(user, link string) page {
+	return page{
 		Title: "Set your password", Message: "At least 12 characters. The link works once.", Action: passwordPath,
 		Fields: []field{
 			{Name: "password", Label: "New password", Type: "password", Autocomplete: "new-password", MinLength: 12, Focus: true},
 			{Name: "again", Label: "The same once more", Type: "password", Autocomplete: "new-password", MinLength: 12},
-			{Name: "user", Type: "hidden", Value: clip(q.Get("user"))},
-			{Name: "link", Type: "hidden", Value: clip(q.Get("link"))},
+			{Name: "user", Type: "hidden", Value: clip(user)},
+			{Name: "link", Type: "hidden", Value: clip(link)},
 		},
 		Buttons: []button{{Text: "Set password"}},
 	}
+}
+
+// passwordPage lets the holder of a sign-in link set the password, once.
+func (h *Handler) passwordPage(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	form := passwordForm(q.Get("user"), q.Get("link"))
 	if r.Method != http.MethodPost {
 		h.show(w, r, http.StatusOK, form)
 		return
 	}
-	sent, ok := h.sent(w, r, form)
+	sent, ok := h.readSent(w, r, form)
 	if !ok {
 		return
 	}
-	form.Fields[2].Value, form.Fields[3].Value = clip(sent.Get("user")), clip(sent.Get("link"))
+	form = passwordForm(sent.Get("user"), sent.Get("link"))
 	from := addressOf(r.RemoteAddr)
 	if wait := h.failures.wait(from, "link"); wait > 0 {
-		form.Problem = "There were too many failed attempts. Wait a minute and try again."
-		h.show(w, r, http.StatusTooManyRequests, form)
+		h.showTooMany(w, r, wait, form)
 		return
 	}
 	if sent.Get("password") != sent.Get("again") {

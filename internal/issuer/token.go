@@ -189,14 +189,13 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, face access.Face)
 		return request{}, missing("client_id")
 	}
 	if req.grant != grantClientCredentials {
-		return req, h.readUser(&req, form, face)
+		return req, h.readForUser(&req, form, face)
 	}
 	switch {
 	case req.assertion != "" && form.Get("client_assertion_type") != assertionType:
-		return request{}, &refusal{status: http.StatusBadRequest, code: "invalid_request",
-			text: "The client_assertion_type of a client assertion must be '" + assertionType + "'."}
+		return request{}, badRequest("The client_assertion_type of a client assertion must be '" + assertionType + "'.")
 	case req.assertion != "" && req.secret != "":
-		return request{}, &refusal{status: http.StatusBadRequest, code: "invalid_request", text: "The client must prove itself once: by a secret or by an assertion."}
+		return request{}, badRequest("The client must prove itself once: by a secret or by an assertion.")
 	case req.assertion == "" && req.secret == "":
 		return request{}, missing("client_secret")
 	}
@@ -204,8 +203,8 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, face access.Face)
 	return req, refused
 }
 
-// readUser reads what a public client asks for a user.
-func (h *Handler) readUser(req *request, form url.Values, face access.Face) *refusal {
+// readForUser is read for the grants of public clients, which act for a user.
+func (h *Handler) readForUser(req *request, form url.Values, face access.Face) *refusal {
 	id, _, known := publicClient(req.clientID)
 	if !known {
 		return notPublic(req.clientID)
@@ -222,7 +221,7 @@ func (h *Handler) readUser(req *request, form url.Values, face access.Face) *ref
 		return missing("device_code")
 	}
 	if req.grant == grantRefresh || form.Get("scope") != "" || form.Get("resource") != "" {
-		return h.asked(&req.signIn, form, face)
+		return h.readSignIn(&req.signIn, form, face)
 	}
 	return nil
 }
@@ -249,8 +248,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, *refusal) {
 		"code", "redirect_uri", "code_verifier", "refresh_token", "device_code", "user_code", "username", "password",
 	} {
 		if len(form[field]) > 1 {
-			return nil, &refusal{status: http.StatusBadRequest, code: "invalid_request",
-				text: "The request body holds the parameter '" + field + "' more than once."}
+			return nil, badRequest("The request body holds the parameter '" + field + "' more than once.")
 		}
 	}
 	return form, nil
@@ -262,20 +260,17 @@ func (req *request) readBasic(r *http.Request) *refusal {
 	if r.Header.Get("Authorization") == "" {
 		return nil
 	}
-	bad := func(text string) *refusal {
-		return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: text}
-	}
 	user, password, ok := r.BasicAuth()
 	if !ok {
-		return bad("The 'Authorization' header of a token request must be of the scheme 'Basic'.")
+		return badRequest("The 'Authorization' header of a token request must be of the scheme 'Basic'.")
 	}
 	id, idErr := url.QueryUnescape(user)
 	plain, plainErr := url.QueryUnescape(password)
 	if idErr != nil || plainErr != nil {
-		return bad("The client id and the client secret in the 'Authorization' header must be url-encoded.")
+		return badRequest("The client id and the client secret in the 'Authorization' header must be url-encoded.")
 	}
 	if req.secret != "" || req.clientID != "" && !strings.EqualFold(req.clientID, id) {
-		return bad("The client must identify itself once: in the body or in the 'Authorization' header.")
+		return badRequest("The client must identify itself once: in the body or in the 'Authorization' header.")
 	}
 	req.clientID, req.secret, req.basic = id, secret.String(plain), true
 	return nil
@@ -335,7 +330,7 @@ func (h *Handler) authenticate(r *http.Request, req *request) (access.Principal,
 		return access.Principal{}, &refusal{status: http.StatusTooManyRequests, code: "temporarily_unavailable", retryAfter: wait,
 			text: "Too many failed attempts. Wait a minute and try again with the right client id and secret."}
 	}
-	principal, refused := h.prove(r, req)
+	principal, refused := h.redeem(r, req)
 	if refused != nil && refused.number != pollNumber {
 		h.failures.add(from, client)
 		if req.basic && refused.status == http.StatusUnauthorized {
@@ -345,12 +340,13 @@ func (h *Handler) authenticate(r *http.Request, req *request) (access.Principal,
 	return principal, refused
 }
 
-// prove dispatches on the grant. A refresh token is looked at when all else is well.
-func (h *Handler) prove(r *http.Request, req *request) (p access.Principal, refused *refusal) {
+// redeem finds out whose token a grant is for. A refresh token is looked at when all else
+// is well, by issue.
+func (h *Handler) redeem(r *http.Request, req *request) (p access.Principal, refused *refusal) {
 	var granted signIn
 	switch req.grant {
 	case grantClientCredentials:
-		return h.identify(r, req)
+		return h.identifyApplication(r, req)
 	case grantRefresh:
 		return p, nil
 	case grantCode:
@@ -358,7 +354,7 @@ func (h *Handler) prove(r *http.Request, req *request) (p access.Principal, refu
 	case grantDevice:
 		p, granted, refused = h.pollDevice(*req)
 	}
-	if refused == nil && req.audience == "" {
+	if req.audience == "" { // the client did not say again what it is for
 		req.signIn = granted
 	} else {
 		req.refresh, req.nonce = req.refresh || granted.refresh, granted.nonce
@@ -366,7 +362,9 @@ func (h *Handler) prove(r *http.Request, req *request) (p access.Principal, refu
 	return p, refused
 }
 
-func (h *Handler) identify(r *http.Request, req *request) (access.Principal, *refusal) {
+// identifyApplication returns the application that a client id is of, if it proves to be
+// that: by a secret, a certificate, or the token of another issuer.
+func (h *Handler) identifyApplication(r *http.Request, req *request) (access.Principal, *refusal) {
 	id, err := uuid.Parse(req.clientID)
 	if err != nil { // not repeated: it may be a secret in the wrong place
 		return access.Principal{}, &refusal{status: http.StatusBadRequest, code: "unauthorized_client", number: 700016,
@@ -395,6 +393,11 @@ func (h *Handler) identify(r *http.Request, req *request) (access.Principal, *re
 			text: "Invalid client secret provided.", cause: fmt.Errorf("principal %s: wrong client secret", p.ObjectID)}
 	}
 	return p, nil
+}
+
+// badRequest refuses a request that cannot be understood.
+func badRequest(text string) *refusal {
+	return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: text}
 }
 
 func missing(field string) *refusal {
