@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -72,6 +74,16 @@ func (f fields) str(name string) string {
 // refuse notes that a member asks for what this server does not do.
 func (f fields) refuse(name, format string, args ...any) {
 	f.note(fault.Field(f.target(name), format, args...))
+}
+
+// knows refuses the members that have a value and are none of names.
+func (f fields) knows(names ...string) {
+	for _, name := range slices.Sorted(maps.Keys(f.members)) {
+		if known := slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) }); !known && !f.null(name) {
+			short := fmt.Sprintf("%.60s", name)
+			f.refuse(short, "The member %s is not known here: use %s.", short, strings.Join(names, ", "))
+		}
+	}
 }
 
 // verdict returns why a body could not be read, or the wrong types that were met.

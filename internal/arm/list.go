@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/manage"
@@ -112,7 +113,7 @@ func (r *request) paging() (size int, after string, err error) {
 	}
 	if text := r.query.Get("$skiptoken"); text != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(text)
-		if err != nil || len(raw) == 0 {
+		if err != nil || len(raw) == 0 || !utf8.Valid(raw) {
 			return 0, "", fault.Field("$skipToken", "The $skipToken is not one that this server made: follow nextLink unchanged.")
 		}
 		after = string(raw)

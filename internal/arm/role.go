@@ -172,10 +172,13 @@ func putRole(a *api, r *request) (answer, error) {
 	return answer{status: http.StatusCreated, body: roleOf(r.scope, x)}, nil
 }
 
-// permissionsOf reads the permissions in the properties of a role definition.
+// permissionsOf reads the permissions in the properties of a role definition or a deny
+// assignment. A member that is none of theirs is refused: without a notActions that is
+// misspelt, or a condition, a role would grant more than it says.
 func permissionsOf(p fields) []access.Permission {
 	var out []access.Permission
 	for _, f := range p.objects("permissions", "an object with actions and dataActions") {
+		f.knows("actions", "notActions", "dataActions", "notDataActions")
 		out = append(out, access.Permission{
 			Actions: f.texts("actions"), NotActions: f.texts("notActions"), DataActions: f.texts("dataActions"), NotDataActions: f.texts("notDataActions"),
 		})

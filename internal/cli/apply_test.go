@@ -131,7 +131,7 @@ func TestApplyAgainstAServer(t *testing.T) {
 	write("id: {topic}-2\nlocation: local\nproperties: {disableLocalAth: true, disableLocalAuth: true}\n")
 	does("apply -f FILE", 1, "does not know properties.disableLocalAth and")
 	write("id: {sub}/providers/Microsoft.Authorization/roleDefinitions/0a000000-0000-4000-8000-000000000002\nproperties: {roleName: Half, assignableScopes: ['{sub}'], permissions: [{actions: ['*/read'], notAction: ['*/write']}]}\n")
-	does("apply -f FILE", 1, "does not know properties.permissions[0].notAction and")
+	does("apply -f FILE", 1, "The member notaction is not known here")
 	write("type: Microsoft.Authorization/roleAssignments\nproperties: {scope: {sub}, roleDefinitionId: /providers/Microsoft.Authorization/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7, principalId: c1000000-0000-4000-8000-000000000001, condition: 'true'}\n")
 	does("apply -f FILE", 1, "Conditions on role assignments are not supported")
 	write("id: /subscriptions/x/resourceGroups/y/providers/Microsoft.Web/sites/z\n")
@@ -199,5 +199,31 @@ func TestDifferences(t *testing.T) {
 				t.Errorf("differences %s, want %s", text, tt.want)
 			}
 		})
+	}
+}
+
+func TestLeftOut(t *testing.T) {
+	read := func(text string) any {
+		t.Helper()
+		var v any
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, tt := range []struct{ there, said, want string }{
+		{`{"a": 1}`, `{"a": 2}`, ""},
+		{`{}`, `{"a": 0, "b": {"c": true}}`, "a b.c"},
+		{`{}`, `{"a": null, "b": false, "c": "", "d": {}, "e": []}`, ""},
+		{`{"a": null}`, `{"a": [1]}`, "a"},
+		{`{"a": [{"b": 1}, {}]}`, `{"a": [{"b": 1, "c": 2}, {"d": 3}]}`, "a[0].c a[1].d"},
+		{`{"a": []}`, `{"a": [{"b": 1}]}`, ""},
+		{`{"endpointUrl": null}`, `{"endpointUrl": "https://a.example/", "clientSecret": "x", "key": "y"}`, ""},
+		{`{"isSecret": true, "value": null}`, `{"isSecret": true, "value": "x"}`, ""},
+		{`{"isSecret": false}`, `{"isSecret": false, "value": "x"}`, "value"},
+	} {
+		if got := strings.Join(leftOut("", read(tt.there), read(tt.said)), " "); got != tt.want {
+			t.Errorf("%s of %s: %q, want %q", tt.said, tt.there, got, tt.want)
+		}
 	}
 }
