@@ -2,13 +2,16 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/arm"
+	"github.com/carillon-events/carillon/internal/fault"
 )
 
 var groupView = view{
@@ -21,8 +24,10 @@ func (a *app) groupCommand() *cobra.Command {
 		`  carillon group create ops
   carillon group member add ops --member ci
   carillon role assignment create --assignee ops --role Reader`,
-		a.groupCreate(), a.groupList(), a.groupDelete(),
-		group("member", "Members of a group", `  carillon group member add ops --member ci`,
+		a.groupCreate(), a.groupList(), a.principalDelete("group", "ops", (*remote).group),
+		group("member", "Members of a group", `  carillon group member add ops --member ci
+  carillon group member list ops`,
+			a.groupMembers(),
 			a.groupMember("add", "Put a principal, or a group, into a group", http.MethodPut),
 			a.groupMember("remove", "Take a principal out of a group", http.MethodDelete)))
 }
@@ -65,9 +70,47 @@ func (a *app) groupList() *cobra.Command {
 	return cmd
 }
 
-func (a *app) groupDelete() *cobra.Command {
-	cmd := a.principalDelete()
-	cmd.Short, cmd.Example = "Delete a group and its role assignments", `  carillon group delete ops`
+// group finds a group by name or object id.
+func (s *remote) group(cmd *cobra.Command, name string) (json.RawMessage, error) {
+	found, err := s.principal(cmd, name)
+	if err != nil {
+		return nil, err
+	}
+	if kind := text(found, "properties.principalType"); !strings.EqualFold(kind, "Group") {
+		return nil, fault.New(fault.Invalid, "NoGroup", `%q is no group but a %s. "carillon group list" shows the groups.`, name, kind)
+	}
+	return found, nil
+}
+
+func (a *app) groupMembers() *cobra.Command {
+	cmd := &cobra.Command{Use: "list GROUP", Short: "List the members of a group", Args: principalArgument, Example: `  carillon group member list ops`}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		of, err := s.group(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		principals, err := s.all(cmd.Context(), arm.PrincipalsPath, pageSize())
+		if err != nil {
+			return err
+		}
+		var ids struct {
+			Properties struct{ Members []string }
+		}
+		if err := json.Unmarshal(of, &ids); err != nil {
+			return fmt.Errorf("read the group: %w", err)
+		}
+		members := []json.RawMessage{}
+		for _, p := range principals {
+			if slices.Contains(ids.Properties.Members, objectID(p)) {
+				members = append(members, p)
+			}
+		}
+		return a.list(principalView, members)
+	}
 	return cmd
 }
 

@@ -40,7 +40,7 @@ func (a *app) principalCommand() *cobra.Command {
 		a.principalAction("disable", "Keep a principal out; its tokens end at once", "", "disable"),
 		a.principalAction("revoke-tokens", "End every token and refresh token of a principal",
 			"End every token and refresh token of a principal, from the next request on. It can sign in again: if a\ncredential leaked, replace or delete that first.", "revokeTokens"),
-		a.principalDelete(), a.credentialCommand(), a.federatedCommand())
+		a.principalDelete("principal", "ci", (*remote).principal), a.credentialCommand(), a.federatedCommand())
 }
 
 // principalArgument takes the one argument of a command: a principal's name or
@@ -208,26 +208,27 @@ func (a *app) principalList() *cobra.Command {
 		func(*cobra.Command) (string, error) { return arm.PrincipalsPath, nil })
 }
 
-func (a *app) principalDelete() *cobra.Command {
-	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a principal and its role assignments", Args: principalArgument,
-		Example: `  carillon principal delete ci`}
+// principalDelete deletes what find finds: any principal, or a group.
+func (a *app) principalDelete(what, example string, find func(s *remote, cmd *cobra.Command, name string) (json.RawMessage, error)) *cobra.Command {
+	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a " + what + " and its role assignments", Args: principalArgument,
+		Example: "  carillon " + what + " delete " + example}
 	confirmed := a.confirmation(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := a.connect()
 		if err != nil {
 			return err
 		}
-		principal, err := s.principal(cmd, args[0])
+		principal, err := find(s, cmd, args[0])
 		if err != nil {
 			return err
 		}
-		if err := confirmed("Delete principal " + args[0] + ", with its role assignments?"); err != nil {
+		if err := confirmed("Delete " + what + " " + args[0] + ", with its role assignments?"); err != nil {
 			return err
 		}
 		if err := s.Delete(cmd.Context(), arm.PrincipalsPath+"/"+objectID(principal)); err != nil {
 			return err
 		}
-		return a.deleted("principal", args[0])
+		return a.deleted(what, args[0])
 	}
 	return cmd
 }
