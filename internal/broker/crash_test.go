@@ -34,13 +34,15 @@ var (
 // Bounds are small, so event subscriptions lag; so is the log's quota, so what waits
 // for a retry is parked, where the park has room and does not fail. In most seeds
 // messages of the journal are so short that a flush takes many, and so little may wait
-// for one that workers and dispatcher do.
+// for one that workers and dispatcher do. In every third seed all is published to a
+// domain, some event subscriptions are its own and the others those of its topics.
 //
 // Then every acknowledged event was delivered to, or dead-lettered for, every
 // event subscription whose filter of its time wanted it, and went to no other;
 // nothing was sent again after the journal had stored its success; no process
 // delivered an event twice; no event was dropped for want of its body; nothing is
-// open, and the park is empty.
+// open, the park is empty, and the dead letter of whatever was delivered in the end is
+// gone.
 func TestCrashSimulation(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // little is kept for long
 	ready, open := maxReady, maxOpen
@@ -95,6 +97,7 @@ type simulation struct {
 	t     *testing.T
 	store *store
 	world world
+	topic resource.UID // or domain that all is published to
 
 	mu       sync.Mutex
 	rng      *rand.Rand
@@ -104,6 +107,7 @@ type simulation struct {
 	versions map[uint64][]version
 	records  map[string]*resource.EventSubscription // what the management plane has stored
 	deleted  map[uint64]bool
+	picks    map[uint64]string // the topic of the domain that an event subscription is of
 	seen     map[delivered]int // process of the last success, +1
 	stored   map[delivered]bool
 	flush    [][]byte // messages of the flush that is not whole yet
@@ -152,6 +156,25 @@ const (
 
 const simBatch = 5
 
+// simTopics are the topics of the domain that these are event subscriptions of; the
+// others are the domain's own.
+var simTopics = map[string]string{simFailing: "x", simRefusing: "x", simBatching: "y", simFleeting: "y"}
+
+// simTopic is the topic of the domain that an event is for.
+func simTopic(id int) string { return [2]string{"x", "y"}[id/2%2] }
+
+// subscribe is the record of a new event subscription.
+func (m *simulation) subscribe(n int, uid resource.UID) *resource.EventSubscription {
+	es := testSubscription(n, filter.Filter{})
+	if m.topic == testDomainUID {
+		es = domainSubscription(n, simTopics[es.Name], filter.Filter{})
+		m.picks[uint64(uid)] = es.DomainTopic
+	}
+	es.UID = uid
+	m.records[es.Name] = es
+	return es
+}
+
 // world is how much happens in a simulation. What is left open in one life is there
 // for the next, so in many short lives little is enough to meet every arrow; a crowd
 // is what it takes to lag far behind. Most lives publish nothing: a stop costs
@@ -182,13 +205,16 @@ func simulate(t *testing.T, seed uint64) {
 	m := &simulation{
 		t: t, store: newStore(), rng: rand.New(rand.NewPCG(seed, 1)),
 		versions: map[uint64][]version{}, records: map[string]*resource.EventSubscription{}, deleted: map[uint64]bool{},
+		topic: testTopicUID, picks: map[uint64]string{},
 		seen: map[delivered]int{}, stored: map[delivered]bool{},
 	}
 	m.store.noted = m.note
 	m.store.quota = int64(400 + m.rng.IntN(4000)) // a frame takes 100, a copy in the park 10
+	if seed%3 == 0 {
+		m.topic = testDomainUID
+	}
 	for n := range 7 {
-		es := testSubscription(n, filter.Filter{})
-		m.records[es.Name] = es
+		es := m.subscribe(n, resource.UID(0x500+n))
 		m.versions[uint64(es.UID)] = []version{{wants: simFilters[0].wants}}
 	}
 	m.records[simFailing].RetryPolicy.MaxDeliveryAttempts = 5
@@ -292,8 +318,11 @@ func (m *simulation) publish(p *process) {
 		batch := make([]event.Event, size)
 		for i := range batch {
 			batch[i] = testEvent(strconv.Itoa(first+i), []string{"a", "b"}[(first+i)%2])
+			if m.topic == testDomainUID {
+				batch[i].DomainTopic = []byte(simTopic(first + i))
+			}
 		}
-		err := p.Publish(m.t.Context(), testTopicUID, batch)
+		err := p.Publish(m.t.Context(), m.topic, batch)
 		m.mu.Lock()
 		ended := m.now()
 		for i := range size {
@@ -345,9 +374,7 @@ func (m *simulation) change(p *process) {
 		m.inForce(old.UID)
 	}
 	m.mu.Lock()
-	es := testSubscription(6, filter.Filter{})
-	es.UID = resource.UID(0x600 + m.tick)
-	m.records[simFleeting] = es
+	es := m.subscribe(6, resource.UID(0x600+m.tick))
 	m.versions[uint64(es.UID)] = []version{{wants: simFilters[3].wants}, {wants: simFilters[0].wants, began: m.now()}}
 	m.mu.Unlock()
 	m.activate(ctx, p, es)
@@ -498,16 +525,12 @@ func (s *simSender) Send(ctx context.Context, r *Request) Response {
 	if len(ids) == 0 || len(ids) > s.most {
 		m.t.Errorf("%s: body holds %d events", s.name, len(ids))
 	}
-	if r.Replay == "" {
-		m.mu.Lock()
-		for _, id := range ids {
-			if m.stored[delivered{s.uid, id}] {
-				m.t.Errorf("%s %x: event %d was sent in round %d, though its success was stored", s.name, s.uid, id, m.round)
-			}
-		}
-		m.mu.Unlock()
-	}
 	m.mu.Lock()
+	for _, id := range ids {
+		if m.stored[delivered{s.uid, id}] {
+			m.t.Errorf("%s %x: event %d was sent in round %d, replay %q, though its success was stored", s.name, s.uid, id, m.round, r.Replay)
+		}
+	}
 	m.sends++
 	m.mu.Unlock()
 	answer := s.judge(ids, r)
@@ -590,17 +613,22 @@ func (m *simulation) check() {
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		buried[delivered{uid, m.idAt(pos)}] = true
+		key := delivered{uid, m.idAt(pos)}
+		buried[key] = true
+		if m.stored[key] && !m.deleted[uid] {
+			m.t.Errorf("the dead letter of event %d for %x stays, though its replay was delivered", key.id, uid)
+		}
 	}
 	for uid, versions := range m.versions {
 		for id, e := range m.events {
-			wanted, unwanted := true, true // by every filter it may have met
+			of := m.topic == testTopicUID || m.picks[uid] == "" || m.picks[uid] == simTopic(id)
+			wanted, unwanted := of, true // by every filter it may have met
 			for i, v := range versions {
 				if v.began > e.ended || i+1 < len(versions) && versions[i+1].done != 0 && versions[i+1].done < e.began {
 					continue
 				}
 				wanted = wanted && v.wants(id)
-				unwanted = unwanted && !v.wants(id)
+				unwanted = unwanted && !(of && v.wants(id))
 			}
 			key := delivered{uid, id}
 			arrived := m.seen[key] != 0 || buried[key]
