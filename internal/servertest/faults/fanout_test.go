@@ -33,7 +33,7 @@ func TestFanOut(t *testing.T) {
 	t.Logf("%d event subscriptions made in %s", *many, time.Since(began).Round(time.Millisecond))
 	time.Sleep(5 * time.Second) // what was made for the handshakes goes
 
-	disk := listen(t)
+	disk := listen(t, nil)
 	start := time.Now()
 	var published [rounds]time.Time
 	for id := range rounds {

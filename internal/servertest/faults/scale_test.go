@@ -57,7 +57,7 @@ func TestScale(t *testing.T) {
 		t.Errorf("the dead handler's event subscription does not lag: %+v", s)
 	}
 	for range 3 {
-		disk := listen(t)
+		disk := listen(t, nil)
 		w.s.Kill()
 		w.s.Restart()
 		noise := disk.end()
