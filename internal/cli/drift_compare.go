@@ -59,7 +59,7 @@ told: a file cannot be read, or has too few rows.`
 	c.features = wordsFlag(runs, "features", "NAME...", "Columns to compare; all common ones by default.")
 	c.numeric = wordsFlag(runs, "numeric", "NAME...", "Columns to take as numbers, also if they have few values.")
 	c.categorical = wordsFlag(runs, "categorical", "NAME...", "Columns to take as categories.")
-	f.StringVar(&c.method, "coefficient", string(drift.Classifier), "How the coefficient is made: classifier, auc, share or maxjs.")
+	f.StringVar(&c.method, "coefficient", string(drift.ByClassifier), "How the coefficient is made: classifier, auc, share or maxjs.")
 	f.Float64Var(&c.threshold, "threshold", 0, "Coefficient above which it is drift, 0 to 1; by default 0.2, of auc 0.3, share 0.5, maxjs 0.1.")
 	f.IntVar(&c.minRows, "min-rows", drift.DefaultMinRows, "Rows that each side needs.")
 	f.IntVar(&c.rows, "sample", drift.DefaultRows, "Rows to compare of each side, drawn by chance.")

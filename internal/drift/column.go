@@ -48,8 +48,8 @@ func (p *columnPair) typed(numeric, categorical bool) string {
 	valued := func(c *column) int64 { return c.numeric + c.textual }
 	dated := func(c *column) bool { return c.temporal || c.textual > 0 && c.numeric == 0 && c.dated > 0 }
 	switch {
-	case b.nested || t.nested:
-		return "its values are lists or objects"
+	case b.unfit+t.unfit != "":
+		return cmp.Or(b.unfit, t.unfit)
 	case valued(b)+valued(t) == 0:
 		return "it has no values"
 	case !declared && (dated(b) || dated(t)) && (dated(b) || valued(b) == 0) && (dated(t) || valued(t) == 0):

@@ -15,24 +15,24 @@ type Method string
 
 // The methods. Each is 0 to 1.
 const (
-	Classifier Method = "classifier" // Matthews correlation of the domain classifier, on rows it had not seen
-	AUC2       Method = "auc"        // 2·AUC-1 of the same classifier
-	Share      Method = "share"      // share of columns that drifted
-	MaxJS      Method = "maxjs"      // the greatest Jensen-Shannon distance of a column
+	ByClassifier Method = "classifier" // Matthews correlation of the domain classifier, on rows it had not seen
+	ByAUC        Method = "auc"        // 2·AUC-1 of the same classifier
+	ByShare      Method = "share"      // share of columns that drifted
+	ByMaxJS      Method = "maxjs"      // the greatest Jensen-Shannon distance of a column
 )
 
 // Methods are all of them, the default first.
-var Methods = []Method{Classifier, AUC2, Share, MaxJS}
+var Methods = []Method{ByClassifier, ByAUC, ByShare, ByMaxJS}
 
 // DefaultThreshold is what the coefficient of a method is held against by default.
 // Source: spec/workspace.md sections 1.6, 7.2 (NannyML's AUC of 0.65) and 7.4.
 func DefaultThreshold(m Method) float64 {
 	switch m {
-	case AUC2:
+	case ByAUC:
 		return 0.3
-	case Share:
+	case ByShare:
 		return 0.5
-	case MaxJS:
+	case ByMaxJS:
 		return 0.1
 	default:
 		return 0.2
@@ -69,7 +69,7 @@ const (
 
 // Options of a comparison.
 type Options struct {
-	Method      Method   // "" means Classifier
+	Method      Method   // "" means ByClassifier
 	Threshold   *float64 // nil means the method's default
 	Numeric     []string // columns whose numbers are to be taken as such
 	Categorical []string // columns to be taken as categories
@@ -169,9 +169,9 @@ func leastRows(m Method, threshold float64) int {
 	const z = 3.71901648545568 // normalTail(z) = 1e-4
 	need := math.Pow(z/max(threshold, 0.1), 2)
 	switch m {
-	case Classifier:
+	case ByClassifier:
 		return int(math.Ceil(need))
-	case AUC2:
+	case ByAUC:
 		return int(math.Ceil(need * 4 / 3)) // the variance of 2·AUC-1 is 4/3 of 1/N
 	default:
 		return 0
@@ -181,7 +181,7 @@ func leastRows(m Method, threshold float64) int {
 // Compare compares a target with a baseline.
 func Compare(baseline, target *Sample, o Options) (*Result, error) {
 	if o.Method == "" {
-		o.Method = Classifier
+		o.Method = ByClassifier
 	}
 	if !slices.Contains(Methods, o.Method) {
 		return nil, fmt.Errorf("there is no method %q", o.Method)
@@ -245,16 +245,16 @@ func (r *Result) conclude(pairs []*columnPair, chances []float64, o Options) {
 	share = min(share, 1)
 	add := func(name string, value float64) { r.Metrics = append(r.Metrics, Metric{name, value}) }
 	switch r.Method {
-	case Share:
+	case ByShare:
 		r.Coefficient, r.Chance = share, simes(chances)
-	case MaxJS:
+	case ByMaxJS:
 		r.Coefficient, r.Chance = widest, simes(chances)
 	default:
 		if k < folds { // there is nothing to hold out
 			break
 		}
 		mcc, auc := r.judge(pairs, k, o.Seed)
-		if n := float64(2 * k); r.Method == Classifier {
+		if n := float64(2 * k); r.Method == ByClassifier {
 			r.Coefficient, r.Chance = max(0, mcc), normalTail(mcc*math.Sqrt(n)/foldNoise)
 		} else {
 			r.Coefficient = max(0, 2*auc-1)

@@ -89,7 +89,7 @@ func TestFalseAlarms(t *testing.T) {
 					if r.HasDrift {
 						alarms++
 					}
-					if m == Classifier {
+					if m == ByClassifier {
 						mcc := r.Metrics[1].Value * math.Sqrt(float64(r.Rows.HeldOut))
 						sum, squares = sum+mcc, squares+mcc*mcc
 					}
@@ -148,7 +148,7 @@ func TestRelationShifts(t *testing.T) {
 	if r := compare(t, base, now, Options{}); !r.HasDrift || r.Coefficient < 0.5 {
 		t.Errorf("classifier: coefficient %.3f, drift %v", r.Coefficient, r.HasDrift)
 	}
-	for _, m := range []Method{Share, MaxJS} {
+	for _, m := range []Method{ByShare, ByMaxJS} {
 		if r := compare(t, base, now, Options{Method: m}); r.HasDrift {
 			t.Errorf("%s sees columns only, and saw %.3f", m, r.Coefficient)
 		}
@@ -179,7 +179,7 @@ func TestDisjoint(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			base, target := sampleOf(t, map[string][]any{"c": column(tt.base)}), sampleOf(t, map[string][]any{"c": column(tt.target)})
 			for _, m := range Methods {
-				if m == MaxJS && tt.name == "missing now" {
+				if m == ByMaxJS && tt.name == "missing now" {
 					continue // there are no values to be distant
 				}
 				r := compare(t, base, target, Options{Method: m})
@@ -203,7 +203,7 @@ func TestMonotoneInvariance(t *testing.T) {
 	plain := func(x float64) float64 { return x }
 	cube := func(x float64) float64 { return x*x*x + 7 }
 	for _, m := range Methods {
-		if m == Share {
+		if m == ByShare {
 			continue // normed Wasserstein distances are of the scale
 		}
 		a := compare(t, scaled(1, 0, plain), scaled(2, 0.7, plain), Options{Method: m})

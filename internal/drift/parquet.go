@@ -50,7 +50,12 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		}
 		l := leaf{ours, c.Index(), nil}
 		l.cell, ours.temporal = cellOf(c.Type())
-		ours.nested = c.MaxRepetitionLevel() > 0
+		switch {
+		case c.MaxRepetitionLevel() > 0:
+			ours.unfit = listed
+		case l.cell == nil:
+			ours.unfit = "its values are bytes of an unknown meaning"
+		}
 		leaves = append(leaves, l)
 		return nil
 	}
@@ -60,20 +65,19 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 	s.begin()
 	for _, group := range file.RowGroups() {
 		chunks, after := group.ColumnChunks(), s.draw
-		for range group.NumRows() {
-			after.next()
-		}
+		after.Rows += group.NumRows()
 		for _, l := range leaves {
-			if l.nested {
+			if l.unfit != "" {
 				continue
 			}
 			rows := s.draw
 			if err := l.readChunk(chunks[l.index], &rows, l.cell); err != nil {
 				return fmt.Errorf("column %q: %w", l.name, err)
 			}
-			if rows != after {
+			if rows.Rows != after.Rows {
 				return fmt.Errorf("the Parquet file is damaged: column %q has %d rows in a row group of %d", l.name, rows.Rows-s.Rows, group.NumRows())
 			}
+			after = rows // each column draws the same
 		}
 		s.draw = after
 	}
@@ -129,16 +133,17 @@ func (c *column) readChunk(chunk parquet.ColumnChunk, rows *draw, cellOf func(pa
 	}
 }
 
-// cellOf says how values of a type become cells, and whether they are times.
+// cellOf says how values of a type become cells, nil if not at all, and whether they
+// are times.
 // Source: github.com/apache/parquet-format, LogicalTypes.md.
 func cellOf(t parquet.Type) (of func(parquet.Value) cell, temporal bool) {
-	scale, signed := 0, true
+	scale, decimal, signed := 0, false, true
 	if logical := t.LogicalType(); logical != nil {
 		switch l := logical.Value.(type) {
 		case *format.TimestampType, *format.DateType, *format.TimeType:
 			temporal = true
 		case *format.DecimalType:
-			scale = int(l.Scale)
+			scale, decimal = int(l.Scale), true
 		case *format.IntType:
 			signed = l.IsSigned
 		case *format.UUIDType:
@@ -171,8 +176,11 @@ func cellOf(t parquet.Type) (of func(parquet.Value) cell, temporal bool) {
 	case parquet.Double:
 		return func(v parquet.Value) cell { return numberCell(v.Double()) }, temporal
 	default:
-		if scale > 0 {
+		if decimal {
 			return func(v parquet.Value) cell { return numberCell(bigEndian(v.ByteArray()) / unit) }, temporal
+		}
+		if t.Kind() == parquet.FixedLenByteArray {
+			return nil, temporal
 		}
 		return func(v parquet.Value) cell { return textCell(string(v.ByteArray())) }, temporal
 	}

@@ -204,7 +204,7 @@ func (c *column) jsonCell(raw json.RawMessage) (cell, error) {
 	}
 	switch raw[0] {
 	case '{', '[':
-		c.nested = true
+		c.unfit = listed
 		return cell{}, nil
 	case '"':
 		var text string

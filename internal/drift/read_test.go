@@ -38,6 +38,7 @@ type record struct {
 	Price  int64    `parquet:"price,decimal(2:18)"`
 	Day    int32    `parquet:"day,date"`
 	Tags   []string `parquet:"tags,list"`
+	Half   [2]byte  `parquet:"half"`
 }
 
 func parquetOf(t testing.TB, records []record, options ...parquet.WriterOption) string {
@@ -73,7 +74,7 @@ func TestRead(t *testing.T) {
 			"a": {"x", "-", "-"}, "b": {"1", "true", "7"}, "late": {"-", "2.5", "-"}}},
 		{"parquet", Parquet, parquetOf(t, records), map[string][]string{
 			"amount": {"1.5", "-"}, "code": {"007", "-"}, "count": {"-3", "-"}, "big": {"1.8446744073709552e+19", "2"},
-			"paid": {"true", "false"}, "price": {"19.99", "-0.05"}, "day": {"0", "0"}, "tags.list.element": {}}},
+			"paid": {"true", "false"}, "price": {"19.99", "-0.05"}, "day": {"0", "0"}, "tags.list.element": {}, "half": {}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,16 +191,16 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		for _, c := range s.columns {
-			if n := c.missing + c.numeric + c.textual; !c.nested && n != s.Rows || format != "parquet" && n != s.Rows {
+			if n := c.missing + c.numeric + c.textual; c.unfit == "" && n != s.Rows || format != "parquet" && n != s.Rows {
 				t.Fatalf("column %q has %d values of %d rows", c.name, n, s.Rows)
 			}
-			if !c.nested && (len(c.numbers) != s.kept || len(c.texts) != s.kept || s.kept > 10) {
+			if c.unfit == "" && (len(c.numbers) != s.kept || len(c.texts) != s.kept || s.kept > 10) {
 				t.Fatalf("column %q kept %d of %d", c.name, len(c.numbers), s.kept)
 			}
 		}
 		o := Options{MinRows: 1}
 		if r, err := Compare(s, s, o); err == nil {
-			if r.HasDrift || r.Coefficient != 0 && r.Method != Classifier {
+			if r.HasDrift || r.Coefficient != 0 && r.Method != ByClassifier {
 				t.Fatalf("a dataset against itself: %+v", r)
 			}
 			if err := r.WriteHTML(&bytes.Buffer{}, "a", "b"); err != nil {

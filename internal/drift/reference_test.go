@@ -109,7 +109,7 @@ func TestReferenceValues(t *testing.T) {
 // The rows that a threshold needs, as section 7.4 has them.
 func TestLeastRows(t *testing.T) {
 	for threshold, want := range map[float64]int{0.10: 1384, 0.15: 615, 0.20: 346, 0.25: 222, 0.30: 154, 0.50: 56} {
-		if got := leastRows(Classifier, threshold); got != want {
+		if got := leastRows(ByClassifier, threshold); got != want {
 			t.Errorf("threshold %g needs %d rows, want %d", threshold, got, want)
 		}
 	}

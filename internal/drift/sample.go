@@ -105,10 +105,14 @@ type column struct {
 	missing, numeric, textual int64 // rows of each sort
 	min, max, mean            float64
 	last                      float64
-	rising                    bool // every number is whole and above the one before
-	dated                     int  // texts that are times; -1: one was not
-	temporal, nested          bool // its type says so
+	rising                    bool   // every number is whole and above the one before
+	dated                     int    // texts that are times; -1: one was not
+	temporal                  bool   // its type says so
+	unfit                     string // why its values cannot be compared, or ""
 }
+
+// listed is why columns of nested values are not compared.
+const listed = "its values are lists or objects"
 
 // A cell is a value: a number, a text, or missing.
 type cell struct {
