@@ -95,16 +95,18 @@ func (d *Directory) indexDenials(string) {
 }
 
 // denied returns the deny assignment that keeps somebody with these ids, the own one
-// first, from an action, given in lower case; nil for none. Who the data directory
+// first, from an action, given in lower case; nil for none. What denies it at one of the
+// ids of an event subscription denies it at the other. Who the data directory
 // belongs to can always read and remove deny assignments: nobody locks it out.
 // Source: spec/access.md section 7.
 func (d *Directory) denied(ids []string, p plane, action string, target resource.ID) *DenyAssignment {
 	all := d.denials.Load()
-	if all == nil || len(ids) == 0 {
+	if all == nil || len(*all) == 0 || len(ids) == 0 {
 		return nil
 	}
+	twin, _ := target.Twin()
 	for i := range *all {
-		if x := &(*all)[i]; x.covers(target) && x.meets(ids) && x.matcher.allows(p, action) {
+		if x := &(*all)[i]; (x.covers(target) || x.covers(twin)) && x.meets(ids) && x.matcher.allows(p, action) {
 			if strings.HasPrefix(action, strings.ToLower(actionDenials)) && ids[0] == d.ownerID() {
 				return nil
 			}

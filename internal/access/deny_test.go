@@ -54,6 +54,9 @@ func TestDenyAssignments(t *testing.T) {
 		{"above the scope", DenyAssignment{Principals: one(ada.ObjectID), Permissions: deletes}, ada, "Microsoft.Resources/subscriptions/delete", false, "/subscriptions/5f000000-0000-0000-0000-000000000000", false},
 		{"not below", DenyAssignment{Principals: one(ada.ObjectID), Permissions: deletes, OnlyScope: true}, ada, topicDelete, false, denyTopic, false},
 		{"not below, at the scope", DenyAssignment{Principals: one(ada.ObjectID), Permissions: deletes, OnlyScope: true}, ada, "x/delete", false, strings.ToUpper(denyGroup), true},
+		{"at the other id of an event subscription", DenyAssignment{Scope: resource.MustID(denyTopic + "/eventSubscriptions/es1"), Principals: one(ada.ObjectID), Permissions: deletes}, ada, topicDelete, false, denyTopic + "/providers/microsoft.eventgrid/eventsubscriptions/ES1", true},
+		{"at that one", DenyAssignment{Scope: resource.MustID(denyTopic + "/providers/Microsoft.EventGrid/eventSubscriptions/es1"), Principals: one(ada.ObjectID), Permissions: deletes, OnlyScope: true}, ada, topicDelete, false, denyTopic + "/eventSubscriptions/es1", true},
+		{"at the id of another", DenyAssignment{Scope: resource.MustID(denyTopic + "/eventSubscriptions/es1"), Principals: one(ada.ObjectID), Permissions: deletes}, ada, topicDelete, false, denyTopic + "/providers/Microsoft.EventGrid/eventSubscriptions/es2", false},
 		{"a group", DenyAssignment{Principals: one(inner.ObjectID), Permissions: deletes}, bob, topicDelete, false, denyTopic, true},
 		{"a group around a group", DenyAssignment{Principals: one(outer.ObjectID), Permissions: deletes}, bob, topicDelete, false, denyTopic, true},
 		{"everyone", DenyAssignment{Principals: one(Everyone), Permissions: deletes}, bob, topicDelete, false, denyTopic, true},
@@ -68,7 +71,10 @@ func TestDenyAssignments(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := test.deny
-			d.Name, d.Title, d.Scope = uuid.NewString(), "no "+test.name, resource.MustID(denyGroup)
+			d.Name, d.Title = uuid.NewString(), "no "+test.name
+			if d.Scope.IsZero() {
+				d.Scope = resource.MustID(denyGroup)
+			}
 			made, created, err := w.directory.Deny(t.Context(), d, w.ownerCaller(t))
 			if err != nil || !created {
 				t.Fatal(created, err)

@@ -22,8 +22,9 @@ const (
 	// Source: spec/access.md section 14.2.
 	SessionLifetime = 14 * 24 * time.Hour
 
-	// reuseGrace is how long a refresh token is taken once more after its first use: two
-	// processes share a client's cache, or the answer to the first was lost.
+	// reuseGrace is how long a refresh token is taken again after its first use: processes
+	// share a client's cache, or the answer to the first was lost. maxRefreshes bounds how
+	// often.
 	reuseGrace = time.Minute
 
 	maxSessions  = 50 // of one user; the oldest goes

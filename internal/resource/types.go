@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/carillon-events/carillon/event"
@@ -233,4 +234,21 @@ func (es *EventSubscription) Key() string { return EventSubscriptionKey(es.Scope
 // ID returns the scope-form resource id.
 func (es *EventSubscription) ID() ID {
 	return es.Scope.Extension("Microsoft.EventGrid", "eventSubscriptions", es.Name)
+}
+
+// Twin returns the other id of an event subscription that hangs on a resource of Event
+// Grid: nested under it, or an extension of it. Other ids have none.
+// Source: spec/management.md sections 2.2 and 2.3.
+func (id ID) Twin() (ID, bool) {
+	parent := id.Parent()
+	namespace, _, _ := strings.Cut(parent.Type(), "/")
+	switch {
+	case !strings.EqualFold(namespace, "Microsoft.EventGrid"):
+		return ID{}, false
+	case id.IsType(TypeEventSubscription):
+		return parent.Child("eventSubscriptions", id.Name()), true
+	case id.IsType(parent.Type() + "/eventSubscriptions"):
+		return parent.Extension("Microsoft.EventGrid", "eventSubscriptions", id.Name()), true
+	}
+	return ID{}, false
 }
