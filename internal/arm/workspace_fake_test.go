@@ -53,6 +53,8 @@ func (l *factLog) Fact(_ context.Context, key string) (engine.Fact, bool, error)
 	return f, ok, nil
 }
 
+func (*factLog) Generation() uint64 { return 1 }
+
 func (l *factLog) FactKeys(_ context.Context, prefix string) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

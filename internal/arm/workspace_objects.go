@@ -30,11 +30,12 @@ const finished = resource.Succeeded
 
 type experimentProperties struct {
 	ExperimentID string                     `json:"experimentId"`
+	DisplayName  string                     `json:"displayName,omitempty"` // of an experiment that another system keeps
 	State        resource.ProvisioningState `json:"provisioningState"`
 }
 
 func experimentEntity(e workspace.Experiment) subEntity {
-	return subEntity{[]string{e.Name}, e.Head, experimentProperties{e.ExperimentID, finished}}
+	return subEntity{[]string{e.Name}, e.Head, experimentProperties{e.ExperimentID, e.DisplayName, finished}}
 }
 
 func experiments(s *workspace.Service) *subresource {
@@ -82,7 +83,7 @@ type runProperties struct {
 }
 
 func runEntity(r workspace.Run) subEntity {
-	return subEntity{[]string{r.Experiment, r.Name}, r.Head, runProperties{
+	return subEntity{[]string{r.Parent(), r.Name}, r.Head, runProperties{
 		r.ExperimentID, r.Experiment, r.Name, r.Status, r.RunType, r.Tags, r.Properties, r.StartTime, r.EndTime, finished,
 	}}
 }

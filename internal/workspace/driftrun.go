@@ -116,7 +116,7 @@ func (s *Service) PostDriftRun(ctx context.Context, ws resource.Workspace, monit
 	if ws.DriftRaiseOn != resource.DriftOnDrift || d.Drifted() {
 		w.driftDetected(ws, &d, now, result)
 	}
-	w.run(ws, "", &run, t.By, now, true)
+	w.run(ws, &run, t.By, now, true, raises)
 	if _, err := s.record(ctx, &w); err != nil {
 		return d, err
 	}

@@ -13,8 +13,12 @@ import (
 // Experiment is a named group of runs.
 type Experiment struct {
 	Head
-	ExperimentID string `json:"experimentId"` // GUID given by the server
+	ExperimentID string `json:"experimentId"`          // GUID given by the server, or the id that another system gave
+	DisplayName  string `json:"displayName,omitempty"` // of a mirrored experiment, whose Name is its id
 }
+
+// Mirrored reports whether another system keeps the experiment.
+func (e *Experiment) Mirrored() bool { return e.DisplayName != "" }
 
 func experimentKey(ws resource.UID, name string) string { return key(kindExperiment, ws, name) }
 
@@ -34,6 +38,9 @@ func (s *Service) PutExperiment(ctx context.Context, ws resource.Workspace, name
 		return e, false, err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredExperimentKey(ws.UID, name), experimentWords(name)); err != nil {
+		return e, false, err
+	}
 	now := time.Now()
 	e, isNew, release, err := s.holdExperiment(ctx, ws, name, t.By, now)
 	if err != nil {
@@ -61,7 +68,7 @@ func (s *Service) PatchExperiment(ctx context.Context, ws resource.Workspace, na
 
 // GetExperiment reads an experiment.
 func (s *Service) GetExperiment(ctx context.Context, ws resource.Workspace, name string) (e Experiment, err error) {
-	return e, s.mustRead(ctx, experimentKey(ws.UID, name), experimentWords(name), &e)
+	return e, s.mustFind(ctx, experimentWords(name), &e, experimentKey(ws.UID, name), mirroredExperimentKey(ws.UID, name))
 }
 
 // ListExperiments reads a page of the workspace's experiments.
@@ -77,6 +84,9 @@ func (s *Service) DeleteExperiment(ctx context.Context, ws resource.Workspace, n
 		return err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredExperimentKey(ws.UID, name), experimentWords(name)); err != nil {
+		return err
+	}
 	k := experimentKey(ws.UID, name)
 	defer s.locks.lock(k)()
 	var e Experiment

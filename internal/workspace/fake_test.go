@@ -72,6 +72,8 @@ func (l *fakeLog) Fact(_ context.Context, key string) (engine.Fact, bool, error)
 	return f, ok, nil
 }
 
+func (*fakeLog) Generation() uint64 { return generation }
+
 func (l *fakeLog) FactKeys(_ context.Context, prefix string) ([]string, error) {
 	if !strings.HasSuffix(prefix, "/") {
 		return nil, fmt.Errorf("prefix %q does not end at a segment", prefix)

@@ -25,6 +25,8 @@ type ModelVersion struct {
 	RunID      string            `json:"runId"`
 
 	Registered int64 `json:"registered"` // Unix milliseconds; never the same for two versions of one name
+
+	Mirrored bool `json:"mirrored,omitempty"` // another system keeps it; Model is any text then
 }
 
 // Model is what the versions of one name share. It outlives them, so a number is
@@ -101,6 +103,9 @@ func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, v
 		return m, false, err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredModelKey(ws.UID, name), modelWords(name)); err != nil {
+		return m, false, err
+	}
 	defer s.locks.lock(modelKey(ws.UID, name))()
 	now := time.Now()
 	var model Model
@@ -146,10 +151,7 @@ func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, v
 	m.Registered = max(first, now.UnixMilli())
 	m.stamp(t.By, now, true)
 	var w write
-	number, err := strconv.ParseInt(version, 10, 64)
-	if err != nil {
-		number = 0 // a name that is no number
-	}
+	number := versionNumber(version)
 	if !known || number > model.Highest {
 		model.Highest = max(number, model.Highest)
 		model.stamp(t.By, now, !known)
@@ -174,6 +176,9 @@ func (s *Service) PatchModelVersion(ctx context.Context, ws resource.Workspace, 
 		return m, err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredVersionKey(ws.UID, model, version), versionWords(model, version)); err != nil {
+		return m, err
+	}
 	k := versionKey(ws.UID, model, version)
 	defer s.locks.lock(k)()
 	var old ModelVersion
@@ -213,13 +218,19 @@ func (s *Service) noteVersion(ctx context.Context, ws resource.Workspace, m Mode
 
 // GetModelVersion reads a model version.
 func (s *Service) GetModelVersion(ctx context.Context, ws resource.Workspace, model, version string) (m ModelVersion, err error) {
-	return m, s.mustRead(ctx, versionKey(ws.UID, model, version), versionWords(model, version), &m)
+	return m, s.mustFind(ctx, versionWords(model, version), &m, versionKey(ws.UID, model, version), mirroredVersionKey(ws.UID, model, version))
 }
 
 // ListModelVersions reads a page of a model's versions: numbers in their order,
 // then the others.
 func (s *Service) ListModelVersions(ctx context.Context, ws resource.Workspace, model string, page Page) ([]ModelVersion, string, error) {
-	if _, err := s.GetModel(ctx, ws, model); err != nil {
+	switch err := s.mustRead(ctx, modelKey(ws.UID, model), modelWords(model), &Model{}); {
+	case fault.Is(err, fault.NotFound):
+		if _, err := s.GetModel(ctx, ws, model); err != nil {
+			return nil, "", err
+		}
+		model = mirrored(model)
+	case err != nil:
 		return nil, "", err
 	}
 	return list[ModelVersion](ctx, s, key(kindVersion, ws.UID, model), page, compareVersions)
@@ -227,7 +238,18 @@ func (s *Service) ListModelVersions(ctx context.Context, ws resource.Workspace, 
 
 // GetModel reads what the versions of a model share.
 func (s *Service) GetModel(ctx context.Context, ws resource.Workspace, model string) (m Model, err error) {
-	return m, s.mustRead(ctx, modelKey(ws.UID, model), fmt.Sprintf("The model %q", model), &m)
+	return m, s.mustFind(ctx, modelWords(model), &m, modelKey(ws.UID, model), mirroredModelKey(ws.UID, model))
+}
+
+func modelWords(name string) string { return fmt.Sprintf("The model %q", name) }
+
+// versionNumber is the number that a version's name is, 0 for a name that is none.
+func versionNumber(version string) int64 {
+	number, err := strconv.ParseInt(version, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return number
 }
 
 // ListModels reads a page of the workspace's models.
@@ -258,6 +280,9 @@ func (s *Service) DeleteModelVersion(ctx context.Context, ws resource.Workspace,
 		return err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredVersionKey(ws.UID, model, version), versionWords(model, version)); err != nil {
+		return err
+	}
 	k := versionKey(ws.UID, model, version)
 	defer s.locks.lock(k)()
 	var m ModelVersion

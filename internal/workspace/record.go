@@ -129,6 +129,7 @@ func (s *Service) record(ctx context.Context, w *write) (engine.Receipt, error) 
 	for i, o := range w.objects {
 		if o != nil {
 			o.head().ETag = receipt.Sequencer(i)
+			advance(&s.newest, Mark(o.head().ETag))
 		}
 	}
 	return receipt, nil

@@ -27,8 +27,27 @@ type Run struct {
 	StartTime    string            `json:"startTime,omitempty"` // RFC 3339, as given
 	EndTime      string            `json:"endTime,omitempty"`   // RFC 3339, as given, else when the server heard of the end
 
-	Generation int64             `json:"generation"` // 1, and one more each time the run is made again
-	Visits     map[RunStatus]int `json:"visits"`     // how often the run came to each status
+	// Generation is 1, and one more each time the run is made again, or, of a mirrored
+	// run, leaves a terminal status.
+	Generation int64             `json:"generation"`
+	Visits     map[RunStatus]int `json:"visits"` // how often the run came to each status
+
+	Mirrored bool `json:"mirrored,omitempty"` // another system keeps it; Experiment is any text then
+}
+
+// Parent is the name of its experiment in paths and keys.
+func (r *Run) Parent() string {
+	if r.Mirrored {
+		return r.ExperimentID
+	}
+	return r.Experiment
+}
+
+func (r *Run) key(ws resource.UID) string {
+	if r.Mirrored {
+		return mirroredRunKey(ws, r.ExperimentID, r.Name)
+	}
+	return runKey(ws, r.Experiment, r.Name)
 }
 
 // DefaultRunType is the type of runs that were given none. It is not empty, for
@@ -99,6 +118,9 @@ func (s *Service) PutRun(ctx context.Context, ws resource.Workspace, experiment,
 		return r, false, err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
+		return r, false, err
+	}
 	now := time.Now()
 	e, isNew, release, err := s.holdExperiment(ctx, ws, experiment, t.By, now)
 	if err != nil {
@@ -143,6 +165,9 @@ func (s *Service) PatchRun(ctx context.Context, ws resource.Workspace, experimen
 		return r, err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
+		return r, err
+	}
 	k := runKey(ws.UID, experiment, id)
 	defer s.locks.lock(k)()
 	var old Run
@@ -173,7 +198,11 @@ func (s *Service) storeRun(ctx context.Context, ws resource.Workspace, w *write,
 	if found && r.Status != old.Status && !MayMove(old.Status, r.Status) {
 		return r, false, mayNotMove(r.Name, old.Status, r.Status)
 	}
-	w.run(ws, old.Status, &r, by, now, !found)
+	raise := raisesNothing
+	if !found || old.Status != r.Status {
+		raise = raises
+	}
+	w.run(ws, &r, by, now, !found, raise)
 	if _, err := s.record(ctx, w); err != nil {
 		return r, false, err
 	}
@@ -182,25 +211,32 @@ func (s *Service) storeRun(ctx context.Context, ws resource.Workspace, w *write,
 	return r, !found, nil
 }
 
-// run adds the fact of a run that came from the status old, "" for none, and the
-// events that are due: RunStatusChanged on coming to one of the workspace's
-// statusEvents, RunCompleted on coming to Completed. Source: design.md,
-// "Workspace sub-resources".
-func (w *write) run(ws resource.Workspace, old RunStatus, r *Run, by resource.Stamp, now time.Time, isNew bool) {
+// raising says what the storing of a run raises.
+type raising uint8
+
+const (
+	raisesNothing raising = iota // the run has the status that it had
+	comesSilently                // it came to its status, and nobody is told
+	raises                       // it came to its status
+)
+
+// run adds the fact of a run and, if it raises, the events that are due:
+// RunStatusChanged on coming to one of the workspace's statusEvents, RunCompleted on
+// coming to Completed. Source: design.md, "Workspace sub-resources".
+func (w *write) run(ws resource.Workspace, r *Run, by resource.Stamp, now time.Time, isNew bool, raise raising) {
 	r.stamp(by, now, isNew)
-	moved := isNew || old != r.Status
-	if moved {
+	if raise != raisesNothing {
 		visits := map[RunStatus]int{r.Status: 1}
 		for status, n := range r.Visits {
 			visits[status] += n
 		}
 		r.Visits = visits
-		if r.Status.Terminal() && r.EndTime == "" {
+		if r.Status.Terminal() && r.EndTime == "" && !r.Mirrored {
 			r.EndTime = event.FormatTime(now)
 		}
 	}
-	fact := w.fact(runKey(ws.UID, r.Experiment, r.Name), r)
-	if !moved {
+	fact := w.fact(r.key(ws.UID), r)
+	if raise != raises {
 		return
 	}
 	payload := mlevent.RunCompleted{
@@ -226,13 +262,17 @@ func raisesStatus(ws resource.Workspace, status RunStatus) bool {
 
 // GetRun reads a run.
 func (s *Service) GetRun(ctx context.Context, ws resource.Workspace, experiment, id string) (r Run, err error) {
-	return r, s.mustRead(ctx, runKey(ws.UID, experiment, id), runWords(id), &r)
+	return r, s.mustFind(ctx, runWords(id), &r, runKey(ws.UID, experiment, id), mirroredRunKey(ws.UID, experiment, id))
 }
 
 // ListRuns reads a page of an experiment's runs.
 func (s *Service) ListRuns(ctx context.Context, ws resource.Workspace, experiment string, page Page) ([]Run, string, error) {
-	if _, err := s.GetExperiment(ctx, ws, experiment); err != nil {
+	e, err := s.GetExperiment(ctx, ws, experiment)
+	if err != nil {
 		return nil, "", err
+	}
+	if e.Mirrored() {
+		experiment = mirrored(experiment)
 	}
 	return list[Run](ctx, s, key(kindRun, ws.UID, experiment), page, strings.Compare)
 }
@@ -244,6 +284,9 @@ func (s *Service) DeleteRun(ctx context.Context, ws resource.Workspace, experime
 		return err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
+		return err
+	}
 	return s.deleteRun(ctx, ws, runKey(ws.UID, experiment, id), id, t)
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -29,6 +30,9 @@ type Facts interface {
 	Fact(ctx context.Context, key string) (engine.Fact, bool, error)
 	// FactKeys returns the keys that begin with prefix, which ends in "/", sorted.
 	FactKeys(ctx context.Context, prefix string) ([]string, error)
+	// Generation begins the sequencers of what is recorded now; it is larger than that
+	// of anything an earlier process recorded.
+	Generation() uint64
 }
 
 // Config holds what a Service needs. Every field is needed unless it says so.
@@ -57,7 +61,8 @@ type Service struct {
 	log        *slog.Logger
 	locks      locks
 	probes     probes
-	newID      func() string // a GUID
+	newest     atomic.Pointer[Mark] // of the last fact that this process stored
+	newID      func() string        // a GUID
 }
 
 // New makes a Service. Readiness probes rest until Run.
@@ -188,10 +193,11 @@ const (
 	kindEndpoint   = "endpoint" // {workspace}/{service}
 	kindMonitor    = "monitor"  // {workspace}/{monitor}
 	kindDriftRun   = "driftrun" // {workspace}/{monitor}/{run}
+	kindNote       = "note"     // {workspace}/{watcher}: what a watcher of another system remembers
 	kindTrace      = "trace"    // {workspace}/{kind}/{…}: what a deleted object leaves behind
 )
 
-var kinds = []string{kindRun, kindExperiment, kindVersion, kindModel, kindEndpoint, kindDriftRun, kindMonitor, kindTrace}
+var kinds = []string{kindRun, kindExperiment, kindVersion, kindModel, kindEndpoint, kindDriftRun, kindMonitor, kindNote, kindTrace}
 
 // key returns the fact key of an object.
 func key(kind string, ws resource.UID, names ...string) string {

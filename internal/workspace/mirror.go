@@ -1,0 +1,419 @@
+package workspace
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// A mirrored object is one that another system keeps, such as an MLflow server.
+// Who watches that system submits what was seen, as often as it likes and from as
+// many places as it likes; here is decided, with the object locked, whether it is
+// news, and the answer is one write with the events that are due. So the fact of
+// an object is the ledger of what was raised for it.
+//
+// Mirrored objects lie beside the others under keys of their own, for names of
+// other systems are any text and differ in case. The API reads both and changes
+// only the others. Source: spec/workspace.md sections 5.3 and 5.4.
+
+// Mark is a point in the ledger's time. What was read from elsewhere since a mark
+// was taken does not override what the ledger learned after it.
+type Mark string
+
+// Mark returns the present point: take it before asking the other system.
+func (s *Service) Mark() Mark {
+	if newest := s.newest.Load(); newest != nil {
+		return *newest
+	}
+	return Mark(engine.Sequencer(s.facts.Generation(), 0))
+}
+
+// advance notes the sequencer of a fact that was stored.
+func advance(newest *atomic.Pointer[Mark], to Mark) {
+	for {
+		old := newest.Load()
+		if old != nil && *old >= to || newest.CompareAndSwap(old, &to) {
+			return
+		}
+	}
+}
+
+// RunObservation is how a run was seen in another system.
+type RunObservation struct {
+	ID           string
+	ExperimentID string // of the other system, as it is
+	Experiment   string // its name there
+	Status       RunStatus
+	RunType      string
+	Tags         map[string]string
+	Properties   map[string]string
+	StartTime    string // event time, "" for none
+	EndTime      string // event time, "" for none
+
+	Seen   Mark // taken before the run was asked for
+	Silent bool // a run that the ledger does not know raises nothing: it is of the time before
+	// EndRenews has a run that ended at another time in the same way count as one that
+	// went on and ended again.
+	EndRenews bool
+}
+
+// Observed is what became of an observation.
+type Observed struct {
+	Known   bool // the ledger had the object before
+	Changed bool // something was stored
+	Events  int
+	Stale   bool      // the ledger learned of something newer since the observation was begun
+	Since   time.Time // when the ledger last learned something of the object
+}
+
+// step is what an observation of a run means.
+type step uint8
+
+const (
+	stays  step = iota // no other status
+	moves              // another status of the same generation
+	renews             // a terminal status was left: a new generation
+	begins             // not known before
+)
+
+// stepOf decides what the observation o means for a run in the status of old.
+// Source: spec/workspace.md section 5.4, rules 1 to 6.
+func stepOf(old *Run, known bool, o *RunObservation) step {
+	switch {
+	case !known:
+		return begins
+	case o.Status == old.Status:
+		if o.EndRenews && o.Status.Terminal() && o.EndTime > old.EndTime && old.EndTime != "" {
+			return renews
+		}
+		return stays
+	case old.Status.Terminal():
+		return renews
+	}
+	return moves
+}
+
+// ObserveRun takes what was seen of a run. Its experiment has been observed before.
+func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunObservation, by resource.Stamp) (out Observed, err error) {
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return out, err
+	}
+	defer leave()
+	k := mirroredRunKey(ws.UID, o.ExperimentID, o.ID)
+	defer s.locks.lock(k)()
+	var old Run
+	if out.Known, err = s.read(ctx, k, &old); err != nil {
+		return out, err
+	}
+	out.Since = old.Modified.At
+	if out.Known && Mark(old.ETag) > o.Seen {
+		out.Stale = true
+		return out, nil
+	}
+	r := old
+	r.Head.Name, r.Mirrored, r.ExperimentID, r.Experiment = o.ID, true, o.ExperimentID, o.Experiment
+	r.Status, r.RunType, r.StartTime, r.EndTime = o.Status, o.RunType, o.StartTime, o.EndTime
+	r.Tags, r.Properties = o.Tags, o.Properties
+	to := stepOf(&old, out.Known, &o)
+	switch to {
+	case begins:
+		r.Generation = 1
+	case renews:
+		r.Generation, r.Visits = old.Generation+1, nil
+	}
+	if out.Known && to == stays && same(&old, &r) {
+		return out, nil
+	}
+	if err := labelsFit(r.Tags, r.Properties); err != nil {
+		return out, err
+	}
+	now := time.Now()
+	raise := raises
+	switch {
+	case to == stays:
+		raise = raisesNothing
+	case to == begins && o.Silent:
+		raise = comesSilently
+	}
+	var w write
+	w.run(ws, &r, by, now, !out.Known, raise)
+	if _, err := s.record(ctx, &w); err != nil {
+		return out, err
+	}
+	out.Changed, out.Events, out.Since = true, w.raised, now
+	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Run, r.Name), slog.Int(telemetry.Events, w.raised))
+	return out, nil
+}
+
+// VersionObservation is how a model version was seen in another system.
+type VersionObservation struct {
+	Model, Version string
+	Created        int64 // Unix milliseconds; tells the version from one of its number before it
+	RunID          string
+	URI            string
+	Tags           map[string]string
+	Properties     map[string]string
+
+	// RenamedFrom is the name that the model had, "" when it was not renamed. The
+	// version that the ledger knows by it takes the new one and raises nothing.
+	RenamedFrom string
+
+	Seen   Mark
+	Silent bool
+}
+
+// ObserveModelVersion takes what was seen of a model version.
+func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace, o VersionObservation, by resource.Stamp) (out Observed, err error) {
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return out, err
+	}
+	defer leave()
+	mk, k := mirroredModelKey(ws.UID, o.Model), mirroredVersionKey(ws.UID, o.Model, o.Version)
+	defer s.locks.lock(mk)()
+	defer s.locks.lock(k)()
+	var old ModelVersion
+	if out.Known, err = s.read(ctx, k, &old); err != nil {
+		return out, err
+	}
+	out.Since = old.Modified.At
+	if out.Known && (Mark(old.ETag) > o.Seen || o.Created < old.Registered) {
+		out.Stale = true
+		return out, nil
+	}
+	out.Known = out.Known && old.Registered == o.Created
+	now := time.Now()
+	var w write
+	m := old
+	renamed := false
+	if !out.Known {
+		m = ModelVersion{}
+		from := mirroredVersionKey(ws.UID, o.RenamedFrom, o.Version)
+		if o.RenamedFrom != "" {
+			if renamed, err = s.read(ctx, from, &m); err != nil {
+				return out, err
+			}
+			if renamed = renamed && m.Registered == o.Created; renamed {
+				w.gone(from)
+			} else {
+				m = ModelVersion{}
+			}
+		}
+	}
+	isNew := !out.Known && !renamed
+	m.Head.Name, m.Model, m.Mirrored, m.Registered = o.Version, o.Model, true, o.Created
+	m.RunID, m.ModelURI, m.Tags, m.Properties = o.RunID, o.URI, o.Tags, o.Properties
+	if out.Known && same(&old, &m) {
+		return out, nil
+	}
+	if err := labelsFit(m.Tags, m.Properties); err != nil {
+		return out, err
+	}
+	m.stamp(by, now, isNew)
+	if err := s.mirrorModel(ctx, &w, mk, o, by, now); err != nil {
+		return out, err
+	}
+	fact := w.fact(k, &m)
+	if isNew && !o.Silent {
+		w.modelRegistered(ws, &m, now, fact)
+	}
+	if _, err := s.record(ctx, &w); err != nil {
+		return out, err
+	}
+	out.Changed, out.Events, out.Since = true, w.raised, now
+	return out, nil
+}
+
+// mirrorModel adds what the versions of a mirrored model share, if it changes.
+func (s *Service) mirrorModel(ctx context.Context, w *write, key string, o VersionObservation, by resource.Stamp, now time.Time) error {
+	var model Model
+	known, err := s.read(ctx, key, &model)
+	if err != nil {
+		return err
+	}
+	number := versionNumber(o.Version)
+	if known && number <= model.Highest {
+		return nil
+	}
+	model.Head.Name, model.Highest = o.Model, max(number, model.Highest)
+	model.stamp(by, now, !known)
+	w.fact(key, &model)
+	return nil
+}
+
+// ObserveExperiment takes the name that an experiment has in another system.
+func (s *Service) ObserveExperiment(ctx context.Context, ws resource.Workspace, id, name string, by resource.Stamp) error {
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	k := mirroredExperimentKey(ws.UID, id)
+	defer s.locks.lock(k)()
+	var e Experiment
+	known, err := s.read(ctx, k, &e)
+	if err != nil || known && e.DisplayName == name {
+		return err
+	}
+	e.Head.Name, e.ExperimentID, e.DisplayName = id, id, name
+	e.stamp(by, time.Now(), !known)
+	var w write
+	w.fact(k, &e)
+	_, err = s.record(ctx, &w)
+	return err
+}
+
+// OpenMirrored returns the mirrored runs of a workspace that have not ended.
+func (s *Service) OpenMirrored(ctx context.Context, ws resource.Workspace) ([]Run, error) {
+	prefix := key(kindRun, ws.UID) + "/"
+	keys, err := s.facts.FactKeys(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("list runs of %s: %w", ws.ID, err)
+	}
+	var open []Run
+	for _, k := range keys {
+		if !strings.HasPrefix(k[len(prefix):], mirrorSign) {
+			continue
+		}
+		var r Run
+		if found, err := s.read(ctx, k, &r); err != nil {
+			return nil, err
+		} else if found && !r.Status.Terminal() {
+			open = append(open, r)
+		}
+	}
+	return open, nil
+}
+
+// NameOfVersion returns the name of the mirrored model, other than o's, that has the
+// version of o: the same number, made at the same time, of the same run and files.
+// It is "" when there is none.
+func (s *Service) NameOfVersion(ctx context.Context, ws resource.Workspace, o VersionObservation) (string, error) {
+	prefix := key(kindVersion, ws.UID) + "/"
+	keys, err := s.facts.FactKeys(ctx, prefix)
+	if err != nil {
+		return "", fmt.Errorf("list model versions of %s: %w", ws.ID, err)
+	}
+	suffix := "/" + mirrored(o.Version)
+	for _, k := range keys {
+		if !strings.HasPrefix(k[len(prefix):], mirrorSign) || !strings.HasSuffix(k, suffix) {
+			continue
+		}
+		var m ModelVersion
+		if found, err := s.read(ctx, k, &m); err != nil {
+			return "", err
+		} else if found && m.Model != o.Model && m.Registered == o.Created && m.RunID == o.RunID && m.ModelURI == o.URI {
+			return m.Model, nil
+		}
+	}
+	return "", nil
+}
+
+// note is something small that a watcher of another system remembers.
+type note struct {
+	own  Head
+	Text json.RawMessage `json:"text"`
+}
+
+func (n *note) head() *Head { return &n.own }
+
+// Note reads what a watcher remembered of a workspace into it, false for nothing.
+func (s *Service) Note(ctx context.Context, ws resource.Workspace, watcher string, into any) (bool, error) {
+	var n note
+	found, err := s.read(ctx, key(kindNote, ws.UID, watcher), &n)
+	if err == nil && found {
+		if err = json.Unmarshal(n.Text, into); err != nil {
+			err = fmt.Errorf("decode the note of %s: %w", watcher, err)
+		}
+	}
+	return found, err
+}
+
+// SetNote stores what a watcher remembers of a workspace, until the workspace goes.
+func (s *Service) SetNote(ctx context.Context, ws resource.Workspace, watcher string, value any) error {
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encode the note of %s: %w", watcher, err)
+	}
+	var w write
+	w.fact(key(kindNote, ws.UID, watcher), &note{Text: text})
+	_, err = s.record(ctx, &w)
+	return err
+}
+
+// mirrorSign begins the segments of keys that other systems named; names of our own
+// objects do not begin with it.
+const mirrorSign = "~"
+
+// mirrored is the segment of a key for a name that another system gave. Keys ignore
+// case and end names at '/'; such a name is any text.
+func mirrored(name string) string {
+	const hex = "0123456789abcdef"
+	var b strings.Builder
+	b.WriteString(mirrorSign)
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' {
+			b.WriteByte(c)
+		} else {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		}
+	}
+	return b.String()
+}
+
+func mirroredExperimentKey(ws resource.UID, id string) string {
+	return key(kindExperiment, ws, mirrored(id))
+}
+
+func mirroredRunKey(ws resource.UID, experimentID, id string) string {
+	return key(kindRun, ws, mirrored(experimentID), mirrored(id))
+}
+
+func mirroredModelKey(ws resource.UID, model string) string {
+	return key(kindModel, ws, mirrored(model))
+}
+
+func mirroredVersionKey(ws resource.UID, model, version string) string {
+	return key(kindVersion, ws, mirrored(model), mirrored(version))
+}
+
+// notMirrored refuses a change of an object that another system keeps.
+func (s *Service) notMirrored(ctx context.Context, key, what string) error {
+	_, found, err := s.facts.Fact(ctx, key)
+	if err != nil {
+		return fmt.Errorf("read fact %s: %w", key, err)
+	}
+	if found {
+		return fault.New(fault.Conflict, "Conflict", "%s is kept by the MLflow server that is attached to the workspace: change it there.", what)
+	}
+	return nil
+}
+
+// mustFind reads the first object that one of the keys has: our own, or the mirrored
+// one of the same name.
+func (s *Service) mustFind(ctx context.Context, what string, into object, keys ...string) error {
+	for _, k := range keys {
+		if found, err := s.read(ctx, k, into); err != nil || found {
+			return err
+		}
+	}
+	return missing(what)
+}
