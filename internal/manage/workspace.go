@@ -221,6 +221,11 @@ func (p *Plane) removeWorkspace(ctx context.Context, w resource.Item[resource.Wo
 			}
 		}
 	}
+	if m, ok := p.Store.MLflowServers.Get(w.Key); ok {
+		if err := p.Store.MLflowServers.Delete(ctx, m.Key, m.Revision); err != nil {
+			return err
+		}
+	}
 	if err := p.removeGranted(ctx, func() error { return p.Store.Workspaces.Delete(ctx, w.Key, w.Revision) }, w.Value.ID); err != nil {
 		return err
 	}

@@ -52,6 +52,11 @@ func (es *EventSubscription) EachSealed(f func(sealed *string, associated string
 	}
 }
 
+// EachSealed satisfies Sealing.
+func (m *MLflowServer) EachSealed(f func(sealed *string, associated string)) {
+	each(f, &m.SealedSecret, m.SecretOwner())
+}
+
 func each(f func(*string, string), sealed *string, associated string) {
 	if *sealed != "" {
 		f(sealed, associated)

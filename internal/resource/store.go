@@ -62,6 +62,7 @@ type Store struct {
 	Workspaces         *Collection[Workspace]
 	EventSubscriptions *Collection[EventSubscription]
 	MasterKeys         *Collection[MasterKey]
+	MLflowServers      *Collection[MLflowServer] // by the key of their workspace
 }
 
 // collection is a Collection of whichever type.
@@ -84,6 +85,7 @@ func NewStore(kv KV) *Store {
 	s.Workspaces = NewCollection[Workspace](s, "workspace")
 	s.EventSubscriptions = NewCollection[EventSubscription](s, "eventSubscription")
 	s.MasterKeys = NewCollection[MasterKey](s, "masterKey")
+	s.MLflowServers = NewCollection[MLflowServer](s, "mlflowServer")
 	return s
 }
 

@@ -115,6 +115,29 @@ type Workspace struct {
 	Extra         json.RawMessage `json:"extra,omitempty"`
 }
 
+// MLflowServer is an MLflow server that a workspace follows, at most one. Its UID tells
+// it from one that was attached before.
+type MLflowServer struct {
+	UID          UID    `json:"uid"`
+	Workspace    ID     `json:"workspace"`
+	URL          string `json:"url"`
+	StaticPrefix string `json:"staticPrefix,omitempty"`
+	Within       string `json:"mlflowWorkspace,omitempty"` // workspace of the MLflow server
+
+	Username     string `json:"username,omitempty"`     // of Basic authentication
+	SealedSecret string `json:"sealedSecret,omitempty"` // password, or without a user name a bearer token; sealed with SecretOwner as associated data
+
+	Interval      int  `json:"pollIntervalSeconds"`
+	EmitBacklog   bool `json:"emitBacklog,omitempty"`                  // what was there before raises events, too
+	EndTimeRenews bool `json:"endTimeChangeIsNewGeneration,omitempty"` // a run that ended at another time ended anew
+
+	Created  Stamp `json:"created"` // when it was attached
+	Modified Stamp `json:"modified"`
+}
+
+// SecretOwner is the associated data that the server's secret is sealed with.
+func (m *MLflowServer) SecretOwner() string { return m.UID.String() + "/mlflowSecret" }
+
 // Values of Workspace.PayloadCasing and Workspace.DriftRaiseOn.
 const (
 	PayloadCamelCase  = "camelCase"

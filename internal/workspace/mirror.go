@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -295,6 +296,13 @@ func (s *Service) OpenMirrored(ctx context.Context, ws resource.Workspace) ([]Ru
 	return open, nil
 }
 
+// KnowsVersion reports whether the ledger has the version of o under its name.
+func (s *Service) KnowsVersion(ctx context.Context, ws resource.Workspace, o VersionObservation) (bool, error) {
+	var m ModelVersion
+	found, err := s.read(ctx, mirroredVersionKey(ws.UID, o.Model, o.Version), &m)
+	return found && m.Registered == o.Created, err
+}
+
 // NameOfVersion returns the name of the mirrored model, other than o's, that has the
 // version of o: the same number, made at the same time, of the same run and files.
 // It is "" when there is none.
@@ -360,8 +368,12 @@ func (s *Service) SetNote(ctx context.Context, ws resource.Workspace, watcher st
 // objects do not begin with it.
 const mirrorSign = "~"
 
+// mostMirrored bounds the segment of a key for a name of another system; longer ones
+// are told apart by their hash.
+const mostMirrored = 160
+
 // mirrored is the segment of a key for a name that another system gave. Keys ignore
-// case and end names at '/'; such a name is any text.
+// case, end names at '/' and have a length; such a name is any text.
 func mirrored(name string) string {
 	const hex = "0123456789abcdef"
 	var b strings.Builder
@@ -375,6 +387,10 @@ func mirrored(name string) string {
 			b.WriteByte(hex[c>>4])
 			b.WriteByte(hex[c&15])
 		}
+	}
+	if b.Len() > mostMirrored {
+		sum := sha256.Sum256([]byte(name))
+		return fmt.Sprintf("%s%s%x", b.String()[:mostMirrored-2*len(sum)], mirrorSign, sum)
 	}
 	return b.String()
 }

@@ -142,7 +142,7 @@ func TestMirroredObjectsAreReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.observe(t, b.seen(Completed, noon))
-	for _, model := range []string{"Churn", "churn", "a b/ü"} {
+	for _, model := range []string{"Churn", "churn", "a b/ü", strings.Repeat("ü", 400)} {
 		if _, err := b.ObserveModelVersion(ctx, b.ws, VersionObservation{Model: model, Version: "1", Created: 5, Seen: b.Mark()}, bridge); err != nil {
 			t.Fatal(err)
 		}
@@ -157,10 +157,10 @@ func TestMirroredObjectsAreReadOnly(t *testing.T) {
 	if err != nil || len(models) != 2 || next == "" {
 		t.Fatalf("models %+v, error %v", models, err)
 	}
-	if models, _, err = b.ListModels(ctx, b.ws, Page{After: next}); err != nil || len(models) != 1 {
+	if models, _, err = b.ListModels(ctx, b.ws, Page{After: next}); err != nil || len(models) != 2 {
 		t.Errorf("models %+v, error %v", models, err)
 	}
-	for _, model := range []string{"Churn", "churn", "a b/ü"} {
+	for _, model := range []string{"Churn", "churn", "a b/ü", strings.Repeat("ü", 400)} {
 		if vs, _, err := b.ListModelVersions(ctx, b.ws, model, Page{}); err != nil || len(vs) != 1 || vs[0].Model != model {
 			t.Errorf("versions of %s: %+v, error %v", model, vs, err)
 		}

@@ -293,7 +293,7 @@ func TestRunProblemsAreAllReported(t *testing.T) {
 		[]string{"experimentName", "runId", "properties.status", "properties.tags", "properties.startTime", "properties.endTime"}, `"done"`)
 	_, _, err = b.PutRun(t.Context(), b.ws, "e", "r", RunChange{StartTime: ptr("2026-03-02T00:00:00Z"), EndTime: ptr("2026-03-01T00:00:00Z")}, kim)
 	wantFault(t, err, fault.Invalid, []string{"properties.endTime"}, "must lie after")
-	big := strings.Repeat("x", maxLabels-10)
+	big := strings.Repeat("x", MaxLabels-10)
 	_, _, err = b.PutRun(t.Context(), b.ws, "e", "r", RunChange{Tags: Labels{"k": &big}}, kim)
 	if err != nil {
 		t.Fatal(err)

@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	maxName   = 255
-	maxText   = 2048      // bytes of an address or another single text
-	maxLabels = 256 << 10 // bytes of an object's tags and properties together
+	maxName = 255
+	maxText = 2048 // bytes of an address or another single text
 )
+
+// MaxLabels bounds the bytes of an object's tags and properties together.
+const MaxLabels = 256 << 10
 
 // nameProblem checks the name of an experiment, a model, a model version, an
 // online endpoint or a drift monitor. What says which, such as "experiment name".
@@ -130,8 +132,8 @@ func labelProblems(tags, properties Labels) []*fault.Error {
 }
 
 func sizeProblem(size int) *fault.Error {
-	if size > maxLabels {
-		return fault.Field("properties", "Tags and properties take %d bytes together; at most %d are allowed.", size, maxLabels)
+	if size > MaxLabels {
+		return fault.Field("properties", "Tags and properties take %d bytes together; at most %d are allowed.", size, MaxLabels)
 	}
 	return nil
 }

@@ -1,0 +1,254 @@
+package manage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/access"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+)
+
+// MLflow follows the servers that are attached. *mlflow.Service satisfies it.
+type MLflow interface {
+	// Check asks a server something small with the secret that it would be followed
+	// with. Its error is shown to the caller and holds no secret.
+	Check(ctx context.Context, server *resource.MLflowServer, secret secret.String) error
+	// Status tells how the following of a server stands, false when it has not begun.
+	Status(uid resource.UID) (MLflowStatus, bool)
+}
+
+// MLflowStatus is how the following of a server stands.
+type MLflowStatus struct {
+	State     string    // Reading, Following, Failing or Refused
+	LastRound time.Time // end of the last whole round; zero for none
+	Duration  time.Duration
+	Requests  int // of the last round
+	OpenRuns  int // that have not ended
+	Lag       time.Duration
+	LastError string    // "" once a round was whole again
+	ErrorAt   time.Time // of LastError
+}
+
+// States of MLflowStatus.
+const (
+	MLflowReading   = "Reading"   // everything is read for the first time since the start
+	MLflowFollowing = "Following" // the last round was whole
+	MLflowFailing   = "Failing"   // the last round was not
+	MLflowRefused   = "Refused"   // the server does not take the credentials
+)
+
+// Bounds and default of MLflowServer.Interval, in seconds.
+const (
+	minMLflowInterval     = 1
+	maxMLflowInterval     = 3600
+	DefaultMLflowInterval = 15
+)
+
+// MLflowChange is what a request says of an attached server. Nil and "" mean the
+// default; a secret that is nil stays as it is, while URL and user name stay.
+type MLflowChange struct {
+	URL, StaticPrefix, Within string
+
+	Username        string
+	Password, Token *secret.String
+	Interval        *int
+	EmitBacklog     bool
+	EndTimeRenews   bool
+	Unread          error // what could not be read of the request
+}
+
+// MLflowServerOf returns the server that a workspace follows.
+func (p *Plane) MLflowServerOf(ctx context.Context, caller access.Caller, ws resource.ID) (item resource.Item[resource.MLflowServer], status MLflowStatus, err error) {
+	if err := p.authorize(ctx, caller, actionWorkspaces+"read", ws); err != nil {
+		return item, status, err
+	}
+	if _, err := p.workspace(ws); err != nil {
+		return item, status, err
+	}
+	item, ok := p.Store.MLflowServers.Get(ws.Key())
+	if !ok {
+		return item, status, notAttached(ws)
+	}
+	return item, p.mlflowStatus(&item.Value), nil
+}
+
+func (p *Plane) mlflowStatus(m *resource.MLflowServer) MLflowStatus {
+	if p.MLflow != nil {
+		if status, ok := p.MLflow.Status(m.UID); ok {
+			return status
+		}
+	}
+	return MLflowStatus{State: MLflowReading, Lag: time.Since(m.Created.At)}
+}
+
+func notAttached(ws resource.ID) error {
+	return notFound("ResourceNotFound", "The workspace '%s' follows no MLflow server.", ws.Name())
+}
+
+// AttachMLflow has a workspace follow an MLflow server, or changes how it follows the
+// one that it has. With another URL, or another workspace of the server, it is another
+// server: what is there is of the time before.
+func (p *Plane) AttachMLflow(ctx context.Context, caller access.Caller, ws resource.ID, c MLflowChange, cond Precondition) (item resource.Item[resource.MLflowServer], status MLflowStatus, created bool, err error) {
+	if err := p.authorize(ctx, caller, actionWorkspaces+"write", ws); err != nil {
+		return item, status, false, err
+	}
+	if p.MLflow == nil {
+		return item, status, false, fault.New(fault.Invalid, "InvalidRequest", "This server follows no MLflow servers.")
+	}
+	if _, err := p.workspace(ws); err != nil {
+		return item, status, false, err
+	}
+	present, exists := p.Store.MLflowServers.Get(ws.Key())
+	if err := cond.Check(etagOf(present, exists)); err != nil {
+		return item, status, false, err
+	}
+	m, given, err := p.mlflowServer(c, ws, &present.Value, exists)
+	if err != nil {
+		return item, status, false, err
+	}
+	kept, err := OpenMLflowSecret(p.Sealer, &m)
+	if err != nil {
+		return item, status, false, err
+	}
+	if given == "" {
+		given = kept
+	}
+	if err := p.MLflow.Check(ctx, &m, given); err != nil {
+		return item, status, false, fault.Field("properties.url", "The MLflow server cannot be followed: %v. Nothing was changed.", err)
+	}
+	if given != "" {
+		if m.SealedSecret, err = p.Sealer.Seal([]byte(given.Reveal()), m.SecretOwner()); err != nil {
+			return item, status, false, fmt.Errorf("seal the secret of the MLflow server: %w", err)
+		}
+	}
+	m.Modified = stamp(caller)
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
+	w, err := p.workspace(ws) // it may have gone meanwhile
+	if err != nil {
+		return item, status, false, err
+	}
+	m.Workspace = w.Value.ID
+	if exists {
+		if m.UID != present.Value.UID {
+			m.Created = m.Modified
+		}
+		item, err = p.Store.MLflowServers.Update(ctx, ws.Key(), m, present.Revision)
+	} else {
+		m.Created = m.Modified
+		item, err = p.Store.MLflowServers.Create(ctx, ws.Key(), m)
+	}
+	if err != nil {
+		return item, status, false, err
+	}
+	p.changed(ctx, caller, "attach MLflow", w.Value.ID)
+	return item, p.mlflowStatus(&item.Value), !exists, nil
+}
+
+// mlflowServer checks a request and returns the server that it asks for, with the
+// secret that it gives.
+func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.MLflowServer, exists bool) (m resource.MLflowServer, given secret.String, err error) {
+	var problems []*fault.Error
+	wrong := func(field, format string, args ...any) {
+		problems = append(problems, fault.Field("properties."+field, format, args...))
+	}
+	c.URL = strings.TrimRight(c.URL, "/")
+	switch u, err := url.Parse(c.URL); {
+	case c.URL == "":
+		wrong("url", "An MLflow server needs its url: what clients set MLFLOW_TRACKING_URI to, for example https://mlflow.example:5000.")
+	case len(c.URL) > maxURL:
+		wrong("url", "The url has %d bytes; at most %d are allowed.", len(c.URL), maxURL)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.ContainsFunc(c.URL, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		wrong("url", "The url is not an absolute http or https address: write one like https://mlflow.example:5000.")
+	case u.User != nil:
+		wrong("url", "The url holds credentials, and a url is shown: give username and password by themselves.")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		wrong("url", "The url has a query or a fragment; an MLflow server is named without.")
+	default:
+		if err := p.CheckURL(u); err != nil {
+			wrong("url", "The url cannot be used: %v.", err)
+		}
+	}
+	if strings.ContainsFunc(c.StaticPrefix, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`?#\%`, r) }) || len(c.StaticPrefix) > 255 {
+		wrong("staticPrefix", "The staticPrefix '%.80s' is not a path: write it as in mlflow server --static-prefix /mlflow.", c.StaticPrefix)
+	}
+	for _, word := range []struct{ name, text string }{{"mlflowWorkspace", c.Within}, {"username", c.Username}} {
+		if len(word.text) > 255 || strings.ContainsFunc(word.text, func(r rune) bool { return r < ' ' || r > '~' }) {
+			wrong(word.name, "The %s '%.80s' is not valid: use at most 255 printable ASCII characters.", word.name, word.text)
+		}
+	}
+	if strings.Contains(c.Username, ":") {
+		wrong("username", "The username holds a colon, which Basic authentication cannot send.")
+	}
+	m = resource.MLflowServer{
+		UID: present.UID, Workspace: ws, URL: c.URL, StaticPrefix: c.StaticPrefix, Within: c.Within, Username: c.Username,
+		Interval: DefaultMLflowInterval, EmitBacklog: c.EmitBacklog, EndTimeRenews: c.EndTimeRenews, Created: present.Created,
+	}
+	another := !exists || present.URL != m.URL || present.Within != m.Within
+	if another {
+		m.UID = resource.NewUID()
+	}
+	secretField := "password"
+	switch {
+	case c.Password != nil && c.Token != nil:
+		wrong("token", "Give a password for Basic authentication or a token for Bearer authentication, not both.")
+	case c.Username != "" && c.Token != nil:
+		wrong("username", "A token goes without a username.")
+	case c.Password != nil && c.Username == "":
+		wrong("username", "A password needs a username.")
+	case c.Password != nil:
+		given = *c.Password
+	case c.Token != nil:
+		given, secretField = *c.Token, "token"
+	case !another && present.Username == m.Username:
+		m.SealedSecret = present.SealedSecret
+	case c.Username != "":
+		wrong("password", "A username needs a password; it can be left out only while url and username stay.")
+	}
+	if len(given) > maxClientSecret || strings.ContainsFunc(given.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		wrong(secretField, "The %s is not valid: use at most %d bytes without control characters.", secretField, maxClientSecret)
+	}
+	if c.Interval != nil {
+		if m.Interval = *c.Interval; m.Interval < minMLflowInterval || m.Interval > maxMLflowInterval {
+			wrong("pollIntervalSeconds", "The value %d of pollIntervalSeconds is out of range: use %d to %d.", m.Interval, minMLflowInterval, maxMLflowInterval)
+		}
+	}
+	return m, given, errors.Join(c.Unread, fault.Join(problems...))
+}
+
+// DetachMLflow has a workspace follow its MLflow server no more, and reports whether it
+// did. What was recorded stays.
+func (p *Plane) DetachMLflow(ctx context.Context, caller access.Caller, ws resource.ID, c Precondition) (bool, error) {
+	if err := p.authorize(ctx, caller, actionWorkspaces+"write", ws); err != nil {
+		return false, err
+	}
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
+	item, exists := p.Store.MLflowServers.Get(ws.Key())
+	if err := c.Check(etagOf(item, exists)); err != nil || !exists {
+		return false, err
+	}
+	if err := p.Store.MLflowServers.Delete(ctx, item.Key, item.Revision); err != nil {
+		return false, err
+	}
+	p.changed(ctx, caller, "detach MLflow", item.Value.Workspace)
+	return true, nil
+}
+
+// OpenMLflowSecret returns the secret of a server, "" for none.
+func OpenMLflowSecret(sealer *secret.Sealer, m *resource.MLflowServer) (secret.String, error) {
+	if m.SealedSecret == "" {
+		return "", nil
+	}
+	plain, err := sealer.Open(m.SealedSecret, m.SecretOwner())
+	if err != nil {
+		return "", fmt.Errorf("open the secret of the MLflow server: %w", err)
+	}
+	return secret.String(plain), nil
+}

@@ -1,0 +1,375 @@
+package mlflow
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/carillon-events/carillon/internal/secret"
+)
+
+// Connection says where an MLflow server is and what it is told of the caller.
+type Connection struct {
+	URL          string // http or https, with the path that stands before /api
+	StaticPrefix string // of mlflow server --static-prefix; "" for none
+	Workspace    string // of the MLflow server; "" for its default one
+	Username     string // with Password for Basic authentication
+	Password     secret.String
+	Token        secret.String // for Bearer authentication; goes before a password
+}
+
+// Client speaks the REST API of one MLflow server.
+// Source: spec/workspace.md sections 4.1 to 4.4; mlflow/protos/service.proto and
+// model_registry.proto.
+type Client struct {
+	connection Connection
+	base       string // before the path of an RPC
+	http       *http.Client
+	asked      func() // called for each request
+}
+
+// answerLimit bounds what is read of one answer. A search that would exceed it is
+// asked for in smaller pages.
+const answerLimit = 32 << 20
+
+// NewClient makes a client whose connections c dials.
+func NewClient(connection Connection, c *http.Client) *Client {
+	base := strings.TrimRight(connection.URL, "/")
+	if prefix := strings.Trim(connection.StaticPrefix, "/"); prefix != "" {
+		base += "/" + prefix + "/ajax-api/2.0" // the plain API never has the prefix
+	} else {
+		base += "/api/2.0"
+	}
+	return &Client{connection: connection, base: base, http: c, asked: func() {}}
+}
+
+// APIError is an answer that says no.
+type APIError struct {
+	Status  int
+	Code    string // MLflow's error_code, "" where the answer had none
+	Message string // of the server, cut; it never holds what we sent as credentials
+}
+
+// Error satisfies error.
+func (e *APIError) Error() string {
+	text := "the MLflow server answered " + strconv.Itoa(e.Status)
+	if e.Code != "" {
+		text += " " + e.Code
+	}
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
+}
+
+// Refused reports whether err says that the server does not take the credentials.
+func Refused(err error) bool {
+	e, ok := errors.AsType[*APIError](err)
+	return ok && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden)
+}
+
+// absent reports whether err says that the object does not exist.
+func absent(err error) bool {
+	e, ok := errors.AsType[*APIError](err)
+	return ok && e.Code == "RESOURCE_DOES_NOT_EXIST"
+}
+
+// invalid reports whether err says that the request is not understood.
+func invalid(err error) bool {
+	e, ok := errors.AsType[*APIError](err)
+	return ok && e.Status == http.StatusBadRequest
+}
+
+// errTooLarge is an answer of more than answerLimit bytes.
+var errTooLarge = errors.New("the MLflow server's answer is too large")
+
+// call makes one request and reads its answer into out. A body of nil is a GET.
+func (c *Client) call(ctx context.Context, path string, query url.Values, body, out any) error {
+	c.asked()
+	address := c.base + path
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	method, content := http.MethodGet, io.Reader(nil)
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode a request of %s: %w", path, err)
+		}
+		method, content = http.MethodPost, bytes.NewReader(raw)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return fmt.Errorf("make a request of %s: %w", path, err)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "carillon-mlflow")
+	switch {
+	case c.connection.Token != "":
+		request.Header.Set("Authorization", "Bearer "+c.connection.Token.Reveal())
+	case c.connection.Username != "":
+		request.SetBasicAuth(c.connection.Username, c.connection.Password.Reveal())
+	}
+	if c.connection.Workspace != "" {
+		request.Header.Set("X-MLFLOW-WORKSPACE", c.connection.Workspace)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // the whole URL helps nobody
+		}
+		return fmt.Errorf("ask %s of the MLflow server: %w", path, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(response.Body, answerLimit+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the answer to %s: %w", path, err)
+	case response.StatusCode < 200 || response.StatusCode > 299:
+		return c.refusal(response.StatusCode, raw)
+	case len(raw) > answerLimit:
+		return errTooLarge
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("the answer to %s is not MLflow's: %w", path, err)
+	}
+	return nil
+}
+
+// refusal reads an answer that says no. What servers and proxies write there is not
+// ours to trust: credentials that came back are left out.
+func (c *Client) refusal(status int, raw []byte) error {
+	const most = 300
+	var said struct {
+		Code    json.RawMessage `json:"error_code"`
+		Message string          `json:"message"`
+	}
+	e := &APIError{Status: status}
+	if json.Unmarshal(raw, &said) == nil {
+		_ = json.Unmarshal(said.Code, &e.Code) // a number in some backends, which says nothing
+		e.Message = said.Message
+	}
+	for _, word := range []secret.String{c.connection.Password, c.connection.Token} {
+		if word != "" {
+			e.Message = strings.ReplaceAll(e.Message, word.Reveal(), secret.Hidden)
+			e.Code = strings.ReplaceAll(e.Code, word.Reveal(), secret.Hidden)
+		}
+	}
+	e.Code, e.Message = cut(e.Code, most), cut(secret.Redact(e.Message), most)
+	return e
+}
+
+// cut shortens a text to n bytes of whole characters on one line.
+func cut(text string, n int) string {
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
+	if len(text) > n {
+		text = strings.ToValidUTF8(text[:n], "") + "…"
+	}
+	return text
+}
+
+// whole is a 64-bit integer, which MLflow writes as a number and plain protobuf JSON
+// as a string.
+type whole int64
+
+// UnmarshalJSON satisfies json.Unmarshaler.
+func (w *whole) UnmarshalJSON(raw []byte) error {
+	text := strings.Trim(string(raw), `"`)
+	if text == "null" || text == "" {
+		return nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return errors.New("a time is not a whole number") // what it is instead is not ours to show
+	}
+	*w = whole(n)
+	return nil
+}
+
+// pair is a tag or a parameter.
+type pair struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+type runInfo struct {
+	RunID          string `json:"run_id"`
+	RunUUID        string `json:"run_uuid"` // what old servers call it
+	RunName        string `json:"run_name"`
+	ExperimentID   string `json:"experiment_id"`
+	UserID         string `json:"user_id"`
+	Status         string `json:"status"`
+	StartTime      whole  `json:"start_time"`
+	EndTime        whole  `json:"end_time"`
+	ArtifactURI    string `json:"artifact_uri"`
+	LifecycleStage string `json:"lifecycle_stage"`
+}
+
+type run struct {
+	Info runInfo `json:"info"`
+	Data struct {
+		Params []pair `json:"params"`
+		Tags   []pair `json:"tags"`
+	} `json:"data"`
+}
+
+func (r *run) id() string {
+	if r.Info.RunID == "" {
+		return r.Info.RunUUID
+	}
+	return r.Info.RunID
+}
+
+func (r *run) deleted() bool { return r.Info.LifecycleStage == "deleted" }
+
+type experiment struct {
+	ID   string `json:"experiment_id"`
+	Name string `json:"name"`
+}
+
+type registeredModel struct {
+	Name        string `json:"name"`
+	LastUpdated whole  `json:"last_updated_timestamp"`
+	Tags        []pair `json:"tags"`
+}
+
+type modelVersion struct {
+	Name        string   `json:"name"`
+	Version     string   `json:"version"`
+	Created     whole    `json:"creation_timestamp"`
+	UserID      string   `json:"user_id"`
+	Stage       string   `json:"current_stage"`
+	Description string   `json:"description"`
+	Source      string   `json:"source"`
+	RunID       string   `json:"run_id"`
+	Status      string   `json:"status"`
+	Tags        []pair   `json:"tags"`
+	Aliases     []string `json:"aliases"`
+	ModelID     string   `json:"model_id"`
+}
+
+// Check asks the server something small: whether it is there, and takes the
+// credentials.
+func (c *Client) Check(ctx context.Context) error {
+	var answer struct{}
+	return c.call(ctx, "/mlflow/experiments/search", nil, map[string]any{"max_results": 1, "view_type": "ALL"}, &answer)
+}
+
+// experiments returns all experiments, deleted ones too.
+func (c *Client) experiments(ctx context.Context) ([]experiment, error) {
+	var all []experiment
+	for token := ""; ; {
+		var answer struct {
+			Experiments []experiment `json:"experiments"`
+			Next        string       `json:"next_page_token"`
+		}
+		body := map[string]any{"max_results": 1000, "view_type": "ALL", "order_by": []string{"experiment_id ASC"}}
+		if token != "" {
+			body["page_token"] = token
+		}
+		if err := c.call(ctx, "/mlflow/experiments/search", nil, body, &answer); err != nil {
+			return nil, err
+		}
+		all = append(all, answer.Experiments...)
+		if token = answer.Next; token == "" || len(answer.Experiments) == 0 {
+			return all, nil
+		}
+	}
+}
+
+// runQuery is a search for runs.
+type runQuery struct {
+	ExperimentIDs []string `json:"experiment_ids"`
+	Filter        string   `json:"filter,omitempty"`
+	View          string   `json:"run_view_type,omitempty"` // ACTIVE_ONLY or ALL
+	Max           int      `json:"max_results"`
+	OrderBy       []string `json:"order_by,omitempty"`
+	Token         string   `json:"page_token,omitempty"`
+}
+
+func (c *Client) searchRuns(ctx context.Context, q runQuery) (runs []run, next string, err error) {
+	var answer struct {
+		Runs []run  `json:"runs"`
+		Next string `json:"next_page_token"`
+	}
+	err = c.call(ctx, "/mlflow/runs/search", nil, q, &answer)
+	return answer.Runs, answer.Next, err
+}
+
+func (c *Client) run(ctx context.Context, id string) (run, error) {
+	var answer struct {
+		Run run `json:"run"`
+	}
+	err := c.call(ctx, "/mlflow/runs/get", url.Values{"run_id": {id}}, nil, &answer)
+	return answer.Run, err
+}
+
+// registeredModels returns one page of the registered models, those that changed last
+// first.
+func (c *Client) registeredModels(ctx context.Context, token string) (models []registeredModel, next string, err error) {
+	var answer struct {
+		Models []registeredModel `json:"registered_models"`
+		Next   string            `json:"next_page_token"`
+	}
+	err = c.call(ctx, "/mlflow/registered-models/search", page(token, 100, url.Values{"order_by": {"last_updated_timestamp DESC"}}), nil, &answer)
+	return answer.Models, answer.Next, err
+}
+
+// modelVersions returns one page of model versions, of all models or, highest number
+// first, of one.
+func (c *Client) modelVersions(ctx context.Context, model, token string) (versions []modelVersion, next string, err error) {
+	query := url.Values{}
+	if model != "" {
+		filter, ok := equals("name", model)
+		if !ok {
+			return nil, "", nil // found by the sweep alone
+		}
+		query.Set("filter", filter)
+		query.Set("order_by", "version_number DESC")
+	} else {
+		query["order_by"] = []string{"name ASC", "version_number ASC"}
+	}
+	var answer struct {
+		Versions []modelVersion `json:"model_versions"`
+		Next     string         `json:"next_page_token"`
+	}
+	err = c.call(ctx, "/mlflow/model-versions/search", page(token, 1000, query), nil, &answer)
+	return answer.Versions, answer.Next, err
+}
+
+func (c *Client) modelVersion(ctx context.Context, model, version string) (modelVersion, error) {
+	var answer struct {
+		Version modelVersion `json:"model_version"`
+	}
+	err := c.call(ctx, "/mlflow/model-versions/get", url.Values{"name": {model}, "version": {version}}, nil, &answer)
+	return answer.Version, err
+}
+
+func page(token string, most int, query url.Values) url.Values {
+	query.Set("max_results", strconv.Itoa(most))
+	if token != "" {
+		query.Set("page_token", token)
+	}
+	return query
+}
+
+// equals is a comparison in the grammar of filters, which has two kinds of quotes and
+// no way to escape them.
+func equals(attribute, value string) (filter string, ok bool) {
+	for _, quote := range []string{"'", `"`} {
+		if !strings.Contains(value, quote) && !strings.Contains(value, `\`) {
+			return attribute + "=" + quote + value + quote, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,173 @@
+package mlflow
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/internal/workspace"
+)
+
+type answers func(*http.Request) (int, string)
+
+func (f answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	status, body := f(r)
+	if status == 0 {
+		return nil, errors.New("nobody answers")
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+// Source: spec/workspace.md sections 4.1 and 4.4.
+func TestClientSaysWhoItIs(t *testing.T) {
+	for name, c := range map[string]struct {
+		connection Connection
+		address    string
+		header     string
+		value      string
+	}{
+		"plain":     {Connection{URL: "http://m:5000"}, "http://m:5000/api/2.0/mlflow/experiments/search", "Authorization", ""},
+		"ingress":   {Connection{URL: "https://m/tools/mlflow/"}, "https://m/tools/mlflow/api/2.0/mlflow/experiments/search", "Authorization", ""},
+		"prefix":    {Connection{URL: "https://m", StaticPrefix: "/ui"}, "https://m/ui/ajax-api/2.0/mlflow/experiments/search", "Authorization", ""},
+		"basic":     {Connection{URL: "https://m", Username: "kim", Password: "s3cret"}, "https://m/api/2.0/mlflow/experiments/search", "Authorization", "Basic a2ltOnMzY3JldA=="},
+		"bearer":    {Connection{URL: "https://m", Token: "t0ken"}, "https://m/api/2.0/mlflow/experiments/search", "Authorization", "Bearer t0ken"},
+		"workspace": {Connection{URL: "https://m", Workspace: "team-a"}, "https://m/api/2.0/mlflow/experiments/search", "X-Mlflow-Workspace", "team-a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := NewClient(c.connection, &http.Client{Transport: answers(func(r *http.Request) (int, string) {
+				if r.URL.String() != c.address || r.Header.Get(c.header) != c.value {
+					t.Errorf("asked %s with %s %q, want %s with %q", r.URL, c.header, r.Header.Get(c.header), c.address, c.value)
+				}
+				return http.StatusOK, "{}"
+			})})
+			if err := client.Check(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestErrorsShowNoSecret(t *testing.T) {
+	for name, c := range map[string]struct {
+		status       int
+		body         string
+		want         string
+		refused, bad bool
+	}{
+		"echoed":     {401, `{"error_code":"UNAUTHENTICATED","message":"the password s3cret of Bearer t0ken\nis wrong"}`, "answered 401 UNAUTHENTICATED: the password [hidden]", true, false},
+		"code":       {400, `{"error_code":"INVALID_PARAMETER_VALUE","message":"no"}`, "answered 400 INVALID_PARAMETER_VALUE: no", false, true},
+		"number":     {500, `{"error_code":13,"message":"no"}`, "answered 500: no", false, false},
+		"page":       {502, "<html>s3cret", "answered 502", false, false},
+		"redirect":   {302, "", "answered 302", false, false},
+		"not MLflow": {200, "<html>s3cret", "is not MLflow's", false, false},
+		"nobody":     {0, "", "nobody answers", false, false},
+		"large":      {200, strings.Repeat(" ", answerLimit+1), "too large", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := NewClient(Connection{URL: "https://m", Username: "kim", Password: "s3cret", Token: "t0ken"}, &http.Client{
+				Transport: answers(func(*http.Request) (int, string) { return c.status, c.body }),
+			})
+			err := client.Check(t.Context())
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "t0ken") {
+				t.Errorf("error %q, want %q", err, c.want)
+			}
+			if Refused(err) != c.refused || invalid(err) != c.bad || absent(err) {
+				t.Errorf("refused %v, invalid %v, absent %v", Refused(err), invalid(err), absent(err))
+			}
+		})
+	}
+}
+
+// Source: spec/workspace.md section 5.2.
+func TestFieldsOfRunsAndVersions(t *testing.T) {
+	const given = `{"info":{"run_id":"4f8b","run_name":"quiet-owl","experiment_id":"3","user_id":"kim","status":"KILLED","start_time":"1772442847531","end_time":1772442849000,
+		"artifact_uri":"s3://b/3/4f8b","lifecycle_stage":"active"},"data":{"params":[{"key":"lr","value":"0.1"}],
+		"tags":[{"key":"team","value":"growth"},{"key":"mlflow.source.type","value":"NOTEBOOK"},{"key":"mlflow.parentRunId","value":"11"}]}}`
+	var r run
+	if err := json.Unmarshal([]byte(given), &r); err != nil {
+		t.Fatal(err)
+	}
+	o := r.observation("churn")
+	raw, _ := json.Marshal([]any{o.ID, o.ExperimentID, o.Experiment, o.Status, o.RunType, o.Tags, o.Properties, o.StartTime, o.EndTime})
+	if want := `["4f8b","3","churn","Canceled","mlflow.notebook.child",{"team":"growth"},{"mlflow.artifactUri":"s3://b/3/4f8b","mlflow.endTime":"2026-03-02T09:14:09.0000000Z",` +
+		`"mlflow.lifecycleStage":"active","mlflow.param.lr":"0.1","mlflow.parentRunId":"11","mlflow.runName":"quiet-owl","mlflow.source.type":"NOTEBOOK",` +
+		`"mlflow.startTime":"2026-03-02T09:14:07.5310000Z","mlflow.user":"kim"},"2026-03-02T09:14:07.5310000Z","2026-03-02T09:14:09.0000000Z"]`; string(raw) != want {
+		t.Errorf("observation\n%s, want\n%s", raw, want)
+	}
+	v := modelVersion{Name: "churn", Version: "4", Created: 1772442847531, RunID: "4f8b", Source: "models:/m-7c", Aliases: []string{"new", "champion"}, Tags: []pair{{"stage", "candidate"}}, Stage: "None", ModelID: "m-7c"}
+	raw, _ = json.Marshal(v.observation())
+	if want := `{"Model":"churn","Version":"4","Created":1772442847531,"RunID":"4f8b","URI":"models:/m-7c","Tags":{"stage":"candidate"},"Properties":{"mlflow.aliases":"champion,new",` +
+		`"mlflow.creationTime":"2026-03-02T09:14:07.5310000Z","mlflow.modelId":"m-7c","mlflow.modelUri":"models:/churn/4","mlflow.runId":"4f8b","mlflow.source":"models:/m-7c","mlflow.stage":"None"},` +
+		`"RenamedFrom":"","Seen":"","Silent":false}`; string(raw) != want {
+		t.Errorf("observation\n%s, want\n%s", raw, want)
+	}
+}
+
+func TestLargeRunsAreShortened(t *testing.T) {
+	var r run
+	for i := range 100 {
+		r.Data.Params = append(r.Data.Params, pair{strings.Repeat("k", i+1), strings.Repeat("ü", 3000)})
+		r.Data.Tags = append(r.Data.Tags, pair{strings.Repeat("t", 3000+i), "v"})
+	}
+	r.Data.Tags = append(r.Data.Tags, pair{"team", "growth"})
+	o := r.observation("churn")
+	size := 0
+	for _, m := range []map[string]string{o.Tags, o.Properties} {
+		for k, v := range m {
+			size += len(k) + len(v)
+		}
+	}
+	if size > workspace.MaxLabels || size < workspace.MaxLabels/2 || o.Properties["carillon.truncated"] != "true" || o.Tags["team"] != "growth" {
+		t.Errorf("%d bytes, tag team %q", size, o.Tags["team"])
+	}
+}
+
+// Whatever a server answers: no panic, no secret in an error, and maps that fit.
+func FuzzAnswers(f *testing.F) {
+	for _, seed := range []string{
+		`{"runs":[{"info":{"run_id":"a","status":"RUNNING","start_time":1,"end_time":"2","experiment_id":"0"},"data":{"tags":[{"key":"mlflow.a","value":"b"}]}}],"next_page_token":"x"}`,
+		`{"model_versions":[{"name":"m","version":"1","creation_timestamp":9223372036854775807,"aliases":null}]}`,
+		`{"error_code":1,"message":"s3cret"}`, `{"runs":null}`, `[]`, `{"runs":[null]}`, `{"experiments":[{"experiment_id":1}]}`, `{"runs":[{"info":{"start_time":1e9}}]}`,
+	} {
+		f.Add(200, []byte(seed))
+		f.Add(400, []byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		if status < 100 || status > 599 {
+			status = 200
+		}
+		client := NewClient(Connection{URL: "https://m", Token: secret.String("s3cret")}, &http.Client{
+			Transport: answers(func(*http.Request) (int, string) { return status, string(body) }),
+		})
+		check := func(err error) {
+			if err != nil && strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("error %q shows the secret", err)
+			}
+		}
+		runs, _, err := client.searchRuns(t.Context(), runQuery{})
+		check(err)
+		for i := range runs {
+			o := runs[i].observation("e")
+			size := 0
+			for _, m := range []map[string]string{o.Tags, o.Properties} {
+				for k, v := range m {
+					size += len(k) + len(v)
+				}
+			}
+			if size > workspace.MaxLabels || o.RunType == "" || o.Status == "" {
+				t.Errorf("observation of %d bytes: %+v", size, o)
+			}
+		}
+		versions, _, err := client.modelVersions(t.Context(), "", "")
+		check(err)
+		for i := range versions {
+			versions[i].observation()
+		}
+		_, _, err = client.registeredModels(t.Context(), "")
+		check(err)
+	})
+}

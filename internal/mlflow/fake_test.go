@@ -1,0 +1,421 @@
+package mlflow
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/workspace"
+)
+
+// fakeServer is an MLflow server in memory, as far as the client asks: searches with
+// filters, orders and offsets as tokens. Source: spec/workspace.md section 4.3.
+type fakeServer struct {
+	t           *testing.T
+	mu          sync.Mutex
+	experiments []experiment
+	runs        map[string]*run
+	models      map[string]*registeredModel
+	versions    []*modelVersion
+	next        int
+
+	fail     func(path string) int // status to answer instead, 0 for none
+	noIn     bool                  // IN is not understood
+	hide     map[string]bool       // runs that were removed for good
+	requests []string
+	last     http.Header
+	padding  string // of each run, to make answers large
+}
+
+func newFakeServer(t *testing.T) *fakeServer {
+	return &fakeServer{t: t, experiments: []experiment{{"0", "Default"}}, runs: map[string]*run{}, models: map[string]*registeredModel{}}
+}
+
+// RoundTrip satisfies http.RoundTripper.
+func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	path := strings.TrimPrefix(r.URL.Path, "/api/2.0/mlflow/")
+	f.requests = append(f.requests, path)
+	f.last = r.Header
+	w := httptest.NewRecorder()
+	if f.fail != nil {
+		if status := f.fail(path); status != 0 {
+			http.Error(w, `{"error_code":"SOME_ERROR","message":"no"}`, status)
+			return w.Result(), nil
+		}
+	}
+	var body struct {
+		runQuery
+		Max int `json:"max_results"`
+	}
+	if r.Body != nil {
+		raw, _ := io.ReadAll(r.Body)
+		if err := json.Unmarshal(raw, &body); err != nil {
+			f.t.Errorf("body of %s: %v", path, err)
+		}
+	}
+	query := r.URL.Query()
+	if most := query.Get("max_results"); most != "" {
+		body.Max, _ = strconv.Atoi(most)
+		body.Token = query.Get("page_token")
+	}
+	answer := func(v any) { _ = json.NewEncoder(w).Encode(v) }
+	refuse := func(status int, code string) {
+		w.WriteHeader(status)
+		answer(map[string]string{"error_code": code, "message": "it is so"})
+	}
+	switch path {
+	case "experiments/search":
+		part, next := cutPage(f.experiments, body.Max, body.Token)
+		answer(map[string]any{"experiments": part, "next_page_token": next})
+	case "runs/search":
+		if f.noIn && strings.Contains(body.Filter, " IN (") {
+			refuse(http.StatusBadRequest, "INVALID_PARAMETER_VALUE")
+			break
+		}
+		part, next := cutPage(f.find(body.runQuery), body.Max, body.Token)
+		answer(map[string]any{"runs": part, "next_page_token": next})
+	case "runs/get":
+		if found := f.runs[query.Get("run_id")]; found != nil && !f.hide[query.Get("run_id")] {
+			answer(map[string]any{"run": found})
+		} else {
+			refuse(http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST")
+		}
+	case "registered-models/search":
+		var all []*registeredModel
+		for _, m := range f.models {
+			all = append(all, m)
+		}
+		slices.SortFunc(all, func(a, b *registeredModel) int {
+			return cmp.Or(cmp.Compare(b.LastUpdated, a.LastUpdated), strings.Compare(a.Name, b.Name))
+		})
+		part, next := cutPage(all, body.Max, body.Token)
+		answer(map[string]any{"registered_models": part, "next_page_token": next})
+	case "model-versions/search":
+		var all []*modelVersion
+		for _, v := range f.versions {
+			if filter := query.Get("filter"); filter == "" || filter == "name='"+v.Name+"'" {
+				all = append(all, v)
+			}
+		}
+		slices.SortStableFunc(all, func(a, b *modelVersion) int {
+			x, _ := strconv.Atoi(a.Version)
+			y, _ := strconv.Atoi(b.Version)
+			return y - x
+		})
+		part, next := cutPage(all, body.Max, body.Token)
+		answer(map[string]any{"model_versions": part, "next_page_token": next})
+	case "model-versions/get":
+		at := slices.IndexFunc(f.versions, func(v *modelVersion) bool {
+			return v.Name == query.Get("name") && v.Version == query.Get("version")
+		})
+		if at < 0 {
+			refuse(http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST")
+		} else {
+			answer(map[string]any{"model_version": f.versions[at]})
+		}
+	default:
+		f.t.Errorf("the client asked for %s", r.URL)
+		refuse(http.StatusNotFound, "ENDPOINT_NOT_FOUND")
+	}
+	return w.Result(), nil
+}
+
+func cutPage[T any](all []T, most int, token string) ([]T, string) {
+	offset, _ := strconv.Atoi(token)
+	all = all[min(offset, len(all)):]
+	if len(all) >= most && most > 0 { // also when the page is just full
+		return all[:most], strconv.Itoa(offset + most)
+	}
+	return all, ""
+}
+
+func (f *fakeServer) find(q runQuery) []*run {
+	var found []*run
+	for id, r := range f.runs {
+		if slices.Contains(q.ExperimentIDs, r.Info.ExperimentID) && !f.hide[id] && (q.View == "ALL" || !r.deleted()) && f.matches(r, q.Filter) {
+			found = append(found, r)
+		}
+	}
+	by := func(r *run) int64 { return int64(r.Info.StartTime) }
+	if len(q.OrderBy) == 1 && strings.Contains(q.OrderBy[0], "end_time") {
+		by = func(r *run) int64 { return int64(r.Info.EndTime) }
+	}
+	slices.SortFunc(found, func(a, b *run) int {
+		return cmp.Or(cmp.Compare(by(a), by(b)), strings.Compare(a.id(), b.id()))
+	})
+	return found
+}
+
+func (f *fakeServer) matches(r *run, filter string) bool {
+	for condition := range strings.SplitSeq(filter, " AND ") {
+		attribute, rest, _ := strings.Cut(strings.TrimPrefix(condition, "attributes."), " ")
+		if filter == "" {
+			return true
+		}
+		operator, value, _ := strings.Cut(rest, " ")
+		var number int64
+		switch attribute {
+		case "run_id":
+			if !strings.Contains(value, "'"+r.id()+"'") {
+				return false
+			}
+			continue
+		case "status":
+			if value != "'"+r.Info.Status+"'" {
+				return false
+			}
+			continue
+		case "start_time":
+			number = int64(r.Info.StartTime)
+		case "end_time":
+			if number = int64(r.Info.EndTime); number == 0 {
+				return false // NULL never matches
+			}
+		default:
+			f.t.Errorf("filter %q", filter)
+		}
+		limit, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			f.t.Errorf("filter %q", filter)
+		}
+		if operator == ">=" && number < limit || operator == "<" && number >= limit {
+			return false
+		}
+	}
+	return true
+}
+
+// start starts a run at a time, "" for its id is a new one.
+func (f *fakeServer) start(at time.Time) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next++
+	r := &run{}
+	r.Info = runInfo{RunID: fmt.Sprintf("%032x", f.next), ExperimentID: "0", Status: "RUNNING", StartTime: whole(at.UnixMilli()), LifecycleStage: "active"}
+	r.Data.Tags = []pair{{"team", "growth"}, {"mlflow.source.type", "LOCAL"}}
+	if f.padding != "" {
+		r.Data.Params = []pair{{"padding", f.padding}}
+	}
+	f.runs[r.Info.RunID] = r
+	return r.Info.RunID
+}
+
+// set gives a run a status and an end time; the zero time leaves the one it has.
+func (f *fakeServer) set(id, status string, end time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := f.runs[id]
+	r.Info.Status = status
+	if !end.IsZero() {
+		r.Info.EndTime = whole(end.UnixMilli())
+	}
+}
+
+func (f *fakeServer) ended(status string, start, end time.Time) string {
+	id := f.start(start)
+	f.set(id, status, end)
+	return id
+}
+
+// register makes the next version of a model.
+func (f *fakeServer) register(model string, tags ...pair) *modelVersion {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := whole(time.Now().UnixMilli())
+	number := 1
+	for _, v := range f.versions {
+		if v.Name == model {
+			number++
+		}
+	}
+	v := &modelVersion{Name: model, Version: strconv.Itoa(number), Created: now, Status: "READY", Source: "models:/m-1", Tags: tags}
+	f.versions = append(f.versions, v)
+	f.models[model] = &registeredModel{Name: model, LastUpdated: now, Tags: tags}
+	return v
+}
+
+func (f *fakeServer) change(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+// fakeLog records and reads facts in memory; each Record is a frame. A Service made
+// anew over it is a process after a crash.
+type fakeLog struct {
+	mu         sync.Mutex
+	generation uint64
+	seq        uint64
+	facts      map[string]engine.Fact
+	events     []raised
+	records    int
+	crashAfter int // records that are still stored; then nothing is. Negative: never
+}
+
+// raised is an event, as far as the tests look at it.
+type raised struct {
+	ID, Subject string
+	Type        string `json:"eventType"`
+	Data        struct {
+		RunStatus, ExperimentName, RunType string
+		ModelName, ModelVersion            string
+		RunTags, RunProperties             map[string]string
+		ModelProperties                    map[string]string
+	}
+}
+
+// word says what the event is in a word.
+func (e raised) word() string {
+	_, kind, _ := strings.Cut(e.Type, ".")
+	_, kind, _ = strings.Cut(kind, ".")
+	return kind + e.Data.RunStatus
+}
+
+func (l *fakeLog) Generation() uint64 { return l.generation }
+
+func (l *fakeLog) Record(_ context.Context, records []engine.Record) (engine.Receipt, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.crashAfter == 0 {
+		return engine.Receipt{}, fmt.Errorf("the process was killed")
+	}
+	l.crashAfter--
+	l.seq++
+	l.records++
+	receipt := engine.Receipt{Seq: l.seq, Generation: l.generation, Time: time.Now()}
+	for i, r := range records {
+		data := slices.Clone(r.Data)
+		for _, h := range r.Holes {
+			copy(data[h.Offset:h.Offset+engine.SequencerSize], receipt.Sequencer(h.Of))
+		}
+		switch {
+		case r.Kind == engine.KindEvent:
+			var e raised
+			if err := json.Unmarshal(data, &e); err != nil {
+				return receipt, err
+			}
+			l.events = append(l.events, e)
+		case len(data) == 0:
+			delete(l.facts, r.Key)
+		default:
+			l.facts[r.Key] = engine.Fact{Key: r.Key, Position: receipt.Position(i), Generation: l.generation, Data: data}
+		}
+	}
+	return receipt, nil
+}
+
+func (l *fakeLog) Fact(_ context.Context, key string) (engine.Fact, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, ok := l.facts[key]
+	return f, ok, nil
+}
+
+func (l *fakeLog) FactKeys(_ context.Context, prefix string) ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var keys []string
+	for k := range l.facts {
+		if strings.HasPrefix(k, prefix) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// bridge is a poller between a server and a ledger, both in memory.
+type bridge struct {
+	*poller
+	t      *testing.T
+	fake   *fakeServer
+	log    *fakeLog
+	store  *resource.Store
+	record resource.MLflowServer
+	taken  int // events that want has seen
+}
+
+var workspaceID = resource.MustID("/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/lab/providers/Microsoft.MachineLearningServices/workspaces/bells")
+
+// newBridge attaches a server that was there for a while. Call it within a bubble.
+func newBridge(t *testing.T, change ...func(*resource.MLflowServer)) *bridge {
+	t.Helper()
+	b := &bridge{t: t, fake: newFakeServer(t), log: &fakeLog{generation: 1, facts: map[string]engine.Fact{}, crashAfter: -1}, store: resource.NewStore(resource.NewMemoryKV())}
+	ws := resource.Workspace{Meta: resource.Meta{ID: workspaceID}, UID: 0xaa, TopicUID: 0xbb, StatusEvents: []string{"Queued", "Running", "Completed", "Failed", "Canceled"}}
+	if _, err := b.store.Workspaces.Create(t.Context(), ws.ID.Key(), ws); err != nil {
+		t.Fatal(err)
+	}
+	b.record = resource.MLflowServer{UID: 7, Workspace: ws.ID, URL: "http://mlflow.example", Interval: 15, Created: resource.Stamp{At: time.Now()}}
+	for _, f := range change {
+		f(&b.record)
+	}
+	b.restart()
+	return b
+}
+
+// restart makes what a new process would make of the ledger.
+func (b *bridge) restart() {
+	b.t.Helper()
+	b.log.mu.Lock()
+	b.log.generation++
+	b.log.crashAfter = -1
+	b.log.mu.Unlock()
+	ledger := workspace.New(workspace.Config{Recorder: b.log, Facts: b.log, Workspaces: b.store.Workspaces})
+	ws, _ := b.store.Workspaces.Get(workspaceID.Key())
+	client := NewClient(Connection{URL: b.record.URL}, &http.Client{Transport: b.fake})
+	b.poller = newPoller(b.record, ws.Value, client, ledger, slog.New(slog.DiscardHandler))
+	if err := b.resume(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// rounds makes n rounds, 15 seconds apart.
+func (b *bridge) rounds(n int) {
+	b.t.Helper()
+	for range n {
+		if err := b.round(b.t.Context()); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(15 * time.Second)
+	}
+}
+
+// want holds the words of the events since the last call against a list, in any order.
+func (b *bridge) want(words ...string) {
+	b.t.Helper()
+	var got []string
+	for _, e := range b.log.events[b.taken:] {
+		got = append(got, e.word())
+	}
+	b.taken = len(b.log.events)
+	slices.Sort(got)
+	slices.Sort(words)
+	if !slices.Equal(got, words) {
+		b.t.Errorf("events %q, want %q", got, words)
+	}
+	seen := map[string]bool{}
+	for _, e := range b.log.events {
+		if seen[e.ID] {
+			b.t.Errorf("event %+v was raised twice", e)
+		}
+		seen[e.ID] = true
+	}
+}

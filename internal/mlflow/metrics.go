@@ -1,0 +1,34 @@
+package mlflow
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics say whether the attached servers are read.
+type metrics struct {
+	rounds   *prometheus.CounterVec
+	requests prometheus.Counter
+	events   prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer, lag func() float64) *metrics {
+	m := &metrics{
+		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carillon_mlflow_rounds_total", Help: "Rounds in which an MLflow server was asked for what is new: ok, failed, or refused for its credentials.",
+		}, []string{"outcome"}),
+		requests: prometheus.NewCounter(prometheus.CounterOpts{Name: "carillon_mlflow_requests_total", Help: "Requests to MLflow servers."}),
+		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "carillon_mlflow_events_total", Help: "Events raised by what was seen at MLflow servers."}),
+	}
+	for _, outcome := range []string{"ok", "failed", "refused"} {
+		m.rounds.WithLabelValues(outcome)
+	}
+	if r != nil {
+		r.MustRegister(m.rounds, m.requests, m.events, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "carillon_mlflow_lag_seconds", Help: "For how long the MLflow server that was not read whole for longest has not been; 0 without one.",
+		}, lag))
+	}
+	return m
+}
+
+func (m *metrics) round(requests, events int) {
+	m.requests.Add(float64(requests))
+	m.events.Add(float64(events))
+}

@@ -1,0 +1,166 @@
+package mlflow
+
+import (
+	"context"
+
+	"github.com/carillon-events/carillon/internal/workspace"
+)
+
+// lookAtModels reads the versions of the models that changed since the place. The list
+// begins with those that changed last, so one that changes meanwhile repeats rows and
+// hides none.
+func (p *poller) lookAtModels(ctx context.Context, next *place) error {
+	from := whole(max(0, p.place.Models-modelOverlap.Milliseconds()))
+	seen := map[string]bool{}
+	for token := ""; ; {
+		models, more, err := p.client.registeredModels(ctx, token)
+		if err != nil {
+			return err
+		}
+		old := false
+		for _, m := range models {
+			if old = m.LastUpdated < from; old {
+				break
+			}
+			next.Models = max(next.Models, int64(m.LastUpdated))
+			seen[m.Name] = true
+			if err := p.lookAtModel(ctx, m); err != nil {
+				return err
+			}
+		}
+		if token = more; token == "" || old || len(models) == 0 {
+			break
+		}
+	}
+	for name, state := range p.models {
+		switch {
+		case seen[name]:
+		case state.pending:
+			if err := p.readVersions(ctx, name, state); err != nil {
+				return err
+			}
+		default:
+			delete(p.models, name)
+		}
+	}
+	return nil
+}
+
+// lookAtModel reads the versions of a model, unless it was read twice since its last
+// update: once may have been within the millisecond of another one.
+func (p *poller) lookAtModel(ctx context.Context, m registeredModel) error {
+	state := p.models[m.Name]
+	if state.updated != m.LastUpdated {
+		state.updated, state.reads = m.LastUpdated, 0
+	}
+	if isPrompt(m.Tags) || state.reads >= 2 && !state.pending {
+		p.models[m.Name] = state
+		return nil
+	}
+	return p.readVersions(ctx, m.Name, state)
+}
+
+// readVersions observes the versions of a model, highest number first, up to the first
+// that the ledger knows.
+func (p *poller) readVersions(ctx context.Context, model string, state modelState) error {
+	state.pending = false
+	for token := ""; ; {
+		mark := p.ledger.Mark()
+		versions, more, err := p.client.modelVersions(ctx, model, token)
+		if err != nil {
+			return err
+		}
+		known := false
+		for i := range versions {
+			v := &versions[i]
+			state.pending = state.pending || v.Status == "PENDING_REGISTRATION"
+			out, err := p.observeVersion(ctx, v, mark)
+			if err != nil {
+				return err
+			}
+			known = known || out.Known
+		}
+		if token = more; token == "" || known || len(versions) == 0 {
+			break
+		}
+	}
+	state.reads++
+	p.models[model] = state
+	return nil
+}
+
+// observeVersion submits one version that was asked for after mark.
+func (p *poller) observeVersion(ctx context.Context, v *modelVersion, mark workspace.Mark) (workspace.Observed, error) {
+	if !v.ready() || isPrompt(v.Tags) || v.Name == "" || v.Version == "" {
+		return workspace.Observed{}, nil
+	}
+	o := v.observation()
+	o.Seen, o.Silent = mark, p.silent(o.Created)
+	if p.place.Swept && o.Created < p.place.Models-modelOverlap.Milliseconds() {
+		if err := p.findOldName(ctx, &o); err != nil {
+			return workspace.Observed{}, err
+		}
+	}
+	out, err := p.ledger.ObserveModelVersion(ctx, p.ws, o, stamp)
+	p.events += out.Events
+	return out, p.skip(ctx, "model version", v.Name+":"+v.Version, err)
+}
+
+// findOldName looks whether a version that is older than the place, and perhaps not
+// known, had another name until now. Source: spec/workspace.md section 5.7.
+func (p *poller) findOldName(ctx context.Context, o *workspace.VersionObservation) error {
+	known, err := p.ledger.KnowsVersion(ctx, p.ws, *o)
+	if err != nil || known {
+		return err
+	}
+	name, err := p.ledger.NameOfVersion(ctx, p.ws, *o)
+	if err != nil || name == "" {
+		return err
+	}
+	if _, err := p.client.modelVersion(ctx, name, o.Version); absent(err) {
+		o.RenamedFrom = name
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// sweepModels reads all versions of all models.
+func (p *poller) sweepModels(ctx context.Context, next *place) error {
+	prompts := map[string]bool{}
+	for token := ""; ; {
+		models, more, err := p.client.registeredModels(ctx, token)
+		if err != nil {
+			return err
+		}
+		for _, m := range models {
+			next.Models = max(next.Models, int64(m.LastUpdated))
+			prompts[m.Name] = isPrompt(m.Tags)
+		}
+		if token = more; token == "" || len(models) == 0 {
+			break
+		}
+	}
+	for token := ""; ; {
+		mark := p.ledger.Mark()
+		versions, more, err := p.client.modelVersions(ctx, "", token)
+		if err != nil {
+			return err
+		}
+		for i := range versions {
+			v := &versions[i]
+			if prompts[v.Name] {
+				continue
+			}
+			if v.Status == "PENDING_REGISTRATION" {
+				p.models[v.Name] = modelState{pending: true}
+			}
+			if _, err := p.observeVersion(ctx, v, mark); err != nil {
+				return err
+			}
+		}
+		if token = more; token == "" || len(versions) == 0 {
+			return nil
+		}
+	}
+}

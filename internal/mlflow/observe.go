@@ -1,0 +1,163 @@
+package mlflow
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/workspace"
+	"github.com/carillon-events/carillon/mlevent"
+)
+
+// statuses are MLflow's run statuses in the words of events.
+// Source: spec/workspace.md section 5.1.
+var statuses = map[string]workspace.RunStatus{
+	"SCHEDULED": mlevent.RunQueued,
+	"RUNNING":   mlevent.RunRunning,
+	"FINISHED":  workspace.Completed,
+	"FAILED":    workspace.Failed,
+	"KILLED":    workspace.Canceled,
+}
+
+// Tags of MLflow that mean something here.
+const (
+	systemTag     = "mlflow." // begins the names of all of them
+	sourceTypeTag = "mlflow.source.type"
+	parentTag     = "mlflow.parentRunId"
+	promptTag     = "mlflow.prompt.is_prompt"
+)
+
+// observation says in the words of events how a run was seen. A status that is not
+// known is Unknown. Source: spec/workspace.md section 5.2.
+func (r *run) observation(experimentName string) workspace.RunObservation {
+	tags, properties := map[string]string{}, map[string]string{}
+	for _, p := range r.Data.Params {
+		properties["mlflow.param."+p.Key] = p.Value
+	}
+	for _, t := range r.Data.Tags {
+		switch {
+		case t.Key == "":
+		case strings.HasPrefix(t.Key, systemTag):
+			properties[t.Key] = t.Value
+		default:
+			tags[t.Key] = t.Value
+		}
+	}
+	for name, value := range map[string]string{
+		"mlflow.runName": r.Info.RunName, "mlflow.user": r.Info.UserID, "mlflow.artifactUri": r.Info.ArtifactURI,
+		"mlflow.startTime": timeText(r.Info.StartTime), "mlflow.endTime": timeText(r.Info.EndTime), "mlflow.lifecycleStage": r.Info.LifecycleStage,
+	} {
+		if value != "" {
+			properties[name] = value
+		}
+	}
+	runType := "mlflow.run"
+	if source := properties[sourceTypeTag]; source != "" {
+		runType = "mlflow." + cut(strings.ToLower(source), 64)
+	}
+	if properties[parentTag] != "" {
+		runType += ".child"
+	}
+	fit(tags, properties)
+	status, ok := statuses[r.Info.Status]
+	if !ok {
+		status = mlevent.RunUnknown
+	}
+	return workspace.RunObservation{
+		ID: r.id(), ExperimentID: r.Info.ExperimentID, Experiment: experimentName, Status: status, RunType: runType,
+		Tags: tags, Properties: properties, StartTime: timeText(r.Info.StartTime), EndTime: timeText(r.Info.EndTime),
+	}
+}
+
+// observation says in the words of events how a model version was seen.
+// Source: spec/workspace.md section 5.2.
+func (v *modelVersion) observation() workspace.VersionObservation {
+	tags, properties := map[string]string{}, map[string]string{"mlflow.modelUri": "models:/" + v.Name + "/" + v.Version}
+	for _, t := range v.Tags {
+		if t.Key != "" {
+			tags[t.Key] = t.Value
+		}
+	}
+	for name, value := range map[string]string{
+		"mlflow.runId": v.RunID, "mlflow.source": v.Source, "mlflow.modelId": v.ModelID, "mlflow.description": v.Description,
+		"mlflow.aliases": strings.Join(slices.Sorted(slices.Values(v.Aliases)), ","), "mlflow.stage": v.Stage,
+		"mlflow.creationTime": timeText(v.Created), "mlflow.user": v.UserID,
+	} {
+		if value != "" {
+			properties[name] = value
+		}
+	}
+	fit(tags, properties)
+	return workspace.VersionObservation{
+		Model: v.Name, Version: v.Version, Created: int64(v.Created), RunID: v.RunID, URI: v.Source, Tags: tags, Properties: properties,
+	}
+}
+
+// ready reports whether a version is one to tell of: neither on its way, nor failed,
+// nor a prompt. Servers that know no status leave it out.
+func (v *modelVersion) ready() bool { return v.Status == "" || v.Status == "READY" }
+
+func isPrompt(tags []pair) bool {
+	return slices.ContainsFunc(tags, func(t pair) bool { return t.Key == promptTag && strings.EqualFold(t.Value, "true") })
+}
+
+// timeText writes Unix milliseconds, "" for none.
+func timeText(ms whole) string {
+	if ms <= 0 || ms > latest {
+		return ""
+	}
+	return event.FormatTime(time.UnixMilli(int64(ms)))
+}
+
+// latest is the last moment that has four digits for its year.
+var latest = whole(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMilli())
+
+// shortened is how much stays of a value that had to give way.
+const shortened = 256
+
+// fit shortens the longest values until an event holds both maps, properties before
+// tags, and says so in a property; in the end whole properties and tags go.
+// Source: spec/workspace.md section 5.2, "Cap".
+func fit(tags, properties map[string]string) {
+	size := func() (n int) {
+		for _, m := range []map[string]string{tags, properties} {
+			for k, v := range m {
+				n += len(k) + len(v)
+			}
+		}
+		return n
+	}
+	const mark = "carillon.truncated"
+	over := size() - workspace.MaxLabels
+	if over <= 0 {
+		return
+	}
+	properties[mark] = "true"
+	over += len(mark) + len("true")
+	for _, m := range []map[string]string{properties, tags} {
+		for _, k := range byLength(m) {
+			if v := m[k]; over > 0 && len(v) > shortened {
+				m[k] = strings.ToValidUTF8(v[:max(shortened, len(v)-over)], "")
+				over -= len(v) - len(m[k])
+			}
+		}
+	}
+	for _, m := range []map[string]string{properties, tags} {
+		for _, k := range byLength(m) {
+			if over > 0 && k != mark {
+				over -= len(k) + len(m[k])
+				delete(m, k)
+			}
+		}
+	}
+}
+
+// byLength returns the keys, those of the longest entries first.
+func byLength(m map[string]string) []string {
+	return slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b)+len(m[b]), len(a)+len(m[a])), strings.Compare(a, b))
+	})
+}

@@ -1,0 +1,288 @@
+package mlflow
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/internal/telemetry"
+)
+
+// Config holds what a Service needs. Every field is needed unless it says so.
+type Config struct {
+	Store  *resource.Store
+	Ledger Ledger
+	// Client asks MLflow servers. Its connections must be guarded and it must follow
+	// no redirect; egress.Guard.Client makes one.
+	Client *http.Client
+	// Secret opens what a server is told as password or token.
+	Secret     func(*resource.MLflowServer) (secret.String, error)
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // optional
+}
+
+// Service follows every server that is attached. It is safe for concurrent use.
+type Service struct {
+	cfg     Config
+	metrics *metrics
+	wake    chan struct{} // the records have changed
+
+	mu     sync.Mutex
+	status map[resource.UID]manage.MLflowStatus
+}
+
+// New makes a Service. Nothing is asked until Run.
+func New(c Config) *Service {
+	s := &Service{cfg: c, wake: make(chan struct{}, 1), status: map[resource.UID]manage.MLflowStatus{}}
+	s.metrics = newMetrics(c.Registerer, s.longestLag)
+	c.Store.MLflowServers.OnChange(func(string) { s.signal() })
+	c.Store.Workspaces.OnChange(func(string) { s.signal() })
+	return s
+}
+
+func (s *Service) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Check satisfies manage.MLflow.
+func (s *Service) Check(ctx context.Context, server *resource.MLflowServer, password secret.String) error {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	return shown(s.client(server, password).Check(ctx))
+}
+
+// checkLimit bounds the question that a server is asked when it is attached.
+const checkLimit = 10 * time.Second
+
+// shown is an error as users may see it.
+func shown(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(secret.Redact(err.Error()))
+}
+
+func (s *Service) client(server *resource.MLflowServer, password secret.String) *Client {
+	c := Connection{URL: server.URL, StaticPrefix: server.StaticPrefix, Workspace: server.Within}
+	if server.Username != "" {
+		c.Username, c.Password = server.Username, password
+	} else {
+		c.Token = password
+	}
+	return NewClient(c, s.cfg.Client)
+}
+
+// Status satisfies manage.MLflow.
+func (s *Service) Status(uid resource.UID) (manage.MLflowStatus, bool) {
+	server, there := s.record(uid)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status, ok := s.status[uid]
+	if ok && there {
+		status.Lag = lag(status.LastRound, server.Created.At)
+	}
+	return status, ok
+}
+
+func (s *Service) record(uid resource.UID) (resource.MLflowServer, bool) {
+	for _, item := range s.cfg.Store.MLflowServers.List("") {
+		if item.Value.UID == uid {
+			return item.Value, true
+		}
+	}
+	return resource.MLflowServer{}, false
+}
+
+// lag is for how long a server has not been read whole.
+func lag(lastRound, attached time.Time) time.Duration {
+	if lastRound.IsZero() {
+		lastRound = attached
+	}
+	return time.Since(lastRound)
+}
+
+// longestLag is the lag of the server that has not been read whole for longest.
+func (s *Service) longestLag() float64 {
+	var longest time.Duration
+	for _, item := range s.cfg.Store.MLflowServers.List("") {
+		status, _ := s.Status(item.Value.UID)
+		longest = max(longest, lag(status.LastRound, item.Value.Created.At))
+	}
+	return longest.Seconds()
+}
+
+// follower is the goroutine that follows one server.
+type follower struct {
+	revision uint64
+	cancel   context.CancelFunc
+	done     chan struct{}
+}
+
+func (f *follower) stop() {
+	f.cancel()
+	<-f.done
+}
+
+// Run follows the attached servers until ctx ends. It returns after its last
+// goroutine.
+func (s *Service) Run(ctx context.Context) error {
+	running := map[string]*follower{} // by key
+	defer func() {
+		for _, f := range running {
+			f.stop()
+		}
+	}()
+	for {
+		s.adjust(ctx, running)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+		}
+	}
+}
+
+// adjust starts and stops followers so that there is one for each record, as it is
+// now. Two never follow for one workspace at once.
+func (s *Service) adjust(ctx context.Context, running map[string]*follower) {
+	records := map[string]resource.Item[resource.MLflowServer]{}
+	for _, item := range s.cfg.Store.MLflowServers.List("") {
+		if _, ok := s.cfg.Store.Workspaces.Get(item.Key); ok {
+			records[item.Key] = item
+		}
+	}
+	for key, f := range running {
+		if item, ok := records[key]; !ok || item.Revision != f.revision {
+			f.stop()
+			delete(running, key)
+		}
+	}
+	s.mu.Lock()
+	for uid := range s.status {
+		if _, ok := s.record(uid); !ok {
+			delete(s.status, uid)
+		}
+	}
+	s.mu.Unlock()
+	for key, item := range records {
+		if running[key] != nil {
+			continue
+		}
+		ws, _ := s.cfg.Store.Workspaces.Get(key)
+		following, cancel := context.WithCancel(ctx)
+		f := &follower{revision: item.Revision, cancel: cancel, done: make(chan struct{})}
+		running[key] = f
+		go func() {
+			defer close(f.done)
+			s.follow(following, item.Value, ws.Value)
+		}()
+	}
+}
+
+// Waits after rounds that failed.
+const (
+	longestPause = 5 * time.Minute
+	refusedPause = 10 * time.Minute // asking more often with credentials that are not taken may lock an account
+	roundLimit   = time.Hour
+)
+
+// follow asks one server in rounds until ctx ends.
+func (s *Service) follow(ctx context.Context, server resource.MLflowServer, ws resource.Workspace) {
+	log := s.cfg.Logger.With(slog.String(telemetry.Workspace, ws.ID.String()))
+	s.note(server.UID, func(st *manage.MLflowStatus) { st.State = manage.MLflowReading })
+	var p *poller
+	failures := 0
+	for {
+		began := time.Now()
+		err := s.turn(ctx, &p, server, ws, log)
+		if ctx.Err() != nil {
+			return
+		}
+		pause := time.Duration(server.Interval) * time.Second
+		if err == nil {
+			if failures > 0 {
+				log.LogAttrs(ctx, slog.LevelInfo, "MLflow server is followed again", slog.Int("failures", failures))
+			}
+			failures = 0
+		} else {
+			failures++
+			pause = min(longestPause, pause<<min(failures, 12))
+			if Refused(err) {
+				pause = refusedPause
+			}
+			pause += rand.N(pause/10 + 1)
+			level := slog.LevelWarn
+			if Refused(err) {
+				level = slog.LevelError
+			}
+			log.LogAttrs(ctx, level, "MLflow server not read", slog.String(telemetry.Error, shown(err).Error()), slog.Int("failures", failures), slog.Duration("pause", pause))
+		}
+		s.conclude(server.UID, p, err, began)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// turn makes one round. The poller is made by the first one that can.
+func (s *Service) turn(ctx context.Context, p **poller, server resource.MLflowServer, ws resource.Workspace, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, roundLimit)
+	defer cancel()
+	if *p == nil {
+		password, err := s.cfg.Secret(&server)
+		if err != nil {
+			return err
+		}
+		made := newPoller(server, ws, s.client(&server, password), s.cfg.Ledger, log)
+		if err := made.resume(ctx); err != nil {
+			return err
+		}
+		*p = made
+	}
+	return (*p).round(ctx)
+}
+
+// conclude notes how a round went.
+func (s *Service) conclude(uid resource.UID, p *poller, err error, began time.Time) {
+	now := time.Now()
+	s.note(uid, func(st *manage.MLflowStatus) {
+		if p != nil {
+			st.Requests, st.OpenRuns = p.requests, len(p.open)
+			s.metrics.round(p.requests, p.events)
+		}
+		st.Duration = now.Sub(began)
+		switch {
+		case err == nil:
+			st.State, st.LastRound, st.LastError, st.ErrorAt = manage.MLflowFollowing, now, "", time.Time{}
+			s.metrics.rounds.WithLabelValues("ok").Inc()
+		case Refused(err):
+			st.State, st.LastError, st.ErrorAt = manage.MLflowRefused, shown(err).Error(), now
+			s.metrics.rounds.WithLabelValues("refused").Inc()
+		default:
+			st.State, st.LastError, st.ErrorAt = manage.MLflowFailing, shown(err).Error(), now
+			s.metrics.rounds.WithLabelValues("failed").Inc()
+		}
+	})
+}
+
+func (s *Service) note(uid resource.UID, change func(*manage.MLflowStatus)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status := s.status[uid]
+	change(&status)
+	s.status[uid] = status
+}
