@@ -227,6 +227,7 @@ const (
 	deliver = "carillon.delivery/"
 	watch   = "carillon.audit/"
 	seal    = "carillon.secrets/"
+	flow    = "carillon.mlflow/"
 )
 
 var singleEventSubscription = methods{
@@ -340,6 +341,8 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 	atResource: {
 		grid + "eventsubscriptions": {http.MethodGet: listEventSubscriptionsOfSource},
 		grid + "eventtypes":         {http.MethodGet: listEventTypesOfSource},
+		flow + "servers":            {http.MethodGet: listMLflow},
+		flow + "servers/*":          {http.MethodGet: getMLflow, http.MethodPut: putMLflow, http.MethodDelete: deleteMLflow},
 	},
 	atAny: {
 		grid + "extensiontopics/*":      {http.MethodGet: getExtensionTopic},

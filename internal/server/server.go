@@ -38,6 +38,7 @@ import (
 	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/issuer"
 	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/mlflow"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
@@ -56,6 +57,7 @@ const (
 	idleTime       = 2 * time.Minute
 	headerTime     = 10 * time.Second
 	requestTime    = 2 * time.Minute // for a whole request; longer than a handshake with its repetitions may take
+	mlflowTime     = 2 * time.Minute // for one answer of an MLflow server
 	shutdownGrace  = 5 * time.Second
 )
 
@@ -123,6 +125,7 @@ type server struct {
 	directory  *access.Directory
 	plane      *manage.Plane
 	workspaces *workspace.Service
+	mlflow     *mlflow.Service
 	handler    func(opened) http.Handler // of one listener
 }
 
@@ -241,6 +244,10 @@ func (s *server) wire(ctx context.Context) error {
 		Recorder: s.broker, Facts: partition, Workspaces: store.Workspaces,
 		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, Logger: s.log,
 	})
+	s.mlflow = mlflow.New(mlflow.Config{
+		Store: store, Ledger: s.workspaces, Client: guard.Client(mlflowTime), Logger: s.log, Registerer: s.registry,
+		Secret: func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowSecret(sealer, m) },
+	})
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
@@ -249,6 +256,7 @@ func (s *server) wire(ctx context.Context) error {
 		Rules:                rules,
 		Messenger:            destination.NewMessenger(configOf),
 		Audit:                s.audit,
+		MLflow:               s.mlflow,
 		MasterKeys:           source,
 		KeyFiles:             []manage.KeyFiles{signing, s.certs.ca},
 	})
@@ -450,6 +458,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	managers.Go(func() error { return s.audit.Run(managing) })
 	managers.Go(func() error { return s.tendIdentity(managing) })
 	managers.Go(func() error { return s.workspaces.Run(managing) })
+	managers.Go(func() error { return s.mlflow.Run(managing) })
 	if own := s.certs.own; own != nil {
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)

@@ -1,0 +1,126 @@
+package arm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+)
+
+// fakeMLflow notes what servers are checked with.
+type fakeMLflow struct {
+	checked string
+	refuse  error
+	status  map[resource.UID]manage.MLflowStatus
+}
+
+func (f *fakeMLflow) Check(_ context.Context, m *resource.MLflowServer, s secret.String) error {
+	f.checked = m.URL + " " + m.Username + " " + s.Reveal()
+	return f.refuse
+}
+
+func (f *fakeMLflow) Status(uid resource.UID) (manage.MLflowStatus, bool) {
+	s, ok := f.status[uid]
+	return s, ok
+}
+
+const mlflowID = wsID + "/providers/Carillon.MLflow/servers/default"
+
+func TestMLflowServer(t *testing.T) {
+	s := newStack(t)
+	fake := &fakeMLflow{status: map[resource.UID]manage.MLflowStatus{}}
+	s.plane.MLflow = fake
+	at := mlflowID + "?api-version=2026-11-01"
+	const body = `{"properties":{"url":"https://m.example/","username":"kim","password":"s3cret","pollIntervalSeconds":30}}`
+	check := func(caller, method, target, body string, status int, want ...string) string {
+		t.Helper()
+		w := s.do(caller, method, target, body)
+		if w.Code != status {
+			t.Errorf("%s %s: %d %s, want %d", method, body, w.Code, w.Body, status)
+		}
+		for _, part := range want {
+			if !strings.Contains(w.Body.String(), part) {
+				t.Errorf("%s %s: %s does not hold %q", method, body, w.Body, part)
+			}
+		}
+		if strings.Contains(w.Body.String(), "s3cret") {
+			t.Errorf("%s %s shows a secret: %s", method, body, w.Body)
+		}
+		return w.Body.String()
+	}
+	list := wsID + "/providers/Carillon.MLflow/servers?api-version=2026-11-01"
+	check("owner", "GET", at, "", 404, "follows no MLflow server")
+	check("reader", "GET", list, "", 200, `"value":[]`)
+	check("reader", "PUT", at, body, 403)
+	check("grid", "PUT", at, body, 403)
+	check("owner", "PUT", at, body, 201, `"authentication":"Basic"`, `"username":"kim"`, `"pollIntervalSeconds":30`, `"state":"Reading"`, `"url":"https://m.example"`)
+	if fake.checked != "https://m.example kim s3cret" {
+		t.Errorf("checked with %q", fake.checked)
+	}
+	for key, value := range s.kv.Dump() {
+		if strings.Contains(value, "s3cret") {
+			t.Errorf("%s holds the secret: %s", key, value)
+		}
+	}
+	first, _ := s.plane.Store.MLflowServers.Get(resource.MustID(wsID).Key())
+
+	for problem, c := range map[string][2]string{
+		"no url":            {`{"properties":{}}`, "properties.url"},
+		"credentials in it": {`{"properties":{"url":"https://a:b@m.example"}}`, "give username and password"},
+		"a query":           {`{"properties":{"url":"https://m.example?x=1"}}`, "a query"},
+		"not allowed":       {`{"properties":{"url":"http://m.example"}}`, "must start with https"},
+		"not a url":         {`{"properties":{"url":"m.example"}}`, "absolute"},
+		"both":              {`{"properties":{"url":"https://m.example","username":"a","password":"b","token":"c"}}`, "not both"},
+		"token and name":    {`{"properties":{"url":"https://m.example","username":"a","token":"c"}}`, "without a username"},
+		"password alone":    {`{"properties":{"url":"https://m.example","password":"c"}}`, "needs a username"},
+		"no password":       {`{"properties":{"url":"https://other.example","username":"kim"}}`, "needs a password"},
+		"another name":      {`{"properties":{"url":"https://m.example","username":"lee"}}`, "needs a password"},
+		"too often":         {`{"properties":{"url":"https://m.example","pollIntervalSeconds":0}}`, "use 1 to 3600"},
+		"a word":            {`{"properties":{"url":"https://m.example","emitBacklog":"yes"}}`, "true or false"},
+		"prefix":            {`{"properties":{"url":"https://m.example","staticPrefix":"a?b"}}`, "staticPrefix"},
+		"control":           {`{"properties":{"url":"https://m.example","token":"a\nb"}}`, "control characters"},
+	} {
+		t.Run(problem, func(t *testing.T) { check("owner", "PUT", at, c[0], 400, c[1]) })
+	}
+	if now, _ := s.plane.Store.MLflowServers.Get(first.Key); now.Revision != first.Revision {
+		t.Error("a refused request changed something")
+	}
+	check("owner", "PUT", strings.Replace(at, "/default?", "/other?", 1), body, 404)
+
+	fake.refuse = errors.New("the MLflow server answered 401 UNAUTHENTICATED")
+	check("owner", "PUT", at, body, 400, "cannot be followed: the MLflow server answered 401", "properties.url")
+	fake.refuse = nil
+
+	// The secret stays while URL and user name do; with another URL it is another server.
+	check("owner", "PUT", at, `{"properties":{"url":"https://m.example","username":"kim","emitBacklog":true}}`, 200, `"emitBacklog":true`, `"pollIntervalSeconds":15`)
+	if fake.checked != "https://m.example kim s3cret" {
+		t.Errorf("checked with %q", fake.checked)
+	}
+	if now, _ := s.plane.Store.MLflowServers.Get(first.Key); now.Value.UID != first.Value.UID || !now.Value.Created.At.Equal(first.Value.Created.At) {
+		t.Error("the same server was attached anew")
+	}
+	check("owner", "PUT", at, `{"properties":{"url":"https://n.example","token":"s3cret-2"}}`, 200, `"authentication":"Bearer"`)
+	now, _ := s.plane.Store.MLflowServers.Get(first.Key)
+	if now.Value.UID == first.Value.UID {
+		t.Error("another server has the uid of the one before")
+	}
+	fake.status[now.Value.UID] = manage.MLflowStatus{State: manage.MLflowFailing, Requests: 6, LastError: "nobody answers"}
+	var shown mlflowBody
+	if err := json.Unmarshal([]byte(check("reader", "GET", at, "", 200, `"lastError":"nobody answers"`)), &shown); err != nil || shown.ID != mlflowID || shown.Properties.Status.LastRoundRequests != 6 {
+		t.Errorf("%+v, error %v", shown, err)
+	}
+	check("reader", "GET", list, "", 200, mlflowID)
+	check("reader", "DELETE", at, "", 403)
+	check("owner", "DELETE", at, "", 204)
+	check("owner", "DELETE", at, "", 204)
+	check("owner", "PUT", at, body, 201)
+	check("owner", "DELETE", wsID+"?api-version=2024-04-01", "", 204)
+	if _, there := s.plane.Store.MLflowServers.Get(first.Key); there {
+		t.Error("the server outlived its workspace")
+	}
+}

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/fault"
+)
+
+// mlflowServer is where the MLflow server of a workspace is in the API.
+const mlflowServer = "/providers/Carillon.MLflow/servers/default"
+
+func (a *app) mlflowKind() kind {
+	return kind{
+		what: "MLflow server",
+		view: view{
+			plural: "MLflow servers",
+			columns: []column{{"Workspace", "workspace"}, {"Url", "properties.url"}, {"State", "properties.status.state"},
+				{"Last round", "properties.status.lastRound"}, {"Lag (s)", "properties.status.lagSeconds"}},
+			detail: []column{
+				{"Authentication", "properties.authentication"}, {"Username", "?properties.username"}, {"MLflow workspace", "?properties.mlflowWorkspace"},
+				{"Static prefix", "?properties.staticPrefix"}, {"Poll interval (s)", "properties.pollIntervalSeconds"}, {"Backlog raises events", "properties.emitBacklog"},
+				{"End time change renews", "properties.endTimeChangeIsNewGeneration"}, {"Open runs", "properties.status.openRuns"},
+				{"Requests of last round", "properties.status.lastRoundRequests"}, {"Last error", "?properties.status.lastError"},
+				{"Last error at", "?properties.status.lastErrorTime"}, {"Attached", "systemData.createdAt"}, {"Etag", "etag"}, {"Id", "id"},
+			},
+		},
+		locate: func(cmd *cobra.Command) func([]string) (string, error) {
+			cmd.Args = noArguments
+			return func([]string) (string, error) { return a.workspaceID() + mlflowServer, nil }
+		},
+	}
+}
+
+func (a *app) mlflowCommand() *cobra.Command {
+	k := a.mlflowKind()
+	return group("mlflow", "MLflow servers whose runs and model versions raise events",
+		`  carillon mlflow attach http://127.0.0.1:5000
+  carillon mlflow show`,
+		a.mlflowAttach(k), a.mlflowList(k), a.mlflowShow(k), a.mlflowDetach(k))
+}
+
+// withWorkspace adds the name of the workspace to a server, for tables.
+func withWorkspace(server json.RawMessage) json.RawMessage {
+	id := text(server, "id")
+	id = id[:max(0, len(id)-len(mlflowServer))]
+	object := decoded(server, "")
+	object["workspace"] = id[strings.LastIndexByte(id, '/')+1:]
+	raw, _ := json.Marshal(object) // it came from JSON
+	return raw
+}
+
+func (a *app) showMLflow(k kind, server json.RawMessage) error {
+	if a.output != "json" {
+		server = withWorkspace(server)
+	}
+	return a.show(k.view, server)
+}
+
+func (a *app) mlflowAttach(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "attach URL", Short: "Follow an MLflow server, or change how it is followed",
+		Long: "Have a workspace follow an MLflow server: its runs and model versions become events of the workspace,\nwith nothing changed at the server or its clients. What is there already is recorded without events,\nunless --emit-backlog is given. Settings that are not given take their defaults; a secret stays while\nURL and user name stay.",
+		Example: `  carillon mlflow attach http://127.0.0.1:5000
+  carillon mlflow attach https://mlflow.example --username carillon --password-file secret.txt --workspace churn
+  pass show mlflow | carillon mlflow attach https://mlflow.example --token-file -`}
+	f := cmd.Flags()
+	f.String("username", "", "User name for Basic authentication.")
+	password := f.String("password-file", "", "File with the password; - for standard input.")
+	token := f.String("token-file", "", "File with a bearer token; - for standard input.")
+	f.String("static-prefix", "", "What mlflow server was given as --static-prefix.")
+	f.String("mlflow-workspace", "", "Workspace of the MLflow server; its default one by default.")
+	interval := f.Int("poll-interval", 0, "Seconds between two looks, 1 to 3600; 15 by default.")
+	backlog := f.Bool("emit-backlog", false, "Raise events also for what is there already.")
+	renews := f.Bool("end-time-change-is-new-generation", false, "Take a run that ended at another time for one that went on and ended again.")
+	given := ""
+	k.locate = func(cmd *cobra.Command) func([]string) (string, error) {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef(cmd, "%q needs the URL of one MLflow server.", cmd.CommandPath())
+			}
+			given = args[0]
+			return nil
+		}
+		return func([]string) (string, error) { return a.workspaceID() + mlflowServer, nil }
+	}
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, path string) error {
+		properties := map[string]any{"url": given}
+		setText(cmd, properties, map[string]string{"username": "username", "static-prefix": "staticPrefix", "mlflow-workspace": "mlflowWorkspace"})
+		for member, file := range map[string]string{"password": *password, "token": *token} {
+			if file == "" {
+				continue
+			}
+			raw, err := a.readAll(file)
+			if err != nil {
+				return err
+			}
+			properties[member] = strings.TrimRight(string(raw), "\r\n")
+		}
+		if cmd.Flag("poll-interval").Changed {
+			properties["pollIntervalSeconds"] = *interval
+		}
+		properties["emitBacklog"], properties["endTimeChangeIsNewGeneration"] = *backlog, *renews
+		server, err := s.ask(cmd.Context(), http.MethodPut, path, enveloped(properties), nil)
+		if err != nil {
+			return err
+		}
+		return a.showMLflow(k, server)
+	})
+}
+
+// mlflowList asks every workspace that may be read.
+func (a *app) mlflowList(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List the MLflow servers of all workspaces", Args: noArguments, Example: `  carillon mlflow list
+  carillon mlflow list -o json`}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		workspaces, err := s.all(cmd.Context(), a.inScope(cmd, learningWorkspaces), pageSize())
+		if err != nil {
+			return err
+		}
+		servers := []json.RawMessage{}
+		for _, ws := range workspaces {
+			server, err := s.get(cmd.Context(), text(ws, "id")+mlflowServer)
+			switch {
+			case fault.Is(err, fault.NotFound):
+			case err != nil:
+				return err
+			case a.output == "json":
+				servers = append(servers, server)
+			default:
+				servers = append(servers, withWorkspace(server))
+			}
+		}
+		return a.list(k.view, servers)
+	}
+	return cmd
+}
+
+func (a *app) mlflowShow(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "show", Short: "Show the MLflow server that the workspace follows, and how that goes", Example: `  carillon mlflow show
+  carillon mlflow show --workspace churn -o json`}
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, path string) error {
+		server, err := s.get(cmd.Context(), path)
+		if err != nil {
+			return err
+		}
+		return a.showMLflow(k, server)
+	})
+}
+
+func (a *app) mlflowDetach(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "detach", Short: "Follow the MLflow server no more; what was recorded stays", Example: `  carillon mlflow detach
+  carillon mlflow detach --workspace churn --yes`}
+	confirmed := a.confirmation(cmd)
+	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, path string) error {
+		if _, err := s.get(cmd.Context(), path); fault.Is(err, fault.NotFound) {
+			fmt.Fprintln(a.stderr, "The workspace follows no MLflow server: nothing was changed.")
+			return nil
+		}
+		if err := confirmed("Follow the MLflow server no more?"); err != nil {
+			return err
+		}
+		_, err := s.ask(cmd.Context(), http.MethodDelete, path, nil, nil)
+		return err
+	})
+}
