@@ -79,7 +79,7 @@ func (d *Directory) AddSecret(ctx context.Context, objectID string, expires time
 	p, err := d.changeApplication(ctx, objectID, func(p *Principal) error {
 		p.Secrets = slices.DeleteFunc(slices.Clone(p.Secrets), func(s ClientSecret) bool { return !s.holds() })
 		if len(p.Secrets) >= maxSecrets {
-			return fault.New(fault.Conflict, "TooManyCredentials", "Principal %q has %d client secrets, the most there can be. Delete one first.", p.Name, maxSecrets)
+			return fault.New(fault.Conflict, "TooManyCredentials", "Principal %q has %d client secrets, the most there can be. Delete one first: carillon principal credential delete.", p.Name, maxSecrets)
 		}
 		p.Secrets = append(p.Secrets, kept)
 		return nil
@@ -103,7 +103,7 @@ func (d *Directory) AddCertificate(ctx context.Context, objectID string, certifi
 		case slices.ContainsFunc(p.Certificates, func(c AppCertificate) bool { return c.ID() == kept.ID() }):
 			return fault.New(fault.Conflict, "CredentialExists", "Principal %q has this certificate already.", p.Name)
 		case len(p.Certificates) >= maxCertificates:
-			return fault.New(fault.Conflict, "TooManyCredentials", "Principal %q has %d certificates, the most there can be. Delete one first.", p.Name, maxCertificates)
+			return fault.New(fault.Conflict, "TooManyCredentials", "Principal %q has %d certificates, the most there can be. Delete one first: carillon principal credential delete.", p.Name, maxCertificates)
 		}
 		p.Certificates = append(p.Certificates, kept)
 		return nil
@@ -164,7 +164,7 @@ func (d *Directory) PutFederated(ctx context.Context, objectID string, c Federat
 			p.Federated[at] = c
 			p.endTokens(c.Created)
 		case len(p.Federated) >= maxFederated:
-			return fault.New(fault.Conflict, "TooManyCredentials", "Principal %q has %d federated credentials, the most there can be. Delete one first.", p.Name, maxFederated)
+			return fault.New(fault.Conflict, "TooManyCredentials", "Principal %q has %d federated credentials, the most there can be. Delete one first: carillon principal federated-credential delete.", p.Name, maxFederated)
 		default:
 			p.Federated = append(p.Federated, c)
 		}

@@ -43,7 +43,7 @@ func (r *request) readBody() (fields, error) {
 		return f, nil
 	}
 	if !json.Valid(raw) {
-		return f, fault.New(fault.Invalid, "InvalidRequestContent", "The request body is not JSON.")
+		return f, fault.New(fault.Invalid, "InvalidRequestContent", "The request body is not JSON %s.", whereBroken(raw))
 	}
 	if !utf8.Valid(raw) { // decoding would put other characters in the place of what was sent
 		return f, fault.New(fault.Invalid, "InvalidRequestContent", "The request body is not UTF-8; send it in that encoding.")
@@ -53,6 +53,15 @@ func (r *request) readBody() (fields, error) {
 	}
 	f.fill(raw)
 	return f, nil
+}
+
+// whereBroken says from where on a body is not JSON.
+func whereBroken(raw []byte) string {
+	var body json.RawMessage
+	if syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(raw, &body)); ok && int(syntax.Offset) < len(raw) {
+		return fmt.Sprintf("from byte %d on", syntax.Offset)
+	}
+	return "at its end"
 }
 
 // sub returns a nested object; one that is absent or wrong has no members.

@@ -38,7 +38,7 @@ func TestDomainAgainstAServer(t *testing.T) {
 
 	does("event publish --domain shops --domain-topic tenant-a --event-type t --subject orders/1 --id e-a --data {}", 0, "Published 1 event to shops.")
 	does("event publish --domain shops --domain-topic tenant-b --event-type t --subject other --id e-b --data {}", 0)
-	does("event publish --domain shops --event-type t --subject s", 1, "property 'topic'")
+	does("event publish --domain shops --event-type t --subject s", 2, "Give --domain-topic")
 	does("event publish --domain shops --topic-key AAAA --domain-topic tenant-a --event-type t --subject s", 1, "Unauthorized")
 	left := map[string]string{"e-a": "/domains/shops/topics/tenant-a", "e-b": "/domains/shops/topics/tenant-b"}
 	for deadline := time.After(arrivalPatience); len(left) > 0; {

@@ -155,6 +155,9 @@ func checkFlags(cmd *cobra.Command, p publication) error {
 		if p.file == "" && p.eventType == "" {
 			return usagef(cmd, "What type has the event? Give --event-type beside --data; %s takes events of %s.", p.to, p.inputSchema)
 		}
+		if name, is := strings.CutPrefix(p.to, "domain "); is && p.file == "" && p.domainTopic == "" {
+			return usagef(cmd, "Which topic of the domain %q is the event for? Give --domain-topic.", name)
+		}
 		return nil
 	}
 	for _, name := range []string{"event-type", "subject", "id", "event-time", "data-version", "source", "domain-topic"} {
