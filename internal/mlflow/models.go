@@ -96,7 +96,7 @@ func (p *poller) observeVersion(ctx context.Context, v *modelVersion, mark works
 	}
 	o := v.observation()
 	o.Seen, o.Silent = mark, p.silent(o.Created)
-	if p.place.Swept && o.Created < p.place.Models-modelOverlap.Milliseconds() {
+	if p.place.Swept {
 		if err := p.findOldName(ctx, &o); err != nil {
 			return workspace.Observed{}, err
 		}
@@ -106,8 +106,8 @@ func (p *poller) observeVersion(ctx context.Context, v *modelVersion, mark works
 	return out, p.skip(ctx, "model version", v.Name+":"+v.Version, err)
 }
 
-// findOldName looks whether a version that is older than the place, and perhaps not
-// known, had another name until now. Source: spec/workspace.md section 5.7.
+// findOldName looks whether a version that is not known had another name until now.
+// Source: spec/workspace.md section 5.7.
 func (p *poller) findOldName(ctx context.Context, o *workspace.VersionObservation) error {
 	known, err := p.ledger.KnowsVersion(ctx, p.ws, *o)
 	if err != nil || known {

@@ -179,19 +179,25 @@ func TestPoller(t *testing.T) {
 		b.fake.register("churn")
 		b.rounds(1)
 		b.want("ModelRegistered", "ModelRegistered")
+		rename := func(from, to string) {
+			b.fake.change(func() {
+				delete(b.fake.models, from)
+				b.fake.models[to] = &registeredModel{Name: to, LastUpdated: whole(time.Now().UnixMilli())}
+				for _, v := range b.fake.versions {
+					if v.Name == from {
+						v.Name = to
+					}
+				}
+			})
+		}
+		rename("churn", "Churn") // soon after
+		b.rounds(3)
+		b.want()
 		time.Sleep(45 * time.Minute)
 		b.fake.register("other")
 		b.rounds(1)
 		b.want("ModelRegistered")
-		b.fake.change(func() {
-			delete(b.fake.models, "churn")
-			b.fake.models["leavers"] = &registeredModel{Name: "leavers", LastUpdated: whole(time.Now().UnixMilli())}
-			for _, v := range b.fake.versions {
-				if v.Name == "churn" {
-					v.Name = "leavers"
-				}
-			}
-		})
+		rename("Churn", "leavers")
 		b.rounds(3)
 		b.want()
 		b.fake.register("leavers")
