@@ -89,14 +89,24 @@ func (z *Authorizer) CheckLinked(c Caller, action string, scope resource.ID, lin
 	if z.Allowed(c, linkedAction, linked) {
 		return nil
 	}
-	if by := z.directory.denied(c.ids(), managementPlane, strings.ToLower(linkedAction), linked); by != nil {
-		return failedByDenial(c, linkedAction, linked, by)
+	if err := z.CheckNotDenied(c, linkedAction, linked); err != nil {
+		return err
 	}
 	f := fault.New(fault.Forbidden, "LinkedAuthorizationFailed",
 		"The client '%s' with object id '%s' has permission to perform action '%s' on scope '%s', but it does not have permission to perform action '%s' on the linked scope '%s', or the linked scope is invalid.",
 		c.Label(), c.ObjectID, action, scope, linkedAction, linked)
 	f.Info = z.missing(managementPlane, linkedAction, linked)
 	return f
+}
+
+// CheckNotDenied returns nil when no deny assignment keeps the caller from an action at a
+// scope, whatever its roles say: for what goes along with something that the caller may
+// do.
+func (z *Authorizer) CheckNotDenied(c Caller, action string, scope resource.ID) error {
+	if by := z.directory.denied(c.ids(), managementPlane, strings.ToLower(action), scope); by != nil {
+		return failedByDenial(c, action, scope, by)
+	}
+	return nil
 }
 
 // CheckEventSubscriptionWrite guards everything that changes event subscriptions,

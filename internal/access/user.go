@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -33,8 +34,7 @@ type SignInLink struct {
 	Expires time.Time `json:"expires"`
 }
 
-// Cost of a password's hash: what OWASP asks of argon2id at least. Two are computed at a
-// time, so that sign-ins take at most 38 MiB.
+// Cost of a password's hash: what OWASP asks of argon2id at least.
 // Source: OWASP Password Storage Cheat Sheet, "Argon2id".
 const (
 	passwordPasses = 2
@@ -48,7 +48,9 @@ const (
 	SignInLinkLifetime = 24 * time.Hour
 )
 
-var hashing = make(chan struct{}, 2)
+// hashing has a place for each hash that is computed at a time: two, so that sign-ins take
+// at most 38 MiB, or one where two would take all processors from everybody else.
+var hashing = make(chan struct{}, max(1, min(2, runtime.GOMAXPROCS(0)/2)))
 
 func newPassword(ctx context.Context, plain secret.String, now time.Time) (*Password, error) {
 	p := &Password{Salt: make([]byte, 16), Passes: passwordPasses, Memory: passwordMemory, Created: now}

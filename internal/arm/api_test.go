@@ -394,10 +394,15 @@ func TestVeryManyProblems(t *testing.T) {
 	s := newStack(t)
 	many := func(entry string, n int) string { return strings.TrimSuffix(strings.Repeat(entry+",", n), ",") }
 	role := "/providers/Microsoft.Authorization/roleDefinitions/0a000000-0000-4000-8000-000000000001"
+	wide := `"x":1`
+	for i := range 10_000 {
+		wide += fmt.Sprintf(`,"m%d":1`, i)
+	}
 	const head = `{"properties":{"roleName":"r","assignableScopes":["/"],"permissions":[`
 	for name, c := range map[string]struct{ body, want string }{
 		"wrong types":    {head + many("1", 10_000) + "]}}", "The member properties.permissions[99] is a number"},
 		"too many":       {head + many("1", 10_001) + "]}}", "The member properties.permissions has 10001 entries, more than 10000."},
+		"wide":           {`{"properties":{` + wide + `}}`, "The object has 10001 members, more than 10000."},
 		"wrong actions":  {head + `{"actions":[` + many(`" "`, 10_000) + "]}]}}", "There are 9901 problems more."},
 		"actions of 1.5": {head + `{"actions":[` + many(`1.5`, 10_000) + "]}]}}", "properties.permissions[0].actions[99] is a number"},
 	} {

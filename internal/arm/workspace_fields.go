@@ -2,6 +2,7 @@ package arm
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -42,6 +43,10 @@ func readProperties(w http.ResponseWriter, r *http.Request, id resource.ID) (fie
 func (f *fields) fill(object json.RawMessage) {
 	var members map[string]json.RawMessage
 	_ = json.Unmarshal(object, &members) // it is a valid object
+	if len(members) > maxList {
+		f.note(fault.Field(cmp.Or(f.path, "body"), "The object has %d members, more than %d.", len(members), maxList))
+		return
+	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		f.members[strings.ToLower(name)] = members[name]
 	}
@@ -92,7 +97,8 @@ func (f fields) text(name string) *string    { return value[string](f, name, "a 
 func (f fields) number(name string) *float64 { return value[float64](f, name, "a number") }
 func (f fields) integer(name string) *int    { return value[int](f, name, "a whole number") }
 
-// maxList is the most entries of a list that are read. Nothing takes so many.
+// maxList is the most entries of a list, and members of an object, that are read. Nothing
+// takes so many.
 const maxList = 10_000
 
 // list reads the entries of an array, nil when it is absent or wrong.

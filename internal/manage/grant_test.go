@@ -105,6 +105,34 @@ func TestNobodyInheritsGrants(t *testing.T) {
 	}
 }
 
+// TestDeniedResourceKeepsItsGroup: whoever is kept from deleting a resource cannot delete
+// it with its resource group.
+func TestDeniedResourceKeepsItsGroup(t *testing.T) {
+	const topic = topicsPrefix + "orders"
+	for _, scope := range []string{topic, domainID, systemTopic, workspaceID} {
+		f := newFixture(t)
+		f.topic(t, "orders", "EventGridSchema")
+		f.put(t, systemTopic+"/eventSubscriptions/es1", hook(hookURL))
+		f.domain(t, DomainChange{})
+		ada := f.user(t, access.RoleOwner, local)
+		if _, _, err := f.Directory.Deny(t.Context(), access.DenyAssignment{
+			Name: uuid.NewString(), Scope: id(scope), Title: "no", Permissions: []access.Permission{{Actions: []string{"*/delete"}}},
+			Principals: []access.Denied{{ID: ada.ObjectID}},
+		}, f.owner); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.DeleteGroup(t.Context(), ada, id(local), Precondition{}); !fault.Is(err, fault.Forbidden) {
+			t.Errorf("%s: %v", scope, err)
+		}
+		if _, err := f.Topic(t.Context(), f.owner, id(topic)); err != nil {
+			t.Errorf("%s: what is beside it is gone: %v", scope, err)
+		}
+		if _, err := f.DeleteGroup(t.Context(), f.owner, id(local), Precondition{}); err != nil {
+			t.Errorf("%s, somebody else: %v", scope, err)
+		}
+	}
+}
+
 // TestChangedDenialIsADeletedOne: whoever a deny assignment keeps from deleting it cannot
 // write another form over it either; who may do both can.
 func TestChangedDenialIsADeletedOne(t *testing.T) {

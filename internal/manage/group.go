@@ -159,6 +159,9 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 	if err := c.Check(etagOf(g, exists)); err != nil || !exists {
 		return false, err
 	}
+	if err := p.mayClear(caller, id); err != nil {
+		return false, err
+	}
 	for _, d := range p.Store.Domains.List("") {
 		if id.Contains(d.Value.ID) {
 			if err := p.clearDomain(ctx, d); err != nil {
@@ -170,6 +173,9 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 	defer unlock()
 	g, exists = p.Store.ResourceGroups.Get(id.Key())
 	if err := c.Check(etagOf(g, exists)); err != nil || !exists {
+		return false, err
+	}
+	if err := p.mayClear(caller, id); err != nil { // something may have come meanwhile
 		return false, err
 	}
 	for _, t := range p.Store.Topics.List("") {
@@ -205,6 +211,32 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 	}
 	p.changed(ctx, caller, "delete", g.Value.ID)
 	return true, nil
+}
+
+// mayClear returns nil unless a deny assignment keeps the caller from deleting something
+// that goes with a resource group.
+func (p *Plane) mayClear(caller access.Caller, group resource.ID) error {
+	var inside []resource.ID
+	for _, t := range p.Store.Topics.List("") {
+		inside = append(inside, t.Value.ID)
+	}
+	for _, d := range p.Store.Domains.List("") {
+		inside = append(inside, d.Value.ID)
+	}
+	for _, s := range p.Store.SystemTopics.List("") {
+		inside = append(inside, s.Value.ID)
+	}
+	for _, w := range p.Store.Workspaces.List("") {
+		inside = append(inside, w.Value.ID)
+	}
+	for _, id := range inside {
+		if group.Contains(id) {
+			if err := p.Access.CheckNotDenied(caller, id.Type()+"/delete", id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func etagOf[T any](item resource.Item[T], exists bool) string {
