@@ -252,6 +252,13 @@ func (f *fakeServer) register(model string, tags ...pair) *modelVersion {
 	return v
 }
 
+// asked returns how often the server was asked, and as whom the last time.
+func (f *fakeServer) asked() (n int, authorization string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.requests), f.last.Get("Authorization")
+}
+
 func (f *fakeServer) change(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -401,6 +408,8 @@ func (b *bridge) rounds(n int) {
 // want holds the words of the events since the last call against a list, in any order.
 func (b *bridge) want(words ...string) {
 	b.t.Helper()
+	b.log.mu.Lock()
+	defer b.log.mu.Unlock()
 	var got []string
 	for _, e := range b.log.events[b.taken:] {
 		got = append(got, e.word())
