@@ -330,7 +330,7 @@ func (p *poller) observe(ctx context.Context, page []run, mark workspace.Mark) e
 		group.Go(func() (err error) {
 			o := r.observation(p.nameOf(r.Info.ExperimentID))
 			o.Seen, o.EndRenews = mark, p.server.EndTimeRenews
-			o.Silent = p.silent(int64(r.Info.StartTime))
+			o.Silent = p.silent(int64(max(r.Info.StartTime, r.Info.EndTime)))
 			results[i], err = p.ledger.ObserveRun(inner, p.ws, o, stamp)
 			return p.skip(inner, "run", r.id(), err)
 		})
@@ -352,10 +352,10 @@ func (p *poller) nameOf(experimentID string) string {
 	return experimentID
 }
 
-// silent reports whether something that began at a moment, and that the ledger does
-// not know, is of the time before the server was attached.
-func (p *poller) silent(began int64) bool {
-	return !p.place.Swept && !p.server.EmitBacklog && began < p.server.Created.At.UnixMilli()
+// silent reports whether something that happened last at a moment, and that the ledger
+// does not know, is of the time before the server was attached.
+func (p *poller) silent(last int64) bool {
+	return !p.place.Swept && !p.server.EmitBacklog && last < p.server.Created.At.UnixMilli()
 }
 
 // remember keeps the set of runs that have not ended.

@@ -72,13 +72,20 @@ func TestPoller(t *testing.T) {
 		b.rounds(5)
 		b.want(finished, completed, "ModelRegistered")
 	})
-	in(t, "what begins during the first round is not of before", func(t *testing.T) {
+	in(t, "what begins or ends before the first round is whole is not of before", func(t *testing.T) {
 		b := newBridge(t)
-		b.fake.ended("FAILED", time.Now().Add(-time.Second), time.Now())
+		b.fake.ended("FAILED", time.Now().Add(-2*time.Second), time.Now().Add(-time.Second))
 		b.fake.ended("FAILED", time.Now(), time.Now())
+		b.fake.fail = func(string) int { return http.StatusServiceUnavailable } // the server goes down
+		if err := b.round(t.Context()); err == nil {
+			t.Error("no error")
+		}
+		time.Sleep(time.Hour)
+		b.fake.fail = nil
+		b.fake.ended("KILLED", time.Now().Add(-2*time.Hour), time.Now())
 		b.fake.register("churn")
 		b.rounds(2)
-		b.want(failed, "ModelRegistered")
+		b.want(failed, canceled, "ModelRegistered")
 	})
 	in(t, "client retries runs/update", func(t *testing.T) {
 		b := newBridge(t)
@@ -136,7 +143,7 @@ func TestPoller(t *testing.T) {
 	})
 	in(t, "back-dated runs (import tools)", func(t *testing.T) {
 		b := newBridge(t)
-		b.fake.ended("FINISHED", time.Now().Add(-time.Minute), time.Now())
+		b.fake.ended("FINISHED", time.Now().Add(-time.Minute), time.Now().Add(-time.Second))
 		b.rounds(2)
 		b.want()
 		b.fake.ended("FAILED", time.Now().Add(-1000*time.Hour), time.Now().Add(-999*time.Hour))
