@@ -15,7 +15,10 @@
 //     etag its object has after the change, and its own sequencer.
 //   - Event ids are functions of facts that outlive the object: an object that
 //     was deleted and made again raises events with new ids.
-//   - Names compare ignoring case and keep the spelling of their creation.
+//   - Names compare ignoring case and keep the spelling of their creation; those that
+//     another system gave are exact.
+//   - What another system keeps is observed, never changed here (mirror.go). Its fact
+//     is the ledger of what was raised for it.
 //   - What is stored is the JSON of the types here, in an envelope with a
 //     version; a member, once stored, keeps its name.
 //
