@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -144,10 +145,19 @@ func BenchmarkDrain(b *testing.B) {
 	})
 	b.Run("live=5000", func(b *testing.B) {
 		drain(b, func(more func() bool) func() bool {
-			ticks := time.NewTicker(20 * time.Millisecond)
+			ticks, over := time.NewTicker(20*time.Millisecond), make(chan struct{})
+			end := sync.OnceFunc(func() { close(over) })
 			return func() bool {
-				<-ticks.C
-				return more()
+				select {
+				case <-ticks.C:
+				case <-over: // nobody waits for a tick to learn it
+					return false
+				}
+				if !more() {
+					end()
+					return false
+				}
+				return true
 			}
 		})
 	})

@@ -3,8 +3,10 @@ package broker
 import "time"
 
 // throttle slows the elevator down while processors are short, so that catching up
-// takes what live events leave. Whoever lags gets a quarter more than comes in live
-// even then, or it would never arrive.
+// takes what live events leave. It never makes the elevator rest below a quarter more than
+// comes in live; but waiting for a processor like everybody else, the elevator may come
+// to less than that where publishers keep all of them busy, and its backlog grows
+// until they let go, or until the log is full and refuses them.
 //
 // That processors are short is seen by how long a goroutine that is ready waits for
 // one: rates do not tell, for publishers that wait for their answers send less when
