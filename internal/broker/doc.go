@@ -10,12 +10,15 @@
 //	settle.go    an open delivery is closed, given a new due time,  the delivery journal, flushed
 //	             or dead-lettered                                   every 25 ms
 //
-// Beside the walk: catchup.go brings lagging event subscriptions up again,
-// journal.go writes and reads the delivery journal, policy.go and breaker.go
-// decide without touching clock, disk or socket, as does limit.go, which spaces requests; pause.go stops attempts, warning.go tells the operator, once.go leaves out duplicates, retain.go keeps history and
-// purges it, park.go keeps deliveries that wait for long from holding it, clock.go keeps a wall clock that jumps from expiring anything, deadletter.go keeps and replays what could not be delivered,
-// undertaker.go stores it, export.go writes it to the stores of event subscriptions
-// that have one, again.go replays the log.
+// Beside the walk: catchup.go brings lagging event subscriptions up again, and
+// throttle.go slows it while processors are short; journal.go writes and reads the
+// delivery journal; policy.go, breaker.go and limit.go, which spaces requests, decide
+// without touching clock, disk or socket; pause.go stops attempts, warning.go tells the
+// operator, once.go leaves out duplicates; retain.go keeps history and purges it, park.go
+// keeps deliveries that wait for long from holding it, clock.go keeps a wall clock that
+// jumps from expiring anything; deadletter.go keeps and replays what could not be
+// delivered, undertaker.go stores it, export.go writes it to the stores of event
+// subscriptions that have one, again.go replays the log.
 // history.go looks back into the log, explain.go tells what became of an event,
 // from memory and from what past.go reads of the journal.
 //

@@ -11,10 +11,11 @@ import (
 )
 
 // matching names the event subscriptions that want an event, as of a place in the
-// log. Each topic has one index, an immutable snapshot, as have a domain and each of its topics that is wanted; filters that begin at a
-// later place wait in boundaries until the walk gets there. So an event meets the
-// filter that was in force at its position, whether it is matched live, by the
-// elevator, or again after a crash. It has one owner at a time and no lock.
+// log. Each topic has one index, an immutable snapshot, as have a domain and each of
+// its topics that is wanted; filters that begin at a later place wait in boundaries
+// until the walk gets there. So an event meets the filter that was in force at its
+// position, whether it is matched live, by the elevator, or again after a crash. It has
+// one owner at a time and no lock.
 type matching struct {
 	indexes    map[resource.Stream]*filter.Index
 	boundaries []boundary     // by place

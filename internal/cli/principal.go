@@ -134,21 +134,12 @@ func (a *app) principalAction(use, short, long, action string) *cobra.Command {
 }
 
 func (a *app) principalReset() *cobra.Command {
-	cmd := &cobra.Command{Use: "reset NAME", Short: "Give a principal a new secret and end every token it has", Args: principalArgument,
+	cmd := &cobra.Command{Use: "reset NAME", Short: "Give a principal a new secret and end every token it has",
 		Long:    "Give a service principal a new secret in place of all that it has, or a user a link to set a new\npassword, and end every token and refresh token.",
 		Example: `  carillon principal reset ci -o json`}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, err := a.connect()
-		if err != nil {
-			return err
-		}
-		principal, err := s.principal(cmd, args[0])
-		if err != nil {
-			return err
-		}
+	return a.onPrincipal(cmd, func(cmd *cobra.Command, s *remote, principal json.RawMessage) error {
 		return a.showSecret(cmd, s, arm.PrincipalsPath+"/"+objectID(principal)+"/resetSecret", nil)
-	}
-	return cmd
+	})
 }
 
 // showSecret calls an action that answers with a secret and shows it.

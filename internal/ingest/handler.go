@@ -35,8 +35,8 @@ type Topic struct {
 	DuplicateWindow time.Duration // for how long an event is not taken again; 0 = it always is
 }
 
-// Topics finds custom topics and domains by name; no two have one name. A name is compared ignoring case; region is
-// empty where the address does not name it. Nobody changes a topic that was found: one
+// Topics finds custom topics and domains by name; no two have one name. A name is
+// compared ignoring case; region is empty where the address does not name it. Nobody changes a topic that was found: one
 // that changes is another.
 type Topics interface {
 	FindTopic(ctx context.Context, name, region string) (topic *Topic, found bool, err error)
