@@ -29,7 +29,6 @@ func sampleOf(t testing.TB, columns map[string][]any) *Sample {
 			t.Fatal(err)
 		}
 	}
-	s.begin()
 	for row := range rows {
 		place := s.next()
 		for i, name := range names {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
@@ -34,6 +35,7 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		cell  func(parquet.Value) cell
 	}
 	var leaves []leaf
+	here := map[*column]bool{}
 	var walk func(*parquet.Column) error
 	walk = func(c *parquet.Column) error {
 		for _, child := range c.Columns() {
@@ -44,12 +46,14 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		if !c.Leaf() {
 			return nil
 		}
-		ours, err := s.column(strings.Join(c.Path(), "."))
+		ours, err := s.columnOfFile(strings.Join(c.Path(), "."), here)
 		if err != nil || ours == nil {
 			return err
 		}
 		l := leaf{ours, c.Index(), nil}
-		l.cell, ours.temporal = cellOf(c.Type())
+		var temporal bool
+		l.cell, temporal = cellOf(c.Type())
+		ours.temporal = ours.temporal || temporal
 		switch {
 		case c.MaxRepetitionLevel() > 0:
 			ours.unfit = listed
@@ -62,14 +66,18 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 	if err := walk(file.Root()); err != nil {
 		return err
 	}
-	s.begin()
+	leaves = slices.DeleteFunc(leaves, func(l leaf) bool { return l.unfit != "" })
+	absent := s.without(here)
+	if len(leaves) == 0 && len(absent) > 0 {
+		return errors.New("it has none of the columns that the files before it have")
+	}
 	for _, group := range file.RowGroups() {
 		chunks, after := group.ColumnChunks(), s.draw
+		if group.NumRows() < 0 {
+			return errors.New("the Parquet file is damaged: it has a row group of a negative size")
+		}
 		after.Rows += group.NumRows()
 		for _, l := range leaves {
-			if l.unfit != "" {
-				continue
-			}
 			rows := s.draw
 			if err := l.readChunk(chunks[l.index], &rows, l.cell); err != nil {
 				return fmt.Errorf("column %q: %w", l.name, err)
@@ -77,7 +85,15 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 			if rows.Rows != after.Rows {
 				return fmt.Errorf("the Parquet file is damaged: column %q has %d rows in a row group of %d", l.name, rows.Rows-s.Rows, group.NumRows())
 			}
+			if err := s.checkTexts(); err != nil {
+				return err
+			}
 			after = rows // each column draws the same
+		}
+		for _, c := range absent {
+			for rows := s.draw; rows.Rows < after.Rows; {
+				c.put(rows.next(), cell{})
+			}
 		}
 		s.draw = after
 	}

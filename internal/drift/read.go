@@ -48,30 +48,49 @@ type Source interface {
 // mostRecord bounds a row of a text format, in bytes.
 const mostRecord = 16 << 20
 
-// Read reads a dataset, once and row by row: what it needs of memory does not depend
-// on how many rows there are.
+// Read reads a dataset of one file.
 func Read(source Source, size int64, format Format, o ReadOptions) (*Sample, error) {
-	s := newSample(o)
-	var err error
-	switch format {
-	case CSV:
-		err = s.readCSV(source)
-	case JSONL:
-		err = s.readJSONL(source)
-	case Parquet:
-		err = s.readParquet(source, size)
-	default:
-		err = fmt.Errorf("there is no format %q", format)
-	}
-	if err != nil {
+	r := NewReader(o)
+	if err := r.Add(source, size, format); err != nil {
 		return nil, err
 	}
-	for _, f := range o.Features {
-		if s.byName[f] == nil {
+	return r.Sample()
+}
+
+// A Reader reads the files of a dataset, one after the other, into one sample. Each
+// is read once and row by row: what that needs of memory does not depend on how many
+// rows there are. Files may differ in their columns: rows of a file that does not have
+// one have no value for it.
+type Reader struct {
+	sample *Sample
+	wanted []string
+}
+
+// NewReader makes a Reader that keeps what o says.
+func NewReader(o ReadOptions) *Reader { return &Reader{newSample(o), o.Features} }
+
+// Add reads a file. After an error nothing more can be added.
+func (r *Reader) Add(source Source, size int64, format Format) error {
+	switch format {
+	case CSV:
+		return r.sample.readCSV(source)
+	case JSONL:
+		return r.sample.readJSONL(source)
+	case Parquet:
+		return r.sample.readParquet(source, size)
+	}
+	return fmt.Errorf("there is no format %q", format)
+}
+
+// Sample returns what was read. It is an error if a column that was named is in no
+// file.
+func (r *Reader) Sample() (*Sample, error) {
+	for _, f := range r.wanted {
+		if r.sample.byName[f] == nil {
 			return nil, fmt.Errorf("it has no column %q", f)
 		}
 	}
-	return s, nil
+	return r.sample, nil
 }
 
 // A ration lets one record have so many bytes.
@@ -110,16 +129,16 @@ func (s *Sample) readCSV(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	columns := make([]*column, len(header))
+	columns, here := make([]*column, len(header)), map[*column]bool{}
 	for i, name := range header {
 		if name == "" { // an index that was written without a name
 			name = fmt.Sprintf("column %d", i+1)
 		}
-		if columns[i], err = s.column(strings.Clone(name)); err != nil {
+		if columns[i], err = s.columnOfFile(strings.Clone(name), here); err != nil {
 			return err
 		}
 	}
-	s.begin()
+	absent := s.without(here)
 	for {
 		limited.left = mostRecord
 		record, err := records.Read()
@@ -134,6 +153,12 @@ func (s *Sample) readCSV(r io.Reader) error {
 			if c != nil {
 				c.put(place, textCell(record[i]))
 			}
+		}
+		for _, c := range absent {
+			c.put(place, cell{})
+		}
+		if err := s.checkTexts(); err != nil {
+			return err
 		}
 	}
 }
@@ -156,9 +181,6 @@ func (s *Sample) readJSONL(r io.Reader) error {
 		if err := s.newColumns(object); err != nil {
 			return fmt.Errorf("line %d: %w", line, err)
 		}
-		if s.Rows == 0 {
-			s.begin()
-		}
 		place := s.next()
 		for _, c := range s.columns {
 			v, err := c.jsonCell(object[c.name])
@@ -166,6 +188,9 @@ func (s *Sample) readJSONL(r io.Reader) error {
 				return fmt.Errorf("line %d, %q: %w", line, c.name, err)
 			}
 			c.put(place, v)
+		}
+		if err := s.checkTexts(); err != nil {
+			return err
 		}
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {

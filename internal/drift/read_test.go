@@ -181,6 +181,109 @@ func TestSampling(t *testing.T) {
 	}
 }
 
+// Files of one dataset are one: the rows kept do not depend on where it was cut, and
+// columns may come and go.
+func TestReadFiles(t *testing.T) {
+	var whole strings.Builder
+	whole.WriteString("a,b\n")
+	rows := make([]string, 500)
+	for i := range rows {
+		rows[i] = fmt.Sprintf("%d,x%d\n", i, i%7)
+		whole.WriteString(rows[i])
+	}
+	o := ReadOptions{Rows: 50, Seed: 3}
+	want, err := read(t, CSV, whole.String(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type file struct {
+		format Format
+		text   string
+	}
+	join := func(o ReadOptions, files ...file) (*Sample, error) {
+		r := NewReader(o)
+		for _, f := range files {
+			if err := r.Add(strings.NewReader(f.text), int64(len(f.text)), f.format); err != nil {
+				return nil, err
+			}
+		}
+		return r.Sample()
+	}
+	got, err := join(o, file{CSV, "a,b\n" + strings.Join(rows[:20], "")}, file{CSV, "a,b\n"}, file{CSV, "a,b\n" + strings.Join(rows[20:], "")})
+	if err != nil || got.Rows != want.Rows {
+		t.Fatalf("%v, error %v", got, err)
+	}
+	for i, c := range want.columns {
+		if !reflect.DeepEqual(got.columns[i].values(), c.values()) || !reflect.DeepEqual(got.columns[i].profile(), c.profile()) {
+			t.Errorf("column %q differs where the dataset is cut", c.name)
+		}
+	}
+
+	amounts := parquetOf(t, []record{{Amount: 5, Code: new("c")}, {Amount: 6, Code: new("d")}})
+	got, err = join(ReadOptions{Features: []string{"amount", "code", "late"}}, file{CSV, "code,other,amount\na,1,1\n"}, file{Parquet, amounts}, file{JSONL, `{"late":true,"amount":7}`}, file{Parquet, amounts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, values := range map[string][]string{
+		"amount": {"1", "5", "6", "7", "5", "6"}, "code": {"a", "c", "d", "-", "c", "d"}, "late": {"-", "-", "-", "true", "-", "-"}} {
+		c := got.byName[name]
+		if !reflect.DeepEqual(c.values(), values) || c.missing+c.numeric+c.textual != 6 {
+			t.Errorf("column %q is %q, want %q", name, c.values(), values)
+		}
+	}
+	if _, err := join(ReadOptions{}, file{CSV, "tags.list.element\na\n"}, file{Parquet, amounts}); err != nil {
+		t.Errorf("a column that becomes a list: %v", err)
+	}
+	if _, err := join(ReadOptions{Features: []string{"b"}}, file{CSV, "b\n1\n"}, file{Parquet, amounts}); err == nil || !strings.Contains(err.Error(), "none of the columns") {
+		t.Errorf("a file without any column of the others: %v", err)
+	}
+}
+
+// Columns that come when many rows are kept leave fewer of them, by chance.
+func TestNarrow(t *testing.T) {
+	s := newSample(ReadOptions{Seed: 1})
+	a, _ := s.column("a")
+	for i := range DefaultRows {
+		a.put(s.next(), numberCell(float64(i)))
+	}
+	for i := range mostColumns - 1 {
+		if _, err := s.column(fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.most*mostColumns > mostCells || s.kept != s.most || s.kept < mostCells/mostColumns/2 {
+		t.Fatalf("%d rows of %d columns are kept", s.kept, mostColumns)
+	}
+	sum, seen := 0.0, map[float64]bool{}
+	for _, x := range a.numbers {
+		sum, seen[x] = sum+x, true
+	}
+	// Without replacement the mean varies a little less than this.
+	if n := float64(s.kept); len(seen) != s.kept || math.Abs(sum/n-DefaultRows/2) > 4*DefaultRows/math.Sqrt(12*n) {
+		t.Errorf("%d rows that differ, of mean %g", len(seen), sum/n)
+	}
+}
+
+// Texts that differ have a bound of their own; texts that were seen cost nothing.
+func TestManyTexts(t *testing.T) {
+	for format, lines := range map[Format][2]string{
+		CSV: {"a\nx\nx\n", "a\nyz\n"}, JSONL: {`{"a":"x"}`, `{"a":"yz"}`},
+		Parquet: {parquetOf(t, []record{{Code: new("x")}}), parquetOf(t, []record{{Code: new("yz")}})},
+	} {
+		r := NewReader(ReadOptions{})
+		*r.sample.texts = mostTexts - 1 - textCost
+		for i, text := range lines {
+			err := r.Add(strings.NewReader(text), int64(len(text)), format)
+			if full := i == 1 && format != Parquet || format == Parquet; full != (err != nil && strings.Contains(err.Error(), "name the columns to compare")) {
+				t.Errorf("%s, file %d: %v", format, i, err)
+			}
+			if err != nil {
+				break
+			}
+		}
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add("csv", "a,b\n1,x\n2,\"y\"\n")
 	f.Add("jsonl", `{"a":1,"b":"x","c":[1]}`)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,8 @@ const (
 	mostColumns = 1_000      // of a dataset
 	mostCells   = 10_000_000 // rows times columns kept; 12 bytes each and the texts
 	mostText    = 256        // bytes of a text that tell it from others
+	mostTexts   = 256 << 20  // bytes of all texts that differ, with what keeping one takes
+	textCost    = 64         // bytes that keeping a text takes beside its own
 )
 
 // Sample is a dataset, read: all rows counted, some of them kept. Which ones is the
@@ -25,6 +28,7 @@ type Sample struct {
 	columns []*column
 	byName  map[string]*column
 	wanted  map[string]bool // nil: all
+	texts   *int            // bytes that texts take
 }
 
 // A draw chooses the rows to keep. A copy draws the same again, which is how columns
@@ -44,7 +48,7 @@ type ReadOptions struct {
 }
 
 func newSample(o ReadOptions) *Sample {
-	s := &Sample{byName: map[string]*column{}, draw: draw{most: o.Rows, chance: *rand.NewPCG(o.Seed, 0x6d70_6c65)}}
+	s := &Sample{byName: map[string]*column{}, texts: new(int), draw: draw{most: o.Rows, chance: *rand.NewPCG(o.Seed, 0x6d70_6c65)}}
 	if s.most <= 0 {
 		s.most = DefaultRows
 	}
@@ -63,22 +67,84 @@ func (s *Sample) column(name string) (*column, error) {
 	if s.wanted != nil && !s.wanted[name] {
 		return nil, nil
 	}
-	if s.byName[name] != nil {
-		return nil, fmt.Errorf("column %q stands there twice", name)
-	}
 	if len(s.columns) == mostColumns {
 		return nil, fmt.Errorf("it has more than %d columns: name those to compare", mostColumns)
 	}
-	c := &column{name: name, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
+	c := &column{name: name, taken: s.texts, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
+	s.columns, s.byName[name] = append(s.columns, c), c
+	s.narrow()
 	for range s.kept {
 		c.numbers, c.texts = append(c.numbers, math.NaN()), append(c.texts, 0)
 	}
-	s.columns, s.byName[name] = append(s.columns, c), c
 	return c, nil
 }
 
-// begin is called once the columns are known, as far as they are.
-func (s *Sample) begin() { s.most = max(1, min(s.most, mostCells/max(1, len(s.columns)))) }
+// columnOfFile is the column of that name, which another file may have had; here is
+// what this one had so far.
+func (s *Sample) columnOfFile(name string, here map[*column]bool) (*column, error) {
+	c := s.byName[name]
+	if here[c] {
+		return nil, fmt.Errorf("column %q stands there twice", name)
+	}
+	var err error
+	if c == nil {
+		if c, err = s.column(name); c == nil {
+			return nil, err
+		}
+	}
+	here[c] = true
+	return c, nil
+}
+
+// without returns the columns that a file does not have.
+func (s *Sample) without(here map[*column]bool) (absent []*column) {
+	for _, c := range s.columns {
+		if !here[c] {
+			absent = append(absent, c)
+		}
+	}
+	return absent
+}
+
+// narrow keeps fewer rows where more columns came. Once there are rows, it keeps half
+// of them, drawn by chance, as often as it takes: columns that come one by one do not
+// each cost a look at all of them.
+func (s *Sample) narrow() {
+	columns := len(s.columns)
+	if s.kept == 0 {
+		s.most = max(1, min(s.most, mostCells/columns))
+		return
+	}
+	for s.most > 1 && s.most > mostCells/columns {
+		s.most /= 2
+	}
+	if s.kept <= s.most {
+		return
+	}
+	for place := range s.most {
+		from := place + int(s.below(uint64(s.kept-place)))
+		for _, c := range s.columns {
+			if from < len(c.numbers) { // it has values
+				c.numbers[place], c.numbers[from] = c.numbers[from], c.numbers[place]
+				c.texts[place], c.texts[from] = c.texts[from], c.texts[place]
+			}
+		}
+	}
+	s.kept = s.most
+	for _, c := range s.columns {
+		if s.kept < len(c.numbers) {
+			c.numbers, c.texts = slices.Clone(c.numbers[:s.kept]), slices.Clone(c.texts[:s.kept])
+		}
+	}
+}
+
+// checkTexts refuses a dataset whose texts take too much memory.
+func (s *Sample) checkTexts() error {
+	if *s.texts > mostTexts {
+		return fmt.Errorf("its texts that differ take more than %d MiB: keep fewer rows, or name the columns to compare", mostTexts>>20)
+	}
+	return nil
+}
 
 // next tells where the next row goes: to a place of its own, to that of an earlier
 // row, or nowhere (-1). It is Vitter's algorithm R.
@@ -88,10 +154,16 @@ func (d *draw) next() int {
 		d.kept++
 		return d.kept - 1
 	}
-	if place, _ := bits.Mul64(d.chance.Uint64(), uint64(d.Rows)); place < uint64(d.most) {
+	if place := d.below(uint64(d.Rows)); place < uint64(d.most) {
 		return int(place)
 	}
 	return -1
+}
+
+// below draws a number from 0 to n-1.
+func (d *draw) below(n uint64) uint64 {
+	drawn, _ := bits.Mul64(d.chance.Uint64(), n)
+	return drawn
 }
 
 // A column holds the values of the rows kept, and what is known of all.
@@ -101,6 +173,7 @@ type column struct {
 	texts   []uint32  // index into words plus 1, or 0
 	words   []string
 	index   map[string]uint32
+	taken   *int // by texts of all columns
 
 	missing, numeric, textual int64 // rows of each sort
 	min, max, mean            float64
@@ -189,7 +262,7 @@ func (c *column) put(place int, v cell) {
 			c.dated = -1
 		}
 	}
-	if place < 0 {
+	if place < 0 || c.unfit != "" {
 		return
 	}
 	var word uint32
@@ -213,6 +286,7 @@ func (c *column) intern(text string) uint32 {
 		c.index = map[string]uint32{}
 	}
 	text = strings.Clone(text) // not the whole line
+	*c.taken += len(text) + textCost
 	c.words = append(c.words, text)
 	i := uint32(len(c.words))
 	c.index[text] = i
