@@ -1,8 +1,6 @@
 package mlflow
 
 import (
-	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +59,7 @@ func (r *run) observation(experimentName string) workspace.RunObservation {
 	if properties[parentTag] != "" {
 		runType += ".child"
 	}
-	fit(tags, properties)
+	workspace.ShortenLabels(tags, properties)
 	status, ok := statuses[r.Info.Status]
 	if !ok {
 		status = mlevent.RunUnknown
@@ -90,7 +88,7 @@ func (v *modelVersion) observation() workspace.VersionObservation {
 			properties[name] = value
 		}
 	}
-	fit(tags, properties)
+	workspace.ShortenLabels(tags, properties)
 	return workspace.VersionObservation{
 		Model: v.Name, Version: v.Version, Created: int64(v.Created), RunID: v.RunID, URI: v.Source, Tags: tags, Properties: properties,
 	}
@@ -114,50 +112,3 @@ func timeText(ms whole) string {
 
 // latest is the last moment that has four digits for its year.
 var latest = whole(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMilli())
-
-// shortened is how much stays of a value that had to give way.
-const shortened = 256
-
-// fit shortens the longest values until an event holds both maps, properties before
-// tags, and says so in a property; in the end whole properties and tags go.
-// Source: spec/workspace.md section 5.2, "Cap".
-func fit(tags, properties map[string]string) {
-	size := func() (n int) {
-		for _, m := range []map[string]string{tags, properties} {
-			for k, v := range m {
-				n += len(k) + len(v)
-			}
-		}
-		return n
-	}
-	const mark = "carillon.truncated"
-	over := size() - workspace.MaxLabels
-	if over <= 0 {
-		return
-	}
-	properties[mark] = "true"
-	over += len(mark) + len("true")
-	for _, m := range []map[string]string{properties, tags} {
-		for _, k := range byLength(m) {
-			if v := m[k]; over > 0 && len(v) > shortened {
-				m[k] = strings.ToValidUTF8(v[:max(shortened, len(v)-over)], "")
-				over -= len(v) - len(m[k])
-			}
-		}
-	}
-	for _, m := range []map[string]string{properties, tags} {
-		for _, k := range byLength(m) {
-			if over > 0 && k != mark {
-				over -= len(k) + len(m[k])
-				delete(m, k)
-			}
-		}
-	}
-}
-
-// byLength returns the keys, those of the longest entries first.
-func byLength(m map[string]string) []string {
-	return slices.SortedFunc(maps.Keys(m), func(a, b string) int {
-		return cmp.Or(cmp.Compare(len(b)+len(m[b]), len(a)+len(m[a])), strings.Compare(a, b))
-	})
-}

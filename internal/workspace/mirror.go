@@ -126,19 +126,6 @@ func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunOb
 	r.Status, r.RunType, r.StartTime, r.EndTime = o.Status, o.RunType, o.StartTime, o.EndTime
 	r.Tags, r.Properties = o.Tags, o.Properties
 	to := stepOf(&old, out.Known, &o)
-	switch to {
-	case begins:
-		r.Generation = 1
-	case renews:
-		r.Generation, r.Visits = old.Generation+1, nil
-	}
-	if out.Known && to == stays && same(&old, &r) {
-		return out, nil
-	}
-	if err := labelsFit(r.Tags, r.Properties); err != nil {
-		return out, err
-	}
-	now := time.Now()
 	raise := raises
 	switch {
 	case to == stays:
@@ -146,14 +133,33 @@ func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunOb
 	case to == begins && o.Silent:
 		raise = comesSilently
 	}
+	return out, s.storeMirrored(ctx, ws, &old, &r, to, raise, by, &out)
+}
+
+// storeMirrored stores what a mirrored run became, unless nothing did, with the events
+// that are due. The caller holds the run's lock.
+func (s *Service) storeMirrored(ctx context.Context, ws resource.Workspace, old, r *Run, to step, raise raising, by resource.Stamp, out *Observed) error {
+	switch to {
+	case begins:
+		r.Generation = 1
+	case renews:
+		r.Generation, r.Visits = old.Generation+1, nil
+	}
+	if out.Known && to == stays && same(old, r) {
+		return nil
+	}
+	if err := labelsFit(r.Tags, r.Properties); err != nil {
+		return err
+	}
+	now := time.Now()
 	var w write
-	w.run(ws, &r, by, now, !out.Known, raise)
+	w.run(ws, r, by, now, !out.Known, raise)
 	if _, err := s.record(ctx, &w); err != nil {
-		return out, err
+		return err
 	}
 	out.Changed, out.Events, out.Since = true, w.raised, now
 	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Run, r.Name), slog.Int(telemetry.Events, w.raised))
-	return out, nil
+	return nil
 }
 
 // VersionObservation is how a model version was seen in another system.
@@ -274,7 +280,8 @@ func (s *Service) ObserveExperiment(ctx context.Context, ws resource.Workspace, 
 	return err
 }
 
-// OpenMirrored returns the mirrored runs of a workspace that have not ended.
+// OpenMirrored returns the mirrored runs of a workspace that have not ended and that
+// somebody has to ask after: those that report themselves are not among them.
 func (s *Service) OpenMirrored(ctx context.Context, ws resource.Workspace) ([]Run, error) {
 	prefix := key(kindRun, ws.UID) + "/"
 	keys, err := s.facts.FactKeys(ctx, prefix)
@@ -289,7 +296,7 @@ func (s *Service) OpenMirrored(ctx context.Context, ws resource.Workspace) ([]Ru
 		var r Run
 		if found, err := s.read(ctx, k, &r); err != nil {
 			return nil, err
-		} else if found && !r.Status.Terminal() {
+		} else if found && !r.Status.Terminal() && r.Source == "" {
 			open = append(open, r)
 		}
 	}
@@ -418,7 +425,7 @@ func (s *Service) notMirrored(ctx context.Context, key, what string) error {
 		return fmt.Errorf("read fact %s: %w", key, err)
 	}
 	if found {
-		return fault.New(fault.Conflict, "Conflict", "%s is kept by the MLflow server that is attached to the workspace: change it there.", what)
+		return fault.New(fault.Conflict, "Conflict", "%s is mirrored from another system (an MLflow server, OpenLineage events or a Kubernetes cluster): change it there.", what)
 	}
 	return nil
 }

@@ -177,7 +177,7 @@ func TestMirroredObjectsAreReadOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := b.log.count()
-			wantFault(t, change(), fault.Conflict, nil, "is kept by the MLflow server")
+			wantFault(t, change(), fault.Conflict, nil, "is mirrored from another system")
 			if b.log.count() != n {
 				t.Error("something was stored")
 			}

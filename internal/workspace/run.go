@@ -32,7 +32,9 @@ type Run struct {
 	Generation int64             `json:"generation"`
 	Visits     map[RunStatus]int `json:"visits"` // how often the run came to each status
 
-	Mirrored bool `json:"mirrored,omitempty"` // another system keeps it; Experiment is any text then
+	Mirrored bool   `json:"mirrored,omitempty"` // another system keeps it; Experiment is any text then
+	Source   string `json:"source,omitempty"`   // of a mirrored run: what reports it, "" for an MLflow server
+	Reported string `json:"reported,omitempty"` // time of the newest report of it, "" for a run that is observed
 }
 
 // Parent is the name of its experiment in paths and keys.

@@ -1,7 +1,9 @@
 package workspace
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,4 +160,51 @@ func set[T any](field *T, given *T, replace bool, byDefault T) {
 	case replace:
 		*field = byDefault
 	}
+}
+
+// shortened is how much stays of a value that had to give way.
+const shortened = 256
+
+// ShortenLabels shortens the longest values until an event holds both maps, properties before
+// tags, and says so in a property; in the end whole properties and tags go.
+// Source: spec/workspace.md section 5.2, "Cap".
+func ShortenLabels(tags, properties map[string]string) {
+	size := func() (n int) {
+		for _, m := range []map[string]string{tags, properties} {
+			for k, v := range m {
+				n += len(k) + len(v)
+			}
+		}
+		return n
+	}
+	const mark = "carillon.truncated"
+	over := size() - MaxLabels
+	if over <= 0 {
+		return
+	}
+	properties[mark] = "true"
+	over += len(mark) + len("true")
+	for _, m := range []map[string]string{properties, tags} {
+		for _, k := range byLength(m) {
+			if v := m[k]; over > 0 && len(v) > shortened {
+				m[k] = strings.ToValidUTF8(v[:max(shortened, len(v)-over)], "")
+				over -= len(v) - len(m[k])
+			}
+		}
+	}
+	for _, m := range []map[string]string{properties, tags} {
+		for _, k := range byLength(m) {
+			if over > 0 && k != mark {
+				over -= len(k) + len(m[k])
+				delete(m, k)
+			}
+		}
+	}
+}
+
+// byLength returns the keys, those of the longest entries first.
+func byLength(m map[string]string) []string {
+	return slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b)+len(m[b]), len(a)+len(m[a])), strings.Compare(a, b))
+	})
 }
