@@ -89,6 +89,26 @@ func NewStore(kv KV) *Store {
 	return s
 }
 
+// WorkspaceNamed returns the workspace of a name, for addresses that hold nothing more
+// of its id. Names compare ignoring case; two resource groups may have one of the same
+// name, and then only full ids tell them apart.
+func (s *Store) WorkspaceNamed(name string) (found Item[Workspace], err error) {
+	n := 0
+	for _, item := range s.Workspaces.List("") {
+		if strings.EqualFold(item.Value.ID.Name(), name) {
+			found = item
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return found, fault.New(fault.NotFound, "ResourceNotFound", "There is no workspace '%.80s'.", name)
+	case 1:
+		return found, nil
+	}
+	return found, fault.New(fault.NotFound, "AmbiguousWorkspace", "%d resource groups have a workspace '%.80s', and this address does not say which: give one of them a name of its own.", n, name)
+}
+
 // Observe sets who is told of changes. Call it before the first one.
 func (s *Store) Observe(w Witness) { s.witness = w }
 

@@ -264,3 +264,22 @@ func TestScan(t *testing.T) {
 		}
 	}
 }
+
+func TestWorkspaceNamed(t *testing.T) {
+	s := loaded(t, NewMemoryKV())
+	for _, id := range []string{"a/providers/Microsoft.MachineLearningServices/workspaces/churn", "a/providers/Microsoft.MachineLearningServices/workspaces/twice", "b/providers/Microsoft.MachineLearningServices/workspaces/Twice"} {
+		ws := Workspace{Meta: Meta{ID: MustID("/subscriptions/s/resourceGroups/" + id)}}
+		if _, err := s.Workspaces.Create(t.Context(), ws.ID.Key(), ws); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found, err := s.WorkspaceNamed("CHURN"); err != nil || found.Value.ID.Name() != "churn" {
+		t.Errorf("found %+v, error %v", found, err)
+	}
+	for name, code := range map[string]string{"none": "ResourceNotFound", "": "ResourceNotFound", "twice": "AmbiguousWorkspace"} {
+		_, err := s.WorkspaceNamed(name)
+		if f, ok := errors.AsType[*fault.Error](err); !ok || f.Kind != fault.NotFound || f.Code != code {
+			t.Errorf("%q: %v, want %s", name, err, code)
+		}
+	}
+}
