@@ -287,6 +287,14 @@ func (c *Client) experiments(ctx context.Context) ([]experiment, error) {
 	}
 }
 
+func (c *Client) experiment(ctx context.Context, id string) (experiment, error) {
+	var answer struct {
+		Experiment experiment `json:"experiment"`
+	}
+	err := c.call(ctx, "/mlflow/experiments/get", url.Values{"experiment_id": {id}}, nil, &answer)
+	return answer.Experiment, err
+}
+
 // runQuery is a search for runs.
 type runQuery struct {
 	ExperimentIDs []string `json:"experiment_ids"`

@@ -17,6 +17,8 @@
 //     overlap before it, for clients' clocks are not ours.
 //   - Whatever has not ended is asked for by its id until it has. An empty answer is
 //     never a deletion.
+//   - Who knows of a single object that changed has it looked at beside the rounds
+//     (look.go): to be quick, for the rounds find it without.
 //   - What was there before a server was attached is recorded without events, unless
 //     asked for.
 //

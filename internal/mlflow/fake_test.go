@@ -85,6 +85,13 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	case "experiments/search":
 		part, next := cutPage(f.experiments, body.Max, body.Token)
 		answer(map[string]any{"experiments": part, "next_page_token": next})
+	case "experiments/get":
+		at := slices.IndexFunc(f.experiments, func(e experiment) bool { return e.ID == query.Get("experiment_id") })
+		if at < 0 {
+			refuse(http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST")
+		} else {
+			answer(map[string]any{"experiment": f.experiments[at]})
+		}
 	case "runs/search":
 		if f.noIn && strings.Contains(body.Filter, " IN (") {
 			refuse(http.StatusBadRequest, "INVALID_PARAMETER_VALUE")
@@ -388,7 +395,7 @@ func (b *bridge) restart() {
 	ledger := workspace.New(workspace.Config{Recorder: b.log, Facts: b.log, Workspaces: b.store.Workspaces})
 	ws, _ := b.store.Workspaces.Get(workspaceID.Key())
 	client := NewClient(Connection{URL: b.record.URL}, &http.Client{Transport: b.fake})
-	b.poller = newPoller(b.record, ws.Value, client, ledger, slog.New(slog.DiscardHandler))
+	b.poller = newPoller(b.record, ws.Value, client, ledger, newKnown(), slog.New(slog.DiscardHandler))
 	if err := b.resume(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics say whether the attached servers are read.
 type metrics struct {
 	rounds   *prometheus.CounterVec
+	looks    *prometheus.CounterVec
 	requests prometheus.Counter
 	events   prometheus.Counter
 }
@@ -14,14 +15,20 @@ func newMetrics(r prometheus.Registerer, lag func() float64) *metrics {
 		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "carillon_mlflow_rounds_total", Help: "Rounds in which an MLflow server was asked for what is new: ok, failed, or refused for its credentials.",
 		}, []string{"outcome"}),
+		looks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carillon_mlflow_looks_total", Help: "Runs, models and experiments of MLflow servers looked at by themselves, beside the rounds: ok, or failed and left to a round that reads everything.",
+		}, []string{"outcome"}),
 		requests: prometheus.NewCounter(prometheus.CounterOpts{Name: "carillon_mlflow_requests_total", Help: "Requests to MLflow servers."}),
 		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "carillon_mlflow_events_total", Help: "Events raised by what was seen at MLflow servers."}),
 	}
 	for _, outcome := range []string{"ok", "failed", "refused"} {
 		m.rounds.WithLabelValues(outcome)
 	}
+	for _, outcome := range []string{"ok", "failed"} {
+		m.looks.WithLabelValues(outcome)
+	}
 	if r != nil {
-		r.MustRegister(m.rounds, m.requests, m.events, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		r.MustRegister(m.rounds, m.looks, m.requests, m.events, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "carillon_mlflow_lag_seconds", Help: "For how long the MLflow server that was not read whole for longest has not been; 0 without one.",
 		}, lag))
 	}

@@ -1,10 +1,6 @@
 package mlflow
 
-import (
-	"context"
-
-	"github.com/carillon-events/carillon/internal/workspace"
-)
+import "context"
 
 // lookAtModels reads the versions of the models that changed since the place. The list
 // begins with those that changed last, so one that changes meanwhile repeats rows and
@@ -60,68 +56,16 @@ func (p *poller) lookAtModel(ctx context.Context, m registeredModel) error {
 	return p.readVersions(ctx, m.Name, state)
 }
 
-// readVersions observes the versions of a model, highest number first, up to the first
-// that the ledger knows.
+// readVersions observes the versions of a model that the ledger does not know.
 func (p *poller) readVersions(ctx context.Context, model string, state modelState) error {
-	state.pending = false
-	for token := ""; ; {
-		mark := p.ledger.Mark()
-		versions, more, err := p.client.modelVersions(ctx, model, token)
-		if err != nil {
-			return err
-		}
-		known := false
-		for i := range versions {
-			v := &versions[i]
-			state.pending = state.pending || v.Status == "PENDING_REGISTRATION"
-			out, err := p.observeVersion(ctx, v, mark)
-			if err != nil {
-				return err
-			}
-			known = known || out.Known
-		}
-		if token = more; token == "" || known || len(versions) == 0 {
-			break
-		}
+	events, pending, err := p.versionsOf(ctx, model)
+	p.events += events
+	if err != nil {
+		return err
 	}
+	state.pending = pending
 	state.reads++
 	p.models[model] = state
-	return nil
-}
-
-// observeVersion submits one version that was asked for after mark.
-func (p *poller) observeVersion(ctx context.Context, v *modelVersion, mark workspace.Mark) (workspace.Observed, error) {
-	if !v.ready() || isPrompt(v.Tags) || v.Name == "" || v.Version == "" {
-		return workspace.Observed{}, nil
-	}
-	o := v.observation()
-	o.Seen, o.Silent = mark, p.silent(o.Created)
-	if p.place.Swept {
-		if err := p.findOldName(ctx, &o); err != nil {
-			return workspace.Observed{}, err
-		}
-	}
-	out, err := p.ledger.ObserveModelVersion(ctx, p.ws, o, stamp)
-	p.events += out.Events
-	return out, p.skip(ctx, "model version", v.Name+":"+v.Version, err)
-}
-
-// findOldName looks whether a version that is not known had another name until now.
-// Source: spec/workspace.md section 5.7.
-func (p *poller) findOldName(ctx context.Context, o *workspace.VersionObservation) error {
-	known, err := p.ledger.KnowsVersion(ctx, p.ws, *o)
-	if err != nil || known {
-		return err
-	}
-	name, err := p.ledger.NameOfVersion(ctx, p.ws, *o)
-	if err != nil || name == "" {
-		return err
-	}
-	if _, err := p.client.modelVersion(ctx, name, o.Version); absent(err) {
-		o.RenamedFrom = name
-	} else if err != nil {
-		return err
-	}
 	return nil
 }
 
@@ -155,9 +99,11 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 			if v.Status == "PENDING_REGISTRATION" {
 				p.models[v.Name] = modelState{pending: true}
 			}
-			if _, err := p.observeVersion(ctx, v, mark); err != nil {
+			out, err := p.observeVersion(ctx, v, mark)
+			if err != nil {
 				return err
 			}
+			p.events += out.Events
 		}
 		if token = more; token == "" || len(versions) == 0 {
 			return nil

@@ -13,9 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
-	"github.com/carillon-events/carillon/internal/telemetry"
 	"github.com/carillon-events/carillon/internal/workspace"
 )
 
@@ -69,22 +67,17 @@ func (a *place) see(page []run) {
 
 // poller follows one server. One goroutine uses it.
 type poller struct {
-	server resource.MLflowServer
-	ws     resource.Workspace
-	client *Client
-	ledger Ledger
-	log    *slog.Logger
+	*observer
 
-	place       place
-	experiments map[string]string     // names by id
-	open        map[string]*openRun   // runs that have not ended, by id
-	models      map[string]modelState // registered models that changed lately, by name
-	rounds      int
-	wideNext    bool // the last round failed
-	sweepAt     time.Time
-	pageSize    int
-	requests    int // of this round
-	events      int // of this round
+	place    place
+	open     map[string]*openRun   // runs that have not ended, by id
+	models   map[string]modelState // registered models that changed lately, by name
+	rounds   int
+	wideNext bool // the last round failed
+	sweepAt  time.Time
+	pageSize int
+	requests int // of this round
+	events   int // of this round
 }
 
 // openRun is a run that has not ended.
@@ -104,10 +97,10 @@ type modelState struct {
 
 var stamp = resource.Stamp{By: "Carillon MLflow bridge", Kind: "Application"}
 
-func newPoller(server resource.MLflowServer, ws resource.Workspace, client *Client, ledger Ledger, log *slog.Logger) *poller {
+func newPoller(server resource.MLflowServer, ws resource.Workspace, client *Client, ledger Ledger, k *known, log *slog.Logger) *poller {
 	p := &poller{
-		server: server, ws: ws, client: client, ledger: ledger, log: log,
-		experiments: map[string]string{}, open: map[string]*openRun{}, models: map[string]modelState{}, pageSize: pageOfRuns,
+		observer: &observer{server: server, ws: ws, client: client, ledger: ledger, log: log, known: k},
+		open:     map[string]*openRun{}, models: map[string]modelState{}, pageSize: pageOfRuns,
 	}
 	client.asked = func() { p.requests++ }
 	return p
@@ -123,6 +116,7 @@ func (p *poller) resume(ctx context.Context) error {
 	if p.place = at; !found || at.Server != p.server.UID {
 		p.place = place{Server: p.server.UID}
 	}
+	p.known.swept.Store(p.place.Swept)
 	runs, err := p.ledger.OpenMirrored(ctx, p.ws)
 	if err != nil {
 		return err
@@ -137,12 +131,16 @@ func (p *poller) resume(ctx context.Context) error {
 // error cuts short is repeated by the next.
 func (p *poller) round(ctx context.Context) (err error) {
 	p.requests, p.events = 0, 0
-	defer func() { p.wideNext = err != nil }()
 	wide := p.rounds%widePart == 0 || p.wideNext
 	p.rounds++
 	now := time.Now()
 	next := p.place
-	sweep := !now.Before(p.sweepAt)
+	sweep := p.known.due.Swap(false) || !now.Before(p.sweepAt)
+	defer func() {
+		if p.wideNext = err != nil; err != nil && sweep {
+			p.known.due.Store(true)
+		}
+	}()
 	if wide || sweep {
 		if err := p.readExperiments(ctx); err != nil {
 			return err
@@ -173,6 +171,7 @@ func (p *poller) round(ctx context.Context) (err error) {
 	}
 	if sweep {
 		p.sweepAt = now.Add(sweepEvery)
+		p.known.swept.Store(true)
 	}
 	return nil
 }
@@ -184,13 +183,9 @@ func (p *poller) readExperiments(ctx context.Context) error {
 		return err
 	}
 	for _, e := range all {
-		if e.ID == "" || p.experiments[e.ID] == e.Name {
-			continue
-		}
-		if err := p.skip(ctx, "experiment", e.ID, p.ledger.ObserveExperiment(ctx, p.ws, e.ID, e.Name, stamp)); err != nil {
+		if err := p.observeExperiment(ctx, e); err != nil {
 			return err
 		}
-		p.experiments[e.ID] = e.Name
 	}
 	return nil
 }
@@ -244,8 +239,7 @@ var (
 // on from the last value of the one before: offsets would skip rows when others are
 // deleted meanwhile.
 func (p *poller) scan(ctx context.Context, by order, from int64, also, view string, next *place) error {
-	ids := slices.Sorted(maps.Keys(p.experiments))
-	for part := range slices.Chunk(ids, chunk) {
+	for part := range slices.Chunk(p.known.experimentIDs(), chunk) {
 		if err := p.scanPart(ctx, part, by, from, also, view, next); err != nil {
 			return err
 		}
@@ -324,15 +318,9 @@ func (p *poller) observe(ctx context.Context, page []run, mark workspace.Mark) e
 	group.SetLimit(atOnce)
 	for i := range page {
 		r := &page[i]
-		if r.id() == "" || r.Info.ExperimentID == "" {
-			continue
-		}
 		group.Go(func() (err error) {
-			o := r.observation(p.nameOf(r.Info.ExperimentID))
-			o.Seen, o.EndRenews = mark, p.server.EndTimeRenews
-			o.Silent = p.silent(int64(max(r.Info.StartTime, r.Info.EndTime)))
-			results[i], err = p.ledger.ObserveRun(inner, p.ws, o, stamp)
-			return p.skip(inner, "run", r.id(), err)
+			results[i], err = p.observeRun(inner, r, mark, p.silent(int64(max(r.Info.StartTime, r.Info.EndTime))))
+			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -345,19 +333,6 @@ func (p *poller) observe(ctx context.Context, page []run, mark workspace.Mark) e
 	return nil
 }
 
-func (p *poller) nameOf(experimentID string) string {
-	if name := p.experiments[experimentID]; name != "" {
-		return name
-	}
-	return experimentID
-}
-
-// silent reports whether something that happened last at a moment, and that the ledger
-// does not know, is of the time before the server was attached.
-func (p *poller) silent(last int64) bool {
-	return !p.place.Swept && !p.server.EmitBacklog && last < p.server.Created.At.UnixMilli()
-}
-
 // remember keeps the set of runs that have not ended.
 func (p *poller) remember(r *run, o workspace.Observed) {
 	status, known := statuses[r.Info.Status]
@@ -368,16 +343,6 @@ func (p *poller) remember(r *run, o workspace.Observed) {
 		return
 	}
 	p.open[r.id()] = &openRun{experiment: r.Info.ExperimentID, since: o.Since, seen: p.rounds}
-}
-
-// skip passes over what the ledger can never take, such as a name that is too long: it
-// must not hold up the rest.
-func (p *poller) skip(ctx context.Context, what, name string, err error) error {
-	if !fault.Is(err, fault.Invalid) {
-		return err
-	}
-	p.log.LogAttrs(ctx, slog.LevelWarn, "MLflow object passed over", slog.String("what", what), slog.String("name", cut(name, 200)), slog.String(telemetry.Error, err.Error()))
-	return nil
 }
 
 // askOpen asks by id for the runs that have not ended and that no search of this round

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
@@ -38,11 +40,12 @@ type Service struct {
 
 	mu     sync.Mutex
 	status map[resource.UID]manage.MLflowStatus
+	looks  map[resource.UID]*looks // of attached servers; outlives a change of their settings
 }
 
 // New makes a Service. Nothing is asked until Run.
 func New(c Config) *Service {
-	s := &Service{cfg: c, wake: make(chan struct{}, 1), status: map[resource.UID]manage.MLflowStatus{}}
+	s := &Service{cfg: c, wake: make(chan struct{}, 1), status: map[resource.UID]manage.MLflowStatus{}, looks: map[resource.UID]*looks{}}
 	s.metrics = newMetrics(c.Registerer, s.longestLag)
 	c.Store.MLflowServers.OnChange(func(string) { s.signal() })
 	c.Store.Workspaces.OnChange(func(string) { s.signal() })
@@ -103,6 +106,50 @@ func (s *Service) record(uid resource.UID) (resource.MLflowServer, bool) {
 		}
 	}
 	return resource.MLflowServer{}, false
+}
+
+// Attached returns the server that the workspace of a name follows. Requests of MLflow's
+// clients and webhooks name a workspace in one segment of their path: its name, or where
+// workspaces of several resource groups have it, GROUP~NAME. The error is a fault.
+func (s *Service) Attached(workspace string) (resource.Item[resource.MLflowServer], error) {
+	group, name, grouped := strings.Cut(workspace, "~")
+	if !grouped {
+		group, name = "", workspace
+	}
+	var found []resource.Item[resource.MLflowServer]
+	for _, item := range s.cfg.Store.MLflowServers.List("") {
+		if id := item.Value.Workspace; strings.EqualFold(id.Name(), name) && (!grouped || strings.EqualFold(id.ResourceGroup(), group)) {
+			found = append(found, item)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return resource.Item[resource.MLflowServer]{}, fault.New(fault.NotFound, "ResourceNotFound",
+			"No workspace '%s' follows an MLflow server: attach one with carillon mlflow attach URL --workspace NAME.", cut(workspace, 100))
+	}
+	var names []string
+	for _, item := range found {
+		names = append(names, item.Value.Workspace.ResourceGroup()+"~"+item.Value.Workspace.Name())
+	}
+	return resource.Item[resource.MLflowServer]{}, fault.New(fault.NotFound, "AmbiguousWorkspace",
+		"%d workspaces '%s' follow MLflow servers: write the resource group before the name in the path, %s.", len(found), cut(workspace, 100), strings.Join(names, " or "))
+}
+
+// looksOf returns what waits at a server, nil when it is not attached.
+func (s *Service) looksOf(uid resource.UID) *looks {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.looks[uid]
+	if q == nil {
+		if _, ok := s.record(uid); !ok {
+			return nil
+		}
+		q = newLooks(newKnown())
+		s.looks[uid] = q
+	}
+	return q
 }
 
 // lag is for how long a server has not been read whole.
@@ -175,7 +222,17 @@ func (s *Service) adjust(ctx context.Context, running map[string]*follower) {
 			delete(s.status, uid)
 		}
 	}
+	var dropped []*looks
+	for uid := range s.looks {
+		if _, ok := s.record(uid); !ok {
+			dropped = append(dropped, s.looks[uid])
+			delete(s.looks, uid)
+		}
+	}
 	s.mu.Unlock()
+	for _, q := range dropped {
+		q.drop()
+	}
 	for key, item := range records {
 		if running[key] != nil {
 			continue
@@ -203,10 +260,20 @@ func (s *Service) follow(ctx context.Context, server resource.MLflowServer, ws r
 	log := s.cfg.Logger.With(slog.String(telemetry.Workspace, ws.ID.String()))
 	s.note(server.UID, func(st *manage.MLflowStatus) { st.State = manage.MLflowReading })
 	var p *poller
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	failures := 0
 	for {
 		began := time.Now()
-		err := s.turn(ctx, &p, server, ws, log)
+		var err error
+		if p == nil {
+			if p, err = s.open(ctx, server, ws, log); err == nil {
+				beside.Go(func() { s.lookBeside(ctx, p.observer) })
+			}
+		}
+		if err == nil {
+			err = s.turn(ctx, p)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -238,22 +305,40 @@ func (s *Service) follow(ctx context.Context, server resource.MLflowServer, ws r
 	}
 }
 
-// turn makes one round. The poller is made by the first one that can.
-func (s *Service) turn(ctx context.Context, p **poller, server resource.MLflowServer, ws resource.Workspace, log *slog.Logger) error {
+// open makes what follows a server, from what the ledger knows of it.
+func (s *Service) open(ctx context.Context, server resource.MLflowServer, ws resource.Workspace, log *slog.Logger) (*poller, error) {
+	q := s.looksOf(server.UID)
+	if q == nil {
+		return nil, errors.New("the server is not attached")
+	}
+	password, err := s.cfg.Secret(&server)
+	if err != nil {
+		return nil, err
+	}
+	p := newPoller(server, ws, s.client(&server, password), s.cfg.Ledger, q.known, log)
+	if err := p.resume(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// lookBeside looks at single objects beside the rounds of o until ctx ends.
+func (s *Service) lookBeside(ctx context.Context, o *observer) {
+	q := s.looksOf(o.server.UID)
+	if q == nil {
+		return
+	}
+	client, looking := *o.client, *o
+	client.asked = s.metrics.requests.Inc
+	looking.client = &client
+	q.run(ctx, &looking, s.metrics)
+}
+
+// turn makes one round.
+func (s *Service) turn(ctx context.Context, p *poller) error {
 	ctx, cancel := context.WithTimeout(ctx, roundLimit)
 	defer cancel()
-	if *p == nil {
-		password, err := s.cfg.Secret(&server)
-		if err != nil {
-			return err
-		}
-		made := newPoller(server, ws, s.client(&server, password), s.cfg.Ledger, log)
-		if err := made.resume(ctx); err != nil {
-			return err
-		}
-		*p = made
-	}
-	return (*p).round(ctx)
+	return p.round(ctx)
 }
 
 // conclude notes how a round went.

@@ -1,0 +1,178 @@
+package mlflow
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
+	"github.com/carillon-events/carillon/internal/workspace"
+)
+
+// observer submits to the ledger what is seen of one server. The rounds and whoever
+// looks at single objects beside them have one each, with a client of its own, over the
+// same known.
+type observer struct {
+	server resource.MLflowServer
+	ws     resource.Workspace
+	client *Client
+	ledger Ledger
+	log    *slog.Logger
+	known  *known
+}
+
+// known is what is remembered of a server while it is followed. It is safe for
+// concurrent use.
+type known struct {
+	swept atomic.Bool // everything was read once since the server was attached
+	due   atomic.Bool // the next round reads everything
+
+	mu          sync.Mutex
+	experiments map[string]string // names by id
+}
+
+func newKnown() *known { return &known{experiments: map[string]string{}} }
+
+func (k *known) experiment(id string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.experiments[id]
+}
+
+func (k *known) setExperiment(id, name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.experiments[id] = name
+}
+
+// experimentIDs returns the ids of the experiments, sorted.
+func (k *known) experimentIDs() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Sorted(maps.Keys(k.experiments))
+}
+
+// observeExperiment submits the name of an experiment, unless it has it already.
+func (o *observer) observeExperiment(ctx context.Context, e experiment) error {
+	if e.ID == "" || o.known.experiment(e.ID) == e.Name {
+		return nil
+	}
+	if err := o.skip(ctx, "experiment", e.ID, o.ledger.ObserveExperiment(ctx, o.ws, e.ID, e.Name, stamp)); err != nil {
+		return err
+	}
+	o.known.setExperiment(e.ID, e.Name)
+	return nil
+}
+
+// nameOf returns the name of an experiment, and asks for one that no round has seen.
+func (o *observer) nameOf(ctx context.Context, experimentID string) (string, error) {
+	if name := o.known.experiment(experimentID); name != "" {
+		return name, nil
+	}
+	e, err := o.client.experiment(ctx, experimentID)
+	switch {
+	case absent(err), invalid(err), err == nil && (e.ID != experimentID || e.Name == ""):
+		return experimentID, nil
+	case err != nil:
+		return "", err
+	}
+	return e.Name, o.observeExperiment(ctx, e)
+}
+
+// observeRun submits one run as it was seen after mark. silent is for one that the
+// ledger does not know.
+func (o *observer) observeRun(ctx context.Context, r *run, mark workspace.Mark, silent bool) (out workspace.Observed, err error) {
+	if r.id() == "" || r.Info.ExperimentID == "" {
+		return out, nil
+	}
+	name, err := o.nameOf(ctx, r.Info.ExperimentID)
+	if err != nil {
+		return out, err
+	}
+	seen := r.observation(name)
+	seen.Seen, seen.EndRenews, seen.Silent = mark, o.server.EndTimeRenews, silent
+	out, err = o.ledger.ObserveRun(ctx, o.ws, seen, stamp)
+	return out, o.skip(ctx, "run", r.id(), err)
+}
+
+// observeVersion submits one version as it was seen after mark.
+func (o *observer) observeVersion(ctx context.Context, v *modelVersion, mark workspace.Mark) (workspace.Observed, error) {
+	if !v.ready() || isPrompt(v.Tags) || v.Name == "" || v.Version == "" {
+		return workspace.Observed{}, nil
+	}
+	seen := v.observation()
+	seen.Seen, seen.Silent = mark, o.silent(seen.Created)
+	if o.known.swept.Load() {
+		if err := o.findOldName(ctx, &seen); err != nil {
+			return workspace.Observed{}, err
+		}
+	}
+	out, err := o.ledger.ObserveModelVersion(ctx, o.ws, seen, stamp)
+	return out, o.skip(ctx, "model version", v.Name+":"+v.Version, err)
+}
+
+// findOldName looks whether a version that is not known had another name until now.
+// Source: spec/workspace.md section 5.7.
+func (o *observer) findOldName(ctx context.Context, seen *workspace.VersionObservation) error {
+	known, err := o.ledger.KnowsVersion(ctx, o.ws, *seen)
+	if err != nil || known {
+		return err
+	}
+	name, err := o.ledger.NameOfVersion(ctx, o.ws, *seen)
+	if err != nil || name == "" {
+		return err
+	}
+	if _, err := o.client.modelVersion(ctx, name, seen.Version); absent(err) {
+		seen.RenamedFrom = name
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// versionsOf observes the versions of a model, highest number first, up to the page
+// that has the first that the ledger knows. pending says that one is not ready.
+func (o *observer) versionsOf(ctx context.Context, model string) (events int, pending bool, err error) {
+	for token := ""; ; {
+		mark := o.ledger.Mark()
+		versions, more, err := o.client.modelVersions(ctx, model, token)
+		if err != nil {
+			return events, pending, err
+		}
+		known := false
+		for i := range versions {
+			v := &versions[i]
+			pending = pending || v.Status == "PENDING_REGISTRATION"
+			out, err := o.observeVersion(ctx, v, mark)
+			if err != nil {
+				return events, pending, err
+			}
+			events += out.Events
+			known = known || out.Known
+		}
+		if token = more; token == "" || known || len(versions) == 0 {
+			return events, pending, nil
+		}
+	}
+}
+
+// silent reports whether something that happened last at a moment, and that the ledger
+// does not know, is of the time before the server was attached.
+func (o *observer) silent(last int64) bool {
+	return !o.known.swept.Load() && !o.server.EmitBacklog && last < o.server.Created.At.UnixMilli()
+}
+
+// skip passes over what the ledger can never take, such as a name that is too long: it
+// must not hold up the rest.
+func (o *observer) skip(ctx context.Context, what, name string, err error) error {
+	if !fault.Is(err, fault.Invalid) {
+		return err
+	}
+	o.log.LogAttrs(ctx, slog.LevelWarn, "MLflow object passed over", slog.String("what", what), slog.String("name", cut(name, 200)), slog.String(telemetry.Error, err.Error()))
+	return nil
+}
