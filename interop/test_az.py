@@ -326,7 +326,9 @@ def test_domain(az, server, group, make_handler):
 def test_catalogue(az):
     assert {TOPIC_TYPE, TOPICS} <= {t["name"] for t in az("eventgrid topic-type list")}
     assert az(f"eventgrid topic-type show -n {TOPIC_TYPE}")["provider"] == "Microsoft.MachineLearningServices"
-    assert len(az(f"eventgrid topic-type list-event-types -n {TOPIC_TYPE}")) == 5
+    types = az(f"eventgrid topic-type list-event-types -n {TOPIC_TYPE}")
+    assert len([t for t in types if t["isInDefaultSet"]]) == 5
+    assert "Carillon.MachineLearning.DeploymentFailed" in {t["name"] for t in types if not t["isInDefaultSet"]}
     registered = {p["namespace"]: p["registrationState"] for p in az("provider list")}
     assert registered["Microsoft.EventGrid"] == registered["Microsoft.MachineLearningServices"] == "Registered"
     az("provider register -n Microsoft.EventGrid --wait")

@@ -141,6 +141,22 @@ func (p DatasetDriftDetected) appendMembers(w *writer) {
 	w.member("endTime", p.EndTime)
 }
 
+func (p ModelAliasSet) appendMembers(w *writer) {
+	p.ModelRegistered.appendMembers(w)
+	w.member("alias", p.Alias)
+}
+
+func (p ModelAliasRemoved) appendMembers(w *writer) {
+	p.ModelRegistered.appendMembers(w)
+	w.member("alias", p.Alias)
+}
+
+func (p ModelStageChanged) appendMembers(w *writer) {
+	p.ModelRegistered.appendMembers(w)
+	w.member("stage", p.Stage)
+	w.member("previousStage", p.PreviousStage)
+}
+
 // isInteger reports whether text is an integer as JSON writes it.
 func isInteger(text string) bool {
 	n, err := strconv.ParseUint(text, 10, 63)

@@ -47,6 +47,47 @@ func DatasetDriftDetectedID(topic, dataDriftID, runID, start, end string) string
 	return eventID(topic, "drift/1", dataDriftID, runID, start, end)
 }
 
+// DeploymentFailedID is the id of the event that a revision of an online endpoint
+// failed with the models of modelIDs.
+func DeploymentFailedID(topic, service string, revision int64, modelIDs string) string {
+	return eventID(topic, "service-failed/1", service, strconv.FormatInt(revision, 10), modelIDs)
+}
+
+// ModelAliasSetID is the id of the event that a model version got an alias for the
+// times-th time.
+func ModelAliasSetID(topic, model, version string, created int64, alias string, times int) string {
+	return eventID(topic, "alias-set/1", model, version, strconv.FormatInt(created, 10), alias, strconv.Itoa(times))
+}
+
+// ModelAliasRemovedID is the id of the event that a model version lost an alias that
+// it had got for the times-th time.
+func ModelAliasRemovedID(topic, model, version string, created int64, alias string, times int) string {
+	return eventID(topic, "alias-removed/1", model, version, strconv.FormatInt(created, 10), alias, strconv.Itoa(times))
+}
+
+// ModelStageChangedID is the id of the event that a model version came to a stage for
+// the times-th time.
+func ModelStageChangedID(topic, model, version string, created int64, stage string, times int) string {
+	return eventID(topic, "stage/1", model, version, strconv.FormatInt(created, 10), stage, strconv.Itoa(times))
+}
+
+// ModelDeletedID is the id of the event that a model version was deleted.
+func ModelDeletedID(topic, model, version string, created int64) string {
+	return eventID(topic, "model-deleted/1", model, version, strconv.FormatInt(created, 10))
+}
+
+// DriftClearedID is the id of the event that a monitor run found no drift any more in
+// the window from start to end.
+func DriftClearedID(topic, dataDriftID, runID, start, end string) string {
+	return eventID(topic, "drift-cleared/1", dataDriftID, runID, start, end)
+}
+
+// RunNotRespondingID is the id of the event that a run came to NotResponding for the
+// visit-th time in its generation.
+func RunNotRespondingID(topic, runID string, generation int64, visit int) string {
+	return eventID(topic, "run-not-responding/1", runID, strconv.FormatInt(generation, 10), strconv.Itoa(visit))
+}
+
 // urlNamespace is the name space ID of URLs. Source: RFC 9562 section 6.6.
 var urlNamespace = [16]byte{0x6b, 0xa7, 0xb8, 0x11, 0x9d, 0xad, 0x11, 0xd1, 0x80, 0xb4, 0x00, 0xc0, 0x4f, 0xd4, 0x30, 0xc8}
 

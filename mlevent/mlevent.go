@@ -14,10 +14,33 @@ const (
 	DatasetDriftDetectedType = "Microsoft.MachineLearningServices.DatasetDriftDetected"
 )
 
-// Types returns the event types that a workspace raises.
+// Types returns the event types that every workspace raises.
 func Types() []string {
 	return []string{ModelRegisteredType, ModelDeployedType, RunCompletedType, RunStatusChangedType, DatasetDriftDetectedType}
 }
+
+// ExtraPrefix begins the event types that Carillon has beyond Azure's. A workspace
+// raises those of them that it is told to.
+const ExtraPrefix = "Carillon.MachineLearning."
+
+// The event types beyond Azure's.
+const (
+	DeploymentFailedType  = ExtraPrefix + "DeploymentFailed"
+	ModelAliasSetType     = ExtraPrefix + "ModelAliasSet"
+	ModelAliasRemovedType = ExtraPrefix + "ModelAliasRemoved"
+	ModelStageChangedType = ExtraPrefix + "ModelStageChanged"
+	ModelDeletedType      = ExtraPrefix + "ModelDeleted"
+	DriftClearedType      = ExtraPrefix + "DriftCleared"
+	RunNotRespondingType  = ExtraPrefix + "RunNotResponding"
+)
+
+// ExtraTypes returns the event types that a workspace raises only if it is told to.
+func ExtraTypes() []string {
+	return []string{DeploymentFailedType, ModelAliasSetType, ModelAliasRemovedType, ModelStageChangedType, ModelDeletedType, DriftClearedType, RunNotRespondingType}
+}
+
+// AllTypes returns Types and ExtraTypes.
+func AllTypes() []string { return append(Types(), ExtraTypes()...) }
 
 // ModelSubject is the subject of events about a model version.
 func ModelSubject(name, version string) string { return "models/" + name + ":" + version }

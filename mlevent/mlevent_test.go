@@ -41,6 +41,16 @@ var samples = []struct {
 		RunID: "9a9a9a9a-1111-4222-8333-444455556666_1709600000000", BaseDatasetID: "aaaa0000-0000-4000-8000-000000000001",
 		TargetDatasetID: "bbbb0000-0000-4000-8000-000000000002", DriftCoefficient: 0.6125,
 		StartTime: "2024-02-26T00:00:00+00:00", EndTime: "2024-03-04T00:00:00+00:00"}},
+	{"deployment-failed", DeploymentFailed{ModelDeployed{ServiceName: "churn-svc", ServiceComputeType: "KSERVE", ModelIDs: "churn-xgb:8"}}},
+	{"model-alias-set", ModelAliasSet{ModelRegistered{ModelName: "churn-xgb", ModelVersion: "7", ModelProperties: map[string]string{"mlflow.aliases": "champion,eu"}}, "champion"}},
+	{"model-alias-removed", ModelAliasRemoved{ModelRegistered{ModelName: "churn-xgb", ModelVersion: "6"}, "champion"}},
+	{"model-stage-changed", ModelStageChanged{ModelRegistered{ModelName: "churn-xgb", ModelVersion: "7"}, "Production", "None"}},
+	{"model-deleted", ModelDeleted{ModelRegistered{ModelName: "churn-xgb", ModelVersion: "5", ModelTags: map[string]string{"stage": "old"}}}},
+	{"drift-cleared", DriftCleared{DatasetDriftDetected{DataDriftID: "9a9a9a9a-1111-4222-8333-444455556666", DataDriftName: "weekly-churn-drift",
+		RunID: "9a9a9a9a-1111-4222-8333-444455556666_1710204800000", BaseDatasetID: "aaaa0000-0000-4000-8000-000000000001",
+		TargetDatasetID: "bbbb0000-0000-4000-8000-000000000002", DriftCoefficient: 0.05,
+		StartTime: "2024-03-04T00:00:00+00:00", EndTime: "2024-03-11T00:00:00+00:00"}}},
+	{"run-not-responding", RunNotRespondingEvent{RunCompleted{ExperimentID: "0", ExperimentName: "Default", RunID: "4f8b", RunType: "mlflow.run"}}},
 }
 
 // TestEncodeGolden compares the stored form and both deliveries with
@@ -111,6 +121,34 @@ func readBack(t *testing.T, p Payload, data []byte, etag, sequencer string) {
 	case DatasetDriftDetected:
 		got, err = ParseDatasetDriftDetected(data)
 		p.ETag, p.Sequencer = etag, sequencer
+		want = p
+	case DeploymentFailed:
+		got, err = ParseDeploymentFailed(data)
+		p.ServiceTags, p.ServiceProperties, p.ETag, p.Sequencer = notNil(p.ServiceTags), notNil(p.ServiceProperties), etag, sequencer
+		want = p
+	case ModelAliasSet:
+		got, err = ParseModelAliasSet(data)
+		p.ModelTags, p.ModelProperties, p.ETag, p.Sequencer = notNil(p.ModelTags), notNil(p.ModelProperties), etag, sequencer
+		want = p
+	case ModelAliasRemoved:
+		got, err = ParseModelAliasRemoved(data)
+		p.ModelTags, p.ModelProperties, p.ETag, p.Sequencer = notNil(p.ModelTags), notNil(p.ModelProperties), etag, sequencer
+		want = p
+	case ModelStageChanged:
+		got, err = ParseModelStageChanged(data)
+		p.ModelTags, p.ModelProperties, p.ETag, p.Sequencer = notNil(p.ModelTags), notNil(p.ModelProperties), etag, sequencer
+		want = p
+	case ModelDeleted:
+		got, err = ParseModelDeleted(data)
+		p.ModelTags, p.ModelProperties, p.ETag, p.Sequencer = notNil(p.ModelTags), notNil(p.ModelProperties), etag, sequencer
+		want = p
+	case DriftCleared:
+		got, err = ParseDriftCleared(data)
+		p.ETag, p.Sequencer = etag, sequencer
+		want = p
+	case RunNotRespondingEvent:
+		got, err = ParseRunNotResponding(data)
+		p.RunTags, p.RunProperties, p.ETag, p.Sequencer = notNil(p.RunTags), notNil(p.RunProperties), etag, sequencer
 		want = p
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -241,6 +279,13 @@ func TestIDs(t *testing.T) {
 		{"model", ModelRegisteredID(testTopic, "churn-xgb", "7", 1709626530000), "651cf011-7fd0-5614-96e8-5ffd48940fae"},
 		{"service", ModelDeployedID(testTopic, "churn-svc", 3, "churn-xgb:7,scaler:2"), "dd5d08c5-9d53-5049-b3cb-18f43da7dece"},
 		{"drift", DatasetDriftDetectedID(testTopic, "d", "d_1", "2024-02-26T00:00:00+00:00", "2024-03-04T00:00:00+00:00"), "031476d3-399c-50d5-a1b6-7fffde2d1964"},
+		{"service failed", DeploymentFailedID(testTopic, "churn-svc", 3, "churn-xgb:8"), "b66966c5-e9d0-5f0a-98b4-e1952269fe98"},
+		{"alias set", ModelAliasSetID(testTopic, "churn-xgb", "7", 1709626530000, "champion", 2), "72dc4d25-b4f7-5a46-a3c4-82bf10e799cf"},
+		{"alias removed", ModelAliasRemovedID(testTopic, "churn-xgb", "7", 1709626530000, "champion", 2), "b8c2529e-4f49-5b48-b8f0-feb926f77758"},
+		{"stage", ModelStageChangedID(testTopic, "churn-xgb", "7", 1709626530000, "Production", 1), "6757ff29-2cda-50f7-b6d4-f67040114fba"},
+		{"model deleted", ModelDeletedID(testTopic, "churn-xgb", "7", 1709626530000), "6df27970-557d-5f53-918c-b599ccc0710a"},
+		{"drift cleared", DriftClearedID(testTopic, "d", "d_2", "2024-03-04T00:00:00+00:00", "2024-03-11T00:00:00+00:00"), "32f68dcf-d39c-579e-b084-0170b51d0ce5"},
+		{"not responding", RunNotRespondingID(testTopic, "r", 2, 3), "fdfc36e1-8b8f-513a-bfe1-ccfe7d1f6d6c"},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
@@ -275,6 +320,11 @@ func TestNames(t *testing.T) {
 	}
 	if _, err := ParseCasing("snake"); err == nil {
 		t.Error("snake is taken for a casing")
+	}
+	for _, typ := range ExtraTypes() {
+		if !strings.HasPrefix(typ, ExtraPrefix) {
+			t.Errorf("type %s does not begin with %s", typ, ExtraPrefix)
+		}
 	}
 	for _, typ := range Types() {
 		if !strings.HasPrefix(typ, strings.TrimSuffix(TopicType, "Workspaces")) {

@@ -17,20 +17,14 @@ import (
 // ParseModelRegistered reads the data of a ModelRegistered event.
 func ParseModelRegistered(data []byte) (ModelRegistered, error) {
 	var p ModelRegistered
-	err := parse(data, ModelRegisteredType, []property{
-		{"modelName", &p.ModelName}, {"modelVersion", &p.ModelVersion}, {"modelTags", &p.ModelTags},
-		{"modelProperties", &p.ModelProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
-	})
+	err := parse(data, ModelRegisteredType, p.properties())
 	return p, err
 }
 
 // ParseModelDeployed reads the data of a ModelDeployed event.
 func ParseModelDeployed(data []byte) (ModelDeployed, error) {
 	var p ModelDeployed
-	err := parse(data, ModelDeployedType, []property{
-		{"serviceName", &p.ServiceName}, {"serviceComputeType", &p.ServiceComputeType}, {"modelIds", &p.ModelIDs},
-		{"serviceTags", &p.ServiceTags}, {"serviceProperties", &p.ServiceProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
-	})
+	err := parse(data, ModelDeployedType, p.properties())
 	return p, err
 }
 
@@ -57,18 +51,85 @@ func ParseRunStatusChanged(data []byte) (RunStatusChanged, error) {
 // ParseDatasetDriftDetected reads the data of a DatasetDriftDetected event.
 func ParseDatasetDriftDetected(data []byte) (DatasetDriftDetected, error) {
 	var p DatasetDriftDetected
-	err := parse(data, DatasetDriftDetectedType, []property{
-		{"dataDriftId", &p.DataDriftID}, {"dataDriftName", &p.DataDriftName}, {"runId", &p.RunID},
-		{"baseDatasetId", &p.BaseDatasetID}, {"targetDatasetId", &p.TargetDatasetID}, {"driftCoefficient", &p.DriftCoefficient},
-		{"startTime", &p.StartTime}, {"endTime", &p.EndTime}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
-	})
+	err := parse(data, DatasetDriftDetectedType, p.properties())
 	return p, err
+}
+
+// ParseDeploymentFailed reads the data of a DeploymentFailed event.
+func ParseDeploymentFailed(data []byte) (DeploymentFailed, error) {
+	var p DeploymentFailed
+	err := parse(data, DeploymentFailedType, p.properties())
+	return p, err
+}
+
+// ParseModelAliasSet reads the data of a ModelAliasSet event.
+func ParseModelAliasSet(data []byte) (ModelAliasSet, error) {
+	var p ModelAliasSet
+	err := parse(data, ModelAliasSetType, append(p.properties(), property{"alias", &p.Alias}))
+	return p, err
+}
+
+// ParseModelAliasRemoved reads the data of a ModelAliasRemoved event.
+func ParseModelAliasRemoved(data []byte) (ModelAliasRemoved, error) {
+	var p ModelAliasRemoved
+	err := parse(data, ModelAliasRemovedType, append(p.properties(), property{"alias", &p.Alias}))
+	return p, err
+}
+
+// ParseModelStageChanged reads the data of a ModelStageChanged event.
+func ParseModelStageChanged(data []byte) (ModelStageChanged, error) {
+	var p ModelStageChanged
+	err := parse(data, ModelStageChangedType, append(p.properties(), property{"stage", &p.Stage}, property{"previousStage", &p.PreviousStage}))
+	return p, err
+}
+
+// ParseModelDeleted reads the data of a ModelDeleted event.
+func ParseModelDeleted(data []byte) (ModelDeleted, error) {
+	var p ModelDeleted
+	err := parse(data, ModelDeletedType, p.properties())
+	return p, err
+}
+
+// ParseDriftCleared reads the data of a DriftCleared event.
+func ParseDriftCleared(data []byte) (DriftCleared, error) {
+	var p DriftCleared
+	err := parse(data, DriftClearedType, p.properties())
+	return p, err
+}
+
+// ParseRunNotResponding reads the data of a RunNotResponding event.
+func ParseRunNotResponding(data []byte) (RunNotRespondingEvent, error) {
+	var p RunNotRespondingEvent
+	err := parse(data, RunNotRespondingType, p.properties())
+	return p, err
+}
+
+func (p *ModelRegistered) properties() []property {
+	return []property{
+		{"modelName", &p.ModelName}, {"modelVersion", &p.ModelVersion}, {"modelTags", &p.ModelTags},
+		{"modelProperties", &p.ModelProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+	}
+}
+
+func (p *ModelDeployed) properties() []property {
+	return []property{
+		{"serviceName", &p.ServiceName}, {"serviceComputeType", &p.ServiceComputeType}, {"modelIds", &p.ModelIDs},
+		{"serviceTags", &p.ServiceTags}, {"serviceProperties", &p.ServiceProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+	}
 }
 
 func (p *RunCompleted) properties() []property {
 	return []property{
 		{"experimentId", &p.ExperimentID}, {"experimentName", &p.ExperimentName}, {"runId", &p.RunID}, {"runType", &p.RunType},
 		{"runTags", &p.RunTags}, {"runProperties", &p.RunProperties}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+	}
+}
+
+func (p *DatasetDriftDetected) properties() []property {
+	return []property{
+		{"dataDriftId", &p.DataDriftID}, {"dataDriftName", &p.DataDriftName}, {"runId", &p.RunID},
+		{"baseDatasetId", &p.BaseDatasetID}, {"targetDatasetId", &p.TargetDatasetID}, {"driftCoefficient", &p.DriftCoefficient},
+		{"startTime", &p.StartTime}, {"endTime", &p.EndTime}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
 	}
 }
 

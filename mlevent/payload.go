@@ -1,6 +1,6 @@
 package mlevent
 
-// Payload is the data of one of the five events. Only the types of this package
+// Payload is the data of an event. Only the types of this package
 // are payloads.
 type Payload interface {
 	EventType() string
@@ -62,6 +62,42 @@ type DatasetDriftDetected struct {
 	Sequencer        string  `json:"sequencer"`        // orders the events of the monitor, as text
 }
 
+// DeploymentFailed says that a deployment to an online endpoint failed: the properties
+// of ModelDeployed, with the models that were to be deployed.
+type DeploymentFailed struct{ ModelDeployed }
+
+// ModelAliasSet says that a model version got an alias: the properties of
+// ModelRegistered and the alias.
+type ModelAliasSet struct {
+	ModelRegistered
+	Alias string `json:"alias"`
+}
+
+// ModelAliasRemoved says that a model version has an alias no more, also because
+// another version got it.
+type ModelAliasRemoved struct {
+	ModelRegistered
+	Alias string `json:"alias"`
+}
+
+// ModelStageChanged says that a model version came to another stage.
+type ModelStageChanged struct {
+	ModelRegistered
+	Stage         string `json:"stage"`         // for example Production; None for no stage
+	PreviousStage string `json:"previousStage"` // likewise
+}
+
+// ModelDeleted says that a model version was deleted: its properties as they were.
+type ModelDeleted struct{ ModelRegistered }
+
+// DriftCleared says that a drift monitor found no drift, and its comparison before did:
+// the properties of DatasetDriftDetected, of the comparison that found none.
+type DriftCleared struct{ DatasetDriftDetected }
+
+// RunNotRespondingEvent says that a run gives no sign of life: the properties of
+// RunCompleted. RunNotResponding by itself is the status.
+type RunNotRespondingEvent struct{ RunCompleted }
+
 // EventType returns ModelRegisteredType.
 func (ModelRegistered) EventType() string { return ModelRegisteredType }
 
@@ -76,6 +112,27 @@ func (RunStatusChanged) EventType() string { return RunStatusChangedType }
 
 // EventType returns DatasetDriftDetectedType.
 func (DatasetDriftDetected) EventType() string { return DatasetDriftDetectedType }
+
+// EventType returns DeploymentFailedType.
+func (DeploymentFailed) EventType() string { return DeploymentFailedType }
+
+// EventType returns ModelAliasSetType.
+func (ModelAliasSet) EventType() string { return ModelAliasSetType }
+
+// EventType returns ModelAliasRemovedType.
+func (ModelAliasRemoved) EventType() string { return ModelAliasRemovedType }
+
+// EventType returns ModelStageChangedType.
+func (ModelStageChanged) EventType() string { return ModelStageChangedType }
+
+// EventType returns ModelDeletedType.
+func (ModelDeleted) EventType() string { return ModelDeletedType }
+
+// EventType returns DriftClearedType.
+func (DriftCleared) EventType() string { return DriftClearedType }
+
+// EventType returns RunNotRespondingType.
+func (RunNotRespondingEvent) EventType() string { return RunNotRespondingType }
 
 // Subject returns models/{name}:{version}.
 func (p ModelRegistered) Subject() string { return ModelSubject(p.ModelName, p.ModelVersion) }

@@ -15,7 +15,7 @@ type Member struct {
 }
 
 // Members returns the properties of an event type's payload in the order in which
-// they are written, nil for a type that is not one of [Types].
+// they are written, nil for a type that is not one of [AllTypes].
 func Members(eventType string) []Member {
 	d := describe(eventType)
 	if d == nil {
@@ -29,7 +29,7 @@ func Members(eventType string) []Member {
 }
 
 // Describe returns a title for an event type and a sentence that says when it is
-// raised, "" for a type that is not one of [Types].
+// raised, "" for a type that is not one of [AllTypes].
 func Describe(eventType string) (title, description string) {
 	if d := describe(eventType); d != nil {
 		return d.title, d.says
@@ -38,7 +38,7 @@ func Describe(eventType string) (title, description string) {
 }
 
 // Schema returns the JSON Schema of an event type, draft 2020-12, false for a type
-// that is not one of [Types]. It describes one event in either envelope, as it is
+// that is not one of [AllTypes]. It describes one event in either envelope, as it is
 // delivered, and its data in either casing. id is where the document is found, ""
 // leaves it out. Unknown members are valid: readers have to ignore them.
 func Schema(eventType, id string) (document []byte, ok bool) {
@@ -228,32 +228,53 @@ var runMembers = []member{
 	{"runProperties", tableMember, "Properties of the run; values are strings, also numbers."},
 }
 
+var modelMembers = []member{
+	{"modelName", textMember, "Name of the model."},
+	{"modelVersion", versionMember, "Version of the model; a number only where the workspace spells payloads as documented."},
+	{"modelTags", tableMember, "Tags of the model version."},
+	{"modelProperties", tableMember, "Properties of the model version."},
+}
+
+var serviceMembers = []member{
+	{"serviceName", textMember, "Name of the online endpoint."},
+	{"serviceComputeType", textMember, "What it runs on, for example ACI or AKS."},
+	{"modelIds", textMember, "What was deployed: name:version, separated by commas without spaces."},
+	{"serviceTags", tableMember, "Tags of the online endpoint."},
+	{"serviceProperties", tableMember, "Properties of the online endpoint."},
+}
+
+var driftMembers = []member{
+	{"dataDriftId", textMember, "Id of the drift monitor, a GUID."},
+	{"dataDriftName", textMember, "Name of the drift monitor."},
+	{"runId", textMember, "Id of the drift run."},
+	{"baseDatasetId", textMember, "Id of the dataset that was compared with."},
+	{"targetDatasetId", textMember, "Id of the dataset that was looked at."},
+	{"driftCoefficient", shareMember, "How far apart they are: 0 is not at all, 1 is altogether."},
+	{"startTime", instantMember, "When the target window begins."},
+	{"endTime", instantMember, "When the target window has ended."},
+}
+
 const (
-	runForm    = "experiments/{experimentId}/runs/{runId}"
-	runPattern = "^experiments/.+/runs/.+$"
+	runForm        = "experiments/{experimentId}/runs/{runId}"
+	runPattern     = "^experiments/.+/runs/.+$"
+	modelForm      = "models/{modelName}:{modelVersion}"
+	modelPattern   = "^models/.+:.+$"
+	serviceForm    = "endpoints/{serviceName}"
+	servicePattern = "^endpoints/.+$"
+	driftForm      = "datadrift/{dataDriftId}/run/{runId}"
+	driftPattern   = "^datadrift/.+/run/.+$"
 )
 
-// descriptions are in the order of Types. Source: spec/events.md sections 4.2 and
+// descriptions are in the order of AllTypes. Source: spec/events.md sections 4.2 and
 // 4.3; spec/management.md section 9.
 var descriptions = []description{
 	{
 		ModelRegisteredType, "Model registered", "A model or a new version of a model was registered.",
-		"models/{modelName}:{modelVersion}", "^models/.+:.+$", true, []member{
-			{"modelName", textMember, "Name of the model."},
-			{"modelVersion", versionMember, "Version of the model; a number only where the workspace spells payloads as documented."},
-			{"modelTags", tableMember, "Tags of the model version."},
-			{"modelProperties", tableMember, "Properties of the model version."},
-		},
+		modelForm, modelPattern, true, modelMembers,
 	},
 	{
 		ModelDeployedType, "Model deployed", "One or more models were deployed to an online endpoint with success.",
-		"endpoints/{serviceName}", "^endpoints/.+$", true, []member{
-			{"serviceName", textMember, "Name of the online endpoint."},
-			{"serviceComputeType", textMember, "What it runs on, for example ACI or AKS."},
-			{"modelIds", textMember, "What was deployed: name:version, separated by commas without spaces."},
-			{"serviceTags", tableMember, "Tags of the online endpoint."},
-			{"serviceProperties", tableMember, "Properties of the online endpoint."},
-		},
+		serviceForm, servicePattern, true, serviceMembers,
 	},
 	{
 		RunCompletedType, "Run completed", "A training run completed with success.",
@@ -268,15 +289,40 @@ var descriptions = []description{
 	{
 		DatasetDriftDetectedType, "Dataset drift detected",
 		"A drift monitor has compared two datasets; where the workspace is set so, only if it found drift.",
-		"datadrift/{dataDriftId}/run/{runId}", "^datadrift/.+/run/.+$", true, []member{
-			{"dataDriftId", textMember, "Id of the drift monitor, a GUID."},
-			{"dataDriftName", textMember, "Name of the drift monitor."},
-			{"runId", textMember, "Id of the drift run."},
-			{"baseDatasetId", textMember, "Id of the dataset that was compared with."},
-			{"targetDatasetId", textMember, "Id of the dataset that was looked at."},
-			{"driftCoefficient", shareMember, "How far apart they are: 0 is not at all, 1 is altogether."},
-			{"startTime", instantMember, "When the target window begins."},
-			{"endTime", instantMember, "When the target window has ended."},
-		},
+		driftForm, driftPattern, true, driftMembers,
+	},
+	{
+		DeploymentFailedType, "Deployment failed", "A deployment to an online endpoint failed." + switchedOn,
+		serviceForm, servicePattern, true, serviceMembers,
+	},
+	{
+		ModelAliasSetType, "Model alias set", "A model version got an alias." + switchedOn,
+		modelForm, modelPattern, true, slices.Concat(modelMembers, []member{{"alias", textMember, "The alias that it got."}}),
+	},
+	{
+		ModelAliasRemovedType, "Model alias removed", "A model version has an alias no more, also because another version got it." + switchedOn,
+		modelForm, modelPattern, true, slices.Concat(modelMembers, []member{{"alias", textMember, "The alias that it had."}}),
+	},
+	{
+		ModelStageChangedType, "Model stage changed", "A model version came to another stage." + switchedOn,
+		modelForm, modelPattern, true, slices.Concat(modelMembers, []member{
+			{"stage", textMember, "The stage it came to, for example Production; None for no stage."},
+			{"previousStage", textMember, "The stage it was in; None for no stage."},
+		}),
+	},
+	{
+		ModelDeletedType, "Model deleted", "A model version was deleted." + switchedOn,
+		modelForm, modelPattern, true, modelMembers,
+	},
+	{
+		DriftClearedType, "Drift cleared", "A drift monitor found no drift, and its comparison before did." + switchedOn,
+		driftForm, driftPattern, true, driftMembers,
+	},
+	{
+		RunNotRespondingType, "Run not responding", "A run gives no sign of life." + switchedOn,
+		runForm, runPattern, false, runMembers,
 	},
 }
+
+// switchedOn ends what is said of the event types beyond Azure's.
+const switchedOn = " Raised where extraEvents of the workspace names it."

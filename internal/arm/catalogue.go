@@ -75,7 +75,7 @@ func (a *api) eventTypesOf(r *request, t manage.TopicType) []eventTypeBody {
 		list = append(list, eventTypeBody{
 			ID: topicTypes + t.Name + "/eventTypes/" + e.Name, Name: e.Name, Type: "Microsoft.EventGrid/topicTypes/eventTypes",
 			Properties: eventTypeProperties{
-				DisplayName: e.DisplayName, Description: e.Description, SchemaURL: a.schemaURL(r, e.Name), IsInDefaultSet: true,
+				DisplayName: e.DisplayName, Description: e.Description, SchemaURL: a.schemaURL(r, e.Name), IsInDefaultSet: e.Default,
 			},
 		})
 	}
@@ -94,13 +94,13 @@ func (a *api) schemaURL(r *request, eventType string) string {
 // address that the catalogue gives it.
 func getSchema(a *api, r *request) (answer, error) {
 	var document []byte
-	for _, name := range mlevent.Types() {
+	for _, name := range mlevent.AllTypes() {
 		if strings.EqualFold(name+".json", r.rest[1]) {
 			document, _ = mlevent.Schema(name, a.schemaURL(r, name))
 		}
 	}
 	if document == nil {
-		return answer{}, fault.New(fault.NotFound, "ResourceNotFound", "No event type has a schema '%.80s'. There are those of %s, each with .json behind it.", r.rest[1], strings.Join(mlevent.Types(), ", "))
+		return answer{}, fault.New(fault.NotFound, "ResourceNotFound", "No event type has a schema '%.80s'. There are those of %s, each with .json behind it.", r.rest[1], strings.Join(mlevent.AllTypes(), ", "))
 	}
 	return answer{stream: func(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "application/schema+json")

@@ -34,6 +34,7 @@ func (a *api) workspaceBody(w resource.Item[resource.Workspace]) workspaceBody {
 		"storageAccount": nil, "keyVault": nil, "applicationInsights": nil, "containerRegistry": nil,
 		"hbiWorkspace": false, "v1LegacyMode": false,
 		"statusEvents": w.Value.StatusEvents, "payloadCasing": w.Value.PayloadCasing, "driftRaiseOn": w.Value.DriftRaiseOn,
+		"extraEvents": append([]string{}, w.Value.ExtraEvents...),
 	}
 	inner := keptOf(extra["properties"])
 	for _, name := range workspaceKept {
@@ -76,6 +77,14 @@ func (r *request) workspaceChange() manage.WorkspaceChange {
 	}
 	if p.null("driftRaiseOn") {
 		c.DriftRaiseOn = resource.DriftOnCompleted
+	}
+	if _, given := p.member("extraEvents"); given {
+		if list := p.texts("extraEvents"); list != nil {
+			c.ExtraEvents = &list
+		}
+	}
+	if p.null("extraEvents") {
+		c.ExtraEvents = &[]string{}
 	}
 	if access := p.str("publicNetworkAccess"); access != "" && !strings.EqualFold(access, "Enabled") {
 		p.refuse("publicNetworkAccess", "The value '%.40s' of publicNetworkAccess is not supported: this server limits no workspace to a network. Leave it out or use Enabled.", access)

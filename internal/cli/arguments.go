@@ -17,7 +17,7 @@ const wordSeparator = "\x1f"
 // by true or false.
 var (
 	wordFlags = []string{"--advanced-filter", "--included-event-types", "--labels", "--tags", "--properties",
-		"--remove-tags", "--input-mapping-fields", "--input-mapping-default-values", "--features", "--numeric", "--categorical", "--status-events", "--ids", "--delivery-attribute-mapping", "--inbound-ip-rules",
+		"--remove-tags", "--input-mapping-fields", "--input-mapping-default-values", "--features", "--numeric", "--categorical", "--status-events", "--extra-events", "--ids", "--delivery-attribute-mapping", "--inbound-ip-rules",
 		"--actions", "--not-actions", "--data-actions", "--not-data-actions", "--assignable-scopes", "--exclude-principal-ids"}
 	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url",
 		"--include-static-delivery-attribute-secret", "--disable-local-auth",

@@ -347,7 +347,7 @@ func TestCompletionOfFlags(t *testing.T) {
 		{"statuses", []string{"es", "create", "--advanced-filter", "data.runStatus", "StringIn", "Failed", "Cancel"}, "CancelRequested Canceled :4"},
 		{"kinds of destination", []string{"es", "create", "--endpoint-type", ""}, "webhook :4"},
 		{"values of one's own", []string{"es", "create", "--advanced-filter", "data.x", "StringIn", ""}, ":4"},
-		{"the second event type", []string{"es", "create", "--included-event-types", machineLearningEventTypes[0], ""}, strings.Join(machineLearningEventTypes, " ") + " :4"},
+		{"the second event type", []string{"es", "create", "--included-event-types", machineLearningEventTypes[0], ""}, strings.Join(eventTypesToName(), " ") + " :4"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, stdout, _ := run(t, nil, append([]string{"__completeNoDesc"}, test.line...)...)

@@ -19,7 +19,7 @@ func (a *app) eventSubscriptionTest(k kind) *cobra.Command {
   carillon event-subscription test --name failed-runs --file event.json -o json`}
 	file := cmd.Flags().String("file", "", "File with the event, - for standard input.")
 	eventType := cmd.Flags().String("event-type", "", "Event type of the sample.")
-	_ = cmd.RegisterFlagCompletionFunc("event-type", cobra.FixedCompletions(machineLearningEventTypes, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("event-type", cobra.FixedCompletions(eventTypesToName(), cobra.ShellCompDirectiveNoFileComp))
 	path := a.locator(cmd, k)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		p, err := path(args)

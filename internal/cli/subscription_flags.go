@@ -172,7 +172,7 @@ func filterFlags(cmd *cobra.Command) func(body map[string]any) error {
 	f.String("subject-ends-with", "", `What the subject must end with; "" is no test.`)
 	sensitive := toggleFlag(cmd, "subject-case-sensitive", "Compare the subject by case; true or false may follow.")
 	arrays := toggleFlag(cmd, "enable-advanced-filtering-on-arrays", "Let advanced filters look inside array values; true or false may follow.")
-	_ = cmd.RegisterFlagCompletionFunc("included-event-types", cobra.FixedCompletions(machineLearningEventTypes, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("included-event-types", cobra.FixedCompletions(eventTypesToName(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("advanced-filter", completeAdvancedFilter)
 	return func(body map[string]any) error {
 		if types.given() {
@@ -241,7 +241,7 @@ func completeAdvancedFilter(_ *cobra.Command, _ []string, typed string) ([]strin
 // what workspaces raise. Source: spec/filtering.md section 4.
 func filterKeys() []string {
 	keys := []string{"id", "topic", "source", "subject", "eventType", "type", "eventTime", "time", "dataVersion"}
-	for _, eventType := range mlevent.Types() {
+	for _, eventType := range mlevent.AllTypes() {
 		for _, m := range mlevent.Members(eventType) {
 			key := "data." + m.Name
 			if m.Table {
@@ -255,7 +255,7 @@ func filterKeys() []string {
 	return keys
 }
 
-// machineLearningEventTypes are what a workspace raises.
+// machineLearningEventTypes are what every workspace raises.
 // Source: spec/events.md section 4.2.
 var machineLearningEventTypes = []string{
 	"Microsoft.MachineLearningServices.RunCompleted",
@@ -263,6 +263,11 @@ var machineLearningEventTypes = []string{
 	"Microsoft.MachineLearningServices.ModelRegistered",
 	"Microsoft.MachineLearningServices.ModelDeployed",
 	"Microsoft.MachineLearningServices.DatasetDriftDetected",
+}
+
+// eventTypesToName are what a workspace may raise.
+func eventTypesToName() []string {
+	return slices.Concat(machineLearningEventTypes, mlevent.ExtraTypes())
 }
 
 // instant reads a date or a time and writes it the way the API does: RFC 3339, UTC.

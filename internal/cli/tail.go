@@ -26,7 +26,7 @@ func (a *app) eventTail() *cobra.Command {
 	source := a.bySource(cmd)
 	types := wordsFlag(cmd, "included-event-types", "TYPE...", "Show these event types only, several after another.")
 	limit := cmd.Flags().Int("count", 0, "End after so many events; 0 goes on.")
-	_ = cmd.RegisterFlagCompletionFunc("included-event-types", cobra.FixedCompletions(machineLearningEventTypes, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("included-event-types", cobra.FixedCompletions(eventTypesToName(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		list, err := source()
 		if err != nil {

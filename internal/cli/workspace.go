@@ -16,7 +16,7 @@ func (a *app) workspaceKind() kind {
 			plural:  "workspaces",
 			columns: []column{{"Name", "name"}, {"Location", "location"}, {"State", "properties.provisioningState"}, {"Id", "id"}},
 			detail: []column{{"Run statuses that raise events", "properties.statusEvents"}, {"Payload casing", "properties.payloadCasing"},
-				{"Drift raises on", "properties.driftRaiseOn"}, {"Tags", "tags"}, {"Etag", "etag"}},
+				{"Drift raises on", "properties.driftRaiseOn"}, {"Extra events", "?properties.extraEvents"}, {"Tags", "tags"}, {"Etag", "etag"}},
 		},
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
 			name := nameFlag(cmd, "workspace")
@@ -56,6 +56,7 @@ func workspaceFlags(cmd *cobra.Command) func(body map[string]any) error {
 	statuses := wordsFlag(cmd, "status-events", "STATUS...", "Run statuses that raise RunStatusChanged.")
 	casing := cmd.Flags().String("payload-casing", "", "Spelling of event data: camelCase or documented.")
 	drift := cmd.Flags().String("drift-raise-on", "", "When a drift run raises DatasetDriftDetected: completed or drift.")
+	extra := wordsFlag(cmd, "extra-events", "EVENT...", "Events beyond Azure's that are raised: DeploymentFailed, ModelAliasSet, ModelAliasRemoved,\nModelStageChanged, ModelDeleted, DriftCleared, RunNotResponding; nothing after the flag is none.")
 	return func(body map[string]any) error {
 		properties := map[string]any{}
 		if tags.given() {
@@ -63,6 +64,9 @@ func workspaceFlags(cmd *cobra.Command) func(body map[string]any) error {
 		}
 		if statuses.given() {
 			properties["statusEvents"] = statuses.list()
+		}
+		if extra.given() {
+			properties["extraEvents"] = extra.list()
 		}
 		if *casing != "" {
 			word, err := oneOf(cmd, "payload-casing", *casing, "camelCase", "documented")
@@ -106,6 +110,7 @@ func (a *app) workspaceCreate(k kind) *cobra.Command {
 
 func (a *app) workspaceUpdate(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "update", Short: "Change settings of a workspace", Example: `  carillon workspace update default --status-events Failed Canceled
+  carillon workspace update default --extra-events DeploymentFailed ModelAliasSet
   carillon workspace update default --payload-casing documented`}
 	fill := workspaceFlags(cmd)
 	etag := cmd.Flags().String("if-match", "", "Change only while the workspace has this etag.")

@@ -28,13 +28,14 @@ type EventType struct {
 	Name        string
 	DisplayName string
 	Description string
+	Default     bool // an event subscription that names no types gets it
 }
 
 func workspaceEventTypes() []EventType {
 	var list []EventType
-	for _, name := range mlevent.Types() {
+	for _, name := range mlevent.AllTypes() {
 		title, description := mlevent.Describe(name)
-		list = append(list, EventType{name, title, description})
+		list = append(list, EventType{name, title, description, slices.Contains(mlevent.Types(), name)})
 	}
 	return list
 }

@@ -279,7 +279,7 @@ func (v *checker) destination(d *DestinationChange, oldType, oldURL string, allo
 func (v *checker) filter(raw json.RawMessage, s source) filter.Filter {
 	o := filter.ParseOptions{Target: v.target + "filter", Strict: true}
 	if s.topicType == resource.TopicTypeWorkspace {
-		o.EventTypes = mlevent.Types()
+		o.EventTypes = mlevent.AllTypes()
 	}
 	f, err := filter.Parse(raw, o)
 	if err != nil {
@@ -294,9 +294,10 @@ func (v *checker) filter(raw json.RawMessage, s source) filter.Filter {
 		}
 		return f
 	}
-	// A system source shows the types it raises; Source: spec/management.md 5.5.
-	if everyType(f.IncludedEventTypes) {
-		f.IncludedEventTypes = o.EventTypes
+	// A system source shows the types that it raises, of ours only those that are named:
+	// what has read Azure's events alone gets no others. Source: spec/management.md 5.5.
+	if s.topicType == resource.TopicTypeWorkspace && everyType(f.IncludedEventTypes) {
+		f.IncludedEventTypes = mlevent.Types()
 	}
 	return f
 }

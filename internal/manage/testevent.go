@@ -97,7 +97,7 @@ func (p *Plane) testEvent(s source, es *resource.EventSubscription, t TestEvent)
 	typ := t.EventType
 	included := es.Filter.IncludedEventTypes
 	workspace := s.topicType == resource.TopicTypeWorkspace
-	if all := everyType(included) || workspace && len(included) == len(samples); typ == "" && !all {
+	if all := everyType(included) || workspace && slices.Equal(included, mlevent.Types()); typ == "" && !all {
 		typ = included[0]
 	}
 	if workspace {
@@ -169,7 +169,7 @@ func (p *Plane) workspaceSample(s source, typ string) (event.Event, error) {
 	}
 	at := slices.IndexFunc(samples, func(p mlevent.Payload) bool { return strings.EqualFold(p.EventType(), typ) })
 	if at < 0 {
-		return e, fault.Field("eventType", "A workspace raises no events of type '%s'; use one of %s.", typ, strings.Join(mlevent.Types(), ", "))
+		return e, fault.Field("eventType", "A workspace raises no events of type '%s'; use one of %s.", typ, strings.Join(mlevent.AllTypes(), ", "))
 	}
 	w, err := p.workspace(s.raises)
 	if err != nil {
@@ -196,20 +196,35 @@ var sampleRun = mlevent.RunCompleted{
 	RunTags: map[string]string{"carillon-test": "true"}, RunProperties: map[string]string{},
 }
 
+var sampleModel = mlevent.ModelRegistered{
+	ModelName: "carillon-test", ModelVersion: "1", ModelTags: map[string]string{"carillon-test": "true"}, ModelProperties: map[string]string{},
+}
+
+var sampleService = mlevent.ModelDeployed{
+	ServiceName: "carillon-test", ServiceComputeType: "ACI", ModelIDs: "carillon-test:1",
+	ServiceTags: map[string]string{"carillon-test": "true"}, ServiceProperties: map[string]string{},
+}
+
+func sampleDrift(coefficient float64) mlevent.DatasetDriftDetected {
+	return mlevent.DatasetDriftDetected{
+		DataDriftID: sampleGUID, DataDriftName: "carillon-test", RunID: "carillon-test", BaseDatasetID: sampleGUID, TargetDatasetID: sampleGUID,
+		DriftCoefficient: coefficient, StartTime: "2026-01-01T00:00:00+00:00", EndTime: "2026-01-02T00:00:00+00:00",
+	}
+}
+
 // samples are one event of each type that a workspace raises, of objects that no
 // workspace has.
 var samples = []mlevent.Payload{
-	mlevent.ModelRegistered{
-		ModelName: "carillon-test", ModelVersion: "1", ModelTags: map[string]string{"carillon-test": "true"}, ModelProperties: map[string]string{},
-	},
-	mlevent.ModelDeployed{
-		ServiceName: "carillon-test", ServiceComputeType: "ACI", ModelIDs: "carillon-test:1",
-		ServiceTags: map[string]string{"carillon-test": "true"}, ServiceProperties: map[string]string{},
-	},
+	sampleModel,
+	sampleService,
 	sampleRun,
 	mlevent.RunStatusChanged{RunCompleted: sampleRun, RunStatus: mlevent.RunFailed},
-	mlevent.DatasetDriftDetected{
-		DataDriftID: sampleGUID, DataDriftName: "carillon-test", RunID: "carillon-test", BaseDatasetID: sampleGUID, TargetDatasetID: sampleGUID,
-		DriftCoefficient: 0.5, StartTime: "2026-01-01T00:00:00+00:00", EndTime: "2026-01-02T00:00:00+00:00",
-	},
+	sampleDrift(0.5),
+	mlevent.DeploymentFailed{ModelDeployed: sampleService},
+	mlevent.ModelAliasSet{ModelRegistered: sampleModel, Alias: "carillon-test"},
+	mlevent.ModelAliasRemoved{ModelRegistered: sampleModel, Alias: "carillon-test"},
+	mlevent.ModelStageChanged{ModelRegistered: sampleModel, Stage: "Production", PreviousStage: "None"},
+	mlevent.ModelDeleted{ModelRegistered: sampleModel},
+	mlevent.DriftCleared{DatasetDriftDetected: sampleDrift(0)},
+	mlevent.RunNotRespondingEvent{RunCompleted: sampleRun},
 }

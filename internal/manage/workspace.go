@@ -11,6 +11,7 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/workspace"
+	"github.com/carillon-events/carillon/mlevent"
 )
 
 const actionWorkspaces = "Microsoft.MachineLearningServices/workspaces/"
@@ -22,6 +23,7 @@ type WorkspaceChange struct {
 	StatusEvents  *[]string
 	PayloadCasing string
 	DriftRaiseOn  string
+	ExtraEvents   *[]string       // of mlevent.ExtraTypes, in any case, with or without their prefix
 	Extra         json.RawMessage // members that are kept and shown as they came
 }
 
@@ -83,7 +85,7 @@ func (p *Plane) PutWorkspace(ctx context.Context, caller access.Caller, id resou
 			UID:  resource.NewUID(), TopicUID: resource.NewUID(), Partition: p.Partition(),
 		}
 	}
-	v.StatusEvents, v.PayloadCasing, v.DriftRaiseOn = []string{string(workspace.Failed)}, resource.PayloadCamelCase, resource.DriftOnCompleted
+	v.StatusEvents, v.PayloadCasing, v.DriftRaiseOn, v.ExtraEvents = []string{string(workspace.Failed)}, resource.PayloadCamelCase, resource.DriftOnCompleted, nil
 	t.apply(&v)
 	v.Extra = t.Extra
 	if exists {
@@ -150,7 +152,32 @@ func (t WorkspaceChange) problems() []*fault.Error {
 	if _, ok := oneOf(t.DriftRaiseOn, resource.DriftOnCompleted, resource.DriftOnDrift); t.DriftRaiseOn != "" && !ok {
 		problems = append(problems, fault.Field("properties.driftRaiseOn", "The value '%s' of driftRaiseOn is not known: use completed or drift.", t.DriftRaiseOn))
 	}
+	if t.ExtraEvents != nil {
+		for i, name := range *t.ExtraEvents {
+			if _, ok := extraEvent(name); !ok {
+				problems = append(problems, fault.Field(fmt.Sprintf("properties.extraEvents[%d]", i), "The event '%.80s' is not one that can be switched on: use %s.", name, strings.Join(extraEvents(), ", ")))
+			}
+		}
+	}
 	return append(problems, checkExtra(t.Extra))
+}
+
+// extraEvents are the names of mlevent.ExtraTypes without their prefix.
+func extraEvents() []string {
+	names := mlevent.ExtraTypes()
+	for i, name := range names {
+		names[i] = strings.TrimPrefix(name, mlevent.ExtraPrefix)
+	}
+	return names
+}
+
+// extraEvent gives the name of an event type of ours, with or without its prefix, its
+// canonical spelling without.
+func extraEvent(name string) (string, bool) {
+	if n := len(mlevent.ExtraPrefix); len(name) > n && strings.EqualFold(name[:n], mlevent.ExtraPrefix) {
+		name = name[n:]
+	}
+	return oneOf(name, extraEvents()...)
 }
 
 // apply sets what the request says. It has been checked.
@@ -169,6 +196,14 @@ func (t WorkspaceChange) apply(w *resource.Workspace) {
 	}
 	if on, ok := oneOf(t.DriftRaiseOn, resource.DriftOnCompleted, resource.DriftOnDrift); ok {
 		w.DriftRaiseOn = on
+	}
+	if t.ExtraEvents != nil {
+		w.ExtraEvents = nil
+		for _, name := range *t.ExtraEvents {
+			if name, _ = extraEvent(name); !slices.Contains(w.ExtraEvents, name) {
+				w.ExtraEvents = append(w.ExtraEvents, name)
+			}
+		}
 	}
 }
 

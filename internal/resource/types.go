@@ -109,9 +109,10 @@ type Workspace struct {
 	UID           UID             `json:"uid"`
 	TopicUID      UID             `json:"topicUid"`
 	Partition     int             `json:"partition"`
-	StatusEvents  []string        `json:"statusEvents"`  // run statuses that raise RunStatusChanged
-	PayloadCasing string          `json:"payloadCasing"` // PayloadCamelCase or PayloadDocumented
-	DriftRaiseOn  string          `json:"driftRaiseOn"`  // DriftOnCompleted or DriftOnDrift
+	StatusEvents  []string        `json:"statusEvents"`          // run statuses that raise RunStatusChanged
+	PayloadCasing string          `json:"payloadCasing"`         // PayloadCamelCase or PayloadDocumented
+	DriftRaiseOn  string          `json:"driftRaiseOn"`          // DriftOnCompleted or DriftOnDrift
+	ExtraEvents   []string        `json:"extraEvents,omitempty"` // those of mlevent.ExtraTypes that it raises, without their prefix
 	Extra         json.RawMessage `json:"extra,omitempty"`
 }
 

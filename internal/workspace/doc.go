@@ -1,7 +1,7 @@
 // Package workspace records what happens to the objects of a machine learning
 // workspace (experiments, runs, model versions, online endpoints, drift monitors
 // and their runs) and raises the five Microsoft.MachineLearningServices events
-// exactly when the facts say so.
+// exactly when the facts say so, and those of our own that the workspace asks for.
 //
 // It hides the life cycles, the stored form of each object, and how a fact and
 // its events become one write. An operation locks its object, reads the newest

@@ -262,8 +262,12 @@ func (s *Service) storeEndpoint(ctx context.Context, ws resource.Workspace, old,
 	k := endpointKey(ws.UID, e.Name)
 	var w write
 	fact := w.fact(k, &e)
-	if found && old.State == Transitioning && e.State == Healthy {
+	switch {
+	case !found || old.State != Transitioning:
+	case e.State == Healthy:
 		w.modelDeployed(ws, &e, now, fact)
+	case e.State == EndpointFailed:
+		w.deploymentFailed(ws, &e, now, fact)
 	}
 	if _, err := s.record(ctx, &w); err != nil {
 		return e, false, err

@@ -2,6 +2,8 @@ package workspace
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/carillon-events/carillon/event"
@@ -32,6 +34,13 @@ func (w *write) event(ws resource.Workspace, id string, now time.Time, payload m
 	w.raised++
 }
 
+// extra adds an event of a type beyond Azure's, if the workspace raises it.
+func (w *write) extra(ws resource.Workspace, id string, now time.Time, payload mlevent.Payload, fact int) {
+	if slices.Contains(ws.ExtraEvents, strings.TrimPrefix(payload.EventType(), mlevent.ExtraPrefix)) {
+		w.event(ws, id, now, payload, fact)
+	}
+}
+
 func (w *write) runStatusChanged(ws resource.Workspace, r *Run, payload mlevent.RunCompleted, now time.Time, fact int) {
 	id := mlevent.RunStatusChangedID(ws.ID.String(), r.Name, r.Generation, r.Status, r.Visits[r.Status])
 	w.event(ws, id, now, mlevent.RunStatusChanged{RunCompleted: payload, RunStatus: r.Status}, fact)
@@ -41,19 +50,55 @@ func (w *write) runCompleted(ws resource.Workspace, r *Run, payload mlevent.RunC
 	w.event(ws, mlevent.RunCompletedID(ws.ID.String(), r.Name, r.Generation), now, payload, fact)
 }
 
+func (w *write) runNotResponding(ws resource.Workspace, r *Run, payload mlevent.RunCompleted, now time.Time, fact int) {
+	id := mlevent.RunNotRespondingID(ws.ID.String(), r.Name, r.Generation, r.Visits[r.Status])
+	w.extra(ws, id, now, mlevent.RunNotRespondingEvent{RunCompleted: payload}, fact)
+}
+
+func (m *ModelVersion) payload() mlevent.ModelRegistered {
+	return mlevent.ModelRegistered{ModelName: m.Model, ModelVersion: m.Name, ModelTags: m.Tags, ModelProperties: m.Properties}
+}
+
 func (w *write) modelRegistered(ws resource.Workspace, m *ModelVersion, now time.Time, fact int) {
-	id := mlevent.ModelRegisteredID(ws.ID.String(), m.Model, m.Name, m.Registered)
-	w.event(ws, id, now, mlevent.ModelRegistered{
-		ModelName: m.Model, ModelVersion: m.Name, ModelTags: m.Tags, ModelProperties: m.Properties,
-	}, fact)
+	w.event(ws, mlevent.ModelRegisteredID(ws.ID.String(), m.Model, m.Name, m.Registered), now, m.payload(), fact)
+}
+
+// modelMoved adds what a version's aliases and stage raise.
+func (w *write) modelMoved(ws resource.Workspace, m *ModelVersion, moves versionMoves, now time.Time, fact int) {
+	topic := ws.ID.String()
+	for _, alias := range moves.removed {
+		id := mlevent.ModelAliasRemovedID(topic, m.Model, m.Name, m.Registered, alias, m.Aliased[alias])
+		w.extra(ws, id, now, mlevent.ModelAliasRemoved{ModelRegistered: m.payload(), Alias: alias}, fact)
+	}
+	for _, alias := range moves.set {
+		id := mlevent.ModelAliasSetID(topic, m.Model, m.Name, m.Registered, alias, m.Aliased[alias])
+		w.extra(ws, id, now, mlevent.ModelAliasSet{ModelRegistered: m.payload(), Alias: alias}, fact)
+	}
+	if moves.from != moves.to {
+		id := mlevent.ModelStageChangedID(topic, m.Model, m.Name, m.Registered, moves.to, m.Staged[moves.to])
+		w.extra(ws, id, now, mlevent.ModelStageChanged{ModelRegistered: m.payload(), Stage: moves.to, PreviousStage: moves.from}, fact)
+	}
+}
+
+func (w *write) modelDeleted(ws resource.Workspace, m *ModelVersion, now time.Time, fact int) {
+	id := mlevent.ModelDeletedID(ws.ID.String(), m.Model, m.Name, m.Registered)
+	w.extra(ws, id, now, mlevent.ModelDeleted{ModelRegistered: m.payload()}, fact)
+}
+
+func (e *OnlineEndpoint) payload() mlevent.ModelDeployed {
+	return mlevent.ModelDeployed{
+		ServiceName: e.Name, ServiceComputeType: e.ComputeType, ModelIDs: e.ModelIDs,
+		ServiceTags: e.Tags, ServiceProperties: e.Properties,
+	}
 }
 
 func (w *write) modelDeployed(ws resource.Workspace, e *OnlineEndpoint, now time.Time, fact int) {
-	id := mlevent.ModelDeployedID(ws.ID.String(), e.Name, e.Revision, e.ModelIDs)
-	w.event(ws, id, now, mlevent.ModelDeployed{
-		ServiceName: e.Name, ServiceComputeType: e.ComputeType, ModelIDs: e.ModelIDs,
-		ServiceTags: e.Tags, ServiceProperties: e.Properties,
-	}, fact)
+	w.event(ws, mlevent.ModelDeployedID(ws.ID.String(), e.Name, e.Revision, e.ModelIDs), now, e.payload(), fact)
+}
+
+func (w *write) deploymentFailed(ws resource.Workspace, e *OnlineEndpoint, now time.Time, fact int) {
+	id := mlevent.DeploymentFailedID(ws.ID.String(), e.Name, e.Revision, e.ModelIDs)
+	w.extra(ws, id, now, mlevent.DeploymentFailed{ModelDeployed: e.payload()}, fact)
 }
 
 func (w *write) driftDetected(ws resource.Workspace, d *DriftRun, now time.Time, fact int) {

@@ -172,7 +172,7 @@ type VersionObservation struct {
 	Properties     map[string]string
 
 	// RenamedFrom is the name that the model had, "" when it was not renamed. The
-	// version that the ledger knows by it takes the new one and raises nothing.
+	// version that the ledger knows by it takes the new one and is not registered again.
 	RenamedFrom string
 
 	Seen   Mark
@@ -217,7 +217,7 @@ func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace
 			}
 		}
 	}
-	isNew := !out.Known && !renamed
+	isNew, before := !out.Known && !renamed, m
 	m.Head.Name, m.Model, m.Mirrored, m.Registered = o.Version, o.Model, true, o.Created
 	m.RunID, m.ModelURI, m.Tags, m.Properties = o.RunID, o.URI, o.Tags, o.Properties
 	if out.Known && same(&old, &m) {
@@ -227,12 +227,16 @@ func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace
 		return out, err
 	}
 	m.stamp(by, now, isNew)
+	moves := m.follow(&before)
 	if err := s.mirrorModel(ctx, &w, mk, o, by, now); err != nil {
 		return out, err
 	}
 	fact := w.fact(k, &m)
 	if isNew && !o.Silent {
 		w.modelRegistered(ws, &m, now, fact)
+	}
+	if !isNew || !o.Silent {
+		w.modelMoved(ws, &m, moves, now, fact)
 	}
 	if _, err := s.record(ctx, &w); err != nil {
 		return out, err

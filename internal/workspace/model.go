@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +29,65 @@ type ModelVersion struct {
 	Registered int64 `json:"registered"` // Unix milliseconds; never the same for two versions of one name
 
 	Mirrored bool `json:"mirrored,omitempty"` // another system keeps it; Model is any text then
+
+	Aliased map[string]int `json:"aliased,omitempty"` // how often it got each alias
+	Staged  map[string]int `json:"staged,omitempty"`  // how often it came to each stage
+}
+
+// The properties that hold where a version stands in its registry, as MLflow spells
+// them. Source: spec/workspace.md section 5.2.
+const (
+	aliasesProperty = "mlflow.aliases" // separated by commas
+	stageProperty   = "mlflow.stage"
+	noStage         = "None"
+)
+
+func (m *ModelVersion) aliases() map[string]bool {
+	all := map[string]bool{}
+	for alias := range strings.SplitSeq(m.Properties[aliasesProperty], ",") {
+		if alias = strings.TrimSpace(alias); alias != "" {
+			all[alias] = true
+		}
+	}
+	return all
+}
+
+func (m *ModelVersion) stage() string { return cmp.Or(m.Properties[stageProperty], noStage) }
+
+// versionMoves is what became of the aliases and the stage of a version.
+type versionMoves struct {
+	set, removed []string // aliases, sorted
+	from, to     string   // stages
+}
+
+// follow compares m with what it was before, and counts.
+func (m *ModelVersion) follow(before *ModelVersion) versionMoves {
+	had, has := before.aliases(), m.aliases()
+	moves := versionMoves{from: before.stage(), to: m.stage()}
+	m.Aliased, m.Staged = maps.Clone(m.Aliased), maps.Clone(m.Staged)
+	for _, alias := range slices.Sorted(maps.Keys(has)) {
+		if !had[alias] {
+			moves.set = append(moves.set, alias)
+			m.Aliased = counted(m.Aliased, alias)
+		}
+	}
+	for _, alias := range slices.Sorted(maps.Keys(had)) {
+		if !has[alias] {
+			moves.removed = append(moves.removed, alias)
+		}
+	}
+	if moves.from != moves.to {
+		m.Staged = counted(m.Staged, moves.to)
+	}
+	return moves
+}
+
+func counted(times map[string]int, what string) map[string]int {
+	if times == nil {
+		times = map[string]int{}
+	}
+	times[what]++
+	return times
 }
 
 // Model is what the versions of one name share. It outlives them, so a number is
@@ -150,6 +211,7 @@ func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, v
 	}
 	m.Registered = max(first, now.UnixMilli())
 	m.stamp(t.By, now, true)
+	moves := m.follow(&ModelVersion{})
 	var w write
 	number := versionNumber(version)
 	if !known || number > model.Highest {
@@ -157,7 +219,9 @@ func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, v
 		model.stamp(t.By, now, !known)
 		w.fact(modelKey(ws.UID, name), &model)
 	}
-	w.modelRegistered(ws, &m, now, w.fact(k, &m))
+	fact := w.fact(k, &m)
+	w.modelRegistered(ws, &m, now, fact)
+	w.modelMoved(ws, &m, moves, now, fact)
 	if _, err := s.record(ctx, &w); err != nil {
 		return m, false, err
 	}
@@ -166,7 +230,7 @@ func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, v
 }
 
 // PatchModelVersion changes what the request gives, tags and properties key by
-// key. It raises nothing.
+// key. It raises what a change of aliases or stage raises.
 func (s *Service) PatchModelVersion(ctx context.Context, ws resource.Workspace, model, version string, c ModelChange, t Terms) (m ModelVersion, err error) {
 	if err := fault.Join(c.Problems()...); err != nil {
 		return m, err
@@ -193,7 +257,7 @@ func (s *Service) PatchModelVersion(ctx context.Context, ws resource.Workspace, 
 	return s.storeVersion(ctx, ws, old, m, t.By, time.Now())
 }
 
-// storeVersion stores a version that exists in its new state.
+// storeVersion stores a version that exists in its new state, with the events due.
 func (s *Service) storeVersion(ctx context.Context, ws resource.Workspace, old, m ModelVersion, by resource.Stamp, now time.Time) (ModelVersion, error) {
 	if same(&old, &m) {
 		return old, nil
@@ -202,12 +266,13 @@ func (s *Service) storeVersion(ctx context.Context, ws resource.Workspace, old, 
 		return m, err
 	}
 	m.stamp(by, now, false)
+	moves := m.follow(&old)
 	var w write
-	w.fact(versionKey(ws.UID, m.Model, m.Name), &m)
+	w.modelMoved(ws, &m, moves, now, w.fact(versionKey(ws.UID, m.Model, m.Name), &m))
 	if _, err := s.record(ctx, &w); err != nil {
 		return m, err
 	}
-	s.noteVersion(ctx, ws, m, 0)
+	s.noteVersion(ctx, ws, m, w.raised)
 	return m, nil
 }
 
@@ -272,8 +337,8 @@ func compareVersions(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// DeleteModelVersion forgets a version and raises nothing; its number is not
-// given again. One that is not there is no error.
+// DeleteModelVersion forgets a version and raises ModelDeleted where that is wanted;
+// its number is not given again. One that is not there is no error.
 func (s *Service) DeleteModelVersion(ctx context.Context, ws resource.Workspace, model, version string, t Terms) error {
 	ws, leave, err := s.enter(ws)
 	if err != nil {
@@ -294,8 +359,9 @@ func (s *Service) DeleteModelVersion(ctx context.Context, ws resource.Workspace,
 		return err
 	}
 	var w write
-	w.gone(k)
+	gone := w.gone(k)
 	w.fact(traceKey(ws.UID, k), &trace{Next: m.Registered + 1})
+	w.modelDeleted(ws, &m, time.Now(), gone)
 	_, err = s.record(ctx, &w)
 	return err
 }

@@ -104,9 +104,9 @@ func (w *write) fact(key string, state object) int {
 	return w.add(engine.Record{Kind: engine.KindFact, Key: key, Data: raw}, state)
 }
 
-// gone adds that an object does not exist any more.
-func (w *write) gone(key string) {
-	w.add(engine.Record{Kind: engine.KindFact, Key: key}, nil)
+// gone adds that an object does not exist any more and returns its place in the frame.
+func (w *write) gone(key string) int {
+	return w.add(engine.Record{Kind: engine.KindFact, Key: key}, nil)
 }
 
 func (w *write) add(r engine.Record, o object) int {

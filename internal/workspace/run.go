@@ -224,7 +224,7 @@ const (
 
 // run adds the fact of a run and, if it raises, the events that are due:
 // RunStatusChanged on coming to one of the workspace's statusEvents, RunCompleted on
-// coming to Completed. Source: design.md, "Workspace sub-resources".
+// coming to Completed, RunNotResponding where it is wanted. Source: design.md, "Workspace sub-resources".
 func (w *write) run(ws resource.Workspace, r *Run, by resource.Stamp, now time.Time, isNew bool, raise raising) {
 	r.stamp(by, now, isNew)
 	if raise != raisesNothing {
@@ -250,6 +250,9 @@ func (w *write) run(ws resource.Workspace, r *Run, by resource.Stamp, now time.T
 	}
 	if r.Status == Completed {
 		w.runCompleted(ws, r, payload, now, fact)
+	}
+	if r.Status == mlevent.RunNotResponding {
+		w.runNotResponding(ws, r, payload, now, fact)
 	}
 }
 
