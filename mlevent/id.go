@@ -41,6 +41,10 @@ func ModelDeployedID(topic, service string, revision int64, modelIDs string) str
 	return eventID(topic, "service/1", service, strconv.FormatInt(revision, 10), modelIDs)
 }
 
+// ExperimentGUID is what events call an experiment of another system whose id is no
+// GUID, for receivers that parse one.
+func ExperimentGUID(topic, id string) string { return eventID(topic, id) }
+
 // DatasetDriftDetectedID is the id of the event that a monitor run found drift in
 // the window from start to end.
 func DatasetDriftDetectedID(topic, dataDriftID, runID, start, end string) string {

@@ -37,7 +37,9 @@ type OnlineEndpoint struct {
 	State       EndpointState     `json:"state"`
 	Readiness   *Readiness        `json:"readiness,omitempty"`
 
-	Revision int64     `json:"revision"`          // grows each time Transitioning begins
+	Mirrored bool `json:"mirrored,omitempty"` // another system keeps it
+
+	Revision int64     `json:"revision"`          // grows each time Transitioning begins, or, of a mirrored one, its models change
 	Deadline time.Time `json:"deadline,omitzero"` // of the probe that runs; zero when none does
 }
 
@@ -196,6 +198,9 @@ func (s *Service) changeEndpoint(ctx context.Context, ws resource.Workspace, ser
 		return e, false, err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredEndpointKey(ws.UID, service), endpointWords(service)); err != nil {
+		return e, false, err
+	}
 	k := endpointKey(ws.UID, service)
 	defer s.locks.lock(k)()
 	var old OnlineEndpoint
@@ -284,7 +289,7 @@ func (s *Service) storeEndpoint(ctx context.Context, ws resource.Workspace, old,
 
 // GetEndpoint reads an online endpoint.
 func (s *Service) GetEndpoint(ctx context.Context, ws resource.Workspace, service string) (e OnlineEndpoint, err error) {
-	return e, s.mustRead(ctx, endpointKey(ws.UID, service), endpointWords(service), &e)
+	return e, s.mustFind(ctx, endpointWords(service), &e, endpointKey(ws.UID, service), mirroredEndpointKey(ws.UID, service))
 }
 
 // ListEndpoints reads a page of the workspace's online endpoints.
@@ -300,6 +305,9 @@ func (s *Service) DeleteEndpoint(ctx context.Context, ws resource.Workspace, ser
 		return err
 	}
 	defer leave()
+	if err := s.notMirrored(ctx, mirroredEndpointKey(ws.UID, service), endpointWords(service)); err != nil {
+		return err
+	}
 	k := endpointKey(ws.UID, service)
 	defer s.locks.lock(k)()
 	var e OnlineEndpoint

@@ -41,9 +41,9 @@ func (w *write) extra(ws resource.Workspace, id string, now time.Time, payload m
 	}
 }
 
-func (w *write) runStatusChanged(ws resource.Workspace, r *Run, payload mlevent.RunCompleted, now time.Time, fact int) {
-	id := mlevent.RunStatusChangedID(ws.ID.String(), r.Name, r.Generation, r.Status, r.Visits[r.Status])
-	w.event(ws, id, now, mlevent.RunStatusChanged{RunCompleted: payload, RunStatus: r.Status}, fact)
+func (w *write) runStatusChanged(ws resource.Workspace, r *Run, status RunStatus, payload mlevent.RunCompleted, now time.Time, fact int) {
+	id := mlevent.RunStatusChangedID(ws.ID.String(), r.Name, r.Generation, status, r.Visits[status])
+	w.event(ws, id, now, mlevent.RunStatusChanged{RunCompleted: payload, RunStatus: status}, fact)
 }
 
 func (w *write) runCompleted(ws resource.Workspace, r *Run, payload mlevent.RunCompleted, now time.Time, fact int) {

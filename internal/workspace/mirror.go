@@ -14,6 +14,7 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
+	"github.com/carillon-events/carillon/mlevent"
 )
 
 // A mirrored object is one that another system keeps, such as an MLflow server.
@@ -65,6 +66,15 @@ type RunObservation struct {
 	// EndRenews has a run that ended at another time in the same way count as one that
 	// went on and ended again.
 	EndRenews bool
+	// ThroughRunning has a run that ended without having been seen Running come to
+	// Running first.
+	ThroughRunning bool
+
+	EventExperimentID string // what events call the experiment, "" for ExperimentID
+	// QuietAfter has a run that is Running and gives no sign of life for so long count as
+	// NotResponding; 0 for never. Sign is what it gave last: it differs from any before.
+	QuietAfter time.Duration
+	Sign       string
 }
 
 // Observed is what became of an observation.
@@ -123,17 +133,22 @@ func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunOb
 	}
 	r := old
 	r.Head.Name, r.Mirrored, r.ExperimentID, r.Experiment = o.ID, true, o.ExperimentID, o.Experiment
-	r.Status, r.RunType, r.StartTime, r.EndTime = o.Status, o.RunType, o.StartTime, o.EndTime
-	r.Tags, r.Properties = o.Tags, o.Properties
+	r.RunType, r.StartTime, r.EndTime = o.RunType, o.StartTime, o.EndTime
+	r.Tags, r.Properties, r.EventExperimentID = o.Tags, o.Properties, o.EventExperimentID
+	o.Status = r.listen(&o, time.Now())
 	to := stepOf(&old, out.Known, &o)
+	r.Status = o.Status
 	raise := raises
 	switch {
 	case to == stays:
 		raise = raisesNothing
 	case to == begins && o.Silent:
 		raise = comesSilently
+	case o.ThroughRunning && r.Status.Terminal() && (to == renews || old.Visits[mlevent.RunRunning] == 0):
+		raise = raisesRunning
 	}
-	return out, s.storeMirrored(ctx, ws, &old, &r, to, raise, by, &out)
+	err = s.storeMirrored(ctx, ws, &old, &r, to, raise, by, &out)
+	return out, err
 }
 
 // storeMirrored stores what a mirrored run became, unless nothing did, with the events
@@ -160,6 +175,27 @@ func (s *Service) storeMirrored(ctx context.Context, ws resource.Workspace, old,
 	out.Changed, out.Events, out.Since = true, w.raised, now
 	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Run, r.Name), slog.Int(telemetry.Events, w.raised))
 	return nil
+}
+
+// signsInQuiet is how many signs of life are taken down, at most, in the time after
+// which a run counts as NotResponding: each costs a write.
+const signsInQuiet = 4
+
+// listen takes down the sign of life that o brings of the run and returns its status:
+// NotResponding instead of Running when the last sign is older than o.QuietAfter. What
+// follows a sign closely is taken down with the next, so a run counts as NotResponding
+// after one to one and a quarter of the time. Source: spec/workspace.md section 5.7,
+// "Zombies".
+func (r *Run) listen(o *RunObservation, now time.Time) RunStatus {
+	switch quiet := now.Sub(r.Heard); {
+	case o.QuietAfter == 0 || o.Status != mlevent.RunRunning:
+		r.Sign, r.Heard = "", time.Time{}
+	case r.Heard.IsZero(), o.Sign != r.Sign && (quiet >= o.QuietAfter/signsInQuiet || r.Status == mlevent.RunNotResponding):
+		r.Sign, r.Heard = o.Sign, now.UTC()
+	case o.Sign == r.Sign && quiet >= o.QuietAfter:
+		return mlevent.RunNotResponding
+	}
+	return o.Status
 }
 
 // VersionObservation is how a model version was seen in another system.
@@ -237,6 +273,80 @@ func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace
 	}
 	if !isNew || !o.Silent {
 		w.modelMoved(ws, &m, moves, now, fact)
+	}
+	if _, err := s.record(ctx, &w); err != nil {
+		return out, err
+	}
+	out.Changed, out.Events, out.Since = true, w.raised, now
+	return out, nil
+}
+
+// DeploymentObservation is which model version another system has under the name of a
+// service.
+type DeploymentObservation struct {
+	Service     string
+	ComputeType string
+	ModelIDs    string // "name:version"; "" when there is none any more
+	Tags        map[string]string
+	Properties  map[string]string
+
+	Seen   Mark
+	Silent bool // a service that the ledger does not know raises nothing: it is of the time before
+}
+
+// ObserveDeployment takes what was seen of a service that is deployed as soon as it is
+// there: it is an online endpoint that is Healthy, with a new revision whenever its
+// models change.
+func (s *Service) ObserveDeployment(ctx context.Context, ws resource.Workspace, o DeploymentObservation, by resource.Stamp) (out Observed, err error) {
+	ws, leave, err := s.enter(ws)
+	if err != nil {
+		return out, err
+	}
+	defer leave()
+	k := mirroredEndpointKey(ws.UID, o.Service)
+	defer s.locks.lock(k)()
+	var old OnlineEndpoint
+	if out.Known, err = s.read(ctx, k, &old); err != nil {
+		return out, err
+	}
+	out.Since = old.Modified.At
+	if out.Known && Mark(old.ETag) > o.Seen {
+		out.Stale = true
+		return out, nil
+	}
+	var w write
+	now := time.Now()
+	if o.ModelIDs == "" {
+		if !out.Known {
+			return out, nil
+		}
+		w.gone(k)
+		w.fact(traceKey(ws.UID, k), &trace{Next: old.Revision + 1})
+	} else {
+		e := old
+		e.Head.Name, e.Mirrored, e.State = o.Service, true, Healthy
+		e.ComputeType, e.ModelIDs, e.Tags, e.Properties = o.ComputeType, o.ModelIDs, o.Tags, o.Properties
+		if out.Known && same(&old, &e) {
+			return out, nil
+		}
+		if err := labelsFit(e.Tags, e.Properties); err != nil {
+			return out, err
+		}
+		deployed := e.ModelIDs != old.ModelIDs
+		switch {
+		case !out.Known:
+			if e.Revision, err = s.firstNumber(ctx, ws.UID, k); err != nil {
+				return out, err
+			}
+			e.Revision = max(e.Revision, 1)
+		case deployed:
+			e.Revision++
+		}
+		e.stamp(by, now, !out.Known)
+		fact := w.fact(k, &e)
+		if deployed && (out.Known || !o.Silent) {
+			w.modelDeployed(ws, &e, now, fact)
+		}
 	}
 	if _, err := s.record(ctx, &w); err != nil {
 		return out, err
@@ -420,6 +530,10 @@ func mirroredModelKey(ws resource.UID, model string) string {
 
 func mirroredVersionKey(ws resource.UID, model, version string) string {
 	return key(kindVersion, ws, mirrored(model), mirrored(version))
+}
+
+func mirroredEndpointKey(ws resource.UID, service string) string {
+	return key(kindEndpoint, ws, mirrored(service))
 }
 
 // notMirrored refuses a change of an object that another system keeps.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -267,5 +268,108 @@ func TestNotesOfWatchers(t *testing.T) {
 	}
 	if found, err := b.restart(nil).Note(t.Context(), b.ws, "mlflow", &n); !found || err != nil || n != 7 {
 		t.Errorf("found %v, %d, error %v", found, n, err)
+	}
+}
+
+// A run that gives no sign of life is NotResponding after the time that was asked for,
+// and the first sign is Running again. Source: spec/workspace.md section 5.7, "Zombies".
+func TestListen(t *testing.T) {
+	at := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	type look struct {
+		after time.Duration // the first one
+		sign  string
+		quiet time.Duration
+		seen  RunStatus
+		want  RunStatus
+	}
+	const run, silent = mlevent.RunRunning, mlevent.RunNotResponding
+	for name, looks := range map[string][]look{
+		"never asked for":               {{0, "a", 0, run, run}, {100 * time.Hour, "a", 0, run, run}},
+		"in time":                       {{0, "a", time.Hour, run, run}, {59 * time.Minute, "a", time.Hour, run, run}},
+		"late":                          {{0, "a", time.Hour, run, run}, {time.Hour, "a", time.Hour, run, silent}, {2 * time.Hour, "a", time.Hour, run, silent}},
+		"a sign is taken down":          {{0, "a", time.Hour, run, run}, {50 * time.Minute, "b", time.Hour, run, run}, {100 * time.Minute, "b", time.Hour, run, run}, {110 * time.Minute, "b", time.Hour, run, silent}},
+		"a close one with the next":     {{0, "a", time.Hour, run, run}, {5 * time.Minute, "b", time.Hour, run, run}, {15 * time.Minute, "b", time.Hour, run, run}, {74 * time.Minute, "b", time.Hour, run, run}, {75 * time.Minute, "b", time.Hour, run, silent}},
+		"back, and silent again":        {{0, "a", time.Hour, run, run}, {time.Hour, "a", time.Hour, run, silent}, {61 * time.Minute, "b", time.Hour, run, run}, {62 * time.Minute, "b", time.Hour, run, run}, {121 * time.Minute, "b", time.Hour, run, silent}},
+		"ends":                          {{0, "a", time.Hour, run, run}, {time.Hour, "a", time.Hour, run, silent}, {61 * time.Minute, "a", time.Hour, Failed, Failed}},
+		"waits":                         {{0, "a", time.Hour, mlevent.RunQueued, mlevent.RunQueued}, {5 * time.Hour, "a", time.Hour, mlevent.RunQueued, mlevent.RunQueued}, {6 * time.Hour, "a", time.Hour, run, run}},
+		"is not asked for any more":     {{0, "a", time.Hour, run, run}, {time.Hour, "a", time.Hour, run, silent}, {2 * time.Hour, "a", 0, run, run}, {9 * time.Hour, "a", 0, run, run}},
+		"nobody looked for a long time": {{0, "a", time.Hour, run, run}, {90 * time.Hour, "b", time.Hour, run, run}, {90*time.Hour + 59*time.Minute, "b", time.Hour, run, run}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r Run
+			for _, l := range looks {
+				if r.Status = r.listen(&RunObservation{Status: l.seen, Sign: l.sign, QuietAfter: l.quiet}, at.Add(l.after)); r.Status != l.want {
+					t.Errorf("after %v: %s, want %s", l.after, r.Status, l.want)
+				}
+			}
+		})
+	}
+}
+
+func TestObservationsOfDeployments(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	observe := func(models string, silent bool) Observed {
+		t.Helper()
+		out, err := b.ObserveDeployment(ctx, b.ws, DeploymentObservation{
+			Service: "Team A/churn@champion", ComputeType: "MLFLOW", ModelIDs: models, Tags: map[string]string{}, Properties: map[string]string{}, Seen: b.Mark(), Silent: silent,
+		}, bridge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	late := b.Mark()
+	for i, c := range []struct {
+		models string
+		silent bool
+		events int
+		change bool
+	}{
+		{"", false, 0, false}, // never was
+		{"churn:1", true, 0, true},
+		{"churn:1", false, 0, false},
+		{"churn:2", true, 1, true}, // what is known and changes is never of before
+		{"", false, 0, true},
+		{"", false, 0, false},
+		{"churn:2", false, 1, true},
+	} {
+		if out := observe(c.models, c.silent); out.Events != c.events || out.Changed != c.change {
+			t.Errorf("look %d at %q: %+v", i, c.models, out)
+		}
+	}
+	if out, err := b.ObserveDeployment(ctx, b.ws, DeploymentObservation{Service: "Team A/churn@champion", ModelIDs: "churn:9", Seen: late}, bridge); err != nil || !out.Stale {
+		t.Errorf("a late observation was taken: %+v, error %v", out, err)
+	}
+	_, events := b.log.since(0)
+	var ids []string
+	for _, e := range events {
+		ids = append(ids, field(e, "id"))
+	}
+	topic := workspaceID.String()
+	if want := []string{mlevent.ModelDeployedID(topic, "Team A/churn@champion", 2, "churn:2"), mlevent.ModelDeployedID(topic, "Team A/churn@champion", 3, "churn:2")}; !slices.Equal(ids, want) {
+		t.Errorf("ids %q, want %q", ids, want)
+	}
+	e, err := b.GetEndpoint(ctx, b.ws, "Team A/churn@champion")
+	if err != nil || e.State != Healthy || e.ModelIDs != "churn:2" || e.Revision != 3 {
+		t.Errorf("endpoint %+v, error %v", e, err)
+	}
+	page, _, err := b.ListEndpoints(ctx, b.ws, Page{})
+	if err != nil || len(page) != 1 {
+		t.Errorf("endpoints %v, error %v", page, err)
+	}
+	// A name that endpoints of our own may have is refused as well.
+	if _, err := b.ObserveDeployment(ctx, b.ws, DeploymentObservation{Service: "churn", ModelIDs: "churn:1", Seen: b.Mark()}, bridge); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = b.PutEndpoint(ctx, b.ws, "churn", EndpointChange{}, Terms{})
+	if !fault.Is(err, fault.Conflict) {
+		t.Errorf("PutEndpoint: %v", err)
+	}
+	if _, err = b.PatchEndpoint(ctx, b.ws, "churn", EndpointChange{}, Terms{}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("PatchEndpoint: %v", err)
+	}
+	if err = b.DeleteEndpoint(ctx, b.ws, "churn", Terms{}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("DeleteEndpoint: %v", err)
 	}
 }

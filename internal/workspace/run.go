@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,13 @@ type Run struct {
 	Mirrored bool   `json:"mirrored,omitempty"` // another system keeps it; Experiment is any text then
 	Source   string `json:"source,omitempty"`   // of a mirrored run: what reports it, "" for an MLflow server
 	Reported string `json:"reported,omitempty"` // time of the newest report of it, "" for a run that is observed
+
+	// EventExperimentID is what events call the experiment, "" for ExperimentID.
+	EventExperimentID string `json:"eventExperimentId,omitempty"`
+	// Sign and Heard are the last sign of life that was taken down of a mirrored run,
+	// and when. Source: signs in mirror.go.
+	Sign  string    `json:"sign,omitempty"`
+	Heard time.Time `json:"heard,omitzero"`
 }
 
 // Parent is the name of its experiment in paths and keys.
@@ -220,6 +228,7 @@ const (
 	raisesNothing raising = iota // the run has the status that it had
 	comesSilently                // it came to its status, and nobody is told
 	raises                       // it came to its status
+	raisesRunning                // it came to its status by way of Running, which nobody saw
 )
 
 // run adds the fact of a run and, if it raises, the events that are due:
@@ -229,6 +238,9 @@ func (w *write) run(ws resource.Workspace, r *Run, by resource.Stamp, now time.T
 	r.stamp(by, now, isNew)
 	if raise != raisesNothing {
 		visits := map[RunStatus]int{r.Status: 1}
+		if raise == raisesRunning {
+			visits[mlevent.RunRunning] = 1
+		}
 		for status, n := range r.Visits {
 			visits[status] += n
 		}
@@ -238,15 +250,18 @@ func (w *write) run(ws resource.Workspace, r *Run, by resource.Stamp, now time.T
 		}
 	}
 	fact := w.fact(r.key(ws.UID), r)
-	if raise != raises {
+	if raise < raises {
 		return
 	}
 	payload := mlevent.RunCompleted{
-		ExperimentID: r.ExperimentID, ExperimentName: r.Experiment, RunID: r.Name,
+		ExperimentID: cmp.Or(r.EventExperimentID, r.ExperimentID), ExperimentName: r.Experiment, RunID: r.Name,
 		RunType: r.RunType, RunTags: r.Tags, RunProperties: r.Properties,
 	}
+	if raise == raisesRunning && raisesStatus(ws, mlevent.RunRunning) {
+		w.runStatusChanged(ws, r, mlevent.RunRunning, payload, now, fact)
+	}
 	if raisesStatus(ws, r.Status) {
-		w.runStatusChanged(ws, r, payload, now, fact)
+		w.runStatusChanged(ws, r, r.Status, payload, now, fact)
 	}
 	if r.Status == Completed {
 		w.runCompleted(ws, r, payload, now, fact)
