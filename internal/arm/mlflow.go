@@ -22,15 +22,28 @@ type mlflowBody struct {
 
 // mlflowProperties shows of a secret only that it is there.
 type mlflowProperties struct {
-	URL             string       `json:"url"`
-	StaticPrefix    string       `json:"staticPrefix,omitempty"`
-	MLflowWorkspace string       `json:"mlflowWorkspace,omitempty"`
-	Authentication  string       `json:"authentication"` // None, Basic or Bearer
-	Username        string       `json:"username,omitempty"`
-	Interval        int          `json:"pollIntervalSeconds"`
-	EmitBacklog     bool         `json:"emitBacklog"`
-	EndTimeRenews   bool         `json:"endTimeChangeIsNewGeneration"`
-	Status          mlflowStatus `json:"status"`
+	URL             string `json:"url"`
+	StaticPrefix    string `json:"staticPrefix,omitempty"`
+	MLflowWorkspace string `json:"mlflowWorkspace,omitempty"`
+	Authentication  string `json:"authentication"` // None, Basic or Bearer
+	Username        string `json:"username,omitempty"`
+	Interval        int    `json:"pollIntervalSeconds"`
+	EmitBacklog     bool   `json:"emitBacklog"`
+	EndTimeRenews   bool   `json:"endTimeChangeIsNewGeneration"`
+
+	SynthesizeRunning  bool           `json:"synthesizeRunning"`
+	ExperimentIDFormat string         `json:"experimentIdFormat"` // verbatim or guid
+	Metrics            bool           `json:"metrics"`
+	InheritModelTags   bool           `json:"inheritModelTags"`
+	NotResponding      *int           `json:"notRespondingAfterSeconds"`
+	DeployOn           mlflowDeployOn `json:"deployOn"`
+
+	Status mlflowStatus `json:"status"`
+}
+
+type mlflowDeployOn struct {
+	Alias []string `json:"alias"`
+	Stage []string `json:"stage"`
 }
 
 type mlflowStatus struct {
@@ -67,6 +80,15 @@ func mlflowOf(item resource.Item[resource.MLflowServer], s manage.MLflowStatus) 
 			},
 		},
 	}
+	p := &b.Properties
+	p.SynthesizeRunning, p.Metrics, p.InheritModelTags = m.SynthesizeRunning, m.Metrics, m.InheritModelTags
+	if p.ExperimentIDFormat = manage.ExperimentIDVerbatim; m.ExperimentGUIDs {
+		p.ExperimentIDFormat = manage.ExperimentIDGUID
+	}
+	if m.NotResponding > 0 {
+		p.NotResponding = &m.NotResponding
+	}
+	p.DeployOn = mlflowDeployOn{append([]string{}, m.DeployOn.Alias...), append([]string{}, m.DeployOn.Stage...)}
 	if !s.LastRound.IsZero() {
 		b.Properties.Status.LastRound = orNull(armTime(s.LastRound))
 	}
@@ -119,7 +141,14 @@ func putMLflow(a *api, r *request) (answer, error) {
 		URL: p.str("url"), StaticPrefix: p.str("staticPrefix"), Within: p.str("mlflowWorkspace"), Username: p.str("username"),
 		Password: (*secret.String)(p.text("password")), Token: (*secret.String)(p.text("token")), Interval: p.integer("pollIntervalSeconds"),
 	}
-	for name, into := range map[string]*bool{"emitBacklog": &c.EmitBacklog, "endTimeChangeIsNewGeneration": &c.EndTimeRenews} {
+	c.ExperimentIDFormat, c.NotResponding = p.str("experimentIdFormat"), p.integer("notRespondingAfterSeconds")
+	if on, ok := p.object("deployOn"); ok {
+		c.DeployOn = resource.DeployOn{Alias: on.texts("alias"), Stage: on.texts("stage")}
+	}
+	for name, into := range map[string]*bool{
+		"emitBacklog": &c.EmitBacklog, "endTimeChangeIsNewGeneration": &c.EndTimeRenews, "synthesizeRunning": &c.SynthesizeRunning,
+		"metrics": &c.Metrics, "inheritModelTags": &c.InheritModelTags,
+	} {
 		if given := value[bool](p, name, "true or false"); given != nil {
 			*into = *given
 		}

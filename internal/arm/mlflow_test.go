@@ -82,6 +82,11 @@ func TestMLflowServer(t *testing.T) {
 		"another name":      {`{"properties":{"url":"https://m.example","username":"lee"}}`, "needs a password"},
 		"too often":         {`{"properties":{"url":"https://m.example","pollIntervalSeconds":0}}`, "use 1 to 3600"},
 		"a word":            {`{"properties":{"url":"https://m.example","emitBacklog":"yes"}}`, "true or false"},
+		"an id format":      {`{"properties":{"url":"https://m.example","experimentIdFormat":"uuid"}}`, "verbatim or guid"},
+		"soon silent":       {`{"properties":{"url":"https://m.example","notRespondingAfterSeconds":59}}`, "use 60 to"},
+		"a stage":           {`{"properties":{"url":"https://m.example","deployOn":{"stage":["Production","Prod"]}}}`, "deployOn.stage[1]"},
+		"an alias":          {`{"properties":{"url":"https://m.example","deployOn":{"alias":["a b"]}}}`, "deployOn.alias[0]"},
+		"both of a name":    {`{"properties":{"url":"https://m.example","deployOn":{"alias":["production"],"stage":["Production"]}}}`, "name one of them"},
 		"prefix":            {`{"properties":{"url":"https://m.example","staticPrefix":"a?b"}}`, "staticPrefix"},
 		"control":           {`{"properties":{"url":"https://m.example","token":"a\nb"}}`, "control characters"},
 	} {
@@ -104,6 +109,10 @@ func TestMLflowServer(t *testing.T) {
 	if now, _ := s.plane.Store.MLflowServers.Get(first.Key); now.Value.UID != first.Value.UID || !now.Value.Created.At.Equal(first.Value.Created.At) {
 		t.Error("the same server was attached anew")
 	}
+	check("owner", "PUT", at, `{"properties":{"url":"https://m.example","username":"kim","synthesizeRunning":true,"experimentIdFormat":"GUID","metrics":true,"inheritModelTags":true,"notRespondingAfterSeconds":3600,"deployOn":{"alias":["champion","a","a"],"stage":["production"]}}}`, 200,
+		`"synthesizeRunning":true,"experimentIdFormat":"guid","metrics":true,"inheritModelTags":true,"notRespondingAfterSeconds":3600,"deployOn":{"alias":["a","champion"],"stage":["Production"]}`)
+	check("owner", "PUT", at, `{"properties":{"url":"https://m.example","username":"kim"}}`, 200,
+		`"synthesizeRunning":false,"experimentIdFormat":"verbatim","metrics":false,"inheritModelTags":false,"notRespondingAfterSeconds":null,"deployOn":{"alias":[],"stage":[]}`)
 	check("owner", "PUT", at, `{"properties":{"url":"https://n.example","token":"s3cret-2"}}`, 200, `"authentication":"Bearer"`)
 	now, _ := s.plane.Store.MLflowServers.Get(first.Key)
 	if now.Value.UID == first.Value.UID {

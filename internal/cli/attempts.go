@@ -73,12 +73,17 @@ func (a *app) listAttempts(found []json.RawMessage) error {
 	return w.Flush()
 }
 
+// length reads a length of time as 90m, 2h or 30d.
+func length(value string) (time.Duration, error) {
+	if days, err := strconv.ParseUint(strings.TrimSuffix(value, "d"), 10, 16); err == nil && strings.HasSuffix(value, "d") {
+		return time.Duration(days) * 24 * time.Hour, nil
+	}
+	return time.ParseDuration(value)
+}
+
 // ago reads a time as instant does, or how long ago it was.
 func ago(cmd *cobra.Command, flag, value string) (string, error) {
-	if days, err := strconv.ParseUint(strings.TrimSuffix(value, "d"), 10, 16); err == nil && strings.HasSuffix(value, "d") {
-		return time.Now().Add(-time.Duration(days) * 24 * time.Hour).UTC().Format(time.RFC3339Nano), nil
-	}
-	if d, err := time.ParseDuration(value); err == nil && d >= 0 {
+	if d, err := length(value); err == nil && d >= 0 {
 		return time.Now().Add(-d).UTC().Format(time.RFC3339Nano), nil
 	}
 	at, err := instant(cmd, flag, value)

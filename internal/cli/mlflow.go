@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,10 @@ func (a *app) mlflowKind() kind {
 			detail: []column{
 				{"Authentication", "properties.authentication"}, {"Username", "?properties.username"}, {"MLflow workspace", "?properties.mlflowWorkspace"},
 				{"Static prefix", "?properties.staticPrefix"}, {"Poll interval (s)", "properties.pollIntervalSeconds"}, {"Backlog raises events", "properties.emitBacklog"},
-				{"End time change renews", "properties.endTimeChangeIsNewGeneration"}, {"Open runs", "properties.status.openRuns"},
+				{"End time change renews", "properties.endTimeChangeIsNewGeneration"},
+				{"Running is made up", "properties.synthesizeRunning"}, {"Experiment id format", "properties.experimentIdFormat"}, {"Metrics", "properties.metrics"},
+				{"Model tags inherited", "properties.inheritModelTags"}, {"Not responding after (s)", "?properties.notRespondingAfterSeconds"},
+				{"Deployed by alias", "properties.deployOn.alias"}, {"Deployed by stage", "properties.deployOn.stage"}, {"Open runs", "properties.status.openRuns"},
 				{"Requests of last round", "properties.status.lastRoundRequests"}, {"Last error", "?properties.status.lastError"},
 				{"Last error at", "?properties.status.lastErrorTime"}, {"Attached", "systemData.createdAt"}, {"Etag", "etag"}, {"Id", "id"},
 			},
@@ -76,6 +80,13 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 	interval := f.Int("poll-interval", 0, "Seconds between two looks, 1 to 3600; 15 by default.")
 	backlog := f.Bool("emit-backlog", false, "Raise events also for what is there already.")
 	renews := f.Bool("end-time-change-is-new-generation", false, "Take a run that ended at another time for one that went on and ended again.")
+	synthesize := f.Bool("synthesize-running", false, "Raise Running first for a run that was seen only when it had ended.")
+	metrics := f.Bool("metrics", false, "Put the newest value of each metric into the properties of runs, as mlflow.metric.NAME.")
+	inherit := f.Bool("inherit-model-tags", false, "Give versions the tags of their registered model beneath their own.")
+	f.String("experiment-id-format", "", "What events call experiments: verbatim, MLflow's own ids, or guid. verbatim by default.")
+	silence := f.String("not-responding-after", "", "Call a run NotResponding that shows nothing new for so long, as 30m, 2h or 1d; never by default.")
+	aliases := f.StringArray("deploy-on-alias", nil, "Take a model version for deployed when it is given this alias; may be repeated.")
+	stages := f.StringArray("deploy-on-stage", nil, "Take a model version for deployed when it comes to this stage; may be repeated.")
 	given := ""
 	k.locate = func(cmd *cobra.Command) func([]string) (string, error) {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -89,7 +100,7 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 	}
 	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, path string) error {
 		properties := map[string]any{"url": given}
-		setText(cmd, properties, map[string]string{"username": "username", "static-prefix": "staticPrefix", "mlflow-workspace": "mlflowWorkspace"})
+		setText(cmd, properties, map[string]string{"username": "username", "static-prefix": "staticPrefix", "mlflow-workspace": "mlflowWorkspace", "experiment-id-format": "experimentIdFormat"})
 		for member, file := range map[string]string{"password": *password, "token": *token} {
 			if file == "" {
 				continue
@@ -103,7 +114,18 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 		if cmd.Flag("poll-interval").Changed {
 			properties["pollIntervalSeconds"] = *interval
 		}
+		if *silence != "" {
+			d, err := length(*silence)
+			if err != nil || d < time.Second {
+				return usagef(cmd, "--not-responding-after %q is not a length of time: write 30m, 2h or 1d.", *silence)
+			}
+			properties["notRespondingAfterSeconds"] = int(d / time.Second)
+		}
+		if len(*aliases)+len(*stages) > 0 {
+			properties["deployOn"] = map[string]any{"alias": append([]string{}, *aliases...), "stage": append([]string{}, *stages...)}
+		}
 		properties["emitBacklog"], properties["endTimeChangeIsNewGeneration"] = *backlog, *renews
+		properties["synthesizeRunning"], properties["metrics"], properties["inheritModelTags"] = *synthesize, *metrics, *inherit
 		server, err := s.ask(cmd.Context(), http.MethodPut, path, enveloped(properties), nil)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,12 +44,26 @@ const (
 	MLflowRefused   = "Refused"   // the server does not take the credentials
 )
 
-// Bounds and default of MLflowServer.Interval, in seconds.
+// Bounds and default of MLflowServer.Interval, in seconds, and bounds of others.
 const (
 	minMLflowInterval     = 1
 	maxMLflowInterval     = 3600
 	DefaultMLflowInterval = 15
+
+	minNotResponding = 60
+	maxNotResponding = 30 * 86400
+	maxDeployOn      = 20 // aliases, and stages
 )
+
+// Forms of the ids of experiments in events. Source: spec/workspace.md section 5.2.
+const (
+	ExperimentIDVerbatim = "verbatim" // as MLflow has them
+	ExperimentIDGUID     = "guid"
+)
+
+// mlflowStages are the stages of a model version, but for the one that every version is
+// in at first. Source: mlflow/entities/model_registry/model_version_stages.py.
+var mlflowStages = []string{"Staging", "Production", "Archived"}
 
 // MLflowChange is what a request says of an attached server. Nil and "" mean the
 // default; a secret that is nil stays as it is, while URL and user name stay.
@@ -60,7 +75,14 @@ type MLflowChange struct {
 	Interval        *int
 	EmitBacklog     bool
 	EndTimeRenews   bool
-	Unread          error // what could not be read of the request
+
+	SynthesizeRunning, Metrics, InheritModelTags bool
+
+	ExperimentIDFormat string // "verbatim" or "guid" in any case
+	NotResponding      *int   // seconds
+	DeployOn           resource.DeployOn
+
+	Unread error // what could not be read of the request
 }
 
 // MLflowServerOf returns the server that a workspace follows.
@@ -189,6 +211,7 @@ func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.M
 	m = resource.MLflowServer{
 		UID: present.UID, Workspace: ws, URL: c.URL, StaticPrefix: c.StaticPrefix, Within: c.Within, Username: c.Username,
 		Interval: DefaultMLflowInterval, EmitBacklog: c.EmitBacklog, EndTimeRenews: c.EndTimeRenews, Created: present.Created,
+		SynthesizeRunning: c.SynthesizeRunning, Metrics: c.Metrics, InheritModelTags: c.InheritModelTags,
 	}
 	another := !exists || present.URL != m.URL || present.Within != m.Within
 	if another {
@@ -219,6 +242,40 @@ func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.M
 			wrong("pollIntervalSeconds", "The value %d of pollIntervalSeconds is out of range: use %d to %d.", m.Interval, minMLflowInterval, maxMLflowInterval)
 		}
 	}
+	switch strings.ToLower(c.ExperimentIDFormat) {
+	case "", ExperimentIDVerbatim:
+	case ExperimentIDGUID:
+		m.ExperimentGUIDs = true
+	default:
+		wrong("experimentIdFormat", "The experimentIdFormat '%.80s' is not known: use %s or %s.", c.ExperimentIDFormat, ExperimentIDVerbatim, ExperimentIDGUID)
+	}
+	if c.NotResponding != nil {
+		if m.NotResponding = *c.NotResponding; m.NotResponding < minNotResponding || m.NotResponding > maxNotResponding {
+			wrong("notRespondingAfterSeconds", "The value %d of notRespondingAfterSeconds is out of range: use %d to %d, or leave it out.", m.NotResponding, minNotResponding, maxNotResponding)
+		}
+	}
+	if len(c.DeployOn.Alias) > maxDeployOn {
+		wrong("deployOn.alias", "deployOn.alias holds %d names; at most %d are allowed.", len(c.DeployOn.Alias), maxDeployOn)
+	}
+	for i, alias := range c.DeployOn.Alias {
+		if alias == "" || len(alias) > 255 || strings.ContainsFunc(alias, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			wrong(fmt.Sprintf("deployOn.alias[%d]", i), "The alias '%.80s' is not one that MLflow gives: use a name without spaces of at most 255 bytes, such as champion.", alias)
+		}
+		if slices.ContainsFunc(c.DeployOn.Stage, func(stage string) bool { return strings.EqualFold(stage, alias) }) {
+			wrong(fmt.Sprintf("deployOn.alias[%d]", i), "The alias '%.80s' is also a stage in deployOn.stage, and both would be the endpoint MODEL@%.80s: name one of them.", alias, alias)
+		}
+	}
+	m.DeployOn.Alias = slices.Compact(slices.Sorted(slices.Values(c.DeployOn.Alias)))
+	for i, stage := range c.DeployOn.Stage {
+		at := slices.IndexFunc(mlflowStages, func(known string) bool { return strings.EqualFold(known, stage) })
+		if at < 0 {
+			wrong(fmt.Sprintf("deployOn.stage[%d]", i), "The stage '%.80s' is not one of MLflow's: use %s.", stage, strings.Join(mlflowStages, ", "))
+		} else {
+			m.DeployOn.Stage = append(m.DeployOn.Stage, mlflowStages[at])
+		}
+	}
+	slices.Sort(m.DeployOn.Stage)
+	m.DeployOn.Stage = slices.Compact(m.DeployOn.Stage)
 	return m, given, errors.Join(c.Unread, fault.Join(problems...))
 }
 

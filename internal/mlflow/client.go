@@ -202,6 +202,14 @@ type pair struct {
 	Value string `json:"value"`
 }
 
+// metric is the newest value of a metric.
+type metric struct {
+	Key       string          `json:"key"`
+	Value     json.RawMessage `json:"value"` // a number, or a text such as "NaN"
+	Timestamp whole           `json:"timestamp"`
+	Step      whole           `json:"step"`
+}
+
 type runInfo struct {
 	RunID          string `json:"run_id"`
 	RunUUID        string `json:"run_uuid"` // what old servers call it
@@ -218,8 +226,9 @@ type runInfo struct {
 type run struct {
 	Info runInfo `json:"info"`
 	Data struct {
-		Params []pair `json:"params"`
-		Tags   []pair `json:"tags"`
+		Params  []pair   `json:"params"`
+		Tags    []pair   `json:"tags"`
+		Metrics []metric `json:"metrics"`
 	} `json:"data"`
 }
 
@@ -241,6 +250,11 @@ type registeredModel struct {
 	Name        string `json:"name"`
 	LastUpdated whole  `json:"last_updated_timestamp"`
 	Tags        []pair `json:"tags"`
+	Aliases     []struct {
+		Alias   string `json:"alias"`
+		Version string `json:"version"`
+	} `json:"aliases"`
+	Latest []modelVersion `json:"latest_versions"` // of each stage
 }
 
 type modelVersion struct {
@@ -322,15 +336,23 @@ func (c *Client) run(ctx context.Context, id string) (run, error) {
 	return answer.Run, err
 }
 
-// registeredModels returns one page of the registered models, those that changed last
-// first.
-func (c *Client) registeredModels(ctx context.Context, token string) (models []registeredModel, next string, err error) {
+// registeredModels returns one page of at most so many registered models, those that
+// changed last first.
+func (c *Client) registeredModels(ctx context.Context, token string, most int) (models []registeredModel, next string, err error) {
 	var answer struct {
 		Models []registeredModel `json:"registered_models"`
 		Next   string            `json:"next_page_token"`
 	}
-	err = c.call(ctx, "/mlflow/registered-models/search", page(token, 100, url.Values{"order_by": {"last_updated_timestamp DESC"}}), nil, &answer)
+	err = c.call(ctx, "/mlflow/registered-models/search", page(token, most, url.Values{"order_by": {"last_updated_timestamp DESC"}}), nil, &answer)
 	return answer.Models, answer.Next, err
+}
+
+func (c *Client) registeredModel(ctx context.Context, name string) (registeredModel, error) {
+	var answer struct {
+		Model registeredModel `json:"registered_model"`
+	}
+	err := c.call(ctx, "/mlflow/registered-models/get", url.Values{"name": {name}}, nil, &answer)
+	return answer.Model, err
 }
 
 // modelVersions returns one page of model versions, of all models or, highest number

@@ -91,7 +91,7 @@ func TestFieldsOfRunsAndVersions(t *testing.T) {
 	if err := json.Unmarshal([]byte(given), &r); err != nil {
 		t.Fatal(err)
 	}
-	o := r.observation("churn")
+	o := r.observation("churn", false)
 	raw, _ := json.Marshal([]any{o.ID, o.ExperimentID, o.Experiment, o.Status, o.RunType, o.Tags, o.Properties, o.StartTime, o.EndTime})
 	if want := `["4f8b","3","churn","Canceled","mlflow.notebook.child",{"team":"growth"},{"mlflow.artifactUri":"s3://b/3/4f8b","mlflow.endTime":"2026-03-02T09:14:09.0000000Z",` +
 		`"mlflow.lifecycleStage":"active","mlflow.param.lr":"0.1","mlflow.parentRunId":"11","mlflow.runName":"quiet-owl","mlflow.source.type":"NOTEBOOK",` +
@@ -99,7 +99,7 @@ func TestFieldsOfRunsAndVersions(t *testing.T) {
 		t.Errorf("observation\n%s, want\n%s", raw, want)
 	}
 	v := modelVersion{Name: "churn", Version: "4", Created: 1772442847531, RunID: "4f8b", Source: "models:/m-7c", Aliases: []string{"new", "champion"}, Tags: []pair{{"stage", "candidate"}}, Stage: "None", ModelID: "m-7c"}
-	raw, _ = json.Marshal(v.observation())
+	raw, _ = json.Marshal(v.observation(nil))
 	if want := `{"Model":"churn","Version":"4","Created":1772442847531,"RunID":"4f8b","URI":"models:/m-7c","Tags":{"stage":"candidate"},"Properties":{"mlflow.aliases":"champion,new",` +
 		`"mlflow.creationTime":"2026-03-02T09:14:07.5310000Z","mlflow.modelId":"m-7c","mlflow.modelUri":"models:/churn/4","mlflow.runId":"4f8b","mlflow.source":"models:/m-7c","mlflow.stage":"None"},` +
 		`"RenamedFrom":"","Seen":"","Silent":false}`; string(raw) != want {
@@ -114,7 +114,7 @@ func TestLargeRunsAreShortened(t *testing.T) {
 		r.Data.Tags = append(r.Data.Tags, pair{strings.Repeat("t", 3000+i), "v"})
 	}
 	r.Data.Tags = append(r.Data.Tags, pair{"team", "growth"})
-	o := r.observation("churn")
+	o := r.observation("churn", false)
 	size := 0
 	for _, m := range []map[string]string{o.Tags, o.Properties} {
 		for k, v := range m {
@@ -151,7 +151,7 @@ func FuzzAnswers(f *testing.F) {
 		runs, _, err := client.searchRuns(t.Context(), runQuery{})
 		check(err)
 		for i := range runs {
-			o := runs[i].observation("e")
+			o := runs[i].observation("e", false)
 			size := 0
 			for _, m := range []map[string]string{o.Tags, o.Properties} {
 				for k, v := range m {
@@ -165,9 +165,9 @@ func FuzzAnswers(f *testing.F) {
 		versions, _, err := client.modelVersions(t.Context(), "", "")
 		check(err)
 		for i := range versions {
-			versions[i].observation()
+			versions[i].observation(nil)
 		}
-		_, _, err = client.registeredModels(t.Context(), "")
+		_, _, err = client.registeredModels(t.Context(), "", 100)
 		check(err)
 	})
 }

@@ -115,6 +115,12 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		})
 		part, next := cutPage(all, body.Max, body.Token)
 		answer(map[string]any{"registered_models": part, "next_page_token": next})
+	case "registered-models/get":
+		if m := f.models[query.Get("name")]; m != nil {
+			answer(map[string]any{"registered_model": m})
+		} else {
+			refuse(http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST")
+		}
 	case "model-versions/search":
 		var all []*modelVersion
 		for _, v := range f.versions {
@@ -236,6 +242,36 @@ func (f *fakeServer) set(id, status string, end time.Time) {
 	}
 }
 
+// log gives a run the newest value of a metric.
+func (f *fakeServer) log(id, key, value string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.runs[id].Data.Metrics = []metric{{Key: key, Value: json.RawMessage(value), Timestamp: whole(time.Now().UnixMilli())}}
+}
+
+// setAlias has an alias of a model point at a version, "" for none.
+func (f *fakeServer) setAlias(model, alias, version string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.models[model]
+	m.Aliases = nil
+	if version != "" {
+		m.Aliases = append(m.Aliases, struct {
+			Alias   string `json:"alias"`
+			Version string `json:"version"`
+		}{alias, version})
+	}
+}
+
+// setStage moves a version to a stage, alone.
+func (f *fakeServer) setStage(model, version, stage string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.models[model]
+	m.LastUpdated = whole(time.Now().UnixMilli())
+	m.Latest = []modelVersion{{Name: model, Version: version, Stage: stage}}
+}
+
 func (f *fakeServer) ended(status string, start, end time.Time) string {
 	id := f.start(start)
 	f.set(id, status, end)
@@ -255,7 +291,12 @@ func (f *fakeServer) register(model string, tags ...pair) *modelVersion {
 	}
 	v := &modelVersion{Name: model, Version: strconv.Itoa(number), Created: now, Status: "READY", Source: "models:/m-1", Tags: tags}
 	f.versions = append(f.versions, v)
-	f.models[model] = &registeredModel{Name: model, LastUpdated: now, Tags: tags}
+	m := f.models[model]
+	if m == nil {
+		m = &registeredModel{Name: model, Tags: tags}
+		f.models[model] = m
+	}
+	m.LastUpdated = now
 	return v
 }
 
@@ -292,7 +333,10 @@ type raised struct {
 		RunStatus, ExperimentName, RunType string
 		ModelName, ModelVersion            string
 		RunTags, RunProperties             map[string]string
-		ModelProperties                    map[string]string
+		ModelTags, ModelProperties         map[string]string
+		ServiceName, ServiceComputeType    string
+		ModelIDs, ExperimentID             string
+		ServiceProperties                  map[string]string
 	}
 }
 
@@ -373,7 +417,7 @@ var workspaceID = resource.MustID("/subscriptions/00000000-0000-0000-0000-000000
 func newBridge(t *testing.T, change ...func(*resource.MLflowServer)) *bridge {
 	t.Helper()
 	b := &bridge{t: t, fake: newFakeServer(t), log: &fakeLog{generation: 1, facts: map[string]engine.Fact{}, crashAfter: -1}, store: resource.NewStore(resource.NewMemoryKV())}
-	ws := resource.Workspace{Meta: resource.Meta{ID: workspaceID}, UID: 0xaa, TopicUID: 0xbb, StatusEvents: []string{"Queued", "Running", "Completed", "Failed", "Canceled"}}
+	ws := resource.Workspace{Meta: resource.Meta{ID: workspaceID}, UID: 0xaa, TopicUID: 0xbb, StatusEvents: []string{"Queued", "Running", "NotResponding", "Completed", "Failed", "Canceled"}}
 	if _, err := b.store.Workspaces.Create(t.Context(), ws.ID.Key(), ws); err != nil {
 		t.Fatal(err)
 	}

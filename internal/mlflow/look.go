@@ -194,14 +194,26 @@ func (o *observer) lookAt(ctx context.Context, object Object) (events int, err e
 	case object.Run != "":
 		return o.lookAtRun(ctx, object.Run)
 	case object.Model != "":
-		events, _, err = o.versionsOf(ctx, object.Model)
-		return events, err
+		return o.lookAtModel(ctx, object.Model)
 	}
 	e, err := o.client.experiment(ctx, object.Experiment)
 	if err == nil {
 		err = o.observeExperiment(ctx, e)
 	}
 	return 0, unlessAbsent(err)
+}
+
+func (o *observer) lookAtModel(ctx context.Context, name string) (events int, err error) {
+	if events, _, err = o.versionsOf(ctx, name); err != nil || !o.server.DeployOn.Any() {
+		return events, err
+	}
+	mark := o.ledger.Mark()
+	m, err := o.client.registeredModel(ctx, name)
+	if err != nil {
+		return events, unlessAbsent(err)
+	}
+	deployed, err := o.deploymentsOf(ctx, m, mark)
+	return events + deployed, err
 }
 
 func (o *observer) lookAtRun(ctx context.Context, id string) (events int, err error) {

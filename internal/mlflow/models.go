@@ -1,32 +1,52 @@
 package mlflow
 
-import "context"
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/carillon-events/carillon/internal/workspace"
+)
 
 // lookAtModels reads the versions of the models that changed since the place. The list
 // begins with those that changed last, so one that changes meanwhile repeats rows and
-// hides none.
-func (p *poller) lookAtModels(ctx context.Context, next *place) error {
+// hides none. A wide look goes on to the end of it when something counts as a deployment:
+// an alias that is set does not change its model's time.
+func (p *poller) lookAtModels(ctx context.Context, next *place, wide bool) error {
 	from := whole(max(0, p.place.Models-modelOverlap.Milliseconds()))
+	all, most := wide && p.server.DeployOn.Any(), pageOfChanged
+	if all {
+		most = pageOfModels
+	}
 	seen := map[string]bool{}
 	for token := ""; ; {
-		models, more, err := p.client.registeredModels(ctx, token)
+		mark := p.ledger.Mark()
+		models, more, err := p.client.registeredModels(ctx, token, most)
 		if err != nil {
 			return err
 		}
 		old := false
 		for _, m := range models {
-			if old = m.LastUpdated < from; old {
+			if old = m.LastUpdated < from; old && !all {
 				break
 			}
-			next.Models = max(next.Models, int64(m.LastUpdated))
-			seen[m.Name] = true
-			if err := p.lookAtModel(ctx, m); err != nil {
+			if !old {
+				next.Models = max(next.Models, int64(m.LastUpdated))
+				seen[m.Name] = true
+				if err := p.readModel(ctx, m); err != nil {
+					return err
+				}
+			}
+			if err := p.readDeployments(ctx, m, mark); err != nil {
 				return err
 			}
 		}
-		if token = more; token == "" || old || len(models) == 0 {
+		if token = more; token == "" || old && !all || len(models) == 0 {
 			break
 		}
+	}
+	if all {
+		next.Deployed = deployments(p.server.DeployOn)
 	}
 	for name, state := range p.models {
 		switch {
@@ -42,9 +62,9 @@ func (p *poller) lookAtModels(ctx context.Context, next *place) error {
 	return nil
 }
 
-// lookAtModel reads the versions of a model, unless it was read twice since its last
+// readModel reads the versions of a model, unless it was read twice since its last
 // update: once may have been within the millisecond of another one.
-func (p *poller) lookAtModel(ctx context.Context, m registeredModel) error {
+func (p *poller) readModel(ctx context.Context, m registeredModel) error {
 	state := p.models[m.Name]
 	if state.updated != m.LastUpdated {
 		state.updated, state.reads = m.LastUpdated, 0
@@ -71,15 +91,15 @@ func (p *poller) readVersions(ctx context.Context, model string, state modelStat
 
 // sweepModels reads all versions of all models.
 func (p *poller) sweepModels(ctx context.Context, next *place) error {
-	prompts := map[string]bool{}
+	all, read := map[string]registeredModel{}, p.ledger.Mark()
 	for token := ""; ; {
-		models, more, err := p.client.registeredModels(ctx, token)
+		models, more, err := p.client.registeredModels(ctx, token, pageOfModels)
 		if err != nil {
 			return err
 		}
 		for _, m := range models {
 			next.Models = max(next.Models, int64(m.LastUpdated))
-			prompts[m.Name] = isPrompt(m.Tags)
+			all[m.Name] = m
 		}
 		if token = more; token == "" || len(models) == 0 {
 			break
@@ -93,20 +113,34 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 		}
 		for i := range versions {
 			v := &versions[i]
-			if prompts[v.Name] {
+			m := all[v.Name]
+			if isPrompt(m.Tags) {
 				continue
 			}
 			if v.Status == "PENDING_REGISTRATION" {
 				p.models[v.Name] = modelState{pending: true}
 			}
-			out, err := p.observeVersion(ctx, v, mark)
+			out, err := p.observeVersion(ctx, v, m.Tags, mark)
 			if err != nil {
 				return err
 			}
 			p.events += out.Events
 		}
 		if token = more; token == "" || len(versions) == 0 {
-			return nil
+			break
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if err := p.readDeployments(ctx, all[name], read); err != nil {
+			return err
+		}
+	}
+	next.Deployed = deployments(p.server.DeployOn)
+	return nil
+}
+
+func (p *poller) readDeployments(ctx context.Context, m registeredModel, mark workspace.Mark) error {
+	events, err := p.deploymentsOf(ctx, m, mark)
+	p.events += events
+	return err
 }

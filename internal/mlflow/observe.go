@@ -1,6 +1,9 @@
 package mlflow
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -28,10 +31,15 @@ const (
 	promptTag     = "mlflow.prompt.is_prompt"
 )
 
-// observation says in the words of events how a run was seen. A status that is not
-// known is Unknown. Source: spec/workspace.md section 5.2.
-func (r *run) observation(experimentName string) workspace.RunObservation {
+// observation says in the words of events how a run was seen, with its metrics or
+// without. A status that is not known is Unknown. Source: spec/workspace.md section 5.2.
+func (r *run) observation(experimentName string, metrics bool) workspace.RunObservation {
 	tags, properties := map[string]string{}, map[string]string{}
+	if metrics {
+		for _, m := range r.Data.Metrics {
+			properties["mlflow.metric."+m.Key] = strings.Trim(string(m.Value), `"`)
+		}
+	}
 	for _, p := range r.Data.Params {
 		properties["mlflow.param."+p.Key] = p.Value
 	}
@@ -70,11 +78,35 @@ func (r *run) observation(experimentName string) workspace.RunObservation {
 	}
 }
 
-// observation says in the words of events how a model version was seen.
-// Source: spec/workspace.md section 5.2.
-func (v *modelVersion) observation() workspace.VersionObservation {
+// sign is a sign of life: it is another one after anything of the run has changed that
+// one look shows.
+func (r *run) sign() string {
+	// Each part is in an order of its own: what is asked for twice comes in any.
+	part := func(n int, line func(i int) string) string {
+		lines := make([]string, n)
+		for i := range lines {
+			lines[i] = line(i)
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	d := &r.Data
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q",
+		part(len(d.Tags), func(i int) string { return fmt.Sprintf("%q", d.Tags[i]) }),
+		part(len(d.Params), func(i int) string { return fmt.Sprintf("%q", d.Params[i]) }),
+		part(len(d.Metrics), func(i int) string {
+			m := &d.Metrics[i]
+			return fmt.Sprintf("%q %s %d %d", m.Key, m.Value, m.Timestamp, m.Step)
+		}),
+		r.Info.RunName))
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+// observation says in the words of events how a model version was seen. Inherited tags
+// stand beneath its own. Source: spec/workspace.md section 5.2.
+func (v *modelVersion) observation(inherited []pair) workspace.VersionObservation {
 	tags, properties := map[string]string{}, map[string]string{"mlflow.modelUri": "models:/" + v.Name + "/" + v.Version}
-	for _, t := range v.Tags {
+	for _, t := range slices.Concat(inherited, v.Tags) {
 		if t.Key != "" {
 			tags[t.Key] = t.Value
 		}

@@ -5,13 +5,16 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
 	"github.com/carillon-events/carillon/internal/workspace"
+	"github.com/carillon-events/carillon/mlevent"
 )
 
 // observer submits to the ledger what is seen of one server. The rounds and whoever
@@ -34,6 +37,7 @@ type known struct {
 
 	mu          sync.Mutex
 	experiments map[string]string // names by id
+	deployed    string            // what counted as a deployment when all models were read, a line each
 }
 
 func newKnown() *known { return &known{experiments: map[string]string{}} }
@@ -48,6 +52,20 @@ func (k *known) setExperiment(id, name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.experiments[id] = name
+}
+
+func (k *known) setDeployed(lines string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.deployed = lines
+}
+
+// readDeployed reports whether all models were read since something counts as a
+// deployment.
+func (k *known) readDeployed(line string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Contains(strings.Split(k.deployed, "\n"), line)
 }
 
 // experimentIDs returns the ids of the experiments, sorted.
@@ -94,18 +112,28 @@ func (o *observer) observeRun(ctx context.Context, r *run, mark workspace.Mark, 
 	if err != nil {
 		return out, err
 	}
-	seen := r.observation(name)
-	seen.Seen, seen.EndRenews, seen.Silent = mark, o.server.EndTimeRenews, silent
+	seen := r.observation(name, o.server.Metrics)
+	seen.Seen, seen.EndRenews, seen.Silent, seen.ThroughRunning = mark, o.server.EndTimeRenews, silent, o.server.SynthesizeRunning
+	if o.server.ExperimentGUIDs {
+		seen.EventExperimentID = mlevent.ExperimentGUID(o.ws.ID.String(), r.Info.ExperimentID)
+	}
+	if o.server.NotResponding > 0 {
+		seen.QuietAfter, seen.Sign = time.Duration(o.server.NotResponding)*time.Second, r.sign()
+	}
 	out, err = o.ledger.ObserveRun(ctx, o.ws, seen, stamp)
 	return out, o.skip(ctx, "run", r.id(), err)
 }
 
-// observeVersion submits one version as it was seen after mark.
-func (o *observer) observeVersion(ctx context.Context, v *modelVersion, mark workspace.Mark) (workspace.Observed, error) {
+// observeVersion submits one version as it was seen after mark, with the tags of its
+// registered model.
+func (o *observer) observeVersion(ctx context.Context, v *modelVersion, inherited []pair, mark workspace.Mark) (workspace.Observed, error) {
 	if !v.ready() || isPrompt(v.Tags) || v.Name == "" || v.Version == "" {
 		return workspace.Observed{}, nil
 	}
-	seen := v.observation()
+	if !o.server.InheritModelTags {
+		inherited = nil
+	}
+	seen := v.observation(inherited)
 	seen.Seen, seen.Silent = mark, o.silent(seen.Created)
 	if o.known.swept.Load() {
 		if err := o.findOldName(ctx, &seen); err != nil {
@@ -138,6 +166,14 @@ func (o *observer) findOldName(ctx context.Context, seen *workspace.VersionObser
 // versionsOf observes the versions of a model, highest number first, up to the page
 // that has the first that the ledger knows. pending says that one is not ready.
 func (o *observer) versionsOf(ctx context.Context, model string) (events int, pending bool, err error) {
+	var inherited []pair
+	if o.server.InheritModelTags {
+		m, err := o.client.registeredModel(ctx, model)
+		if err != nil && !absent(err) {
+			return 0, false, err
+		}
+		inherited = m.Tags
+	}
 	for token := ""; ; {
 		mark := o.ledger.Mark()
 		versions, more, err := o.client.modelVersions(ctx, model, token)
@@ -148,7 +184,7 @@ func (o *observer) versionsOf(ctx context.Context, model string) (events int, pe
 		for i := range versions {
 			v := &versions[i]
 			pending = pending || v.Status == "PENDING_REGISTRATION"
-			out, err := o.observeVersion(ctx, v, mark)
+			out, err := o.observeVersion(ctx, v, inherited, mark)
 			if err != nil {
 				return events, pending, err
 			}

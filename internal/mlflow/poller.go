@@ -23,6 +23,7 @@ type Ledger interface {
 	ObserveExperiment(ctx context.Context, ws resource.Workspace, id, name string, by resource.Stamp) error
 	ObserveRun(ctx context.Context, ws resource.Workspace, o workspace.RunObservation, by resource.Stamp) (workspace.Observed, error)
 	ObserveModelVersion(ctx context.Context, ws resource.Workspace, o workspace.VersionObservation, by resource.Stamp) (workspace.Observed, error)
+	ObserveDeployment(ctx context.Context, ws resource.Workspace, o workspace.DeploymentObservation, by resource.Stamp) (workspace.Observed, error)
 	OpenMirrored(ctx context.Context, ws resource.Workspace) ([]workspace.Run, error)
 	KnowsVersion(ctx context.Context, ws resource.Workspace, o workspace.VersionObservation) (bool, error)
 	NameOfVersion(ctx context.Context, ws resource.Workspace, o workspace.VersionObservation) (string, error)
@@ -32,16 +33,18 @@ type Ledger interface {
 
 // The rhythm of a poller. Source: spec/workspace.md section 5.7.
 const (
-	widePart     = 4                // each so many rounds one looks at experiments and at all that runs
-	sweepEvery   = time.Hour        // everything is read again
-	runOverlap   = time.Hour        // clients' clocks
-	modelOverlap = 10 * time.Minute // the server's clock
-	safety       = 5 * time.Second  // the newest moment that a place is moved to lies so far back
-	hotFor       = 24 * time.Hour   // what has not changed for longer is asked for by sweeps alone
-	chunk        = 100              // experiments or runs named in one request
-	pageOfRuns   = 2000             // most runs asked for at once
-	atOnce       = 16               // observations under way
-	patience     = 2                // rounds in a row that a run must be absent from to be gone
+	widePart      = 4                // each so many rounds one looks at experiments and at all that runs
+	sweepEvery    = time.Hour        // everything is read again
+	runOverlap    = time.Hour        // clients' clocks
+	modelOverlap  = 10 * time.Minute // the server's clock
+	safety        = 5 * time.Second  // the newest moment that a place is moved to lies so far back
+	hotFor        = 24 * time.Hour   // what has not changed for longer is asked for by sweeps alone
+	chunk         = 100              // experiments or runs named in one request
+	pageOfRuns    = 2000             // most runs asked for at once
+	pageOfModels  = 1000             // most registered models that a server gives at once
+	pageOfChanged = 100              // registered models asked for at once where the first few are wanted
+	atOnce        = 16               // observations under way
+	patience      = 2                // rounds in a row that a run must be absent from to be gone
 )
 
 // watcher is the name of our note in the ledger.
@@ -55,6 +58,8 @@ type place struct {
 	Started int64        `json:"started"` // runs by start time
 	Ended   int64        `json:"ended"`   // runs by end time
 	Models  int64        `json:"models"`  // registered models by last update
+	// Deployed is what counted as a deployment when all models were read.
+	Deployed string `json:"deployed,omitempty"`
 }
 
 // see moves the place to the newest of a page of runs.
@@ -117,6 +122,7 @@ func (p *poller) resume(ctx context.Context) error {
 		p.place = place{Server: p.server.UID}
 	}
 	p.known.swept.Store(p.place.Swept)
+	p.known.setDeployed(p.place.Deployed)
 	runs, err := p.ledger.OpenMirrored(ctx, p.ws)
 	if err != nil {
 		return err
@@ -168,6 +174,7 @@ func (p *poller) round(ctx context.Context) (err error) {
 			return err
 		}
 		p.place = next
+		p.known.setDeployed(next.Deployed)
 	}
 	if sweep {
 		p.sweepAt = now.Add(sweepEvery)
@@ -209,7 +216,7 @@ func (p *poller) look(ctx context.Context, next *place, wide bool) error {
 	if err := p.askOpen(ctx, false); err != nil {
 		return err
 	}
-	return p.lookAtModels(ctx, next)
+	return p.lookAtModels(ctx, next, wide)
 }
 
 // sweep reads everything: runs that were imported with times long gone, versions of

@@ -132,9 +132,26 @@ type MLflowServer struct {
 	EmitBacklog   bool `json:"emitBacklog,omitempty"`                  // what was there before raises events, too
 	EndTimeRenews bool `json:"endTimeChangeIsNewGeneration,omitempty"` // a run that ended at another time ended anew
 
+	SynthesizeRunning bool     `json:"synthesizeRunning,omitempty"`         // a run that was seen only ended came to Running first
+	ExperimentGUIDs   bool     `json:"experimentGuids,omitempty"`           // events call experiments by GUIDs
+	Metrics           bool     `json:"metrics,omitempty"`                   // are properties of runs
+	InheritModelTags  bool     `json:"inheritModelTags,omitempty"`          // versions have the tags of their model beneath their own
+	NotResponding     int      `json:"notRespondingAfterSeconds,omitempty"` // without a sign of life a run is NotResponding; 0 for never
+	DeployOn          DeployOn `json:"deployOn,omitzero"`
+
 	Created  Stamp `json:"created"` // when it was attached
 	Modified Stamp `json:"modified"`
 }
+
+// DeployOn names what has a model version of MLflow count as deployed when it is given
+// to one.
+type DeployOn struct {
+	Alias []string `json:"alias,omitempty"`
+	Stage []string `json:"stage,omitempty"`
+}
+
+// Any reports whether there is something.
+func (d DeployOn) Any() bool { return len(d.Alias)+len(d.Stage) > 0 }
 
 // SecretOwner is the associated data that the server's secret is sealed with.
 func (m *MLflowServer) SecretOwner() string { return m.UID.String() + "/mlflowSecret" }
