@@ -40,7 +40,7 @@ def tracking(tmp_path_factory):
             try:
                 if requests.get(url + "/health", timeout=5).ok:
                     break
-            except requests.ConnectionError:
+            except requests.RequestException:
                 pass
             assert process.poll() is None, (directory / "log").read_text()
             time.sleep(0.5)
