@@ -23,8 +23,9 @@
 //     version; a member, once stored, keeps its name.
 //
 // Locks are taken in this order: workspace, drift monitor, experiment, run; and
-// workspace, model, model version; and workspace, online endpoint. No lock is
-// held while a readiness address is being asked.
+// workspace, model, model version; and workspace, online endpoint. A part of the index
+// of open runs comes after the run. No lock is held while a readiness address is
+// being asked.
 //
 // The package does not know who may do what, HTTP, or what becomes of an event
 // after it is recorded.

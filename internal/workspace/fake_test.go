@@ -137,7 +137,7 @@ type bench struct {
 
 var workspaceID = resource.MustID("/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/lab/providers/Microsoft.MachineLearningServices/workspaces/bells")
 
-func newBench(t *testing.T, change ...func(*resource.Workspace)) *bench {
+func newBench(t testing.TB, change ...func(*resource.Workspace)) *bench {
 	t.Helper()
 	b := &bench{log: newFakeLog(), store: resource.NewStore(&fakeKV{}), ws: resource.Workspace{
 		Meta: resource.Meta{ID: workspaceID}, UID: 0xaa, TopicUID: 0xbb, StatusEvents: []string{"Failed"},

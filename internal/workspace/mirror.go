@@ -169,6 +169,11 @@ func (s *Service) storeMirrored(ctx context.Context, ws resource.Workspace, old,
 	now := time.Now()
 	var w write
 	w.run(ws, r, by, now, !out.Known, raise)
+	release, err := s.indexRun(ctx, &w, ws.UID, r.key(ws.UID), out.Known && old.asked(), r.asked())
+	if err != nil {
+		return err
+	}
+	defer release()
 	if _, err := s.record(ctx, &w); err != nil {
 		return err
 	}
@@ -268,6 +273,7 @@ func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace
 		return out, err
 	}
 	fact := w.fact(k, &m)
+	w.indexVersion(ws.UID, &before, &m)
 	if isNew && !o.Silent {
 		w.modelRegistered(ws, &m, now, fact)
 	}
@@ -394,58 +400,11 @@ func (s *Service) ObserveExperiment(ctx context.Context, ws resource.Workspace, 
 	return err
 }
 
-// OpenMirrored returns the mirrored runs of a workspace that have not ended and that
-// somebody has to ask after: those that report themselves are not among them.
-func (s *Service) OpenMirrored(ctx context.Context, ws resource.Workspace) ([]Run, error) {
-	prefix := key(kindRun, ws.UID) + "/"
-	keys, err := s.facts.FactKeys(ctx, prefix)
-	if err != nil {
-		return nil, fmt.Errorf("list runs of %s: %w", ws.ID, err)
-	}
-	var open []Run
-	for _, k := range keys {
-		if !strings.HasPrefix(k[len(prefix):], mirrorSign) {
-			continue
-		}
-		var r Run
-		if found, err := s.read(ctx, k, &r); err != nil {
-			return nil, err
-		} else if found && !r.Status.Terminal() && r.Source == "" {
-			open = append(open, r)
-		}
-	}
-	return open, nil
-}
-
 // KnowsVersion reports whether the ledger has the version of o under its name.
 func (s *Service) KnowsVersion(ctx context.Context, ws resource.Workspace, o VersionObservation) (bool, error) {
 	var m ModelVersion
 	found, err := s.read(ctx, mirroredVersionKey(ws.UID, o.Model, o.Version), &m)
 	return found && m.Registered == o.Created, err
-}
-
-// NameOfVersion returns the name of the mirrored model, other than o's, that has the
-// version of o: the same number, made at the same time, of the same run and files.
-// It is "" when there is none.
-func (s *Service) NameOfVersion(ctx context.Context, ws resource.Workspace, o VersionObservation) (string, error) {
-	prefix := key(kindVersion, ws.UID) + "/"
-	keys, err := s.facts.FactKeys(ctx, prefix)
-	if err != nil {
-		return "", fmt.Errorf("list model versions of %s: %w", ws.ID, err)
-	}
-	suffix := "/" + mirrored(o.Version)
-	for _, k := range keys {
-		if !strings.HasPrefix(k[len(prefix):], mirrorSign) || !strings.HasSuffix(k, suffix) {
-			continue
-		}
-		var m ModelVersion
-		if found, err := s.read(ctx, k, &m); err != nil {
-			return "", err
-		} else if found && m.Model != o.Model && m.Registered == o.Created && m.RunID == o.RunID && m.ModelURI == o.URI {
-			return m.Model, nil
-		}
-	}
-	return "", nil
 }
 
 // note is something small that a watcher of another system remembers.

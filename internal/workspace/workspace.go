@@ -193,11 +193,13 @@ const (
 	kindEndpoint   = "endpoint" // {workspace}/{service}
 	kindMonitor    = "monitor"  // {workspace}/{monitor}
 	kindDriftRun   = "driftrun" // {workspace}/{monitor}/{run}
+	kindOpen       = "open"     // {workspace}/{part}: mirrored runs that have not ended
+	kindOrigin     = "origin"   // {workspace}/{hash}: the model that a mirrored version is of
 	kindNote       = "note"     // {workspace}/{watcher}: what a watcher of another system remembers
 	kindTrace      = "trace"    // {workspace}/{kind}/{…}: what a deleted object leaves behind
 )
 
-var kinds = []string{kindRun, kindExperiment, kindVersion, kindModel, kindEndpoint, kindDriftRun, kindMonitor, kindNote, kindTrace}
+var kinds = []string{kindRun, kindExperiment, kindVersion, kindModel, kindEndpoint, kindDriftRun, kindMonitor, kindOpen, kindOrigin, kindNote, kindTrace}
 
 // key returns the fact key of an object.
 func key(kind string, ws resource.UID, names ...string) string {
