@@ -23,8 +23,8 @@ var rows = []struct {
 }{
 	{[]string{"event", "internal/fault", "internal/telemetry", "internal/drift", "internal/egress", "internal/secret", "internal/smalldisk"},
 		"the floor: words and tools that know nothing of Carillon's state"},
-	{[]string{"mlevent", "consumer", "internal/filter", "internal/engine"},
-		"what can be said of events alone: their ML vocabulary, who wants them, where they are kept"},
+	{[]string{"mlevent", "consumer", "internal/dataset", "internal/filter", "internal/engine"},
+		"what can be said of events and datasets alone: their ML vocabulary, who wants them, where they are kept or lie"},
 	{[]string{"internal/resource"}, "the nouns of the control plane, stored by the engine"},
 	{[]string{"internal/access", "internal/audit", "internal/broker", "internal/workspace"},
 		"who may, what was done, how an event walks, what a lifecycle fact means: none knows the others"},
