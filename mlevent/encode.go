@@ -1,6 +1,7 @@
 package mlevent
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -139,6 +140,7 @@ func (p DatasetDriftDetected) appendMembers(w *writer) {
 	w.number("driftCoefficient", p.DriftCoefficient)
 	w.member("startTime", p.StartTime)
 	w.member("endTime", p.EndTime)
+	w.details(p.DriftDetails)
 }
 
 func (p ModelAliasSet) appendMembers(w *writer) {
@@ -214,6 +216,20 @@ func (w *writer) number(name string, v float64) {
 	}
 	w.name(name)
 	w.raw = append(strconv.AppendFloat(w.raw, v, 'g', -1, 64), ',')
+}
+
+// details appends what is known of columns, if anything is. Extra members keep
+// their spelling. Source: design.md, "Interfaces that acceptance checks rely on".
+func (w *writer) details(list []DriftDetail) {
+	if len(list) == 0 {
+		return
+	}
+	raw, err := json.Marshal(list)
+	if err != nil { // nothing but a number that is not finite
+		w.bad = "driftDetails"
+		return
+	}
+	w.raw = append(append(append(w.raw, `"driftDetails":`...), raw...), ',')
 }
 
 // hole appends name, StampSize zeros and a quote, and returns where the zeros begin.

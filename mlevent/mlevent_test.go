@@ -51,6 +51,12 @@ var samples = []struct {
 		TargetDatasetID: "bbbb0000-0000-4000-8000-000000000002", DriftCoefficient: 0.05,
 		StartTime: "2024-03-04T00:00:00+00:00", EndTime: "2024-03-11T00:00:00+00:00"}}},
 	{"run-not-responding", RunNotRespondingEvent{RunCompleted{ExperimentID: "0", ExperimentName: "Default", RunID: "4f8b", RunType: "mlflow.run"}}},
+	{"dataset-drift-detected-columns", DatasetDriftDetected{DataDriftID: "9a9a9a9a-1111-4222-8333-444455556666", RunID: "1", DriftCoefficient: 1,
+		StartTime: "2024-02-26T00:00:00Z", EndTime: "2024-03-04T00:00:00Z",
+		DriftDetails: []DriftDetail{
+			{Column: "amount", Type: "numeric", Drifted: true, Contribution: 0.95, Distance: 0.48, Change: "mean 38.1 to 41.3"},
+			{Column: `cou"ntry`, Type: "categorical", Distance: 0.05, Change: "share of DE 40 % to 41 %"},
+		}}},
 }
 
 // TestEncodeGolden compares the stored form and both deliveries with

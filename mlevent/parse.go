@@ -2,6 +2,7 @@ package mlevent
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -129,12 +130,12 @@ func (p *DatasetDriftDetected) properties() []property {
 	return []property{
 		{"dataDriftId", &p.DataDriftID}, {"dataDriftName", &p.DataDriftName}, {"runId", &p.RunID},
 		{"baseDatasetId", &p.BaseDatasetID}, {"targetDatasetId", &p.TargetDatasetID}, {"driftCoefficient", &p.DriftCoefficient},
-		{"startTime", &p.StartTime}, {"endTime", &p.EndTime}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+		{"startTime", &p.StartTime}, {"endTime", &p.EndTime}, {"driftDetails", &p.DriftDetails}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
 	}
 }
 
-// property is a member to read and the place for it: *string, *float64 or
-// *map[string]string.
+// property is a member to read and the place for it: *string, *float64,
+// *map[string]string or *[]DriftDetail.
 type property struct {
 	name string
 	into any
@@ -192,6 +193,11 @@ func read(into any, c *event.Cursor) error {
 			return fmt.Errorf("expected Number, received %s", c.Kind)
 		}
 		*into = v
+	case *[]DriftDetail:
+		*into = nil
+		if err := json.Unmarshal(c.Value, into); err != nil {
+			return fmt.Errorf("expected an array of columns: %w", err)
+		}
 	case *map[string]string:
 		if c.Kind != event.Object {
 			return fmt.Errorf("expected StartObject, received %s", c.Kind)

@@ -58,8 +58,22 @@ type DatasetDriftDetected struct {
 	DriftCoefficient float64 `json:"driftCoefficient"` // 0 to 1
 	StartTime        string  `json:"startTime"`        // date-time at which the target window begins
 	EndTime          string  `json:"endTime"`          // date-time before which it ends
-	ETag             string  `json:"etag"`             // of the monitor run after the change
-	Sequencer        string  `json:"sequencer"`        // orders the events of the monitor, as text
+	// DriftDetails are the columns that moved most, the first one most; none where the
+	// comparison was made elsewhere and its columns were not told.
+	DriftDetails []DriftDetail `json:"driftDetails,omitempty"`
+	ETag         string        `json:"etag"`      // of the monitor run after the change
+	Sequencer    string        `json:"sequencer"` // orders the events of the monitor, as text
+}
+
+// DriftDetail says how one column moved. It is beyond what Azure sends: its members
+// keep their spelling in every casing.
+type DriftDetail struct {
+	Column       string  `json:"column"`
+	Type         string  `json:"type"`                   // numeric or categorical
+	Drifted      bool    `json:"drifted"`                // by its own test
+	Contribution float64 `json:"contribution,omitempty"` // share in what tells the datasets apart, where a classifier told it
+	Distance     float64 `json:"distance"`               // Jensen-Shannon, base 2: 0 to 1
+	Change       string  `json:"change"`                 // what moved, for people
 }
 
 // DeploymentFailed says that a deployment to an online endpoint failed: the properties

@@ -84,6 +84,7 @@ type node struct {
 	Required             []string         `json:"required,omitempty"`
 	Properties           map[string]*node `json:"properties,omitempty"`
 	AdditionalProperties *node            `json:"additionalProperties,omitempty"`
+	Items                *node            `json:"items,omitempty"`
 	AnyOf                []*node          `json:"anyOf,omitempty"`
 	Defs                 map[string]*node `json:"$defs,omitempty"`
 }
@@ -134,7 +135,11 @@ func (d *description) data(casing Casing) *node {
 		if documented {
 			name = strings.ToUpper(name[:1]) + name[1:]
 		}
-		required = append(required, name)
+		if m.kind == detailsMember {
+			name = m.name
+		} else {
+			required = append(required, name)
+		}
 		properties[name] = m.node(documented)
 	}
 	for _, m := range stampMembers {
@@ -162,6 +167,7 @@ const (
 	shareMember              // a number from 0 to 1
 	instantMember            // date-time
 	stampMember              // StampSize hexadecimal digits
+	detailsMember            // columns that moved; may be absent, keeps its spelling
 )
 
 // stampPattern is what is written into the room that Encode leaves.
@@ -189,6 +195,16 @@ func (m member) node(documented bool) *node {
 		n.Format = "date-time"
 	case stampMember:
 		n.Pattern = stampPattern
+	case detailsMember:
+		n.Type = "array"
+		n.Items = object("One column.", []string{"column", "type", "drifted", "distance", "change"}, map[string]*node{
+			"column":       text("Name of the column."),
+			"type":         text("numeric or categorical."),
+			"drifted":      {Type: "boolean", Description: "Whether its own test says that it drifted."},
+			"contribution": {Type: "number", Minimum: new(0.0), Maximum: new(1.0), Description: "Its share in what tells the datasets apart, where a classifier told it."},
+			"distance":     {Type: "number", Minimum: new(0.0), Maximum: new(1.0), Description: "Jensen-Shannon distance of its values, base 2."},
+			"change":       text("What moved, for people."),
+		})
 	}
 	return n
 }
@@ -252,6 +268,7 @@ var driftMembers = []member{
 	{"driftCoefficient", shareMember, "How far apart they are: 0 is not at all, 1 is altogether."},
 	{"startTime", instantMember, "When the target window begins."},
 	{"endTime", instantMember, "When the target window has ended."},
+	{"driftDetails", detailsMember, "The columns that moved most, the first one most; may be absent."},
 }
 
 const (
