@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -36,6 +37,7 @@ type subresource struct {
 	patch func(ctx context.Context, ws resource.Workspace, names []string, f fields, t workspace.Terms) (subEntity, error)
 	post  func(ctx context.Context, ws resource.Workspace, names []string, f fields, t workspace.Terms) (subEntity, error)
 	drop  func(ctx context.Context, ws resource.Workspace, names []string, t workspace.Terms) error
+	act   func(ctx context.Context, ws resource.Workspace, names []string, f fields, t workspace.Terms) (body any, err error) // POST that makes no object of the path
 }
 
 // subEntity is one object on its way to the wire.
@@ -43,6 +45,7 @@ type subEntity struct {
 	names      []string // as spelled at creation, outermost first
 	head       workspace.Head
 	properties any
+	status     int // of the answer to a POST; 0 is 201
 }
 
 // ServeSubresource answers a request for what lies below a workspace, unless it returns
@@ -96,7 +99,7 @@ func (a *WorkspaceAPI) route(rest []string) (*subresource, []string, error) {
 		}
 	}
 	return nil, nil, fault.New(fault.NotFound, "InvalidResourceType",
-		"A workspace has no resource type %q. It has experiments, experiments/runs, models, models/versions, onlineEndpoints, driftMonitors and driftMonitors/runs.", strings.Join(words, "/"))
+		"A workspace has no resource type %q. It has experiments, experiments/runs, models, models/versions, onlineEndpoints, driftMonitors, driftMonitors/runs and driftMonitors/backfill.", strings.Join(words, "/"))
 }
 
 // verb returns the last word of the action that a method needs, "" for a method
@@ -110,7 +113,7 @@ func (s *subresource) verb(method string, single bool) (verb, allowed string) {
 		{http.MethodHead, "read", single && s.get != nil},
 		{http.MethodPut, "write", single && s.put != nil},
 		{http.MethodPatch, "write", single && s.patch != nil},
-		{http.MethodPost, "write", !single && s.post != nil},
+		{http.MethodPost, "write", !single && (s.post != nil || s.act != nil)},
 		{http.MethodDelete, "delete", single && s.drop != nil},
 	}
 	var list []string
@@ -178,8 +181,15 @@ func (a *WorkspaceAPI) serveOne(w http.ResponseWriter, r *http.Request, ws resou
 				status = http.StatusCreated
 			}
 		case http.MethodPost:
-			status = http.StatusCreated
+			if sub.act != nil {
+				body, err := sub.act(ctx, ws, names, f, terms)
+				if err != nil {
+					return err
+				}
+				return write(w, r, answer{status: http.StatusAccepted, body: body})
+			}
 			e, err = sub.post(ctx, ws, names, f, terms)
+			status = cmp.Or(e.status, http.StatusCreated)
 		case http.MethodPatch:
 			e, err = sub.patch(ctx, ws, names, f, terms)
 		}

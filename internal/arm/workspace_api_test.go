@@ -46,7 +46,8 @@ type step struct {
 }
 
 // In a step's headers, {etag} is the ETag of the last answer that had one, and in
-// its path {next} what followed the path in the last nextLink.
+// its path {next} what followed the path in the last nextLink, {name} the name of the
+// object that was made last.
 var stories = map[string][]step{
 	"runs": {
 		{line: "scientist PUT experiments/Churn/runs/churn_1", body: `{"properties":{"status":"running","runType":"azureml.scriptrun","tags":{"owner":"kim"},"properties":{"iteration":"5"},"startTime":"2026-03-02T09:14:07Z","unknown":[1]}}`},
@@ -104,6 +105,25 @@ var stories = map[string][]step{
 		{line: "reader GET experiments/weekly/runs"},
 		{line: "scientist DELETE driftMonitors/weekly"},
 	},
+	"drift_jobs": {
+		{line: "scientist PUT driftMonitors/weekly", body: `{"properties":{"baseline":{"datasetId":"base","uri":"train.csv"},"target":{"datasetId":"live","uri":"live/{yyyy}-{MM}-{dd}.csv","timestampColumn":"at"},"method":"auc","minRows":100,"seed":7,"schedule":{"frequency":"week","latencyHours":72},"consecutiveWindows":2,"cooldownHours":24}}`},
+		{line: "scientist PATCH driftMonitors/weekly", body: `{"properties":{"schedule":{"enabled":false}}}`},
+		{line: "scientist POST driftMonitors/weekly/runs", body: `{"properties":{"window":"1999-12-22"}}`},
+		{line: "scientist POST driftMonitors/weekly/runs", body: `{"properties":{"startTime":"1999-12-20T00:00:00Z","endTime":"1999-12-27T00:00:00Z"}}`},
+		{line: "reader GET driftMonitors/weekly/runs/{name}"},
+		{line: "scientist PATCH driftMonitors/weekly/runs/{name}", body: `{"properties":{"status":"Failed"}}`},
+		{line: "scientist PATCH driftMonitors/weekly/runs/{name}", body: `{"properties":{"status":"Canceled"}}`},
+		{line: "scientist POST driftMonitors/weekly/backfill", body: `{"properties":{"startTime":"1999-12-06","endTime":"1999-12-18"}}`},
+		{line: "scientist POST driftMonitors/weekly/runs", body: `{"properties":{"startTime":"2026-02-23T00:00:00Z","endTime":"2026-03-02T00:00:00Z","driftCoefficient":0.6,"result":{"schemaVersion":"1.0","status":"ok","method":"auc","driftCoefficient":0.6,"pValue":0,"rows":{"baseline":9,"target":9},"columns":[{"name":"amount","type":"numeric","drifted":true,"metrics":{"js2":0.5},"profile":{"baseline":{"mean":1},"target":{"mean":2}},"histogram":{"labels":["0"],"baseline":[1],"target":[1]}}]}}}`},
+		{line: "reader GET driftMonitors/weekly/runs/{name}"},
+		{line: "scientist PATCH driftMonitors/weekly/runs/{name}", body: `{"properties":{"status":"Canceled"}}`},
+		{line: "reader GET driftMonitors/weekly/runs"},
+		{line: "scientist PUT driftMonitors/weekly", body: `{"properties":{"schedule":"mondays","threshold":0}}`},
+		{line: "scientist POST driftMonitors/weekly/runs", body: `{"properties":{"window":"2026-02-23"}}`},
+		{line: "reader POST driftMonitors/weekly/backfill", body: `{}`},
+		{line: "scientist GET driftMonitors/weekly/backfill"},
+		{line: "scientist POST driftMonitors/weekly/backfill", body: `{"properties":{"startTime":7}}`},
+	},
 	"refusals": {
 		{line: "reader PUT experiments/e/runs/r", body: `not even read`},
 		{line: "nobody GET experiments/e/runs/r"},
@@ -131,20 +151,20 @@ var stories = map[string][]step{
 var guids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
 func TestSubresourceStories(t *testing.T) {
-	for name, steps := range stories {
-		t.Run(name, func(t *testing.T) {
+	for story, steps := range stories {
+		t.Run(story, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLab(t)
 				var out bytes.Buffer
 				out.WriteString("# Source: design.md, \"Workspace sub-resources\"; spec/management.md sections 5.1, 7 and 8.\n")
-				etag, next := "", ""
+				etag, next, name := "", "", ""
 				for _, s := range steps {
 					parts := strings.SplitN(s.line, " ", 3)
 					headers := append([]string(nil), s.headers...)
 					for i := range headers {
 						headers[i] = strings.ReplaceAll(headers[i], "{etag}", etag)
 					}
-					resp := l.do(parts[0], parts[1], strings.ReplaceAll(parts[2], "{next}", next), s.body, headers...)
+					resp := l.do(parts[0], parts[1], strings.NewReplacer("{next}", next, "{name}", name).Replace(parts[2]), s.body, headers...)
 					var body bytes.Buffer
 					if _, err := body.ReadFrom(resp.Body); err != nil {
 						t.Fatal(err)
@@ -156,6 +176,9 @@ func TestSubresourceStories(t *testing.T) {
 					}
 					if e := resp.Header.Get("ETag"); e != "" {
 						etag = e
+					}
+					if at, err := url.Parse(resp.Header.Get("Location")); err == nil && at.Path != "" {
+						name = at.Path[strings.LastIndexByte(at.Path, '/')+1:]
 					}
 					transcribe(t, &out, s, resp, body.Bytes())
 				}
@@ -170,7 +193,7 @@ func TestSubresourceStories(t *testing.T) {
 					return seen[g]
 				})
 				text = regexp.MustCompile(`"id":"[0-9a-f-]{36}"`).ReplaceAllString(text, `"id":"{made of the ids above}"`)
-				goldenSub(t, "workspace_"+name+".golden", text)
+				goldenSub(t, "workspace_"+story+".golden", text)
 			})
 		})
 	}

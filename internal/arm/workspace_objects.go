@@ -10,7 +10,7 @@ import (
 // subresourcesOf returns every type of sub-resource.
 func subresourcesOf(s *workspace.Service) []*subresource {
 	return []*subresource{
-		experiments(s), runs(s), models(s), modelVersions(s), onlineEndpoints(s), driftMonitors(s), driftRuns(s),
+		experiments(s), runs(s), models(s), modelVersions(s), onlineEndpoints(s), driftMonitors(s), driftRuns(s), driftBackFill(s),
 	}
 }
 
@@ -35,7 +35,7 @@ type experimentProperties struct {
 }
 
 func experimentEntity(e workspace.Experiment) subEntity {
-	return subEntity{[]string{e.Name}, e.Head, experimentProperties{e.ExperimentID, e.DisplayName, finished}}
+	return subEntity{names: []string{e.Name}, head: e.Head, properties: experimentProperties{e.ExperimentID, e.DisplayName, finished}}
 }
 
 func experiments(s *workspace.Service) *subresource {
@@ -83,7 +83,7 @@ type runProperties struct {
 }
 
 func runEntity(r workspace.Run) subEntity {
-	return subEntity{[]string{r.Parent(), r.Name}, r.Head, runProperties{
+	return subEntity{names: []string{r.Parent(), r.Name}, head: r.Head, properties: runProperties{
 		r.ExperimentID, r.Experiment, r.Name, r.Status, r.RunType, r.Tags, r.Properties, r.StartTime, r.EndTime, finished,
 	}}
 }
@@ -135,7 +135,7 @@ type modelProperties struct {
 }
 
 func modelEntity(m workspace.Model) subEntity {
-	return subEntity{[]string{m.Name}, m.Head, modelProperties{m.Highest, finished}}
+	return subEntity{names: []string{m.Name}, head: m.Head, properties: modelProperties{m.Highest, finished}}
 }
 
 // models can be read only: a model is what its versions share.
@@ -164,7 +164,7 @@ type versionProperties struct {
 }
 
 func versionEntity(m workspace.ModelVersion) subEntity {
-	return subEntity{[]string{m.Model, m.Name}, m.Head, versionProperties{
+	return subEntity{names: []string{m.Model, m.Name}, head: m.Head, properties: versionProperties{
 		m.Model, m.Name, m.Tags, m.Properties, m.ModelURI, m.RunID, finished,
 	}}
 }

@@ -40,7 +40,7 @@ func TestDriftRaises(t *testing.T) {
 				t.Fatal(created, err)
 			}
 			n := b.log.count()
-			d, err := b.PostDriftRun(t.Context(), b.ws, "orders", window(tt.coefficient), kim)
+			d, _, err := b.PostDriftRun(t.Context(), b.ws, "orders", window(tt.coefficient), kim)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,7 +52,7 @@ func TestDriftRaises(t *testing.T) {
 			}
 			facts, events := b.log.since(n)
 			ws := b.ws.UID.String()
-			if want := []string{"exp/" + ws + "/orders", "driftrun/" + ws + "/orders/" + d.Name, "run/" + ws + "/orders/" + d.Name}; !slices.Equal(facts, want) {
+			if want := []string{"exp/" + ws + "/orders", "driftrun/" + ws + "/orders/" + d.Name, "driftwindow/" + ws + "/orders/20260223t000000.000000000~20260302t000000.000000000", "driftstate/" + ws + "/orders", "run/" + ws + "/orders/" + d.Name}; !slices.Equal(facts, want) {
 				t.Errorf("facts are %q, want %q", facts, want)
 			}
 			var types []string
@@ -96,7 +96,7 @@ func TestDriftRunIDsAreUnique(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			if _, err := b.PostDriftRun(t.Context(), b.ws, "m", window(0.5), kim); err != nil {
+			if _, _, err := b.PostDriftRun(t.Context(), b.ws, "m", window(0.5), kim); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -125,13 +125,13 @@ func TestDriftRunIDsAreUnique(t *testing.T) {
 
 func TestDriftRunProblems(t *testing.T) {
 	b := newBench(t)
-	_, err := b.PostDriftRun(t.Context(), b.ws, "m", DriftRunChange{}, kim)
-	wantFault(t, err, fault.Invalid, []string{"properties.startTime", "properties.endTime", "properties.driftCoefficient"}, "does not compute drift")
+	_, _, err := b.PostDriftRun(t.Context(), b.ws, "m", DriftRunChange{}, kim)
+	wantFault(t, err, fault.Invalid, []string{"properties.startTime", "properties.endTime"}, "the target's window")
 	c := window(1.5)
 	c.EndTime = c.StartTime
-	_, err = b.PostDriftRun(t.Context(), b.ws, "m", c, kim)
+	_, _, err = b.PostDriftRun(t.Context(), b.ws, "m", c, kim)
 	wantFault(t, err, fault.Invalid, []string{"properties.endTime", "properties.driftCoefficient"}, "1.5")
-	_, err = b.PostDriftRun(t.Context(), b.ws, "m", window(0.5), kim)
+	_, _, err = b.PostDriftRun(t.Context(), b.ws, "m", window(0.5), kim)
 	wantFault(t, err, fault.NotFound, nil, `The drift monitor "m"`)
 	if b.log.count() != 0 {
 		t.Error("a refused request wrote")
@@ -147,8 +147,8 @@ func TestMonitorSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Baseline.DatasetID != "base" || m.Baseline.Format != "csv" || m.Target.DatasetID == "" || m.Threshold != DefaultThreshold ||
-		m.DataDriftID == "" || string(m.Schedule) != `{"frequency":"Day"}` {
+	if m.Baseline.DatasetID != "base" || m.Baseline.Format != "csv" || m.Target.DatasetID == "" || m.Threshold != 0.2 ||
+		m.DataDriftID == "" || *m.Schedule != (Schedule{Frequency: Daily, Enabled: true, Since: m.Created.At}) {
 		t.Errorf("monitor is %+v", m)
 	}
 	p, err := b.PatchMonitor(t.Context(), b.ws, "m", MonitorChange{Threshold: ptr(0.5), Target: &DatasetChange{TimestampColumn: ptr("at")}}, kim)
@@ -156,7 +156,7 @@ func TestMonitorSettings(t *testing.T) {
 		t.Errorf("patched to %+v, error %v", p, err)
 	}
 	r, created, err := b.PutMonitor(t.Context(), b.ws, "m", MonitorChange{}, kim)
-	if err != nil || created || r.DataDriftID != m.DataDriftID || r.Threshold != DefaultThreshold || len(r.Features) != 0 ||
+	if err != nil || created || r.DataDriftID != m.DataDriftID || r.Threshold != 0.2 || len(r.Features) != 0 ||
 		r.Baseline != (Dataset{DatasetID: "base"}) || r.Target.DatasetID != m.Target.DatasetID || r.Schedule != nil {
 		t.Errorf("replaced by %+v, created %v, error %v", r, created, err)
 	}

@@ -101,11 +101,11 @@ func (w *write) deploymentFailed(ws resource.Workspace, e *OnlineEndpoint, now t
 	w.extra(ws, id, now, mlevent.DeploymentFailed{ModelDeployed: e.payload()}, fact)
 }
 
-func (w *write) driftDetected(ws resource.Workspace, d *DriftRun, now time.Time, fact int) {
+func (w *write) driftDetected(ws resource.Workspace, d *DriftRun, columns []mlevent.DriftDetail, now time.Time, fact int) {
 	id := mlevent.DatasetDriftDetectedID(ws.ID.String(), d.DataDriftID, d.Name, d.StartTime, d.EndTime)
 	w.event(ws, id, now, mlevent.DatasetDriftDetected{
 		DataDriftID: d.DataDriftID, DataDriftName: d.Monitor, RunID: d.Name,
 		BaseDatasetID: d.BaseDatasetID, TargetDatasetID: d.TargetDatasetID,
-		DriftCoefficient: d.Coefficient, StartTime: d.StartTime, EndTime: d.EndTime,
+		DriftCoefficient: d.Coefficient, StartTime: d.StartTime, EndTime: d.EndTime, DriftDetails: columns,
 	}, fact)
 }

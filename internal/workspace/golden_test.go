@@ -61,7 +61,7 @@ func tell(t *testing.T, b *bench) {
 	do(err)
 	_, _, err = b.PutMonitor(ctx, b.ws, "weekly", MonitorChange{Target: &DatasetChange{URI: ptr("file:///t.csv"), Format: ptr("csv"), TimestampColumn: ptr("at")}, Features: []string{"age"}}, kim)
 	do(err)
-	_, err = b.PostDriftRun(ctx, b.ws, "weekly", window(0.6125), kim)
+	_, _, err = b.PostDriftRun(ctx, b.ws, "weekly", window(0.6125), kim)
 	do(err)
 }
 

@@ -6,9 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/carillon-events/carillon/internal/drift"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
@@ -22,7 +26,38 @@ type DriftMonitor struct {
 	Target      Dataset         `json:"target"`
 	Features    []string        `json:"features"` // empty: all columns that both have
 	Threshold   float64         `json:"threshold"`
-	Schedule    json.RawMessage `json:"schedule,omitempty"` // JSON object or string as given
+	Note        json.RawMessage `json:"schedule,omitempty"` // a schedule in a form of the caller's own, which is kept and not run
+	Schedule    *Schedule       `json:"plan,omitempty"`
+
+	Method             drift.Method `json:"method,omitempty"`             // "": drift.ByClassifier
+	MinRows            int          `json:"minRows,omitempty"`            // of each side; 0: drift.DefaultMinRows
+	Seed               *uint64      `json:"seed,omitempty"`               // nil: made of monitor and window
+	ConsecutiveWindows int          `json:"consecutiveWindows,omitempty"` // that drifted until it raises; 0 is 1
+	CooldownHours      int          `json:"cooldownHours,omitempty"`      // after an event, without another one
+}
+
+// Missing names what the server would need to compare by itself, "" for nothing.
+func (m *DriftMonitor) Missing() string {
+	switch {
+	case m.Baseline.URI == "":
+		return "baseline.uri"
+	case m.Target.URI == "":
+		return "target.uri"
+	}
+	return ""
+}
+
+// Scheduled reports whether the monitor compares by itself, and why it does not.
+func (m *DriftMonitor) Scheduled() (bool, string) {
+	switch missing := m.Missing(); {
+	case m.Schedule == nil && m.Note != nil:
+		return false, "The schedule has no frequency (" + frequencyWords() + "): it is kept and not run."
+	case m.Schedule == nil || !m.Schedule.Enabled:
+		return false, ""
+	case missing != "":
+		return false, "The schedule is not run: " + missing + " is not set."
+	}
+	return true, ""
 }
 
 // Dataset says where rows are and how to read them.
@@ -32,10 +67,6 @@ type Dataset struct {
 	Format          string `json:"format"` // csv, jsonl, parquet, or empty
 	TimestampColumn string `json:"timestampColumn"`
 }
-
-// DefaultThreshold is the threshold of a monitor that was given none.
-// Source: spec/workspace.md section 1.6.
-const DefaultThreshold = 0.2
 
 // maxFeatures is the documented bound. Source: spec/workspace.md section 1.6.
 const maxFeatures = 199
@@ -48,7 +79,24 @@ type MonitorChange struct {
 	Features  []string // nil says nothing, empty says all
 	Threshold *float64
 	Schedule  json.RawMessage
+
+	NoSchedule         bool    // take the schedule away
+	Method             *string // a drift.Method in any case
+	MinRows            *int
+	Seed               *int
+	ConsecutiveWindows *int
+	CooldownHours      *int
 }
+
+// Bounds of what a monitor can be told.
+const (
+	mostMinRows  = 1_000_000
+	mostLatency  = 24 * 366 // hours
+	mostCooldown = 24 * 366 // hours
+	// MostWindows bounds the windows of a batch, those that a start looks back at, and
+	// those that may have to drift in a row.
+	MostWindows = 30
+)
 
 // DatasetChange is what a request says of a dataset.
 type DatasetChange struct {
@@ -74,7 +122,37 @@ func (c MonitorChange) Problems() []*fault.Error {
 	if c.Threshold != nil {
 		problems = append(problems, shareProblem("properties.threshold", *c.Threshold))
 	}
-	return append(problems, scheduleProblem(c.Schedule))
+	if c.Method != nil {
+		if _, ok := parseMethod(*c.Method); !ok {
+			problems = append(problems, fault.Field("properties.method", "The method %s is not known: use classifier, auc, share or maxjs.", quote(*c.Method)))
+		}
+	}
+	problems = append(problems,
+		countProblem("properties.minRows", c.MinRows, 1, mostMinRows),
+		countProblem("properties.seed", c.Seed, 0, math.MaxInt),
+		countProblem("properties.consecutiveWindows", c.ConsecutiveWindows, 1, MostWindows),
+		countProblem("properties.cooldownHours", c.CooldownHours, 0, mostCooldown))
+	_, more := readSchedule(c.Schedule)
+	return append(problems, more...)
+}
+
+func parseMethod(name string) (drift.Method, bool) {
+	for _, m := range drift.Methods {
+		if strings.EqualFold(name, string(m)) {
+			return m, true
+		}
+	}
+	return "", false
+}
+
+func countProblem(target string, n *int, least, most int) *fault.Error {
+	switch {
+	case n == nil || *n >= least && *n <= most:
+		return nil
+	case most == math.MaxInt:
+		return fault.Field(target, "The value %d of %s is out of range: use %d or more.", *n, target, least)
+	}
+	return fault.Field(target, "The value %d of %s is out of range: use %d to %d.", *n, target, least, most)
 }
 
 func (c *DatasetChange) problems(target string) []*fault.Error {
@@ -107,16 +185,97 @@ func shareProblem(target string, v float64) *fault.Error {
 	return fault.Field(target, "The value %v of %s is out of range: use 0 to 1.", v, target)
 }
 
-func scheduleProblem(schedule json.RawMessage) *fault.Error {
-	schedule = bytes.TrimSpace(schedule)
+// scheduleChange is what a request says of a schedule. Nil means that it says nothing.
+type scheduleChange struct {
+	frequency    *Frequency
+	latencyHours *int
+	enabled      *bool
+}
+
+// readSchedule reads a schedule: nil for one in a form of the caller's own, a text or
+// an object that has none of the members known here, which earlier versions took too.
+func readSchedule(raw json.RawMessage) (*scheduleChange, []*fault.Error) {
+	const target = "properties.schedule"
+	raw = bytes.TrimSpace(raw)
 	switch {
-	case len(schedule) == 0:
-		return nil
-	case !json.Valid(schedule) || schedule[0] != '{' && schedule[0] != '"':
-		return fault.Field("properties.schedule", "A schedule is a JSON object or a string.")
-	case len(schedule) > maxText:
-		return fault.Field("properties.schedule", "The schedule takes %d bytes; at most %d are allowed.", len(schedule), maxText)
+	case len(raw) == 0:
+		return nil, nil
+	case !json.Valid(raw) || raw[0] != '{' && raw[0] != '"':
+		return nil, []*fault.Error{fault.Field(target, "A schedule is a JSON object, as in {\"frequency\": \"Week\", \"latencyHours\": 24}.")}
+	case len(raw) > maxText:
+		return nil, []*fault.Error{fault.Field(target, "The schedule takes %d bytes; at most %d are allowed.", len(raw), maxText)}
+	case raw[0] == '"':
+		return nil, nil
 	}
+	var members map[string]json.RawMessage
+	_ = json.Unmarshal(raw, &members) // it is a valid object
+	var c scheduleChange
+	var problems []*fault.Error
+	known := false
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		value := members[name]
+		var problem *fault.Error
+		switch strings.ToLower(name) {
+		case "frequency":
+			var text string
+			err := json.Unmarshal(value, &text)
+			f, ok := ParseFrequency(text)
+			if c.frequency = &f; err != nil || !ok {
+				problem = fault.Field(target+".frequency", "The frequency %.80s is not known: use %s.", value, frequencyWords())
+			}
+		case "latencyhours":
+			if json.Unmarshal(value, &c.latencyHours) != nil || c.latencyHours == nil {
+				problem = fault.Field(target+".latencyHours", "The latency %.80s is not a whole number of hours.", value)
+			} else {
+				problem = countProblem(target+".latencyHours", c.latencyHours, 0, mostLatency)
+			}
+		case "enabled":
+			if json.Unmarshal(value, &c.enabled) != nil || c.enabled == nil {
+				problem = fault.Field(target+".enabled", "The value %.80s of enabled is not true or false.", value)
+			}
+		default:
+			continue
+		}
+		known = true
+		problems = append(problems, problem)
+	}
+	if !known {
+		return nil, nil
+	}
+	return &c, problems
+}
+
+// schedule makes the change. A schedule that is enabled anew looks at no window that
+// was due before.
+func (c MonitorChange) schedule(m *DriftMonitor, replace bool, now time.Time) error {
+	change, _ := readSchedule(c.Schedule)
+	switch {
+	case len(c.Schedule) > 0 && change == nil:
+		var b bytes.Buffer
+		_ = json.Compact(&b, c.Schedule) // it is valid
+		m.Note, m.Schedule = b.Bytes(), nil
+		return nil
+	case change == nil:
+		if replace || c.NoSchedule {
+			m.Note, m.Schedule = nil, nil
+		}
+		return nil
+	}
+	old := m.Schedule
+	next := Schedule{LatencyHours: DefaultLatencyHours, Enabled: true}
+	if old != nil && !replace {
+		next = *old
+	} else if change.frequency == nil {
+		return fault.Field("properties.schedule.frequency", "A schedule needs frequency: use %s.", frequencyWords())
+	}
+	set(&next.Frequency, change.frequency, false, "")
+	set(&next.LatencyHours, change.latencyHours, false, 0)
+	set(&next.Enabled, change.enabled, false, false)
+	next.Since = now.UTC()
+	if old != nil && old.Enabled == next.Enabled && old.Frequency == next.Frequency {
+		next.Since = old.Since
+	}
+	m.Note, m.Schedule = nil, &next
 	return nil
 }
 
@@ -126,13 +285,19 @@ func (c MonitorChange) apply(m *DriftMonitor, replace bool) {
 	if c.Features != nil || replace {
 		m.Features = append([]string{}, c.Features...)
 	}
-	set(&m.Threshold, c.Threshold, replace, DefaultThreshold)
-	if len(c.Schedule) > 0 {
-		var b bytes.Buffer
-		_ = json.Compact(&b, c.Schedule) // it is valid
-		m.Schedule = b.Bytes()
+	if c.Method != nil {
+		m.Method, _ = parseMethod(*c.Method)
 	} else if replace {
-		m.Schedule = nil
+		m.Method = ""
+	}
+	set(&m.Threshold, c.Threshold, replace, drift.DefaultThreshold(m.Method))
+	set(&m.MinRows, c.MinRows, replace, 0)
+	set(&m.ConsecutiveWindows, c.ConsecutiveWindows, replace, 0)
+	set(&m.CooldownHours, c.CooldownHours, replace, 0)
+	if c.Seed != nil {
+		m.Seed = new(uint64(*c.Seed))
+	} else if replace {
+		m.Seed = nil
 	}
 }
 
@@ -194,7 +359,11 @@ func (s *Service) changeMonitor(ctx context.Context, ws resource.Workspace, name
 	if !found {
 		m = DriftMonitor{Head: Head{Name: name}, DataDriftID: s.newID()}
 	}
+	now := time.Now()
 	c.apply(&m, replace)
+	if err := c.schedule(&m, replace, now); err != nil {
+		return m, false, err
+	}
 	for _, d := range []*Dataset{&m.Baseline, &m.Target} {
 		if d.DatasetID == "" {
 			d.DatasetID = s.newID()
@@ -203,12 +372,13 @@ func (s *Service) changeMonitor(ctx context.Context, ws resource.Workspace, name
 	if found && same(&old, &m) {
 		return old, false, nil
 	}
-	m.stamp(t.By, time.Now(), !found)
+	m.stamp(t.By, now, !found)
 	var w write
 	w.fact(k, &m)
 	if _, err := s.record(ctx, &w); err != nil {
 		return m, false, err
 	}
+	s.driftJobs.tell(DriftJob{Workspace: ws.UID, Monitor: m.Name}, false)
 	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Workspace, ws.ID.String()), slog.String(telemetry.DriftMonitor, m.Name))
 	return m, !found, nil
 }
@@ -224,7 +394,8 @@ func (s *Service) ListMonitors(ctx context.Context, ws resource.Workspace, page 
 }
 
 // DeleteMonitor forgets a drift monitor and its results; the runs of its
-// experiment stay. One that is not there is no error.
+// experiment stay, and one that is being computed is Canceled. One that is not there
+// is no error.
 func (s *Service) DeleteMonitor(ctx context.Context, ws resource.Workspace, name string, t Terms) error {
 	ws, leave, err := s.enter(ws)
 	if err != nil {
@@ -241,9 +412,18 @@ func (s *Service) DeleteMonitor(ctx context.Context, ws resource.Workspace, name
 	if err := t.hold(monitorWords(name), found, m.ETag); err != nil || !found {
 		return err
 	}
-	runs, err := s.facts.FactKeys(ctx, key(kindDriftRun, ws.UID, name)+"/")
-	if err != nil {
-		return fmt.Errorf("list runs of drift monitor %s: %w", name, err)
+	if err := s.endDriftRuns(ctx, ws, &m, t.By); err != nil {
+		return err
 	}
-	return s.forget(ctx, append(runs, k))
+	keys := []string{driftStateKey(ws.UID, name), k}
+	for _, kind := range []string{kindCompared, kindDocument, kindDriftRun} {
+		more, err := s.facts.FactKeys(ctx, key(kind, ws.UID, name)+"/")
+		if err != nil {
+			return fmt.Errorf("list %s of drift monitor %s: %w", kind, name, err)
+		}
+		keys = append(more, keys...)
+	}
+	err = s.forget(ctx, keys)
+	s.driftJobs.tell(DriftJob{Workspace: ws.UID, Monitor: m.Name}, true)
+	return err
 }

@@ -16,6 +16,8 @@ type RunStatus = mlevent.RunStatus
 // terminal: a run never leaves them.
 const (
 	NotStarted = mlevent.RunNotStarted
+	Queued     = mlevent.RunQueued
+	Running    = mlevent.RunRunning
 	Completed  = mlevent.RunFinished
 	Failed     = mlevent.RunFailed
 	Canceled   = mlevent.RunCanceled

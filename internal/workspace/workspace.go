@@ -61,6 +61,7 @@ type Service struct {
 	log        *slog.Logger
 	locks      locks
 	probes     probes
+	driftJobs  driftJobs
 	newest     atomic.Pointer[Mark] // of the last fact that this process stored
 	newID      func() string        // a GUID
 }
@@ -160,6 +161,9 @@ func (s *Service) DeleteAll(ctx context.Context, uid resource.UID) error {
 		for _, k := range keys {
 			s.probes.end(k)
 		}
+		if kind == kindDriftRun {
+			s.driftJobs.tell(DriftJob{Workspace: uid}, true)
+		}
 		if err := s.forget(ctx, keys); err != nil {
 			return fmt.Errorf("delete %s of deleted workspace: %w", kind, err)
 		}
@@ -186,20 +190,23 @@ func (s *Service) forget(ctx context.Context, keys []string) error {
 // The kinds of facts, each the first segment of its keys. They stay as they are
 // for ever: the log holds them.
 const (
-	kindExperiment = "exp"      // {workspace}/{experiment}
-	kindRun        = "run"      // {workspace}/{experiment}/{run}
-	kindModel      = "modelseq" // {workspace}/{model}: the model's name and highest number
-	kindVersion    = "model"    // {workspace}/{model}/{version}
-	kindEndpoint   = "endpoint" // {workspace}/{service}
-	kindMonitor    = "monitor"  // {workspace}/{monitor}
-	kindDriftRun   = "driftrun" // {workspace}/{monitor}/{run}
-	kindOpen       = "open"     // {workspace}/{part}: mirrored runs that have not ended
-	kindOrigin     = "origin"   // {workspace}/{hash}: the model that a mirrored version is of
-	kindNote       = "note"     // {workspace}/{watcher}: what a watcher of another system remembers
-	kindTrace      = "trace"    // {workspace}/{kind}/{…}: what a deleted object leaves behind
+	kindExperiment = "exp"         // {workspace}/{experiment}
+	kindRun        = "run"         // {workspace}/{experiment}/{run}
+	kindModel      = "modelseq"    // {workspace}/{model}: the model's name and highest number
+	kindVersion    = "model"       // {workspace}/{model}/{version}
+	kindEndpoint   = "endpoint"    // {workspace}/{service}
+	kindMonitor    = "monitor"     // {workspace}/{monitor}
+	kindDriftRun   = "driftrun"    // {workspace}/{monitor}/{run}
+	kindDocument   = "driftdoc"    // {workspace}/{monitor}/{run}: the result document, which lists do without
+	kindCompared   = "driftwindow" // {workspace}/{monitor}/{window}: its newest drift run that ended
+	kindDriftState = "driftstate"  // {workspace}/{monitor}: what its drift runs leave behind, and which are open
+	kindOpen       = "open"        // {workspace}/{part}: mirrored runs that have not ended
+	kindOrigin     = "origin"      // {workspace}/{hash}: the model that a mirrored version is of
+	kindNote       = "note"        // {workspace}/{watcher}: what a watcher of another system remembers
+	kindTrace      = "trace"       // {workspace}/{kind}/{…}: what a deleted object leaves behind
 )
 
-var kinds = []string{kindRun, kindExperiment, kindVersion, kindModel, kindEndpoint, kindDriftRun, kindMonitor, kindOpen, kindOrigin, kindNote, kindTrace}
+var kinds = []string{kindRun, kindExperiment, kindVersion, kindModel, kindEndpoint, kindDriftRun, kindDocument, kindCompared, kindDriftState, kindMonitor, kindOpen, kindOrigin, kindNote, kindTrace}
 
 // key returns the fact key of an object.
 func key(kind string, ws resource.UID, names ...string) string {
