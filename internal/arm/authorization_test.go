@@ -123,7 +123,7 @@ func newGuarded(t *testing.T) *guarded {
 		made := owner("PUT", source+"/providers/Microsoft.EventGrid/eventSubscriptions/es1", hooked)
 		g.secrets = append(g.secrets, regexp.MustCompile(`whsec_[A-Za-z0-9+/=]+`).FindString(made))
 	}
-	for _, id := range []string{guardedTopic, guardedDomain} {
+	for _, id := range []string{guardedTopic, guardedDomain, wsID + "/providers/Carillon.OpenLineage/receivers/default"} {
 		var keys struct{ Key1, Key2 string }
 		if err := json.Unmarshal([]byte(owner("POST", id+"/listKeys", "")), &keys); err != nil || keys.Key1 == "" {
 			t.Fatalf("keys of %s: %v", id, err)
@@ -150,7 +150,7 @@ func newGuarded(t *testing.T) *guarded {
 	owner("PUT", mlflowID, `{"properties":{"url":"https://m.example","token":"s3cret-of-mlflow"}}`)
 	g.secrets = append(g.secrets, "s3cret-of-mlflow")
 	g.names = map[string]string{
-		"servers":       "default",
+		"servers": "default", "receivers": "default",
 		"subscriptions": manage.FirstSubscription, "resourcegroups": "local", "topics": "orders", "domains": "area", "domains/topics": "inner", "systemtopics": "default",
 		"eventsubscriptions": "es1", "principals": members, "members": person.ObjectID, "credentials": "key1", "federatedcredentials": "ci",
 		"masterkeys": "default", "workspaces": "default", "roleassignments": assignment, "roledefinitions": role, "denyassignments": denial, "deadletters": letter,
@@ -336,6 +336,14 @@ func needs(d door, scope, target resource.ID) (all [][]need) {
 		return [][]need{{{"Microsoft.Authorization/principals/write", false, resource.Root}}}
 	case strings.HasPrefix(d.pattern, flow):
 		return [][]need{{{"Microsoft.MachineLearningServices/workspaces/" + map[bool]string{true: "read", false: "write"}[verb == "read"], false, scope}}}
+	case strings.HasPrefix(d.pattern, lineage) && verb == "read":
+		return [][]need{{{"Microsoft.MachineLearningServices/workspaces/read", false, scope}}}
+	case strings.HasPrefix(d.pattern, lineage):
+		all = append(all, []need{{"Microsoft.MachineLearningServices/workspaces/listKeys/action", false, scope}})
+		if last == "regeneratekey" {
+			all = append(all, []need{{"Microsoft.MachineLearningServices/workspaces/write", false, scope}})
+		}
+		return all
 	case strings.HasPrefix(d.pattern, seal):
 		return [][]need{{{"Microsoft.Authorization/masterKeys/" + map[bool]string{true: "read", false: "write"}[verb == "read"], false, resource.Root}}}
 	case strings.HasPrefix(d.pattern, deliver) && d.method == "DELETE", strings.HasPrefix(d.pattern, deliver+"replays") && d.method == "POST":

@@ -228,6 +228,7 @@ const (
 	watch   = "carillon.audit/"
 	seal    = "carillon.secrets/"
 	flow    = "carillon.mlflow/"
+	lineage = "carillon.openlineage/"
 )
 
 var singleEventSubscription = methods{
@@ -339,10 +340,14 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 		learn + "workspaces/*":                               {http.MethodGet: getWorkspace, http.MethodPut: putWorkspace, http.MethodPatch: patchWorkspace, http.MethodDelete: deleteWorkspace},
 	},
 	atResource: {
-		grid + "eventsubscriptions": {http.MethodGet: listEventSubscriptionsOfSource},
-		grid + "eventtypes":         {http.MethodGet: listEventTypesOfSource},
-		flow + "servers":            {http.MethodGet: listMLflow},
-		flow + "servers/*":          {http.MethodGet: getMLflow, http.MethodPut: putMLflow, http.MethodDelete: deleteMLflow},
+		grid + "eventsubscriptions":           {http.MethodGet: listEventSubscriptionsOfSource},
+		grid + "eventtypes":                   {http.MethodGet: listEventTypesOfSource},
+		flow + "servers":                      {http.MethodGet: listMLflow},
+		flow + "servers/*":                    {http.MethodGet: getMLflow, http.MethodPut: putMLflow, http.MethodDelete: deleteMLflow},
+		lineage + "receivers":                 {http.MethodGet: listLineageReceivers},
+		lineage + "receivers/*":               {http.MethodGet: getLineageReceiver},
+		lineage + "receivers/*/listkeys":      {http.MethodPost: listLineageKeys},
+		lineage + "receivers/*/regeneratekey": {http.MethodPost: regenerateLineageKey},
 	},
 	atAny: {
 		grid + "extensiontopics/*":      {http.MethodGet: getExtensionTopic},

@@ -212,14 +212,19 @@ func (a *app) keyList(k kind, example string) *cobra.Command {
 func (a *app) keyRegenerate(k kind, example string) *cobra.Command {
 	cmd := &cobra.Command{Use: "regenerate", Short: "Replace one key of a " + k.what + " by a new one",
 		Example: "  carillon " + k.what + " key regenerate --name " + example + " --key-name key1"}
+	return a.keyCommand(k, cmd, "regenerateKey", keyName(cmd))
+}
+
+// keyName gives a command the flag that names a key, and returns what sends it.
+func keyName(cmd *cobra.Command) func() (any, error) {
 	which := cmd.Flags().String("key-name", "", "Which key: key1 or key2.")
-	return a.keyCommand(k, cmd, "regenerateKey", func() (any, error) {
+	return func() (any, error) {
 		if *which == "" {
 			return nil, usagef(cmd, "--key-name is needed: key1 or key2.")
 		}
 		word, err := oneOf(cmd, "key-name", *which, "key1", "key2")
 		return map[string]string{"keyName": word}, err
-	})
+	}
 }
 
 func (a *app) keyCommand(k kind, cmd *cobra.Command, action string, body func() (any, error)) *cobra.Command {

@@ -134,7 +134,7 @@ func (in inlet[T]) put(ctx context.Context, caller access.Caller, id resource.ID
 		t.setWindow(v)
 		t.setPublishing(v)
 		for i := range v.SealedKeys {
-			if v.SealedKeys[i], err = in.newKey(v); err != nil {
+			if v.SealedKeys[i], err = in.newKey(v.KeyOwner()); err != nil {
 				return item, err
 			}
 		}
@@ -229,7 +229,7 @@ func (in inlet[T]) keys(ctx context.Context, caller access.Caller, id resource.I
 	if err := in.secretRead(ctx, caller, v.ID, "access keys"); err != nil {
 		return [2]string{}, err
 	}
-	return in.openKeys(v)
+	return in.openKeys(v.SealedKeys, v.KeyOwner())
 }
 
 // regenerate replaces one access key, "key1" or "key2", and returns both.
@@ -241,16 +241,9 @@ func (in inlet[T]) regenerate(ctx context.Context, caller access.Caller, id reso
 	if unread != nil {
 		return [2]string{}, unread
 	}
-	which := -1
-	switch strings.ToLower(name) {
-	case "":
-		return [2]string{}, fault.Field("keyName", "Say which key is to be replaced: send {\"keyName\":\"key1\"} or key2.")
-	case "key1":
-		which = 0
-	case "key2":
-		which = 1
-	default:
-		return [2]string{}, fault.Field("keyName", "The key name '%s' is not valid: use key1 or key2.", name)
+	which, err := whichKey(name)
+	if err != nil {
+		return [2]string{}, err
 	}
 	ctx, unlock := in.alter(ctx)
 	defer unlock()
@@ -260,7 +253,7 @@ func (in inlet[T]) regenerate(ctx context.Context, caller access.Caller, id reso
 	}
 	value := old.Value
 	v := in.topic(&value)
-	if v.SealedKeys[which], err = in.newKey(v); err != nil {
+	if v.SealedKeys[which], err = in.newKey(v.KeyOwner()); err != nil {
 		return [2]string{}, err
 	}
 	v.Modified = stamp(caller)
@@ -268,7 +261,7 @@ func (in inlet[T]) regenerate(ctx context.Context, caller access.Caller, id reso
 		return [2]string{}, err
 	}
 	in.changed(ctx, caller, "regenerate "+strings.ToLower(name), v.ID)
-	return in.openKeys(v)
+	return in.openKeys(v.SealedKeys, v.KeyOwner())
 }
 
 // Topic returns a topic.
@@ -429,27 +422,40 @@ func mergeExtra(old, change json.RawMessage) (json.RawMessage, error) {
 
 func isObject(raw json.RawMessage) bool { return bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) }
 
-// newKey makes an access key of 32 random bytes in base64 and seals it.
+// newKey makes an access key of 32 random bytes in base64 and seals it for its owner.
 // Source: spec/management.md section 5.3.
-func (p *Plane) newKey(t *resource.Topic) (string, error) {
+func (p *Plane) newKey(owner string) (string, error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
-	sealed, err := p.Sealer.Seal([]byte(base64.StdEncoding.EncodeToString(raw[:])), t.KeyOwner())
+	sealed, err := p.Sealer.Seal([]byte(base64.StdEncoding.EncodeToString(raw[:])), owner)
 	if err != nil {
-		return "", fmt.Errorf("seal a key of %s: %w", t.ID, err)
+		return "", fmt.Errorf("seal a key of %s: %w", owner, err)
 	}
 	return sealed, nil
 }
 
-func (p *Plane) openKeys(t *resource.Topic) (keys [2]string, err error) {
-	for i, sealed := range t.SealedKeys {
-		plain, err := p.Sealer.Open(sealed, t.KeyOwner())
+func (p *Plane) openKeys(sealed [2]string, owner string) (keys [2]string, err error) {
+	for i, text := range sealed {
+		plain, err := p.Sealer.Open(text, owner)
 		if err != nil {
-			return [2]string{}, fmt.Errorf("open a key of %s: %w", t.ID, err)
+			return [2]string{}, fmt.Errorf("open a key of %s: %w", owner, err)
 		}
 		keys[i] = string(plain)
 	}
 	return keys, nil
+}
+
+// whichKey reads the name of one of two keys.
+func whichKey(name string) (int, error) {
+	switch strings.ToLower(name) {
+	case "":
+		return 0, fault.Field("keyName", "Say which key is to be replaced: send {\"keyName\":\"key1\"} or key2.")
+	case "key1":
+		return 0, nil
+	case "key2":
+		return 1, nil
+	}
+	return 0, fault.Field("keyName", "The key name '%s' is not valid: use key1 or key2.", name)
 }
 
 // secretRead tells that a secret is about to be shown, in the audit log and after it in

@@ -261,6 +261,11 @@ func (p *Plane) removeWorkspace(ctx context.Context, w resource.Item[resource.Wo
 			return err
 		}
 	}
+	if k, ok := p.Store.LineageKeys.Get(w.Key); ok {
+		if err := p.Store.LineageKeys.Delete(ctx, k.Key, k.Revision); err != nil {
+			return err
+		}
+	}
 	if err := p.removeGranted(ctx, func() error { return p.Store.Workspaces.Delete(ctx, w.Key, w.Revision) }, w.Value.ID); err != nil {
 		return err
 	}

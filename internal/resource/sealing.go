@@ -57,6 +57,13 @@ func (m *MLflowServer) EachSealed(f func(sealed *string, associated string)) {
 	each(f, &m.SealedSecret, m.SecretOwner())
 }
 
+// EachSealed satisfies Sealing.
+func (k *LineageKeys) EachSealed(f func(sealed *string, associated string)) {
+	for i := range k.SealedKeys {
+		each(f, &k.SealedKeys[i], k.KeyOwner())
+	}
+}
+
 func each(f func(*string, string), sealed *string, associated string) {
 	if *sealed != "" {
 		f(sealed, associated)

@@ -63,6 +63,7 @@ type Store struct {
 	EventSubscriptions *Collection[EventSubscription]
 	MasterKeys         *Collection[MasterKey]
 	MLflowServers      *Collection[MLflowServer] // by the key of their workspace
+	LineageKeys        *Collection[LineageKeys]  // by the key of their workspace
 }
 
 // collection is a Collection of whichever type.
@@ -86,8 +87,12 @@ func NewStore(kv KV) *Store {
 	s.EventSubscriptions = NewCollection[EventSubscription](s, "eventSubscription")
 	s.MasterKeys = NewCollection[MasterKey](s, "masterKey")
 	s.MLflowServers = NewCollection[MLflowServer](s, "mlflowServer")
+	s.LineageKeys = NewCollection[LineageKeys](s, "lineageKeys")
 	return s
 }
+
+// CodeAmbiguousWorkspace is the code of the fault that a name is that of several workspaces.
+const CodeAmbiguousWorkspace = "AmbiguousWorkspace"
 
 // WorkspaceNamed returns the workspace of a name, for addresses that hold nothing more
 // of its id. Names compare ignoring case; two resource groups may have one of the same
@@ -106,7 +111,7 @@ func (s *Store) WorkspaceNamed(name string) (found Item[Workspace], err error) {
 	case 1:
 		return found, nil
 	}
-	return found, fault.New(fault.NotFound, "AmbiguousWorkspace", "%d resource groups have a workspace '%.80s', and this address does not say which: give one of them a name of its own.", n, name)
+	return found, fault.New(fault.NotFound, CodeAmbiguousWorkspace, "%d resource groups have a workspace '%.80s', and this address does not say which: give one of them a name of its own.", n, name)
 }
 
 // Observe sets who is told of changes. Call it before the first one.

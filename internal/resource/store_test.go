@@ -276,7 +276,7 @@ func TestWorkspaceNamed(t *testing.T) {
 	if found, err := s.WorkspaceNamed("CHURN"); err != nil || found.Value.ID.Name() != "churn" {
 		t.Errorf("found %+v, error %v", found, err)
 	}
-	for name, code := range map[string]string{"none": "ResourceNotFound", "": "ResourceNotFound", "twice": "AmbiguousWorkspace"} {
+	for name, code := range map[string]string{"none": "ResourceNotFound", "": "ResourceNotFound", "twice": CodeAmbiguousWorkspace} {
 		_, err := s.WorkspaceNamed(name)
 		if f, ok := errors.AsType[*fault.Error](err); !ok || f.Kind != fault.NotFound || f.Code != code {
 			t.Errorf("%q: %v, want %s", name, err, code)

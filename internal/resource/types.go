@@ -156,6 +156,19 @@ func (d DeployOn) Any() bool { return len(d.Alias)+len(d.Stage) > 0 }
 // SecretOwner is the associated data that the server's secret is sealed with.
 func (m *MLflowServer) SecretOwner() string { return m.UID.String() + "/mlflowSecret" }
 
+// LineageKeys are the two keys of a workspace that producers of OpenLineage events send
+// as API key. There are none until somebody asks for them.
+type LineageKeys struct {
+	UID        UID       `json:"uid"`
+	Workspace  ID        `json:"workspace"`
+	SealedKeys [2]string `json:"sealedKeys"` // sealed with KeyOwner as associated data
+	Created    Stamp     `json:"created"`
+	Modified   Stamp     `json:"modified"`
+}
+
+// KeyOwner is the associated data that the keys are sealed with.
+func (k *LineageKeys) KeyOwner() string { return k.UID.String() + "/lineageKey" }
+
 // Values of Workspace.PayloadCasing and Workspace.DriftRaiseOn.
 const (
 	PayloadCamelCase  = "camelCase"

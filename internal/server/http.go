@@ -18,6 +18,7 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/issuer"
+	"github.com/carillon-events/carillon/internal/openlineage"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -27,6 +28,7 @@ import (
 type front struct {
 	door
 	publish, identity, management http.Handler
+	lineage                       http.Handler
 	metrics                       http.Handler
 	authenticate                  func(*http.Request) (access.Caller, error)
 	reasons                       func() []string // why the server is not ready
@@ -78,6 +80,8 @@ func (f *front) route(r *http.Request) (planes, http.Handler) {
 	switch {
 	case ingest.Serves(r):
 		return planePublish, f.publish
+	case openlineage.Serves(r.URL.Path):
+		return planePublish, f.lineage
 	case r.URL.Path == "/metrics":
 		return planeOps, http.HandlerFunc(f.serveMetrics)
 	case issuer.Serves(r.URL.Path):

@@ -39,6 +39,7 @@ import (
 	"github.com/carillon-events/carillon/internal/issuer"
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/mlflow"
+	"github.com/carillon-events/carillon/internal/openlineage"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
@@ -274,6 +275,9 @@ func (s *server) wire(ctx context.Context) error {
 		publish: ingest.New(ingest.Config{
 			Topics: newPublishTopics(store, sealer, s.log), Publisher: s.broker, Senders: access.NewSenders(tokens, authorizer),
 			Origin: publishOrigin, Registerer: s.registry,
+		}),
+		lineage: openlineage.New(openlineage.Config{
+			Store: store, Ledger: s.workspaces, Keys: s.plane.OpenLineageKeys, Authenticate: tokens.Authenticate, Authorizer: authorizer, Registerer: s.registry,
 		}),
 		identity: issuer.New(tokens, directory, s.audit),
 		management: arm.NewHandler(arm.Config{

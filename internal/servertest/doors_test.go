@@ -44,6 +44,7 @@ func TestDoors(t *testing.T) {
 		{"management without a token", s.URL + "/subscriptions?api-version=2022-12-01", "", secure, 401, "AuthenticationFailed"},
 		{"schema of an event type", s.URL + "/schemas/Microsoft.MachineLearningServices.RunCompleted.json", "", secure, 200,
 			`"$id": "` + s.URL + `/schemas/Microsoft.MachineLearningServices.RunCompleted.json"`},
+		{"OpenLineage without a key", s.HTTP() + "/openlineage/default/api/v1/lineage", "", http.DefaultClient, 405, "POST"},
 		{"discovery", s.URL + "/common/v2.0/.well-known/openid-configuration", "", secure, 200, `"token_endpoint"`},
 		{"foreign host", s.HTTP() + "/healthz", "evil.example", http.DefaultClient, 421, "MisdirectedRequest"},
 		{"publish host", s.HTTP() + "/api/events", "orders.local-1.eventgrid.localhost", http.DefaultClient, 404, "The topic 'orders' is not found"},
