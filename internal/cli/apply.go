@@ -49,7 +49,7 @@ func (a *app) fileFlag(cmd *cobra.Command) *string {
 
 func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "apply", Short: "Make resources what a file says", Args: noArguments,
-		Long: "Create and change resources until they are what a file says: topics, domains and\ntheir topics, system topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces and resource groups, in an order in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
+		Long: "Create and change resources until they are what a file says: topics, domains and\ntheir topics, system topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces, the MLflow servers that they follow, and resource groups, in an order in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
 		Example: `  carillon apply -f topics.yaml
   carillon apply -f topics.yaml --dry-run
   carillon apply -f -                             # from standard input`}
@@ -203,7 +203,7 @@ func (a *app) take(ctx context.Context, s *remote, x step) error {
 	case x.Action == "unchanged":
 		return nil
 	case x.kind.whole:
-		body := map[string]any{"properties": laidOver(writable(x.there["properties"]), x.body["properties"])}
+		body := map[string]any{"properties": laidOver(pruned("properties", x.there["properties"]), x.body["properties"])}
 		answer, err = s.ask(ctx, http.MethodPut, x.id.String(), body, nil)
 	case x.Action == "create":
 		answer, err = s.ask(ctx, http.MethodPut, x.id.String(), x.body, create())
@@ -279,22 +279,6 @@ func (x step) patch() map[string]any {
 		body["properties"] = properties
 	}
 	return body
-}
-
-// writable leaves out what the server alone says of a role definition, a role assignment
-// or a deny assignment.
-func writable(properties any) any {
-	object, _ := properties.(map[string]any)
-	out := map[string]any{}
-	for _, name := range []string{
-		"roleName", "description", "assignableScopes", "permissions", "roleDefinitionId", "principalId", "principalType", "scope",
-		"denyAssignmentName", "principals", "excludePrincipals", "doNotApplyToChildScopes",
-	} {
-		if object[name] != nil {
-			out[name] = object[name]
-		}
-	}
-	return out
 }
 
 func (a *app) printStep(x step, would bool) {

@@ -3,6 +3,9 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -226,4 +229,77 @@ func TestLeftOut(t *testing.T) {
 			t.Errorf("%s of %s: %q, want %q", tt.said, tt.there, got, tt.want)
 		}
 	}
+}
+
+// A workspace and the MLflow server that it follows are made from a file, and exported
+// without the secret.
+func TestApplyOfAnMLflowServer(t *testing.T) {
+	mlflow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "s3cret" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, "{}")
+	}))
+	defer mlflow.Close()
+	env := environment(t, startServer(t))
+	const ws = "/subscriptions/" + defaultSubscription + "/resourceGroups/local" + learningWorkspaces + "/churn"
+	file := filepath.Join(t.TempDir(), "churn.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	does := func(line string, code int, want ...string) string {
+		t.Helper()
+		got, stdout, stderr := run(t, env, strings.Fields(strings.ReplaceAll(line, "FILE", file))...)
+		if got != code {
+			t.Fatalf("%s: exit code %d, want %d\n%s%s", line, got, code, stdout, stderr)
+		}
+		for _, text := range want {
+			if !strings.Contains(stdout+stderr, text) {
+				t.Errorf("%s: no %q in\n%s%s", line, text, stdout, stderr)
+			}
+		}
+		if strings.Contains(stdout+stderr, "s3cret") {
+			t.Errorf("%s shows a secret:\n%s%s", line, stdout, stderr)
+		}
+		return stdout
+	}
+	text := strings.NewReplacer("{ws}", ws, "{url}", mlflow.URL).Replace(`id: {ws}` + mlflowServer + `
+properties: {url: "{url}", username: carillon, password: "${env:PASSWORD}", pollIntervalSeconds: 5}
+---
+id: {ws}
+location: local
+properties: {statusEvents: [Failed, Canceled], extraEvents: [ModelAliasSet]}
+`)
+	write(text)
+	env["PASSWORD"] = "s3cret"
+	does("diff -f FILE", 1, "+ "+ws+" would be created", "+ "+ws+mlflowServer+" would be created")
+	does("apply -f FILE", 0, mlflowServer+" created")
+	does("diff -f FILE", 0)
+	does("mlflow show --workspace churn", 0, "Basic", "carillon")
+	does("workspace show churn", 0, "Failed, Canceled", "ModelAliasSet")
+
+	write(strings.Replace(strings.Replace(text, "Seconds: 5", "Seconds: 6", 1), "[ModelAliasSet]", "[]", 1))
+	does("apply -f FILE", 0, "properties.pollIntervalSeconds: 5 → 6", `properties.extraEvents: ["ModelAliasSet"] → []`)
+	does("diff -f FILE", 0)
+	does("mlflow show --workspace churn", 0, "Basic", "carillon") // what the file does not say stays
+
+	exported := does("export", 0, "Set these before apply: CHURN_MLFLOW_PASSWORD", "${env:CHURN_MLFLOW_PASSWORD}", "statusEvents:", ws+mlflowServer)
+	for _, own := range []string{"workspaceId", "tenantId", "status:", "authentication", "lagSeconds", "hbiWorkspace"} {
+		if strings.Contains(exported, own) {
+			t.Errorf("%s is exported:\n%s", own, exported)
+		}
+	}
+	write(exported)
+	env["CHURN_MLFLOW_PASSWORD"] = "s3cret"
+	does("diff -f FILE", 0)
+	does("workspace delete churn --yes", 0)
+	does("apply -f FILE", 0, ws+" created", ws+mlflowServer+" created")
+	does("diff -f FILE", 0)
+	env["CHURN_MLFLOW_PASSWORD"] = "wrong"
+	does("workspace delete churn --yes", 0)
+	does("apply -f FILE", 1, mlflowServer+": ", "cannot be followed")
 }

@@ -15,9 +15,9 @@ import (
 )
 
 func (a *app) exportCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "export", Short: "Write topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
-		Long: `Write topics, domains, event subscriptions, custom roles, role assignments and deny assignments of the
-subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
+	cmd := &cobra.Command{Use: "export", Short: "Write workspaces, topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
+		Long: `Write workspaces and the MLflow servers that they follow, topics, domains, event subscriptions, custom roles,
+role assignments and deny assignments of the subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
 Secrets are left out: ${env:NAME} stands in their place, and the names are listed at the
 end on standard error. URLs of endpoints are written as they are when they have no query.`,
 		Example: `  carillon export > carillon.yaml
@@ -81,7 +81,18 @@ func (x *exporter) all(ctx context.Context) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	resources := slices.Concat(topics, domains)
+	var resources []map[string]any
+	for _, ws := range workspaces {
+		servers, err := x.list(ctx, plain(ws["id"])+strings.TrimSuffix(mlflowServer, "/default"), nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, server := range servers {
+			x.hideMLflowSecret(plain(ws["name"]), server)
+		}
+		resources = append(append(resources, workspaceForm(ws)), servers...)
+	}
+	resources = slices.Concat(resources, topics, domains)
 	var lists []string // of event subscriptions
 	for _, source := range slices.Concat(workspaces, topics) {
 		lists = append(lists, plain(source["id"])+"/providers/Microsoft.EventGrid/eventSubscriptions")
@@ -153,9 +164,22 @@ var answered = []string{
 	"properties.createdOn", "properties.updatedOn", "properties.createdBy", "properties.updatedBy", "properties.isSystemProtected",
 	"properties.deliveryLimits.allowedRequestsPerMinute", "properties.destination.properties.endpointBaseUrl",
 	"properties.destination.properties.signing.keys",
+	"properties.workspaceId", "properties.tenantId", "properties.publicNetworkAccess", // of a workspace
+	"properties.authentication", "properties.status", // of an MLflow server
 	"properties.destination.properties.clientCertificate.subject", "properties.destination.properties.clientCertificate.issuer",
 	"properties.destination.properties.clientCertificate.thumbprint", "properties.destination.properties.clientCertificate.notBefore",
 	"properties.destination.properties.clientCertificate.expires",
+}
+
+// workspaceForm leaves out what a workspace says though nobody said it.
+func workspaceForm(ws map[string]any) map[string]any {
+	properties, _ := ws["properties"].(map[string]any)
+	for name, unsaid := range map[string]any{"friendlyName": ws["name"], "description": "", "hbiWorkspace": false, "v1LegacyMode": false} {
+		if properties[name] == unsaid {
+			delete(properties, name)
+		}
+	}
+	return ws
 }
 
 // declaredForm leaves out what the server alone says, and what is nothing.
@@ -183,6 +207,17 @@ func pruned(path string, value any) any {
 		return nil
 	}
 	return out
+}
+
+// hideMLflowSecret puts a reference in the place of an MLflow server's secret.
+func (x *exporter) hideMLflowSecret(workspace string, server map[string]any) {
+	properties, _ := server["properties"].(map[string]any)
+	switch properties["authentication"] {
+	case "Basic":
+		properties["password"] = x.reference(workspace, "mlflow password")
+	case "Bearer":
+		properties["token"] = x.reference(workspace, "mlflow token")
+	}
 }
 
 // hideSecrets puts references in the place of an event subscription's secrets.

@@ -39,6 +39,7 @@ type declared struct {
 var declaredKinds = []declared{
 	{"Microsoft.Resources/resourceGroups", 0, false},
 	{"Microsoft.MachineLearningServices/workspaces", 1, false},
+	{"Carillon.MLflow/servers", 2, true},
 	{"Microsoft.EventGrid/topics", 2, false},
 	{"Microsoft.EventGrid/domains", 2, false},
 	{"Microsoft.EventGrid/systemTopics", 2, false},
@@ -263,7 +264,7 @@ func differences(path string, there, said any) []difference {
 }
 
 // unshown are members whose values the server never shows.
-var unshown = []string{"clientSecret", "key"}
+var unshown = []string{"clientSecret", "key", "password", "token"}
 
 // same compares two values as the server would: numbers by value, times by the moment,
 // ids and words of closed sets ignoring case.
