@@ -43,7 +43,8 @@ type judgement struct {
 }
 
 // classify judges 2k rows, k of the baseline first.
-func classify(features []feature, k int, seed uint64) judgement {
+func classify(features []feature, k int, o Options) (judgement, error) {
+	seed := o.Seed
 	chance := rand.New(rand.NewPCG(seed, 0x666f_6c64))
 	fold := make([]uint8, 2*k)
 	for side := range 2 {
@@ -59,16 +60,26 @@ func classify(features []feature, k int, seed uint64) judgement {
 	}
 	j := judgement{scores: make([]float64, 2*k), contribution: make([]float64, len(features))}
 	gains := make([][]float64, folds)
+	processors := o.Processors
+	if processors <= 0 {
+		processors = runtime.GOMAXPROCS(0)
+	}
 	var wait sync.WaitGroup
-	room := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))
+	var failed [folds]error
+	room := make(chan struct{}, processors)
 	for out := range folds {
 		room <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-room }()
-			gains[out] = (&forest{features: features, fold: fold, out: uint8(out), k: k}).judge(base, j.scores)
+			gains[out], failed[out] = (&forest{features: features, fold: fold, out: uint8(out), k: k}).judge(base, j.scores, o.pause)
 		})
 	}
 	wait.Wait()
+	for _, err := range failed {
+		if err != nil {
+			return j, err
+		}
+	}
 	var sum float64
 	for _, g := range gains {
 		for i := range g {
@@ -81,7 +92,7 @@ func classify(features []feature, k int, seed uint64) judgement {
 			j.contribution[i] /= sum
 		}
 	}
-	return j
+	return j, nil
 }
 
 // binNumbers cuts a column at quantiles of both sides together. Only the order of
@@ -144,7 +155,7 @@ type node struct {
 	value       float64
 }
 
-func (f *forest) judge(base [][]uint8, scores []float64) []float64 {
+func (f *forest) judge(base [][]uint8, scores []float64, pause func() error) ([]float64, error) {
 	n := len(f.fold)
 	f.width = len(f.features)
 	f.bins = make([]uint8, n*f.width)
@@ -169,6 +180,9 @@ func (f *forest) judge(base [][]uint8, scores []float64) []float64 {
 	}
 	f.spare = make([]int32, len(f.rows))
 	for range trees {
+		if err := pause(); err != nil {
+			return nil, err
+		}
 		for _, row := range f.rows {
 			p := 1 / (1 + math.Exp(-f.score[row]))
 			f.slope[row], f.bend[row] = p, p*(1-p)
@@ -194,7 +208,7 @@ func (f *forest) judge(base [][]uint8, scores []float64) []float64 {
 	for _, row := range judged {
 		scores[row] = f.score[row]
 	}
-	return f.gain
+	return f.gain, nil
 }
 
 // binCategories orders the most frequent categories by their rate of target rows, so

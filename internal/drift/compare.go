@@ -75,6 +75,16 @@ type Options struct {
 	Categorical []string // columns to be taken as categories
 	MinRows     int      // of each side; 0 means DefaultMinRows
 	Seed        uint64
+
+	Processors int          // to use at most; 0 means all
+	Pause      func() error // called now and then, also by several goroutines at once; an error ends the comparison; optional
+}
+
+func (o Options) pause() error {
+	if o.Pause == nil {
+		return nil
+	}
+	return o.Pause()
 }
 
 // Result is the outcome of a comparison: the result document of a drift run.
@@ -213,6 +223,9 @@ func Compare(baseline, target *Sample, o Options) (*Result, error) {
 	}
 	chances := make([]float64, len(pairs))
 	for i, p := range pairs {
+		if err := o.pause(); err != nil {
+			return nil, err
+		}
 		c := p.compare()
 		chances[i] = c.Chance
 		r.Columns = append(r.Columns, c)
@@ -220,7 +233,9 @@ func Compare(baseline, target *Sample, o Options) (*Result, error) {
 	for i, found := range discoveries(chances) {
 		r.Columns[i].Drifted = found && r.Columns[i].effected
 	}
-	r.conclude(pairs, chances, o)
+	if err := r.conclude(pairs, chances, o); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(r.Columns, func(a, b Column) int {
 		return cmp.Or(cmp.Compare(b.Metrics[Contribution], a.Metrics[Contribution]), cmp.Compare(b.Metrics[JS], a.Metrics[JS]))
 	})
@@ -228,7 +243,7 @@ func Compare(baseline, target *Sample, o Options) (*Result, error) {
 }
 
 // conclude makes the coefficient and the verdict.
-func (r *Result) conclude(pairs []*columnPair, chances []float64, o Options) {
+func (r *Result) conclude(pairs []*columnPair, chances []float64, o Options) error {
 	k := min(r.Rows.SampledBaseline, r.Rows.SampledTarget)
 	r.Rows.HeldOut = 2 * k
 	least := DefaultMinRows
@@ -253,7 +268,10 @@ func (r *Result) conclude(pairs []*columnPair, chances []float64, o Options) {
 		if k < folds { // there is nothing to hold out
 			break
 		}
-		mcc, auc := r.judge(pairs, k, o.Seed)
+		mcc, auc, err := r.judge(pairs, k, o)
+		if err != nil {
+			return err
+		}
 		if n := float64(2 * k); r.Method == ByClassifier {
 			r.Coefficient, r.Chance = max(0, mcc), normalTail(mcc*math.Sqrt(n)/foldNoise)
 		} else {
@@ -277,11 +295,12 @@ func (r *Result) conclude(pairs []*columnPair, chances []float64, o Options) {
 	default:
 		r.HasDrift = above
 	}
+	return nil
 }
 
 // judge runs the domain classifier over k rows of each side.
-func (r *Result) judge(pairs []*columnPair, k int, seed uint64) (mcc, auc float64) {
-	chance := rand.New(rand.NewPCG(seed, 0x7369_6465))
+func (r *Result) judge(pairs []*columnPair, k int, o Options) (mcc, auc float64, err error) {
+	chance := rand.New(rand.NewPCG(o.Seed, 0x7369_6465))
 	choose := func(n int) []int {
 		rows := chance.Perm(n)[:k]
 		slices.Sort(rows)
@@ -292,7 +311,10 @@ func (r *Result) judge(pairs []*columnPair, k int, seed uint64) (mcc, auc float6
 	for i, p := range pairs {
 		features[i] = p.feature(base, now)
 	}
-	j := classify(features, k, seed)
+	j, err := classify(features, k, o)
+	if err != nil {
+		return 0, 0, err
+	}
 	var c Confusion
 	for row, score := range j.scores {
 		switch {
@@ -309,7 +331,7 @@ func (r *Result) judge(pairs []*columnPair, k int, seed uint64) (mcc, auc float6
 	for i, share := range j.contribution {
 		r.Columns[i].Metrics[Contribution] = share
 	}
-	return c.MCC(), AUC(j.scores[:k], j.scores[k:])
+	return c.MCC(), AUC(j.scores[:k], j.scores[k:]), nil
 }
 
 // unknown refuses names of columns that no side has.

@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/format"
@@ -35,6 +36,8 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		cell  func(parquet.Value) cell
 	}
 	var leaves []leaf
+	var times *parquet.Column // with a period, the column that chooses
+	var timeOf func(parquet.Value) (cell, time.Time)
 	here := map[*column]bool{}
 	var walk func(*parquet.Column) error
 	walk = func(c *parquet.Column) error {
@@ -45,6 +48,11 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		}
 		if !c.Leaf() {
 			return nil
+		}
+		if s.period != nil && strings.Join(c.Path(), ".") == s.period.Column {
+			if times, timeOf = c, timesOf(c.Type()); timeOf == nil || c.MaxRepetitionLevel() > 0 {
+				return fmt.Errorf("column %q holds no times", s.period.Column)
+			}
 		}
 		ours, err := s.columnOfFile(strings.Join(c.Path(), "."), here)
 		if err != nil || ours == nil {
@@ -66,6 +74,9 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 	if err := walk(file.Root()); err != nil {
 		return err
 	}
+	if s.period != nil && times == nil {
+		return fmt.Errorf("it has no column %q, whose times are to say which rows are of the window", s.period.Column)
+	}
 	leaves = slices.DeleteFunc(leaves, func(l leaf) bool { return l.unfit != "" })
 	absent := s.without(here)
 	if len(leaves) == 0 && len(absent) > 0 {
@@ -76,14 +87,23 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		if group.NumRows() < 0 {
 			return errors.New("the Parquet file is damaged: it has a row group of a negative size")
 		}
-		after.Rows += group.NumRows()
+		chosen := group.NumRows()
+		if times != nil {
+			c, err := s.period.choose(chunks[times.Index()], timeOf, chosen)
+			if err != nil {
+				return err
+			}
+			s.chosen, s.passed, chosen = c, 0, c.count
+			after = s.draw
+		}
+		after.Rows += chosen
 		for _, l := range leaves {
 			rows := s.draw
 			if err := l.readChunk(chunks[l.index], &rows, l.cell); err != nil {
 				return fmt.Errorf("column %q: %w", l.name, err)
 			}
 			if rows.Rows != after.Rows {
-				return fmt.Errorf("the Parquet file is damaged: column %q has %d rows in a row group of %d", l.name, rows.Rows-s.Rows, group.NumRows())
+				return fmt.Errorf("the Parquet file is damaged: column %q has %d rows in a row group of %d", l.name, rows.Rows-s.Rows, chosen)
 			}
 			if err := s.checkTexts(); err != nil {
 				return err
@@ -96,6 +116,7 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 			}
 		}
 		s.draw = after
+		s.chosen = nil
 	}
 	return nil
 }
@@ -136,7 +157,9 @@ func (c *column) readChunk(chunk parquet.ColumnChunk, rows *draw, cellOf func(pa
 				if !v.IsNull() {
 					w = cellOf(v)
 				}
-				c.put(rows.next(), w)
+				if !rows.skips() {
+					c.put(rows.next(), w)
+				}
 			}
 			if errors.Is(err, io.EOF) || err == nil && n == 0 {
 				break

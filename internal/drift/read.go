@@ -64,13 +64,17 @@ func Read(source Source, size int64, format Format, o ReadOptions) (*Sample, err
 type Reader struct {
 	sample *Sample
 	wanted []string
+	pause  func(rows int64) error
 }
 
 // NewReader makes a Reader that keeps what o says.
-func NewReader(o ReadOptions) *Reader { return &Reader{newSample(o), o.Features} }
+func NewReader(o ReadOptions) *Reader { return &Reader{newSample(o), o.Features, o.Pause} }
 
 // Add reads a file. After an error nothing more can be added.
 func (r *Reader) Add(source Source, size int64, format Format) error {
+	if r.pause != nil {
+		source = paused{source, func() error { return r.pause(r.sample.Rows) }}
+	}
 	switch format {
 	case CSV:
 		return r.sample.readCSV(source)
@@ -138,7 +142,12 @@ func (s *Sample) readCSV(r io.Reader) error {
 			return err
 		}
 	}
-	absent := s.without(here)
+	absent, times := s.without(here), -1
+	if s.period != nil {
+		if times = slices.Index(header, s.period.Column); times < 0 {
+			return fmt.Errorf("it has no column %q, whose times are to say which rows are of the window", s.period.Column)
+		}
+	}
 	for {
 		limited.left = mostRecord
 		record, err := records.Read()
@@ -147,6 +156,14 @@ func (s *Sample) readCSV(r io.Reader) error {
 		}
 		if err != nil {
 			return err
+		}
+		if times >= 0 {
+			if chosen, err := s.period.holdsCell(textCell(record[times])); err != nil {
+				line, _ := records.FieldPos(times)
+				return fmt.Errorf("line %d: %w", line, err)
+			} else if !chosen {
+				continue
+			}
 		}
 		place := s.next()
 		for i, c := range columns {
@@ -177,6 +194,13 @@ func (s *Sample) readJSONL(r io.Reader) error {
 		clear(object)
 		if err := json.Unmarshal(raw, &object); err != nil || object == nil {
 			return fmt.Errorf("line %d is no JSON object%s", line, detail(err))
+		}
+		if s.period != nil {
+			if chosen, err := s.period.holdsJSON(object[s.period.Column]); err != nil {
+				return fmt.Errorf("line %d: %w", line, err)
+			} else if !chosen {
+				continue
+			}
 		}
 		if err := s.newColumns(object); err != nil {
 			return fmt.Errorf("line %d: %w", line, err)

@@ -29,6 +29,7 @@ type Sample struct {
 	byName  map[string]*column
 	wanted  map[string]bool // nil: all
 	texts   *int            // bytes that texts take
+	period  *Period         // rows to take; nil: all
 }
 
 // A draw chooses the rows to keep. A copy draws the same again, which is how columns
@@ -38,6 +39,18 @@ type draw struct {
 	kept   int
 	most   int // rows to keep
 	chance rand.PCG
+
+	chosen *choice // rows of the Parquet row group that is read; nil: all
+	passed int64   // rows of it, so far
+}
+
+// skips passes the next row of the row group by, if it is not chosen.
+func (d *draw) skips() bool {
+	if d.chosen == nil {
+		return false
+	}
+	d.passed++
+	return !d.chosen.holds(d.passed - 1)
 }
 
 // ReadOptions say what to keep of a dataset.
@@ -45,10 +58,15 @@ type ReadOptions struct {
 	Features []string // columns to read; nil means all
 	Rows     int      // rows to keep; 0 means DefaultRows
 	Seed     uint64
+	Period   *Period // rows to read; nil means all
+
+	// Pause is called now and then while a dataset is read, with the rows read so far;
+	// an error ends the reading. Optional.
+	Pause func(rows int64) error
 }
 
 func newSample(o ReadOptions) *Sample {
-	s := &Sample{byName: map[string]*column{}, texts: new(int), draw: draw{most: o.Rows, chance: *rand.NewPCG(o.Seed, 0x6d70_6c65)}}
+	s := &Sample{byName: map[string]*column{}, texts: new(int), period: o.Period, draw: draw{most: o.Rows, chance: *rand.NewPCG(o.Seed, 0x6d70_6c65)}}
 	if s.most <= 0 {
 		s.most = DefaultRows
 	}
@@ -71,6 +89,9 @@ func (s *Sample) column(name string) (*column, error) {
 		return nil, fmt.Errorf("it has more than %d columns: name those to compare", mostColumns)
 	}
 	c := &column{name: name, taken: s.texts, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
+	if s.period != nil && name == s.period.Column {
+		c.unfit = chosenBy
+	}
 	s.columns, s.byName[name] = append(s.columns, c), c
 	s.narrow()
 	for range s.kept {
