@@ -262,6 +262,9 @@ func (s *Service) concludeDrift(ctx context.Context, w *write, ws resource.Works
 			state.Raised = now.UTC()
 			w.driftDetected(ws, d, details(result), now, place)
 		}
+		if cleared {
+			w.driftCleared(ws, d, details(result), now, place)
+		}
 	}
 	var before compared
 	windowKey := key(kindCompared, ws.UID, m.Name, window.key())

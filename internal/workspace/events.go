@@ -101,11 +101,20 @@ func (w *write) deploymentFailed(ws resource.Workspace, e *OnlineEndpoint, now t
 	w.extra(ws, id, now, mlevent.DeploymentFailed{ModelDeployed: e.payload()}, fact)
 }
 
+func (r *DriftRun) payload(columns []mlevent.DriftDetail) mlevent.DatasetDriftDetected {
+	return mlevent.DatasetDriftDetected{
+		DataDriftID: r.DataDriftID, DataDriftName: r.Monitor, RunID: r.Name,
+		BaseDatasetID: r.BaseDatasetID, TargetDatasetID: r.TargetDatasetID,
+		DriftCoefficient: r.Coefficient, StartTime: r.StartTime, EndTime: r.EndTime, DriftDetails: columns,
+	}
+}
+
 func (w *write) driftDetected(ws resource.Workspace, d *DriftRun, columns []mlevent.DriftDetail, now time.Time, fact int) {
 	id := mlevent.DatasetDriftDetectedID(ws.ID.String(), d.DataDriftID, d.Name, d.StartTime, d.EndTime)
-	w.event(ws, id, now, mlevent.DatasetDriftDetected{
-		DataDriftID: d.DataDriftID, DataDriftName: d.Monitor, RunID: d.Name,
-		BaseDatasetID: d.BaseDatasetID, TargetDatasetID: d.TargetDatasetID,
-		DriftCoefficient: d.Coefficient, StartTime: d.StartTime, EndTime: d.EndTime, DriftDetails: columns,
-	}, fact)
+	w.event(ws, id, now, d.payload(columns), fact)
+}
+
+func (w *write) driftCleared(ws resource.Workspace, d *DriftRun, columns []mlevent.DriftDetail, now time.Time, fact int) {
+	id := mlevent.DriftClearedID(ws.ID.String(), d.DataDriftID, d.Name, d.StartTime, d.EndTime)
+	w.extra(ws, id, now, mlevent.DriftCleared{DatasetDriftDetected: d.payload(columns)}, fact)
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/resource"
@@ -81,6 +82,17 @@ var extraStories = map[string]struct {
 		o.Created = 200
 		b.observeVersion(t, o)
 	}, "ModelAliasSet:champion ModelAliasSet:champion"},
+	"drift clears": {func(t *testing.T, b *bench) {
+		b.drifts(t, 0.1, 0.6, 0.7, 0.2, 0.1, 0.3, 0)
+	}, "DriftCleared DriftCleared"},
+	"an older window clears nothing": {func(t *testing.T, b *bench) {
+		b.drifts(t, 0.6)
+		c := window(0.1)
+		c.StartTime, c.EndTime = ptr("2020-01-01T00:00:00Z"), ptr("2020-01-08T00:00:00Z")
+		if _, _, err := b.PostDriftRun(t.Context(), b.ws, "weekly", c, kim); err != nil {
+			t.Fatal(err)
+		}
+	}, ""},
 	"our own versions": {func(t *testing.T, b *bench) {
 		if _, err := b.RegisterModel(t.Context(), b.ws, "own", ModelChange{Properties: Labels{aliasesProperty: ptr("champion")}}, kim); err != nil {
 			t.Fatal(err)
@@ -114,6 +126,23 @@ func (b *bench) endpoint(t *testing.T, states ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// drifts has a monitor of threshold 0.2 come to coefficients, week after week.
+func (b *bench) drifts(t *testing.T, coefficients ...float64) {
+	t.Helper()
+	_, _, err := b.PutMonitor(t.Context(), b.ws, "weekly", MonitorChange{}, kim)
+	for i, x := range coefficients {
+		c := window(x)
+		day := time.Date(2026, 3, 2+7*i, 0, 0, 0, 0, time.UTC)
+		c.StartTime, c.EndTime = ptr(day.Format(time.RFC3339)), ptr(day.AddDate(0, 0, 7).Format(time.RFC3339))
+		if err == nil {
+			_, _, err = b.PostDriftRun(t.Context(), b.ws, "weekly", c, kim)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
