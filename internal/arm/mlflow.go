@@ -37,6 +37,9 @@ type mlflowProperties struct {
 	InheritModelTags   bool           `json:"inheritModelTags"`
 	NotResponding      *int           `json:"notRespondingAfterSeconds"`
 	DeployOn           mlflowDeployOn `json:"deployOn"`
+	Webhook            bool           `json:"webhook"`
+	WebhookURL         string         `json:"webhookUrl,omitempty"`
+	WebhookOrigin      string         `json:"webhookOrigin,omitempty"`
 
 	Status mlflowStatus `json:"status"`
 }
@@ -55,6 +58,8 @@ type mlflowStatus struct {
 	OpenRuns          int     `json:"openRuns"`
 	LastError         *string `json:"lastError"`
 	LastErrorTime     *string `json:"lastErrorTime"`
+	Webhook           *string `json:"webhook"` // Active, Disabled or Missing; null for none, or not known yet
+	LastWebhook       *string `json:"lastWebhook"`
 }
 
 const mlflowType = "Carillon.MLflow/servers"
@@ -89,6 +94,12 @@ func mlflowOf(item resource.Item[resource.MLflowServer], s manage.MLflowStatus) 
 		p.NotResponding = &m.NotResponding
 	}
 	p.DeployOn = mlflowDeployOn{append([]string{}, m.DeployOn.Alias...), append([]string{}, m.DeployOn.Stage...)}
+	if p.Webhook = m.Webhook.Registered(); p.Webhook {
+		p.WebhookURL, p.WebhookOrigin, p.Status.Webhook = m.Webhook.URL, m.Webhook.Origin, orNull(s.Webhook)
+	}
+	if !s.LastWebhook.IsZero() {
+		p.Status.LastWebhook = orNull(armTime(s.LastWebhook))
+	}
 	if !s.LastRound.IsZero() {
 		b.Properties.Status.LastRound = orNull(armTime(s.LastRound))
 	}
@@ -141,6 +152,7 @@ func putMLflow(a *api, r *request) (answer, error) {
 		URL: p.str("url"), StaticPrefix: p.str("staticPrefix"), Within: p.str("mlflowWorkspace"), Username: p.str("username"),
 		Password: (*secret.String)(p.text("password")), Token: (*secret.String)(p.text("token")), Interval: p.integer("pollIntervalSeconds"),
 	}
+	c.Webhook, c.WebhookOrigin = value[bool](p, "webhook", "true or false"), p.str("webhookOrigin")
 	c.ExperimentIDFormat, c.NotResponding = p.str("experimentIdFormat"), p.integer("notRespondingAfterSeconds")
 	if on, ok := p.object("deployOn"); ok {
 		c.DeployOn = resource.DeployOn{Alias: on.texts("alias"), Stage: on.texts("stage")}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
@@ -16,12 +19,32 @@ import (
 type fakeMLflow struct {
 	checked string
 	refuse  error
-	status  map[resource.UID]manage.MLflowStatus
+
+	webhooks     []string // what became of them
+	signing      string
+	registration string
+
+	status map[resource.UID]manage.MLflowStatus
 }
 
 func (f *fakeMLflow) Check(_ context.Context, m *resource.MLflowServer, s secret.String) error {
 	f.checked = m.URL + " " + m.Username + " " + s.Reveal()
 	return f.refuse
+}
+
+func (f *fakeMLflow) Register(_ context.Context, m *resource.MLflowServer, s secret.String, url string, signing secret.String) (string, error) {
+	f.webhooks = append(f.webhooks, "register "+m.URL+" "+s.Reveal()+" "+url)
+	f.signing = signing.Reveal()
+	return fmt.Sprintf("w%d", len(f.webhooks)), f.refuse
+}
+
+func (f *fakeMLflow) Unregister(_ context.Context, m *resource.MLflowServer, s secret.String) error {
+	f.webhooks = append(f.webhooks, "unregister "+m.URL+" "+s.Reveal()+" "+m.Webhook.ID)
+	return f.refuse
+}
+
+func (f *fakeMLflow) Registration(context.Context, *resource.MLflowServer, secret.String) (string, error) {
+	return f.registration, nil
 }
 
 func (f *fakeMLflow) Status(uid resource.UID) (manage.MLflowStatus, bool) {
@@ -132,4 +155,76 @@ func TestMLflowServer(t *testing.T) {
 	if _, there := s.plane.Store.MLflowServers.Get(first.Key); there {
 		t.Error("the server outlived its workspace")
 	}
+}
+
+// Source: spec/workspace.md section 5.8.
+func TestMLflowWebhook(t *testing.T) {
+	s := newStack(t)
+	fake := &fakeMLflow{status: map[resource.UID]manage.MLflowStatus{}, registration: manage.WebhookActive}
+	s.plane.MLflow = fake
+	at := mlflowID + "?api-version=2026-11-01"
+	const address = "/mlflow/local~default/webhook"
+	put := func(properties string, status int, want ...string) {
+		t.Helper()
+		w := s.do("owner", "PUT", at, `{"properties":{"url":"https://m.example","token":"s3cret"`+properties+`}}`)
+		for _, part := range want {
+			if !strings.Contains(w.Body.String(), part) {
+				t.Errorf("%s: %s does not hold %q", properties, w.Body, part)
+			}
+		}
+		if w.Code != status || fake.signing != "" && strings.Contains(w.Body.String(), fake.signing) {
+			t.Errorf("%s: %d %s", properties, w.Code, w.Body)
+		}
+	}
+	did := func(want ...string) {
+		t.Helper()
+		if !slices.Equal(fake.webhooks, want) {
+			t.Errorf("at the server: %q, want %q", fake.webhooks, want)
+		}
+		fake.webhooks = nil
+	}
+	origin := s.plane.PublicURL
+	register := "register https://m.example s3cret " + origin + address
+	put("", 201, `"webhook":false`)
+	did()
+	put(`,"webhookOrigin":"https://c.example"`, 400, "properties.webhookOrigin")
+	put(`,"webhook":true,"webhookOrigin":"https://c.example/x"`, 400, "properties.webhookOrigin")
+	put(`,"webhook":1`, 400, "true or false")
+	did()
+	put(`,"webhook":true`, 200, `"webhook":true,"webhookUrl":"`+origin+address+`"`)
+	did(register)
+	for key, value := range s.kv.Dump() {
+		if strings.Contains(value, fake.signing) {
+			t.Errorf("%s holds the secret of the webhook", key)
+		}
+	}
+	put("", 200, `"webhook":true`) // it stays
+	put(`,"webhook":true`, 200)
+	did()
+	fake.registration = manage.WebhookMissing
+	put(`,"webhook":true`, 200) // and is mended
+	did(register)
+	put(`,"webhook":true,"webhookOrigin":"http://127.0.0.1:7443"`, 200, `"webhookUrl":"http://127.0.0.1:7443`+address+`","webhookOrigin":"http://127.0.0.1:7443"`)
+	did("register https://m.example s3cret http://127.0.0.1:7443"+address, "unregister https://m.example s3cret w1")
+	put("", 200, `"webhookOrigin":"http://127.0.0.1:7443"`)
+	did()
+	item, _ := s.plane.Store.MLflowServers.Get(resource.MustID(wsID).Key())
+	fake.status[item.Value.UID] = manage.MLflowStatus{Webhook: manage.WebhookDisabled, LastWebhook: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)}
+	if body := s.do("reader", "GET", at, "").Body.String(); !strings.Contains(body, `"webhook":"Disabled","lastWebhook":"2026-03-02T12:00:00`) {
+		t.Errorf("GET: %s", body)
+	}
+	put(`,"webhook":false`, 200, `"webhook":false`)
+	did("unregister https://m.example s3cret w1")
+	put(`,"webhook":true`, 200)
+	did(register)
+	if w := s.do("owner", "PUT", at, `{"properties":{"url":"https://n.example"}}`); w.Code != 200 || !strings.Contains(w.Body.String(), `"webhook":false`) {
+		t.Errorf("another server: %d %s", w.Code, w.Body)
+	}
+	did("unregister https://m.example s3cret w1") // of the server that is left
+	put(`,"webhook":true`, 200)
+	did(register)
+	if w := s.do("owner", "DELETE", at, ""); w.Code != 204 {
+		t.Errorf("DELETE: %d %s", w.Code, w.Body)
+	}
+	did("unregister https://m.example s3cret w1")
 }

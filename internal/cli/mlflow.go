@@ -28,7 +28,7 @@ func (a *app) mlflowKind() kind {
 				{"End time change renews", "properties.endTimeChangeIsNewGeneration"},
 				{"Running is made up", "properties.synthesizeRunning"}, {"Experiment id format", "properties.experimentIdFormat"}, {"Metrics", "properties.metrics"},
 				{"Model tags inherited", "properties.inheritModelTags"}, {"Not responding after (s)", "?properties.notRespondingAfterSeconds"},
-				{"Deployed by alias", "properties.deployOn.alias"}, {"Deployed by stage", "properties.deployOn.stage"}, {"Open runs", "properties.status.openRuns"},
+				{"Deployed by alias", "properties.deployOn.alias"}, {"Deployed by stage", "properties.deployOn.stage"}, {"Webhook", "?properties.webhookUrl"}, {"Webhook state", "?properties.status.webhook"}, {"Last webhook", "?properties.status.lastWebhook"}, {"Open runs", "properties.status.openRuns"},
 				{"Requests of last round", "properties.status.lastRoundRequests"}, {"Last error", "?properties.status.lastError"},
 				{"Last error at", "?properties.status.lastErrorTime"}, {"Attached", "systemData.createdAt"}, {"Etag", "etag"}, {"Id", "id"},
 			},
@@ -87,6 +87,10 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 	silence := f.String("not-responding-after", "", "Call a run NotResponding that shows nothing new for so long, as 30m, 2h or 1d; never by default.")
 	aliases := f.StringArray("deploy-on-alias", nil, "Take a model version for deployed when it is given this alias; may be repeated.")
 	stages := f.StringArray("deploy-on-stage", nil, "Take a model version for deployed when it comes to this stage; may be repeated.")
+	webhook := f.Bool("webhook", false, "Have the server call when a model version changes (MLflow 3.3 or newer); what was registered stays when this is not given.")
+	noWebhook := f.Bool("no-webhook", false, "Have the server call no more.")
+	f.String("webhook-origin", "", "What the server reaches Carillon by, as https://carillon.example:7443; the public URL by default.")
+	cmd.MarkFlagsMutuallyExclusive("webhook", "no-webhook")
 	given := ""
 	k.locate = func(cmd *cobra.Command) func([]string) (string, error) {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -100,7 +104,7 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 	}
 	return a.onResource(k, cmd, func(cmd *cobra.Command, s *remote, path string) error {
 		properties := map[string]any{"url": given}
-		setText(cmd, properties, map[string]string{"username": "username", "static-prefix": "staticPrefix", "mlflow-workspace": "mlflowWorkspace", "experiment-id-format": "experimentIdFormat"})
+		setText(cmd, properties, map[string]string{"username": "username", "static-prefix": "staticPrefix", "mlflow-workspace": "mlflowWorkspace", "experiment-id-format": "experimentIdFormat", "webhook-origin": "webhookOrigin"})
 		for member, file := range map[string]string{"password": *password, "token": *token} {
 			if file == "" {
 				continue
@@ -125,6 +129,9 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 			properties["deployOn"] = map[string]any{"alias": append([]string{}, *aliases...), "stage": append([]string{}, *stages...)}
 		}
 		properties["emitBacklog"], properties["endTimeChangeIsNewGeneration"] = *backlog, *renews
+		if *webhook || *noWebhook {
+			properties["webhook"] = *webhook
+		}
 		properties["synthesizeRunning"], properties["metrics"], properties["inheritModelTags"] = *synthesize, *metrics, *inherit
 		server, err := s.ask(cmd.Context(), http.MethodPut, path, enveloped(properties), nil)
 		if err != nil {

@@ -1,9 +1,12 @@
 package manage
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
+	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
 // MLflow follows the servers that are attached. *mlflow.Service satisfies it.
@@ -20,6 +24,14 @@ type MLflow interface {
 	// Check asks a server something small with the secret that it would be followed
 	// with. Its error is shown to the caller and holds no secret.
 	Check(ctx context.Context, server *resource.MLflowServer, secret secret.String) error
+	// Register has a server call an address when a model version changes, signed with a
+	// secret, and returns the id of that. What was registered for the address before goes.
+	Register(ctx context.Context, server *resource.MLflowServer, secret secret.String, url string, signing secret.String) (id string, err error)
+	// Unregister ends that.
+	Unregister(ctx context.Context, server *resource.MLflowServer, secret secret.String) error
+	// Registration tells whether it stands: WebhookActive, WebhookDisabled or
+	// WebhookMissing.
+	Registration(ctx context.Context, server *resource.MLflowServer, secret secret.String) (string, error)
 	// Status tells how the following of a server stands, false when it has not begun.
 	Status(uid resource.UID) (MLflowStatus, bool)
 }
@@ -34,7 +46,17 @@ type MLflowStatus struct {
 	Lag       time.Duration
 	LastError string    // "" once a round was whole again
 	ErrorAt   time.Time // of LastError
+
+	Webhook     string    // as Registration tells it, "" until that was asked
+	LastWebhook time.Time // when the server called last; zero for not since the start
 }
+
+// States of a webhook that was registered.
+const (
+	WebhookActive   = "Active"
+	WebhookDisabled = "Disabled" // by somebody at the server
+	WebhookMissing  = "Missing"  // removed or altered at the server
+)
 
 // States of MLflowStatus.
 const (
@@ -81,6 +103,9 @@ type MLflowChange struct {
 	ExperimentIDFormat string // "verbatim" or "guid" in any case
 	NotResponding      *int   // seconds
 	DeployOn           resource.DeployOn
+
+	Webhook       *bool  // nil has one that is registered stay
+	WebhookOrigin string // where the server reaches us; "" for the public URL
 
 	Unread error // what could not be read of the request
 }
@@ -144,6 +169,15 @@ func (p *Plane) AttachMLflow(ctx context.Context, caller access.Caller, ws resou
 	if err := p.MLflow.Check(ctx, &m, given); err != nil {
 		return item, status, false, fault.Field("properties.url", "The MLflow server cannot be followed: %v. Nothing was changed.", err)
 	}
+	undo, err := p.settleWebhook(ctx, c, &m, &present.Value, given)
+	if err != nil {
+		return item, status, false, err
+	}
+	defer func() {
+		if err != nil {
+			undo()
+		}
+	}()
 	if given != "" {
 		if m.SealedSecret, err = p.Sealer.Seal([]byte(given.Reveal()), m.SecretOwner()); err != nil {
 			return item, status, false, fmt.Errorf("seal the secret of the MLflow server: %w", err)
@@ -242,6 +276,13 @@ func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.M
 			wrong("pollIntervalSeconds", "The value %d of pollIntervalSeconds is out of range: use %d to %d.", m.Interval, minMLflowInterval, maxMLflowInterval)
 		}
 	}
+	if c.WebhookOrigin != "" {
+		if u, err := url.Parse(c.WebhookOrigin); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || len(c.WebhookOrigin) > 255 {
+			wrong("webhookOrigin", "The webhookOrigin '%.80s' is not an http or https address without a path: write what the MLflow server reaches this server by, such as https://carillon.example:7443.", c.WebhookOrigin)
+		} else if c.Webhook == nil || !*c.Webhook {
+			wrong("webhookOrigin", "A webhookOrigin goes with webhook true.")
+		}
+	}
 	switch strings.ToLower(c.ExperimentIDFormat) {
 	case "", ExperimentIDVerbatim:
 	case ExperimentIDGUID:
@@ -279,6 +320,73 @@ func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.M
 	return m, given, errors.Join(c.Unread, fault.Join(problems...))
 }
 
+// settleWebhook has the server m call us, or no more, as the change and what is present
+// say. undo takes back what was registered.
+func (p *Plane) settleWebhook(ctx context.Context, c MLflowChange, m, present *resource.MLflowServer, password secret.String) (undo func(), err error) {
+	undo = func() {}
+	same := present.Webhook.Registered() && present.UID == m.UID
+	wanted := same
+	if c.Webhook != nil {
+		wanted = *c.Webhook
+	}
+	if present.Webhook.Registered() && !same { // of a server that is left
+		p.forgetWebhook(ctx, present)
+	}
+	if !wanted {
+		if same {
+			if err := p.MLflow.Unregister(ctx, present, password); err != nil {
+				return undo, fault.Field("properties.webhook", "The webhook cannot be removed from the MLflow server: %v. Nothing was changed.", err)
+			}
+		}
+		return undo, nil
+	}
+	origin := strings.TrimRight(c.WebhookOrigin, "/")
+	if c.Webhook == nil {
+		origin = present.Webhook.Origin
+	}
+	at := cmp.Or(origin, p.PublicURL) + "/mlflow/" + url.PathEscape(m.Workspace.ResourceGroup()+"~"+m.Workspace.Name()) + "/webhook"
+	if same && present.Webhook.URL == at {
+		if c.Webhook == nil {
+			m.Webhook = present.Webhook
+			return undo, nil
+		}
+		if state, err := p.MLflow.Registration(ctx, present, password); err == nil && state == WebhookActive {
+			m.Webhook = present.Webhook
+			return undo, nil
+		}
+	}
+	signing := secret.String(rand.Text())
+	sealed, err := p.Sealer.Seal([]byte(signing.Reveal()), m.WebhookOwner())
+	if err != nil {
+		return undo, fmt.Errorf("seal the secret of the webhook: %w", err)
+	}
+	id, err := p.MLflow.Register(ctx, m, password, at, signing)
+	if err != nil {
+		return undo, fault.Field("properties.webhook", "The MLflow server takes no webhook to %s: %v. It must be MLflow 3.3 or newer with a database, and calls addresses that are not public, or are plain http, only with MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true and MLFLOW_WEBHOOK_ALLOWED_SCHEMES=https,http. Nothing was changed.", at, err)
+	}
+	m.Webhook = resource.MLflowWebhook{ID: id, Origin: origin, URL: at, Sealed: sealed}
+	if same && present.Webhook.URL != at {
+		p.forgetWebhook(ctx, present)
+	}
+	registered := *m
+	return func() { _ = p.MLflow.Unregister(context.WithoutCancel(ctx), &registered, password) }, nil
+}
+
+// forgetWebhook removes a webhook from a server that is followed no more, if that is still
+// there.
+func (p *Plane) forgetWebhook(ctx context.Context, m *resource.MLflowServer) {
+	if p.MLflow == nil || !m.Webhook.Registered() {
+		return
+	}
+	password, err := OpenMLflowSecret(p.Sealer, m)
+	if err == nil {
+		err = p.MLflow.Unregister(ctx, m, password)
+	}
+	if err != nil {
+		p.Log.LogAttrs(ctx, slog.LevelWarn, "the webhook stays at an MLflow server that is left", slog.String(telemetry.Workspace, m.Workspace.String()), slog.String(telemetry.Error, err.Error()))
+	}
+}
+
 // DetachMLflow has a workspace follow its MLflow server no more, and reports whether it
 // did. What was recorded stays.
 func (p *Plane) DetachMLflow(ctx context.Context, caller access.Caller, ws resource.ID, c Precondition) (bool, error) {
@@ -286,7 +394,8 @@ func (p *Plane) DetachMLflow(ctx context.Context, caller access.Caller, ws resou
 		return false, err
 	}
 	ctx, unlock := p.alter(ctx)
-	defer unlock()
+	var left resource.MLflowServer
+	defer func() { unlock(); p.forgetWebhook(ctx, &left) }()
 	item, exists := p.Store.MLflowServers.Get(ws.Key())
 	if err := c.Check(etagOf(item, exists)); err != nil || !exists {
 		return false, err
@@ -294,8 +403,18 @@ func (p *Plane) DetachMLflow(ctx context.Context, caller access.Caller, ws resou
 	if err := p.Store.MLflowServers.Delete(ctx, item.Key, item.Revision); err != nil {
 		return false, err
 	}
+	left = item.Value
 	p.changed(ctx, caller, "detach MLflow", item.Value.Workspace)
 	return true, nil
+}
+
+// OpenMLflowWebhook returns what the calls of a server are signed with.
+func OpenMLflowWebhook(sealer *secret.Sealer, m *resource.MLflowServer) (secret.String, error) {
+	plain, err := sealer.Open(m.Webhook.Sealed, m.WebhookOwner())
+	if err != nil {
+		return "", fmt.Errorf("open the secret of the MLflow server's webhook: %w", err)
+	}
+	return secret.String(plain), nil
 }
 
 // OpenMLflowSecret returns the secret of a server, "" for none.

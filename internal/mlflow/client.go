@@ -92,18 +92,26 @@ var errTooLarge = errors.New("the MLflow server's answer is too large")
 
 // call makes one request and reads its answer into out. A body of nil is a GET.
 func (c *Client) call(ctx context.Context, path string, query url.Values, body, out any) error {
+	method := http.MethodGet
+	if body != nil {
+		method = http.MethodPost
+	}
+	return c.send(ctx, method, path, query, body, out)
+}
+
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, body, out any) error {
 	c.asked()
 	address := c.base + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
-	method, content := http.MethodGet, io.Reader(nil)
+	var content io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
 		if err != nil {
 			return fmt.Errorf("encode a request of %s: %w", path, err)
 		}
-		method, content = http.MethodPost, bytes.NewReader(raw)
+		content = bytes.NewReader(raw)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, address, content)
 	if err != nil {

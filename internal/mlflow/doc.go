@@ -22,6 +22,6 @@
 //   - What was there before a server was attached is recorded without events, unless
 //     asked for.
 //
-// Not here: a proxy, MLflow's webhooks, the preview API of 1.x servers.
+// Not here: a proxy, the preview API of 1.x servers.
 // Source: spec/workspace.md sections 4 and 5.
 package mlflow

@@ -32,12 +32,14 @@ type fakeServer struct {
 	versions    []*modelVersion
 	next        int
 
-	fail     func(path string) int // status to answer instead, 0 for none
-	noIn     bool                  // IN is not understood
-	hide     map[string]bool       // runs that were removed for good
-	requests []string
-	last     http.Header
-	padding  string // of each run, to make answers large
+	fail           func(path string) int // status to answer instead, 0 for none
+	noIn           bool                  // IN is not understood
+	hide           map[string]bool       // runs that were removed for good
+	requests       []string
+	last           http.Header
+	webhooks       []webhook
+	refuseWebhooks bool
+	padding        string // of each run, to make answers large
 }
 
 func newFakeServer(t *testing.T) *fakeServer {
@@ -63,7 +65,10 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	var body struct {
 		runQuery
-		Max int `json:"max_results"`
+		Max    int    `json:"max_results"`
+		URL    string `json:"url"`
+		Secret string `json:"secret"`
+		Status string `json:"status"`
 	}
 	if r.Body != nil {
 		raw, _ := io.ReadAll(r.Body)
@@ -121,6 +126,20 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		} else {
 			refuse(http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST")
 		}
+	case "webhooks":
+		if r.Method == http.MethodGet {
+			answer(map[string]any{"webhooks": f.webhooks})
+			break
+		}
+		if f.refuseWebhooks {
+			w.WriteHeader(http.StatusBadRequest)
+			answer(map[string]string{"error_code": "INVALID_PARAMETER_VALUE", "message": "Invalid webhook URL scheme, with " + body.Secret})
+			break
+		}
+		f.next++
+		made := webhook{ID: fmt.Sprintf("w/%d", f.next), URL: body.URL, Status: body.Status}
+		f.webhooks = append(f.webhooks, made)
+		answer(map[string]any{"webhook": made})
 	case "model-versions/search":
 		var all []*modelVersion
 		for _, v := range f.versions {
@@ -145,6 +164,19 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 			answer(map[string]any{"model_version": f.versions[at]})
 		}
 	default:
+		if id, ok := strings.CutPrefix(path, "webhooks/"); ok {
+			at := slices.IndexFunc(f.webhooks, func(w webhook) bool { return w.ID == id })
+			switch {
+			case at < 0:
+				refuse(http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST")
+			case r.Method == http.MethodDelete:
+				f.webhooks = slices.Delete(f.webhooks, at, at+1)
+				answer(struct{}{})
+			default:
+				answer(map[string]any{"webhook": f.webhooks[at]})
+			}
+			break
+		}
 		f.t.Errorf("the client asked for %s", r.URL)
 		refuse(http.StatusNotFound, "ENDPOINT_NOT_FOUND")
 	}

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	rounds   *prometheus.CounterVec
 	looks    *prometheus.CounterVec
+	webhooks *prometheus.CounterVec
 	requests prometheus.Counter
 	events   prometheus.Counter
 }
@@ -18,8 +19,14 @@ func newMetrics(r prometheus.Registerer, lag func() float64) *metrics {
 		looks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "carillon_mlflow_looks_total", Help: "Runs, models and experiments of MLflow servers looked at by themselves, beside the rounds: ok, or failed and left to a round that reads everything.",
 		}, []string{"outcome"}),
+		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carillon_mlflow_webhooks_total", Help: "Calls of MLflow servers: taken, repeated, ignored since they raise no event, or refused.",
+		}, []string{"outcome"}),
 		requests: prometheus.NewCounter(prometheus.CounterOpts{Name: "carillon_mlflow_requests_total", Help: "Requests to MLflow servers."}),
 		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "carillon_mlflow_events_total", Help: "Events raised by what was seen at MLflow servers."}),
+	}
+	for _, outcome := range []string{callTaken, callRepeated, callIgnored, callRefused} {
+		m.webhooks.WithLabelValues(outcome)
 	}
 	for _, outcome := range []string{"ok", "failed", "refused"} {
 		m.rounds.WithLabelValues(outcome)
@@ -28,7 +35,7 @@ func newMetrics(r prometheus.Registerer, lag func() float64) *metrics {
 		m.looks.WithLabelValues(outcome)
 	}
 	if r != nil {
-		r.MustRegister(m.rounds, m.looks, m.requests, m.events, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		r.MustRegister(m.rounds, m.looks, m.webhooks, m.requests, m.events, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "carillon_mlflow_lag_seconds", Help: "For how long the MLflow server that was not read whole for longest has not been; 0 without one.",
 		}, lag))
 	}

@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
 	"github.com/carillon-events/carillon/internal/workspace"
 )
 
@@ -81,8 +83,9 @@ type poller struct {
 	wideNext bool // the last round failed
 	sweepAt  time.Time
 	pageSize int
-	requests int // of this round
-	events   int // of this round
+	webhook  string // whether its registration stood when all was read last
+	requests int    // of this round
+	events   int    // of this round
 }
 
 // openRun is a run that has not ended.
@@ -228,7 +231,24 @@ func (p *poller) sweep(ctx context.Context, next *place) error {
 	if err := p.askOpen(ctx, true); err != nil {
 		return err
 	}
+	p.checkWebhook(ctx)
 	return p.sweepModels(ctx, next)
+}
+
+// checkWebhook looks whether the server still calls us. The rounds do without, so that
+// it cannot be known fails none of them.
+func (p *poller) checkWebhook(ctx context.Context) {
+	if !p.server.Webhook.Registered() {
+		return
+	}
+	state, err := p.client.registration(ctx, p.server.Webhook)
+	if err != nil {
+		p.log.LogAttrs(ctx, slog.LevelWarn, "MLflow webhook not checked", slog.String(telemetry.Error, shown(err).Error()))
+		return
+	}
+	if p.webhook = state; state != manage.WebhookActive {
+		p.log.LogAttrs(ctx, slog.LevelWarn, "MLflow webhook is not registered any more", slog.String("state", state))
+	}
 }
 
 // order is an attribute that searches for runs go by.

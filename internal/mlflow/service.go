@@ -27,9 +27,11 @@ type Config struct {
 	// no redirect; egress.Guard.Client makes one.
 	Client *http.Client
 	// Secret opens what a server is told as password or token.
-	Secret     func(*resource.MLflowServer) (secret.String, error)
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer // optional
+	Secret func(*resource.MLflowServer) (secret.String, error)
+	// WebhookSecret opens what the calls of a server are signed with.
+	WebhookSecret func(*resource.MLflowServer) (secret.String, error)
+	Logger        *slog.Logger
+	Registerer    prometheus.Registerer // optional
 }
 
 // Service follows every server that is attached. It is safe for concurrent use.
@@ -41,11 +43,12 @@ type Service struct {
 	mu     sync.Mutex
 	status map[resource.UID]manage.MLflowStatus
 	looks  map[resource.UID]*looks // of attached servers; outlives a change of their settings
+	calls  map[resource.UID]*calls // of attached servers
 }
 
 // New makes a Service. Nothing is asked until Run.
 func New(c Config) *Service {
-	s := &Service{cfg: c, wake: make(chan struct{}, 1), status: map[resource.UID]manage.MLflowStatus{}, looks: map[resource.UID]*looks{}}
+	s := &Service{cfg: c, wake: make(chan struct{}, 1), status: map[resource.UID]manage.MLflowStatus{}, looks: map[resource.UID]*looks{}, calls: map[resource.UID]*calls{}}
 	s.metrics = newMetrics(c.Registerer, s.longestLag)
 	c.Store.MLflowServers.OnChange(func(string) { s.signal() })
 	c.Store.Workspaces.OnChange(func(string) { s.signal() })
@@ -93,6 +96,9 @@ func (s *Service) Status(uid resource.UID) (manage.MLflowStatus, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status, ok := s.status[uid]
+	if c := s.calls[uid]; c != nil {
+		status.LastWebhook = c.lastAt()
+	}
 	if ok && there {
 		status.Lag = lag(status.LastRound, server.Created.At)
 	}
@@ -222,6 +228,11 @@ func (s *Service) adjust(ctx context.Context, running map[string]*follower) {
 			delete(s.status, uid)
 		}
 	}
+	for uid := range s.calls {
+		if _, ok := s.record(uid); !ok {
+			delete(s.calls, uid)
+		}
+	}
 	var dropped []*looks
 	for uid := range s.looks {
 		if _, ok := s.record(uid); !ok {
@@ -346,7 +357,7 @@ func (s *Service) conclude(uid resource.UID, p *poller, err error, began time.Ti
 	now := time.Now()
 	s.note(uid, func(st *manage.MLflowStatus) {
 		if p != nil {
-			st.Requests, st.OpenRuns = p.requests, len(p.open)
+			st.Requests, st.OpenRuns, st.Webhook = p.requests, len(p.open), p.webhook
 			s.metrics.round(p.requests, p.events)
 		}
 		st.Duration = now.Sub(began)

@@ -26,7 +26,8 @@ func (b *bridge) following(t *testing.T, open func(*resource.MLflowServer) (secr
 	registry := prometheus.NewRegistry()
 	s = New(Config{
 		Store: b.store, Ledger: b.ledger, Client: &http.Client{Transport: b.fake}, Secret: open,
-		Logger: slog.New(slog.DiscardHandler), Registerer: registry,
+		WebhookSecret: func(*resource.MLflowServer) (secret.String, error) { return hookSecret, nil },
+		Logger:        slog.New(slog.DiscardHandler), Registerer: registry,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

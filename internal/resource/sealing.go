@@ -55,6 +55,7 @@ func (es *EventSubscription) EachSealed(f func(sealed *string, associated string
 // EachSealed satisfies Sealing.
 func (m *MLflowServer) EachSealed(f func(sealed *string, associated string)) {
 	each(f, &m.SealedSecret, m.SecretOwner())
+	each(f, &m.Webhook.Sealed, m.WebhookOwner())
 }
 
 // EachSealed satisfies Sealing.

@@ -139,9 +139,23 @@ type MLflowServer struct {
 	NotResponding     int      `json:"notRespondingAfterSeconds,omitempty"` // without a sign of life a run is NotResponding; 0 for never
 	DeployOn          DeployOn `json:"deployOn,omitzero"`
 
+	Webhook MLflowWebhook `json:"webhook,omitzero"`
+
 	Created  Stamp `json:"created"` // when it was attached
 	Modified Stamp `json:"modified"`
 }
+
+// MLflowWebhook is what was registered at an MLflow server, so that it calls us; the zero
+// value is none.
+type MLflowWebhook struct {
+	ID     string `json:"id"`               // given by the server
+	Origin string `json:"origin,omitempty"` // where the server reaches us; "" for the public URL
+	URL    string `json:"url"`
+	Sealed string `json:"sealed"` // what calls are signed with; sealed with WebhookOwner as associated data
+}
+
+// Registered reports whether there is one.
+func (w MLflowWebhook) Registered() bool { return w.ID != "" }
 
 // DeployOn names what has a model version of MLflow count as deployed when it is given
 // to one.
@@ -155,6 +169,9 @@ func (d DeployOn) Any() bool { return len(d.Alias)+len(d.Stage) > 0 }
 
 // SecretOwner is the associated data that the server's secret is sealed with.
 func (m *MLflowServer) SecretOwner() string { return m.UID.String() + "/mlflowSecret" }
+
+// WebhookOwner is the associated data that the secret of its webhook is sealed with.
+func (m *MLflowServer) WebhookOwner() string { return m.UID.String() + "/mlflowWebhook" }
 
 // LineageKeys are the two keys of a workspace that producers of OpenLineage events send
 // as API key. There are none until somebody asks for them.

@@ -18,6 +18,7 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/issuer"
+	"github.com/carillon-events/carillon/internal/mlflow"
 	"github.com/carillon-events/carillon/internal/openlineage"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
@@ -29,6 +30,7 @@ type front struct {
 	door
 	publish, identity, management http.Handler
 	lineage                       http.Handler
+	webhook                       http.Handler // of MLflow servers
 	metrics                       http.Handler
 	authenticate                  func(*http.Request) (access.Caller, error)
 	reasons                       func() []string // why the server is not ready
@@ -82,6 +84,8 @@ func (f *front) route(r *http.Request) (planes, http.Handler) {
 		return planePublish, f.publish
 	case openlineage.Serves(r.URL.Path):
 		return planePublish, f.lineage
+	case mlflow.ServesWebhook(r.URL.Path):
+		return planePublish, f.webhook
 	case r.URL.Path == "/metrics":
 		return planeOps, http.HandlerFunc(f.serveMetrics)
 	case issuer.Serves(r.URL.Path):

@@ -247,7 +247,8 @@ func (s *server) wire(ctx context.Context) error {
 	})
 	s.mlflow = mlflow.New(mlflow.Config{
 		Store: store, Ledger: s.workspaces, Client: guard.Client(mlflowTime), Logger: s.log, Registerer: s.registry,
-		Secret: func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowSecret(sealer, m) },
+		Secret:        func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowSecret(sealer, m) },
+		WebhookSecret: func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowWebhook(sealer, m) },
 	})
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
@@ -279,7 +280,7 @@ func (s *server) wire(ctx context.Context) error {
 		lineage: openlineage.New(openlineage.Config{
 			Store: store, Ledger: s.workspaces, Keys: s.plane.OpenLineageKeys, Authenticate: tokens.Authenticate, Authorizer: authorizer, Registerer: s.registry,
 		}),
-		identity: issuer.New(tokens, directory, s.audit),
+		identity: issuer.New(tokens, directory, s.audit), webhook: http.HandlerFunc(s.mlflow.ServeWebhook),
 		management: arm.NewHandler(arm.Config{
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: publishOrigin,
 			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
