@@ -1,18 +1,21 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/http"
 	"os"
-	"path/filepath"
+	"path"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/carillon-events/carillon/internal/dataset"
 	"github.com/carillon-events/carillon/internal/drift"
 )
 
@@ -28,7 +31,8 @@ type comparison struct {
 	rows, minRows              int
 	dataDriftID, baseID, nowID string // of the monitor
 	thresholdGiven             bool
-	from, to                   string // the window, as instants
+	from, to                   string       // the window, as instants
+	window                     [2]time.Time // the same
 	featureNames               []string
 }
 
@@ -50,12 +54,13 @@ Exit code 0 if it is no drift, 1 if it is, 2 if the command line is wrong, 3 if 
 told: a file cannot be read, or has too few rows.`
 	runs.Example = `  carillon drift run --baseline train.parquet --target live.parquet
   carillon drift run --baseline train.csv --target live.csv --features amount country --report drift.html
+  carillon drift run --baseline s3://models/churn/train/ --target 's3://live/churn/{yyyy}/{MM}/{dd}/' --start 2026-02-23 --end 2026-03-02
   carillon drift run --baseline train.csv --target week9.csv --monitor orders-weekly --start 2026-02-23 --end 2026-03-02`
 	var c comparison
 	f := runs.Flags()
-	f.StringVar(&c.baseline, "baseline", "", "File with the baseline: .csv, .jsonl or .parquet.")
-	f.StringVar(&c.target, "target", "", "File with the dataset to compare with it.")
-	f.StringVar(&c.format, "format", "", "Format of both files, where their names do not tell: csv, jsonl or parquet.")
+	f.StringVar(&c.baseline, "baseline", "", "Baseline: a .csv, .jsonl or .parquet file, a directory, or an address: https://, s3://BUCKET/KEY, of a blob; / at its end is all files below it.")
+	f.StringVar(&c.target, "target", "", "Dataset to compare with it; {yyyy}, {MM}, {dd} and {HH} stand for the dates from --start to --end.")
+	f.StringVar(&c.format, "format", "", "Format of all files, where their names do not tell: csv, jsonl or parquet.")
 	c.features = wordsFlag(runs, "features", "NAME...", "Columns to compare; all common ones by default.")
 	c.numeric = wordsFlag(runs, "numeric", "NAME...", "Columns to take as numbers, also if they have few values.")
 	c.categorical = wordsFlag(runs, "categorical", "NAME...", "Columns to take as categories.")
@@ -66,8 +71,8 @@ told: a file cannot be read, or has too few rows.`
 	f.Uint64Var(&c.seed, "seed", 1, "Seed of all that is left to chance; of a monitor, by default, its id and --start.")
 	f.StringVar(&c.report, "report", "", "File to write a page with plots to.")
 	f.StringVarP(&c.monitor, "monitor", "m", "", "Name of the drift monitor to record the run for.")
-	f.StringVar(&c.start, "start", "", "Begin of the target's window: a date, or RFC 3339; with --monitor.")
-	f.StringVar(&c.end, "end", "", "End of the target's window, itself outside it; with --monitor.")
+	f.StringVar(&c.start, "start", "", "Begin of the target's window: a date, or RFC 3339; with --monitor, or dates in --target.")
+	f.StringVar(&c.end, "end", "", "End of the target's window, itself outside it.")
 	_ = runs.RegisterFlagCompletionFunc("monitor", a.completeNames(a.monitorsPath))
 	_ = runs.RegisterFlagCompletionFunc("coefficient", cobra.FixedCompletions(texts(drift.Methods), cobra.ShellCompDirectiveNoFileComp))
 	_ = runs.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(texts(drift.Formats), cobra.ShellCompDirectiveNoFileComp))
@@ -134,34 +139,46 @@ func (c *comparison) check(cmd *cobra.Command) (err error) {
 	if c.rows < 1 || c.minRows < 1 {
 		return usagef(cmd, "--sample and --min-rows have to be 1 or more.")
 	}
-	for _, side := range []struct{ flag, path string }{{"baseline", c.baseline}, {"target", c.target}} {
-		if strings.Contains(side.path, "://") {
-			return usagef(cmd, "--%s %q is an address. Files of this machine can be compared: fetch it first.", side.flag, side.path)
+	for _, side := range []struct{ flag, uri string }{{"baseline", c.baseline}, {"target", c.target}} {
+		shown := dataset.Shown(side.uri)
+		if info, err := os.Stat(side.uri); err == nil && info.IsDir() || strings.HasSuffix(shown, "/") {
+			continue // the names of its files tell
 		}
-		if c.format == "" && drift.FormatOf(side.path) == "" {
-			return usagef(cmd, "The name of --%s %q does not tell its format. Give --format csv, jsonl or parquet.", side.flag, side.path)
+		if c.format == "" && drift.FormatOf(shown) == "" {
+			return usagef(cmd, "The name of --%s %q does not tell its format. Give --format csv, jsonl or parquet.", side.flag, shown)
 		}
 	}
-	if c.monitor == "" {
+	if dataset.Patterned(c.baseline) {
+		return usagef(cmd, "--baseline has dates in it, but --start and --end are those of the target. Name a file or a directory.")
+	}
+	dated := dataset.Patterned(c.target)
+	if c.monitor == "" && !dated {
 		if c.start != "" || c.end != "" {
-			return usagef(cmd, "--start and --end are the window of a drift run: give --monitor, too.")
+			return usagef(cmd, "--start and --end are the window of a drift run or of dates in --target: give --monitor, or {yyyy}/{MM}/{dd} in --target.")
 		}
 		return nil
 	}
-	if c.thresholdGiven {
+	if c.thresholdGiven && c.monitor != "" {
 		return usagef(cmd, "A drift monitor has its own threshold. Leave --threshold out, or change that of the monitor.")
 	}
 	if err := required(cmd, "start", "end"); err != nil {
 		return err
 	}
-	if err := segment(cmd, "drift monitor", c.monitor); err != nil {
-		return err
+	if c.monitor != "" {
+		if err := segment(cmd, "drift monitor", c.monitor); err != nil {
+			return err
+		}
 	}
 	if c.from, err = instant(cmd, "start", c.start); err != nil {
 		return err
 	}
 	if c.to, err = instant(cmd, "end", c.end); err != nil {
 		return err
+	}
+	for i, at := range []string{c.from, c.to} {
+		if c.window[i], err = time.Parse(time.RFC3339Nano, at); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -247,16 +264,16 @@ func (a *app) askMonitor(cmd *cobra.Command, server *remote, c *comparison) erro
 
 // compute reads both files and compares them.
 func (a *app) compute(cmd *cobra.Command, c *comparison) (*drift.Result, error) {
-	done := a.waiting("Reading and comparing " + filepath.Base(c.target))
+	done := a.waiting("Reading and comparing " + path.Base(dataset.Shown(c.target)))
 	defer done()
-	stop := cmd.Context().Err
-	baseline, err := c.read("baseline", c.baseline, stop)
+	places, kept := a.places(), drift.ReadOptions{Features: c.featureNames, Rows: c.rows, Seed: c.seed}
+	baseline, err := places.Read(cmd.Context(), dataset.Reference{URI: c.baseline, Format: drift.Format(c.format)}, kept)
 	if err != nil {
-		return nil, err
+		return nil, unread(cmd.Context(), "baseline", err)
 	}
-	target, err := c.read("target", c.target, stop)
+	target, err := places.Read(cmd.Context(), dataset.Reference{URI: c.target, Format: drift.Format(c.format), From: c.window[0], To: c.window[1]}, kept)
 	if err != nil {
-		return nil, err
+		return nil, unread(cmd.Context(), "target", err)
 	}
 	o := drift.Options{Method: drift.Method(c.method), MinRows: c.minRows, Seed: c.seed}
 	if c.thresholdGiven {
@@ -271,45 +288,12 @@ func (a *app) compute(cmd *cobra.Command, c *comparison) (*drift.Result, error) 
 	return drift.Compare(baseline, target, o)
 }
 
-// stoppable is a file that reads no further once stop says why.
-type stoppable struct {
-	*os.File
-	stop func() error
-}
-
-func (s stoppable) Read(p []byte) (int, error) {
-	if err := s.stop(); err != nil {
-		return 0, err
+// unread is the error of a side that could not be read.
+func unread(ctx context.Context, side string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return s.File.Read(p)
-}
-
-func (s stoppable) ReadAt(p []byte, at int64) (int, error) {
-	if err := s.stop(); err != nil {
-		return 0, err
-	}
-	return s.File.ReadAt(p, at)
-}
-
-func (c *comparison) read(which, path string, stop func() error) (*drift.Sample, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return nil, fmt.Errorf("the %s %s is a directory", which, path)
-	}
-	format := drift.Format(firstOf(c.format, string(drift.FormatOf(path))))
-	s, err := drift.Read(stoppable{file, stop}, info.Size(), format, drift.ReadOptions{Features: c.featureNames, Rows: c.rows, Seed: c.seed})
-	if err != nil {
-		return nil, fmt.Errorf("the %s %s cannot be read: %w", which, path, err)
-	}
-	return s, nil
+	return fmt.Errorf("the %s %w", side, err)
 }
 
 func writeReport(c *comparison, found *drift.Result) error {
@@ -317,7 +301,7 @@ func writeReport(c *comparison, found *drift.Result) error {
 	if err != nil {
 		return err
 	}
-	err = found.WriteHTML(file, filepath.Base(c.baseline), filepath.Base(c.target))
+	err = found.WriteHTML(file, path.Base(dataset.Shown(c.baseline)), path.Base(dataset.Shown(c.target)))
 	return errors.Join(err, file.Close())
 }
 
@@ -333,8 +317,8 @@ func (a *app) printComparison(c *comparison, found *drift.Result) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "Verdict\t%s\n", oneLine(verdict))
 	fmt.Fprintf(w, "Coefficient\t%.3g (%s), threshold %g, p %.2g\n", found.Coefficient, found.Method, found.Threshold, found.Chance)
-	fmt.Fprintf(w, "Baseline\t%s: %d rows, %d compared\n", oneLine(c.baseline), found.Rows.Baseline, found.Rows.SampledBaseline)
-	fmt.Fprintf(w, "Target\t%s: %d rows, %d compared\n", oneLine(c.target), found.Rows.Target, found.Rows.SampledTarget)
+	fmt.Fprintf(w, "Baseline\t%s: %d rows, %d compared\n", oneLine(dataset.Shown(c.baseline)), found.Rows.Baseline, found.Rows.SampledBaseline)
+	fmt.Fprintf(w, "Target\t%s: %d rows, %d compared\n", oneLine(dataset.Shown(c.target)), found.Rows.Target, found.Rows.SampledTarget)
 	switch {
 	case found.RunID != "":
 		fmt.Fprintf(w, "Drift run\t%s of drift monitor %s\n", found.RunID, found.DataDriftName)

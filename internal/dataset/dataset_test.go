@@ -120,7 +120,7 @@ func TestLocal(t *testing.T) {
 		{"days of directories", Reference{URI: root + "/days/{yyyy}/{MM}/{dd}/", From: day("2026-02-27"), To: day("2026-03-03")}, 7, ""},
 		{"months", Reference{URI: root + "/days/{yyyy}/{MM}/", From: day("2026-03-01"), To: day("2026-04-01")}, 6, ""},
 
-		{"nothing", Reference{URI: root + "/b.csv"}, 0, "/b.csv: it is not there"},
+		{"nothing", Reference{URI: root + "/b.csv"}, 0, "/b.csv: file does not exist"},
 		{"no format", Reference{URI: root + "/note.txt"}, 0, "its name does not tell its format"},
 		{"no files", Reference{URI: root + "/empty/"}, 0, "it has no files whose names tell a format"},
 		{"no days", Reference{URI: root + "/days/{yyyy}/{MM}/{dd}/x.csv", From: day("2025-03-02"), To: day("2025-03-03")}, 0, "it has no files"},
@@ -336,7 +336,7 @@ func TestWeb(t *testing.T) {
 			_, _ = io.WriteString(w, table+strings.Repeat("x", 8<<20))
 		}, "have it served by one that answers range requests"},
 		{"not there", "a.csv", func(w http.ResponseWriter, r *http.Request, _ int) { http.NotFound(w, r) }, "the server answered 404"},
-		{"forbidden", "a.parquet", func(w http.ResponseWriter, r *http.Request, _ int) { w.WriteHeader(http.StatusForbidden) }, "the server answered 403: the server wants credentials"},
+		{"forbidden", "a.parquet", func(w http.ResponseWriter, r *http.Request, _ int) { w.WriteHeader(http.StatusForbidden) }, "the server answered 403: it wants credentials"},
 		{"elsewhere", "a.csv", func(w http.ResponseWriter, r *http.Request, _ int) {
 			http.Redirect(w, r, "/other?sig=s3cret", http.StatusFound)
 		}, "redirects are not followed"},

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (p *Places) local(ctx context.Context, r Reference, uri string) ([]file, er
 	case directory && !info.IsDir():
 		return nil, errors.New("it is a file: leave out the / at its end")
 	case !info.IsDir():
-		return []file{p.localFile(uri, cmpOr(r.Format, drift.FormatOf(name)))}, nil
+		return []file{p.localFile(uri, cmp.Or(r.Format, drift.FormatOf(name)))}, nil
 	}
 	uri = strings.TrimSuffix(uri, "/") + "/"
 	return list(r, func(each func(string, int64) error) error {
@@ -200,9 +201,9 @@ func bare(err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("it is not there: %w", fs.ErrNotExist)
+		return fs.ErrNotExist
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("this process may not read it: %w", fs.ErrPermission)
+		return fs.ErrPermission
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/carillon-events/carillon/internal/drift"
 	"github.com/carillon-events/carillon/internal/egress"
@@ -17,17 +19,36 @@ import (
 
 // Config says where datasets may lie.
 type Config struct {
-	Roots      []string      // directories that local files may lie below
-	Everywhere bool          // local files may lie anywhere: the reader's own machine
-	Guard      *egress.Guard // dials out
-	Spool      string        // directory of temporary files; "" = the system's
-	SpoolLimit int64         // bytes of a temporary file at most; 0 = 4 GiB
+	Roots       []string      // directories that local files may lie below
+	Everywhere  bool          // local files may lie anywhere: the reader's own machine
+	Guard       *egress.Guard // dials out
+	Connections Connections   // credentials of stores; nil = none
+	Remedy      string        // what to do where credentials are missing
+	Spool       string        // directory of temporary files; "" = the system's
+	SpoolLimit  int64         // bytes of a temporary file at most; 0 = 4 GiB
+}
+
+// Connections are the credentials that were given. They may change meanwhile.
+type Connections interface {
+	// StorageAccounts returns connection strings of Azure resources.
+	StorageAccounts() []string
+	// Buckets returns how buckets of S3-compatible stores are reached.
+	Buckets() []Bucket
 }
 
 // Places are where datasets lie. They are safe for concurrent use.
 type Places struct {
 	Config
-	client *http.Client
+	http *http.Client
+
+	mu      sync.Mutex
+	clients map[client]store
+}
+
+// A client is known by the connection that it was made from.
+type client struct {
+	connection any
+	of         string // bucket or container
 }
 
 // New makes Places.
@@ -35,7 +56,7 @@ func New(c Config) *Places {
 	if c.SpoolLimit == 0 {
 		c.SpoolLimit = 4 << 30
 	}
-	return &Places{Config: c, client: patient(c.Guard.Client(0))}
+	return &Places{Config: c, http: patient(c.Guard.Client(0)), clients: map[client]store{}}
 }
 
 // A store is where files lie: one for each kind of place.
@@ -101,7 +122,7 @@ func named(uri string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", shown(uri), err)
+	return fmt.Errorf("%s: %w", Shown(uri), err)
 }
 
 func (f *file) read(ctx context.Context, into *drift.Reader) error {
@@ -125,27 +146,16 @@ func (p *Places) find(ctx context.Context, r Reference, uri string) ([]file, err
 	if !has || scheme == "file" {
 		return p.local(ctx, r, uri)
 	}
-	u, err := url.Parse(uri)
-	if err != nil {
-		return nil, errors.New("it is no address: percent-encode what is special in it")
-	}
-	s, name, err := p.store(u)
+	s, name, err := p.store(scheme, uri)
 	if err != nil {
 		return nil, err
 	}
-	if !strings.HasSuffix(u.Path, "/") {
-		return []file{p.remote(s, uri, name, cmpOr(r.Format, drift.FormatOf(u.Path)))}, nil
+	if name != "" && !strings.HasSuffix(name, "/") {
+		return []file{p.remote(s, uri, name, cmp.Or(r.Format, drift.FormatOf(name)))}, nil
 	}
 	return list(r, func(each func(string, int64) error) error { return s.list(ctx, name, each) }, func(below string, format drift.Format) file {
-		return p.remote(s, strings.TrimSuffix(shown(uri), "/")+"/"+below, name+below, format)
+		return p.remote(s, strings.TrimSuffix(Shown(uri), "/")+"/"+below, name+below, format)
 	})
-}
-
-func cmpOr(given, told drift.Format) drift.Format {
-	if given != "" {
-		return given
-	}
-	return told
 }
 
 // list makes the files of a list, by name.
@@ -188,10 +198,47 @@ func (p *Places) remote(s store, uri, name string, format drift.Format) file {
 }
 
 // store returns the store of an address, and what the object is called there.
-func (p *Places) store(u *url.URL) (store, string, error) {
-	switch u.Scheme {
+func (p *Places) store(scheme, uri string) (store, string, error) {
+	switch scheme {
 	case "http", "https":
-		return &web{p.client, *u}, u.Path, p.Guard.CheckURL(u)
+		u, err := url.Parse(uri)
+		if err != nil {
+			return nil, "", errors.New("it is no address: percent-encode what is special in it")
+		}
+		if err := p.Guard.CheckURL(u); err != nil {
+			return nil, "", err
+		}
+		if s, name, err := p.container(u); s != nil || err != nil {
+			return s, name, err
+		}
+		return &web{p.http, *u, p.Remedy}, u.Path, nil
+	case "s3": // a key stands in it as it is, also with ? and %
+		bucket, key, has := strings.Cut(strings.TrimPrefix(uri, "s3://"), "/")
+		if !has || bucket == "" {
+			return nil, "", errors.New("it names no object: write s3://BUCKET/KEY, or s3://BUCKET/ for all of a bucket")
+		}
+		s, err := p.bucket(bucket)
+		return s, key, err
 	}
-	return nil, "", unknownScheme(u.Scheme)
+	return nil, "", unknownScheme(scheme)
+}
+
+const maxClients = 256
+
+// client returns the client that was made from a connection, or makes it.
+func (p *Places) client(connection any, make func(*http.Client) (store, error), of string) (store, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := client{connection, of}
+	if s := p.clients[key]; s != nil {
+		return s, nil
+	}
+	s, err := make(p.http)
+	if err == nil {
+		if len(p.clients) == maxClients { // connections change, and * has many buckets
+			clear(p.clients)
+		}
+		p.clients[key] = s
+	}
+	return s, err
 }

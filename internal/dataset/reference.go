@@ -54,16 +54,22 @@ func Check(uri string) error {
 	scheme, _, has := strings.Cut(uri, "://")
 	if !has {
 		if !strings.HasPrefix(uri, "/") {
-			return fmt.Errorf("%q is no absolute path and no address: give /…, file://…, https://…, s3://BUCKET/KEY", shown(uri))
+			return fmt.Errorf("%q is no absolute path and no address: give /…, file://…, https://…, s3://BUCKET/KEY", Shown(uri))
 		}
 		return nil
 	}
 	if !slices.Contains(schemes, scheme) {
 		return unknownScheme(scheme)
 	}
+	if scheme == "s3" {
+		if bucket, _, has := strings.Cut(strings.TrimPrefix(uri, "s3://"), "/"); !has || bucket == "" || strings.ContainsAny(bucket, "@:{}") {
+			return errors.New("the address names no bucket and object: write s3://BUCKET/KEY, or s3://BUCKET/ for all of a bucket")
+		}
+		return nil
+	}
 	u, err := url.Parse(braced.ReplaceAllString(uri, "0"))
 	if err != nil {
-		return fmt.Errorf("%s is no address: percent-encode what is special in it", shown(uri))
+		return fmt.Errorf("%s is no address: percent-encode what is special in it", Shown(uri))
 	}
 	if u.User != nil {
 		return errors.New("the address holds a user name or password: leave it out, and have the operator give credentials with serve --connections")
@@ -156,10 +162,10 @@ func (r Reference) takes(name string) drift.Format {
 	return ""
 }
 
-// shown is a URI without its credentials.
-func shown(uri string) string {
+// Shown is a URI without its credentials, as it may be shown.
+func Shown(uri string) string {
 	if strings.Contains(uri, "://") && !strings.HasPrefix(uri, "file://") {
-		return secret.MaskURL(braced.ReplaceAllStringFunc(uri, url.PathEscape))
+		return strings.NewReplacer("%7B", "{", "%7D", "}").Replace(secret.MaskURL(uri))
 	}
 	return uri
 }

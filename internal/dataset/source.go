@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -71,7 +72,7 @@ func failed(status int, code, remedy string) error {
 		return errChanged
 	}
 	e := &statusError{status: status, code: code}
-	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+	if status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusConflict { // as Azure says of what is not public
 		e.remedy = remedy
 	}
 	return e
@@ -83,6 +84,9 @@ var pauses = []time.Duration{300 * time.Millisecond, time.Second, 3 * time.Secon
 func passing(err error) bool {
 	if answered, is := errors.AsType[*statusError](err); is {
 		return answered.status >= 500 && answered.status != http.StatusNotImplemented || answered.status == http.StatusTooManyRequests || answered.status == http.StatusRequestTimeout
+	}
+	if name, is := errors.AsType[*net.DNSError](err); is && name.IsNotFound {
+		return false
 	}
 	_, is := errors.AsType[*brokenError](err)
 	return is

@@ -18,6 +18,7 @@ import (
 type web struct {
 	client *http.Client
 	url    url.URL
+	remedy string
 }
 
 func (w *web) get(ctx context.Context, _ string, from, to int64, version string) (*answer, error) {
@@ -61,7 +62,10 @@ func (w *web) get(ctx context.Context, _ string, from, to int64, version string)
 		return nil, errChanged // it was longer
 	default:
 		_ = response.Body.Close()
-		return nil, failed(response.StatusCode, "", "the server wants credentials, which an address has no place for")
+		if code := response.Header.Get("X-Ms-Error-Code"); code != "" { // a storage account that there is no connection for
+			return nil, failed(response.StatusCode, code, w.remedy)
+		}
+		return nil, failed(response.StatusCode, "", "it wants credentials, which an address has no place for")
 	}
 	if response.Header.Get("Content-Encoding") != "" {
 		_ = response.Body.Close()

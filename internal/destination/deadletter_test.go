@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/carillon-events/carillon/internal/dataset"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -162,6 +163,11 @@ func TestConnections(t *testing.T) {
 		{"no id", connectionTo(resource.ID{}, accountKey), 0o600, "connections[0].resourceId is not the full id of a resource"},
 		{"no connection", connectionTo(account("dl"), ""), 0o600, "connections[0] has no connectionString"},
 		{"twice", strings.Replace(good, "[{", `[{"resourceId": "`+strings.ToUpper(account("dl").String())+`", "connectionString": "x"}, {`, 1), 0o600, "connections[1].resourceId is there twice"},
+		{"a bucket", `{"buckets": [{"bucket": "data", "accessKeyId": "id", "secretAccessKey": "` + accountKey + `"}, {"bucket": "*", "endpoint": "http://127.0.0.1:9000"}]}`, 0o600, ""},
+		{"no bucket", `{"buckets": [{"accessKeyId": "id", "secretAccessKey": "` + accountKey + `"}]}`, 0o600, "buckets[0].bucket is missing"},
+		{"half a key", `{"buckets": [{"bucket": "data", "secretAccessKey": "` + accountKey + `"}]}`, 0o600, "buckets[0].accessKeyId and secretAccessKey are needed both"},
+		{"no endpoint", `{"buckets": [{"bucket": "data", "endpoint": "https://u:` + accountKey + `@h.example"}]}`, 0o600, "buckets[0].endpoint is not an address"},
+		{"a bucket twice", `{"buckets": [{"bucket": "data"}, {"bucket": "data"}]}`, 0o600, "buckets[1].bucket is there twice"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := OpenConnections(connectionsIn(t, tt.content, tt.mode))
@@ -175,6 +181,23 @@ func TestConnections(t *testing.T) {
 	}
 	if _, err := OpenConnections(filepath.Join(t.TempDir(), "missing")); err == nil {
 		t.Error("a file that is not there is taken")
+	}
+}
+
+// TestConnectionsOfDatasets: what datasets see of them.
+func TestConnectionsOfDatasets(t *testing.T) {
+	content := strings.TrimSuffix(connectionTo(account("dl"), "AccountName=dl"), "}") +
+		`, "buckets": [{"bucket": "data", "endpoint": "https://s3.example", "region": "r", "pathStyle": true, "accessKeyId": "id", "secretAccessKey": "key", "sessionToken": "token"}]}`
+	c, err := OpenConnections(connectionsIn(t, content, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := dataset.Bucket{Name: "data", Endpoint: "https://s3.example", Region: "r", PathStyle: true, AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token"}
+	if got := c.Buckets(); len(got) != 1 || got[0] != want {
+		t.Errorf("buckets %v", got)
+	}
+	if got := c.StorageAccounts(); len(got) != 1 || got[0] != "AccountName=dl" {
+		t.Errorf("storage accounts %q", got)
 	}
 }
 

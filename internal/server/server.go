@@ -31,6 +31,7 @@ import (
 	"github.com/carillon-events/carillon/internal/arm"
 	"github.com/carillon-events/carillon/internal/audit"
 	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/dataset"
 	"github.com/carillon-events/carillon/internal/destination"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/engine"
@@ -126,6 +127,7 @@ type server struct {
 	directory  *access.Directory
 	plane      *manage.Plane
 	workspaces *workspace.Service
+	datasets   *dataset.Places // where datasets of drift monitors lie
 	mlflow     *mlflow.Service
 	handler    func(opened) http.Handler // of one listener
 }
@@ -231,6 +233,10 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	rules := broker.Rules{DeadLetter404: s.cfg.DeadLetter404, OmitDataSchema: !s.cfg.DataSchema}
 	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
+	s.datasets = dataset.New(dataset.Config{
+		Roots: s.cfg.DataRoots, Guard: guard, Connections: connections, Spool: filepath.Join(s.cfg.Data, "spool"),
+		Remedy: "have the operator of this server give it with carillon serve --connections FILE",
+	})
 	partition := s.engine.Partition()
 	s.broker, err = broker.New(ctx, broker.Config{
 		Log: partition, Journal: partition.Journal(), Park: partition.Park(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
