@@ -12,13 +12,10 @@ type dynamicAttribute struct {
 	field filter.Field
 }
 
-// dynamicAttributes returns those of a webhook, nil for none.
-func dynamicAttributes(w *resource.WebHook) []dynamicAttribute {
-	if w == nil {
-		return nil
-	}
+// dynamicAttributes returns those of a destination, nil for none.
+func dynamicAttributes(p *resource.Packing) []dynamicAttribute {
 	var out []dynamicAttribute
-	for _, a := range w.DeliveryAttributes {
+	for _, a := range p.DeliveryAttributes {
 		if a.Type == resource.AttributeDynamic {
 			out = append(out, dynamicAttribute{a.Name, filter.NewField(a.SourceField)})
 		}

@@ -47,7 +47,7 @@ func TestDynamicAttributes(t *testing.T) {
 			h := &handler{}
 			es := testSubscription(0, filter.Filter{})
 			es.DeliverySchema = tt.schema
-			es.Destination.WebHook = &resource.WebHook{DeliveryAttributes: attributes}
+			es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{DeliveryAttributes: attributes}}
 			p := one(t, h, es)
 			if err := p.Publish(t.Context(), testTopicUID, []event.Event{eventWith("1", "models/a", tt.data)}); err != nil {
 				t.Fatal(err)
@@ -88,10 +88,10 @@ func TestBatchesOfOneHeader(t *testing.T) {
 			return answerOK
 		}}
 		es := testSubscription(0, filter.Filter{})
-		es.Destination.WebHook = &resource.WebHook{
+		es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{
 			MaxEventsPerBatch: 100, PreferredBatchSizeInKilobytes: 64,
 			DeliveryAttributes: []resource.DeliveryAttribute{dynamic("X-Team", "data.team")},
-		}
+		}}
 		p := one(t, h, es)
 		if err := p.Publish(t.Context(), testTopicUID, []event.Event{eventWith("first", "s", "{}")}); err != nil {
 			t.Fatal(err)
@@ -132,10 +132,10 @@ func TestGivenBackExpires(t *testing.T) {
 		}}
 		es := testSubscription(0, filter.Filter{})
 		es.RetryPolicy.EventTimeToLive = 1
-		es.Destination.WebHook = &resource.WebHook{
+		es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{
 			MaxEventsPerBatch: 10, PreferredBatchSizeInKilobytes: 64,
 			DeliveryAttributes: []resource.DeliveryAttribute{dynamic("X-Team", "data.team")},
-		}
+		}}
 		p := one(t, h, es)
 		send := func(id string) {
 			if err := p.Publish(t.Context(), testTopicUID, []event.Event{eventWith(id, "s", `{"team":"`+id+`"}`)}); err != nil {

@@ -218,7 +218,7 @@ func simulate(t *testing.T, seed uint64) {
 		m.versions[uint64(es.UID)] = []version{{wants: simFilters[0].wants}}
 	}
 	m.records[simFailing].RetryPolicy.MaxDeliveryAttempts = 5
-	m.records[simBatching].Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: simBatch, PreferredBatchSizeInKilobytes: 1}
+	m.records[simBatching].Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: simBatch, PreferredBatchSizeInKilobytes: 1}}
 	m.world = worldOf(seed)
 	rounds := m.world.kills[0] + m.rng.IntN(m.world.kills[1])
 	for m.round = range rounds {

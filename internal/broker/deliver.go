@@ -14,6 +14,7 @@ import (
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -27,7 +28,16 @@ type attempt struct {
 	unsized    bool    // the sizes of some deliveries are not known yet
 	cfg        *config // that its batch was made for; nil for the present one
 	sub        *subscription
-	unread     error // why its body could not be made
+	unread     error  // why its body could not be made
+	parts      []Part // what became of each, nil where the attempt was one request
+}
+
+// of returns what became of the delivery i, where r is what became of the whole.
+func (a *attempt) of(i int, r Response) Response {
+	if i < len(a.parts) && a.parts[i].Outcome != NotAttempted {
+		return a.parts[i].Response
+	}
+	return r
 }
 
 // pump starts workers for what waits. The caller holds s.mu.
@@ -242,7 +252,8 @@ func (s *subscription) sizeOf(d *delivery, a *attempt) int {
 // section 5.
 func (s *subscription) fit(a *attempt) {
 	cfg := s.cfg.Load()
-	if len(a.deliveries) == 1 || !a.unsized && len(cfg.attributes) == 0 {
+	alike := len(cfg.attributes) > 0 && cfg.form != resource.FormMessages // attributes are of the request
+	if len(a.deliveries) == 1 || !a.unsized && !alike {
 		return
 	}
 	var first []Attribute
@@ -259,7 +270,7 @@ func (s *subscription) fit(a *attempt) {
 			}
 		case err != nil || size+n > cfg.batchBytes:
 			others = append(others, a.deliveries[i:]...)
-		case slices.Equal(values, first):
+		case !alike || slices.Equal(values, first):
 			size += n
 			kept = append(kept, d)
 		default:
@@ -342,7 +353,8 @@ func (s *subscription) send(a *attempt) (r Response) {
 	if a.cfg == nil {
 		a.cfg = s.cfg.Load()
 	}
-	if r = a.cfg.sender.Send(s.ctx, &req); a.unread != nil {
+	r = a.cfg.sender.Send(s.ctx, &req)
+	if a.parts = req.Parts; a.unread != nil {
 		return s.unreadable(a.cfg, a.unread)
 	}
 	return r
@@ -400,14 +412,16 @@ func (a *attempt) Encode(r *Request, dst []byte) (body []byte, err error) {
 
 // encode appends the request's body to dst and fills in what its headers say:
 // Event Grid events and custom input travel as an array, a CloudEvent as an object
-// unless batching is on. Source: spec/delivery.md section 2.2.
+// unless batching is on. Source: spec/delivery.md section 2.2. What takes messages gets
+// each event as an object, one behind the other.
 func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte) ([]byte, error) {
 	array := cfg.array()
+	req.Parts = req.Parts[:0] // it may be made a second time
 	if array {
 		dst = append(dst, '[')
 	}
 	for i, d := range a.deliveries {
-		if i > 0 {
+		if i > 0 && array {
 			dst = append(dst, ',')
 		}
 		var e event.Event
@@ -415,7 +429,12 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 		if err != nil {
 			return dst, err
 		}
+		from := len(dst)
 		dst = cfg.appendEvent(dst, &e, sequencer)
+		if cfg.form == resource.FormMessages {
+			req.Parts = append(req.Parts, s.part(cfg, d, &e, sequencer, from, len(dst)))
+			continue
+		}
 		if d.replay {
 			req.Replay = d.letterID()
 		}
@@ -433,10 +452,31 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 	return dst, nil
 }
 
+// part is the message of one delivery, whose body is from there to there.
+func (s *subscription) part(cfg *config, d *delivery, e *event.Event, sequencer string, from, to int) Part {
+	p := Part{From: from, To: to, Count: int(d.attempts), Single: *cfg.single(e, sequencer)}
+	if len(cfg.attributes) > 0 {
+		p.Attributes = s.attributesOf(cfg, e)
+	}
+	if d.replay {
+		p.Replay = d.letterID()
+	}
+	return p
+}
+
 func (c *config) cloud() bool { return c.schema == event.CloudEventSchemaV1_0 }
 
 // array reports whether a body is an array of events.
-func (c *config) array() bool { return !c.cloud() || c.maxBatch > 1 }
+func (c *config) array() bool {
+	switch c.form {
+	case resource.FormArray:
+		return true
+	case resource.FormMessages:
+		return false
+	default:
+		return !c.cloud() || c.maxBatch > 1
+	}
+}
 
 func (c *config) contentType() string {
 	switch {

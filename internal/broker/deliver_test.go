@@ -509,7 +509,7 @@ func TestRequests(t *testing.T) {
 			}
 			es.DeliverySchema = tt.schema
 			if tt.batch > 1 {
-				es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: tt.batch, PreferredBatchSizeInKilobytes: 64}
+				es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: tt.batch, PreferredBatchSizeInKilobytes: 64}}
 			}
 			p := one(t, h, es)
 			if err := p.Publish(t.Context(), testTopicUID, []event.Event{tt.event}); err != nil {
@@ -554,7 +554,7 @@ func TestBatches(t *testing.T) {
 	}
 	batching := func(most, kilobytes int) *resource.EventSubscription {
 		es := testSubscription(0, filter.Filter{})
-		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: most, PreferredBatchSizeInKilobytes: kilobytes}
+		es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: most, PreferredBatchSizeInKilobytes: kilobytes}}
 		return es
 	}
 	for _, tt := range []struct {
@@ -639,7 +639,7 @@ func TestBatchesOfRecoveredEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore()
 		es := testSubscription(0, filter.Filter{})
-		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 5000, PreferredBatchSizeInKilobytes: kilobytes}
+		es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: 5000, PreferredBatchSizeInKilobytes: kilobytes}}
 		silent := func(ctx context.Context, _ asked) Response { return after(ctx, time.Hour, answerOK) }
 		p := startProcess(t, store.open(-1), map[string]Sender{"es0": &handler{t: t, answer: silent}}, es)
 		for id := range 100 { // all are in line at the start that follows
@@ -685,7 +685,7 @@ func TestCustomInput(t *testing.T) {
 		}}
 		es := testSubscription(0, filter.Filter{})
 		es.DeliverySchema = event.CustomEventSchema
-		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 10, PreferredBatchSizeInKilobytes: 64}
+		es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: 10, PreferredBatchSizeInKilobytes: 64}}
 		p := one(t, h, es)
 		if err := p.Publish(t.Context(), testTopicUID, events); err != nil {
 			t.Fatal(err)

@@ -130,7 +130,7 @@ func TestMuchToFlush(t *testing.T) {
 		subs := []*resource.EventSubscription{testSubscription(0, filter.Filter{})}
 		for i := range dead {
 			es := testSubscription(1+i, filter.Filter{})
-			es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: batch, PreferredBatchSizeInKilobytes: 1024}
+			es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: batch, PreferredBatchSizeInKilobytes: 1024}}
 			senders[es.Name] = senderFunc(func(context.Context, *Request) Response {
 				return Response{Outcome: Busy, Status: 503, Detail: "down"}
 			})

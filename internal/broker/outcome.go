@@ -61,4 +61,38 @@ type Response struct {
 	Status     int           // HTTP status, 0 when none was received
 	RetryAfter time.Duration // what the destination asked for, 0 when nothing
 	Detail     string        // at most 200 bytes for people: status class or error class, never a secret, never a body
+	Verdict    Verdict       // of the destination's own table, where it differs from that of webhooks
+}
+
+// Verdict says whether what a destination answered can change.
+type Verdict uint8
+
+// The verdicts.
+const (
+	ByOutcome Verdict = iota // as for webhooks
+	TryAgain                 // it can
+	GiveUp                   // it cannot
+)
+
+// Together returns the response to an attempt whose messages had these: what speaks
+// against the destination counts for the whole, and next what was delivered.
+func Together(parts []Part) Response {
+	rank := func(r Response) int {
+		switch r.Outcome {
+		case NotAttempted, Canceled:
+			return 0
+		case BadRequest, PayloadTooLarge: // say nothing of the destination
+			return 1
+		case Delivered:
+			return 2
+		}
+		return 3
+	}
+	whole := Response{Outcome: Canceled}
+	for _, p := range parts {
+		if rank(p.Response) > rank(whole) {
+			whole = p.Response
+		}
+	}
+	return whole
 }

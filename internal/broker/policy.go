@@ -140,21 +140,11 @@ const maxAborts = 3
 // event's ingest time, now the end of the attempt, jitter a random number in
 // [0, 1). It is pure.
 func (p Policy) Next(attempts int, published time.Time, r Response, now time.Time, jitter float64) Decision {
-	switch r.Outcome {
-	case Delivered:
+	if r.Outcome == Delivered {
 		return Decision{Action: Done}
-	case BadRequest:
-		return Decision{Action: DeadLetter, Reason: ReasonBadRequest}
-	case Unauthorized:
-		return Decision{Action: DeadLetter, Reason: ReasonUnauthorized}
-	case Forbidden:
-		return Decision{Action: DeadLetter, Reason: ReasonForbidden}
-	case PayloadTooLarge:
-		return Decision{Action: DeadLetter, Reason: ReasonTooLarge}
-	case NotFound:
-		if p.DeadLetter404 && r.Status == 404 {
-			return Decision{Action: DeadLetter, Reason: ReasonNotFound}
-		}
+	}
+	if reason := p.final(r); reason != "" {
+		return Decision{Action: DeadLetter, Reason: reason}
 	}
 	if attempts >= p.MaxAttempts {
 		return Decision{Action: DeadLetter, Reason: ReasonMaxAttempts}
@@ -168,4 +158,26 @@ func (p Policy) Next(attempts int, published time.Time, r Response, now time.Tim
 	wait = max(wait, min(r.RetryAfter, maxRetryAfter))
 	wait += time.Duration(float64(wait) * maxJitter * jitter)
 	return Decision{Action: Retry, Due: now.Add(wait)}
+}
+
+// final is why an answer ends the attempts of an event, "" when it does not.
+func (p Policy) final(r Response) Reason {
+	if r.Verdict == TryAgain {
+		return ""
+	}
+	switch r.Outcome {
+	case BadRequest:
+		return ReasonBadRequest
+	case Unauthorized:
+		return ReasonUnauthorized
+	case Forbidden:
+		return ReasonForbidden
+	case PayloadTooLarge:
+		return ReasonTooLarge
+	case NotFound:
+		if r.Verdict == GiveUp || p.DeadLetter404 && r.Status == 404 {
+			return ReasonNotFound
+		}
+	}
+	return ""
 }

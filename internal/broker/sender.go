@@ -27,9 +27,21 @@ type Request struct {
 	Hold        time.Duration // how long the connection may live while waiting for an answer
 	Replay      string        // id of the replayed dead letter: header carillon-replay; "" for a first delivery
 	Attributes  []Attribute   // dynamic delivery attributes, the same for every event of a batch; fit for headers
+	Parts       []Part        // of resource.FormMessages: the messages, whose bodies follow each other in Body; nil otherwise
 	Source      Source        // that Fill takes the body from; nil where Body is the caller's own
 
 	buffer *[]byte // that holds Body and is used again after Sent
+}
+
+// Part is one message of an attempt that hands over several, as Request is of all. Who
+// sends it says what became of it; where nothing is said, what is said of the whole is so.
+type Part struct {
+	Response
+	From, To   int // of its body in Request.Body
+	Count      int
+	Single     SingleEvent
+	Attributes []Attribute
+	Replay     string
 }
 
 // Source makes the body of a request, the same each time, and fills in what its headers

@@ -38,9 +38,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 	switch r.Outcome {
 	case Canceled: // cut short by this side: it never happened
 		for _, d := range a.deliveries {
-			if d.state == inFlight {
-				s.line(d)
-			}
+			s.unsent(d)
 		}
 		return
 	case Delivered:
@@ -53,12 +51,17 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 	s.b.metrics.processing.Observe(now.Sub(a.started).Seconds())
 	blamed := r.Outcome == BadRequest || r.Outcome == PayloadTooLarge
 	jitter := s.b.jitter() // one for all: what failed together is due together, and travels together again
-	for _, d := range a.deliveries {
+	for i, d := range a.deliveries {
+		own := a.of(i, r)
+		if own.Outcome == Canceled {
+			s.unsent(d)
+			continue
+		}
 		d.attempts++
 		d.tried = true
-		d.last, d.outcome, d.status = now.UnixNano(), r.Outcome, uint16(r.Status)
-		s.b.journal.attempted(s, d, a.started, now, r)
-		if blamed && len(a.deliveries) > 1 {
+		d.last, d.outcome, d.status = now.UnixNano(), own.Outcome, uint16(own.Status)
+		s.b.journal.attempted(s, d, a.started, now, own)
+		if blamed && len(a.deliveries) > 1 && a.parts == nil {
 			// One bad event must not take its batch down: each gets an attempt of its own.
 			s.failed.Add(1)
 			s.b.metrics.attemptFailed(r.Outcome)
@@ -67,7 +70,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 			s.b.journal.dirtied(d)
 			continue
 		}
-		s.apply(d, cfg, r, now, jitter)
+		s.apply(d, cfg, own, now, jitter)
 	}
 	if r.Status == statusGone {
 		s.warn(WarnGone, r.Outcome.String(), len(a.deliveries))
@@ -76,6 +79,14 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 		s.logFailure(cfg, a, r, now)
 	}
 	s.arm(now)
+}
+
+// unsent takes back a delivery whose attempt was cut short by this side. The caller
+// holds s.mu.
+func (s *subscription) unsent(d *delivery) {
+	if d.state == inFlight {
+		s.line(d)
+	}
 }
 
 // apply carries out what the policy decides for one delivery. The caller holds
@@ -127,10 +138,10 @@ func (s *subscription) settleLate(a *attempt, r Response) {
 		s.b.journal.breakerMoved(s)
 	}
 	s.settled = now
-	for _, d := range a.deliveries {
-		if d.state == delayed || d.state == ready {
-			s.b.journal.attempted(s, d, a.started, now, r)
-			s.apply(d, s.cfg.Load(), r, now, 0) // a success: nothing waits
+	for i, d := range a.deliveries {
+		if own := a.of(i, r); own.Outcome == Delivered && (d.state == delayed || d.state == ready) {
+			s.b.journal.attempted(s, d, a.started, now, own)
+			s.apply(d, s.cfg.Load(), own, now, 0) // a success: nothing waits
 		}
 	}
 	s.signalRoom()

@@ -16,7 +16,10 @@ func (rules Rules) FirstRequest(es *resource.EventSubscription, e *event.Event, 
 		body = append(append([]byte{'['}, body...), ']')
 	}
 	r.Body = body
-	if c.maxBatch == 1 {
+	switch {
+	case c.form == resource.FormMessages:
+		r.Parts = []Part{{To: len(body), Single: *c.single(e, sequencer), Attributes: r.Attributes}}
+	case c.maxBatch == 1:
 		r.Single = c.single(e, sequencer)
 	}
 	return r

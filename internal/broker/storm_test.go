@@ -111,7 +111,7 @@ func TestPanicsInBatches(t *testing.T) {
 			return answerOK
 		}}
 		es := testSubscription(0, filter.Filter{})
-		es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: 10, PreferredBatchSizeInKilobytes: 64}
+		es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: 10, PreferredBatchSizeInKilobytes: 64}}
 		p := one(t, h, es)
 		publish(t, p.Broker, 0, 8, "a")
 		settleAll(t, p)

@@ -81,7 +81,8 @@ type config struct {
 	policy     Policy
 	rules      Rules
 	expiration time.Time                       // zero = never
-	maxBatch   int                             // events per request, 1 = no batching
+	form       resource.Form                   // of what is handed over
+	maxBatch   int                             // events per attempt, 1 = no batching
 	batchBytes int                             // size that a batch aims at
 	sequenced  bool                            // its events carry data.sequencer
 	deadLetter *resource.DeadLetterDestination // nil = the local store alone
@@ -384,11 +385,15 @@ func configOf(es *resource.EventSubscription, rules Rules, sender Sender) *confi
 		deadLetter: es.DeadLetter,
 		sender:     sender,
 	}
-	if w := es.Destination.WebHook; w != nil && w.MaxEventsPerBatch > 1 {
-		c.maxBatch = w.MaxEventsPerBatch
-		c.batchBytes = max(w.PreferredBatchSizeInKilobytes, 1) << 10
+	packing := es.Destination.Packing()
+	if kind := resource.KindOf(es.Destination.Type); kind != nil {
+		c.form, c.maxBatch, c.batchBytes = kind.Form, kind.Together, kindBytes
 	}
-	c.attributes = dynamicAttributes(es.Destination.WebHook)
+	if packing.MaxEventsPerBatch > 1 {
+		c.maxBatch = packing.MaxEventsPerBatch
+		c.batchBytes = max(packing.PreferredBatchSizeInKilobytes, 1) << 10
+	}
+	c.attributes = dynamicAttributes(packing)
 	c.concurrency = es.Limits.MaxConcurrency
 	var allowed bool
 	if c.perMinute, allowed = es.RequestsPerMinute(); allowed {
@@ -396,6 +401,11 @@ func configOf(es *resource.EventSubscription, rules Rules, sender Sender) *confi
 	}
 	return c
 }
+
+// kindBytes is the size that batches aim at where the event subscription says nothing of
+// it: event hubs take a message of 1 MiB, and of 256 KiB in their least tier.
+// Source: spec/handlers.md section 5.
+const kindBytes = 192 << 10
 
 // sequenced reports whether the events of a source carry data.sequencer: those that a
 // workspace raises do.

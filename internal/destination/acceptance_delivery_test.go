@@ -393,7 +393,7 @@ func TestAcceptance03Bodies(t *testing.T) {
 func batches(events, kilobytes int) func(*resource.EventSubscription) {
 	return func(es *resource.EventSubscription) {
 		if events > 0 {
-			es.Destination.WebHook = &resource.WebHook{MaxEventsPerBatch: events, PreferredBatchSizeInKilobytes: kilobytes}
+			es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: events, PreferredBatchSizeInKilobytes: kilobytes}}
 		}
 	}
 }

@@ -22,9 +22,9 @@ var messageRequest = broker.Request{
 // messengerTo returns a Messenger to a URL, and an event subscription with one secret
 // header and one that is none.
 func messengerTo(url string) (*Messenger, *resource.EventSubscription) {
-	es := &resource.EventSubscription{Name: "es1", Destination: resource.Destination{WebHook: &resource.WebHook{DeliveryAttributes: []resource.DeliveryAttribute{
+	es := &resource.EventSubscription{Name: "es1", Destination: resource.Destination{WebHook: &resource.WebHook{Packing: resource.Packing{DeliveryAttributes: []resource.DeliveryAttribute{
 		{Name: "X-Key", Type: resource.AttributeStatic, SealedValue: "sealed"}, {Name: "x-team", Type: resource.AttributeStatic, Value: "mlops"},
-	}}}}
+	}}}}}
 	return NewMessenger(func(es *resource.EventSubscription) (WebhookConfig, error) {
 		return WebhookConfig{URL: url, Name: es.Name, Schema: event.EventGridSchema, Guard: loopback, Headers: []manage.Header{
 			{Name: "x-key", Value: "s3cret"}, {Name: "x-team", Value: "mlops"}, {Name: "authorization", Value: "Bearer s3cret"},

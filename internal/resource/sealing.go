@@ -26,29 +26,45 @@ func (t *Topic) EachSealed(f func(sealed *string, associated string)) {
 
 // EachSealed satisfies Sealing.
 func (es *EventSubscription) EachSealed(f func(sealed *string, associated string)) {
-	hooks := []*WebHook{es.Destination.WebHook}
+	destinations := []*Destination{&es.Destination}
 	if es.Pending != nil {
-		hooks = append(hooks, es.Pending.Destination.WebHook)
+		destinations = append(destinations, &es.Pending.Destination)
 	}
-	for _, hook := range hooks {
-		if hook == nil {
-			continue
+	for _, d := range destinations {
+		if d.WebHook != nil {
+			es.eachSealedOf(d.WebHook, f)
 		}
-		each(f, &hook.SealedURL, es.URLOwner())
-		for i := range hook.DeliveryAttributes {
-			each(f, &hook.DeliveryAttributes[i].SealedValue, es.AttributeOwner(hook.DeliveryAttributes[i].Name))
-		}
-		if hook.Signing != nil {
-			for i := range hook.Signing.Keys {
-				each(f, &hook.Signing.Keys[i].Sealed, es.SigningOwner(hook.Signing.Keys[i].ID))
+		if d.Target != nil {
+			es.eachAttribute(&d.Target.Packing, f)
+			for name, sealed := range d.Target.Sealed {
+				again := sealed
+				if each(f, &again, es.FieldOwner(name)); again != sealed { // readers share the map
+					d.Target.Sealed[name] = again
+				}
 			}
 		}
-		if hook.TokenIssuer != nil {
-			each(f, &hook.TokenIssuer.SealedSecret, es.ClientSecretOwner())
+	}
+}
+
+func (es *EventSubscription) eachAttribute(p *Packing, f func(sealed *string, associated string)) {
+	for i := range p.DeliveryAttributes {
+		each(f, &p.DeliveryAttributes[i].SealedValue, es.AttributeOwner(p.DeliveryAttributes[i].Name))
+	}
+}
+
+func (es *EventSubscription) eachSealedOf(hook *WebHook, f func(sealed *string, associated string)) {
+	each(f, &hook.SealedURL, es.URLOwner())
+	es.eachAttribute(&hook.Packing, f)
+	if hook.Signing != nil {
+		for i := range hook.Signing.Keys {
+			each(f, &hook.Signing.Keys[i].Sealed, es.SigningOwner(hook.Signing.Keys[i].ID))
 		}
-		if hook.ClientCertificate != nil {
-			each(f, &hook.ClientCertificate.SealedKey, es.ClientKeyOwner())
-		}
+	}
+	if hook.TokenIssuer != nil {
+		each(f, &hook.TokenIssuer.SealedSecret, es.ClientSecretOwner())
+	}
+	if hook.ClientCertificate != nil {
+		each(f, &hook.ClientCertificate.SealedKey, es.ClientKeyOwner())
 	}
 }
 

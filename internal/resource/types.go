@@ -255,11 +255,31 @@ const (
 	DefaultEventTimeToLive     = 1440
 )
 
-// Destination is where deliveries go. Exactly one of the pointers is set, the one
-// that Type names.
+// Destination is where deliveries go. Exactly one of the pointers is set: WebHook
+// where Type is DestinationWebHook, Target otherwise.
 type Destination struct {
-	Type    string   `json:"type"` // WebHook
+	Type    string   `json:"type"` // DestinationWebHook, or the name of a Kind
 	WebHook *WebHook `json:"webHook,omitempty"`
+	Target  *Target  `json:"target,omitempty"`
+}
+
+// Packing is how deliveries are put together and what they carry besides their events.
+type Packing struct {
+	MaxEventsPerBatch             int                 `json:"maxEventsPerBatch,omitempty"`             // 1 to 5000; above 1 turns output batching on
+	PreferredBatchSizeInKilobytes int                 `json:"preferredBatchSizeInKilobytes,omitempty"` // 1 to 1024; a size that batches aim at
+	DeliveryAttributes            []DeliveryAttribute `json:"deliveryAttributes,omitempty"`            // headers or properties of one's own, at most MaxDeliveryAttributes
+}
+
+// Packing returns the packing of whichever destination it is. It is shared: no one
+// writes to it.
+func (d *Destination) Packing() *Packing {
+	switch {
+	case d.WebHook != nil:
+		return &d.WebHook.Packing
+	case d.Target != nil:
+		return &d.Target.Packing
+	}
+	return &Packing{}
 }
 
 // DestinationWebHook is the endpointType of webhooks.
@@ -267,18 +287,16 @@ const DestinationWebHook = "WebHook"
 
 // WebHook is an HTTP endpoint that proved by a handshake that it wants events.
 type WebHook struct {
-	SealedURL                     string              `json:"sealedUrl"`                               // the full URL, sealed with the event subscription's UID as associated data
-	BaseURL                       string              `json:"baseUrl"`                                 // without query and fragment, for showing
-	MaxEventsPerBatch             int                 `json:"maxEventsPerBatch,omitempty"`             // 1 to 5000; above 1 turns output batching on
-	PreferredBatchSizeInKilobytes int                 `json:"preferredBatchSizeInKilobytes,omitempty"` // 1 to 1024; a size that batches aim at
-	DeliveryAttributes            []DeliveryAttribute `json:"deliveryAttributes,omitempty"`            // headers of one's own, at most MaxDeliveryAttributes
-	Signing                       *Signing            `json:"signing,omitempty"`                       // nil = deliveries are not signed
-	TenantID                      string              `json:"tenantId,omitempty"`                      // with Application: messages carry a bearer token of this tenant
-	Application                   string              `json:"application,omitempty"`                   // id or URI of the application that the token is for
-	TokenIssuer                   *TokenIssuer        `json:"tokenIssuer,omitempty"`                   // nil = this server makes the tokens, if there is an Application
-	ClientCertificate             *ClientCertificate  `json:"clientCertificate,omitempty"`             // nil = none
-	AllowedRate                   int                 `json:"allowedRate,omitempty"`                   // requests a minute that the endpoint allowed in its last handshake; 0 = any number
-	Extra                         json.RawMessage     `json:"extra,omitempty"`
+	SealedURL string `json:"sealedUrl"` // the full URL, sealed with the event subscription's UID as associated data
+	BaseURL   string `json:"baseUrl"`   // without query and fragment, for showing
+	Packing
+	Signing           *Signing           `json:"signing,omitempty"`           // nil = deliveries are not signed
+	TenantID          string             `json:"tenantId,omitempty"`          // with Application: messages carry a bearer token of this tenant
+	Application       string             `json:"application,omitempty"`       // id or URI of the application that the token is for
+	TokenIssuer       *TokenIssuer       `json:"tokenIssuer,omitempty"`       // nil = this server makes the tokens, if there is an Application
+	ClientCertificate *ClientCertificate `json:"clientCertificate,omitempty"` // nil = none
+	AllowedRate       int                `json:"allowedRate,omitempty"`       // requests a minute that the endpoint allowed in its last handshake; 0 = any number
+	Extra             json.RawMessage    `json:"extra,omitempty"`
 }
 
 // Validation is a handshake that waits for somebody to open the link, or did: the
