@@ -43,8 +43,8 @@ type eventSubscriptionProperties struct {
 }
 
 type destinationBody struct {
-	EndpointType string      `json:"endpointType"`
-	Properties   webHookBody `json:"properties"`
+	EndpointType string `json:"endpointType"`
+	Properties   any    `json:"properties"`
 }
 
 // webHookBody is a webhook on the wire. Its URL may hold a key and is never shown.
@@ -102,6 +102,8 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 			MinimumTLSVersionAllowed:  keptOf(hook.Extra).or("minimumTlsVersionAllowed", nil),
 			credentialsBody:           credentialsOf(hook),
 		}
+	} else if target := s.Destination.Target; target != nil {
+		b.Properties.Destination.Properties = targetOf(s.Destination.Type, target)
 	}
 	b.Properties.DeadLetterDestination, b.Properties.DeadLetterIdentity = deadLetterOf(s.DeadLetter)
 	b.Properties.pausedBody, b.Properties.DeliveryLimits = pausedOf(v), limitsOf(&s)
@@ -160,12 +162,16 @@ func (r *request) eventSubscriptionChange() manage.EventSubscriptionChange {
 
 func destinationChange(d fields) *manage.DestinationChange {
 	c := &manage.DestinationChange{Type: d.str("endpointType")}
-	if !strings.EqualFold(c.Type, resource.DestinationWebHook) {
+	if !strings.EqualFold(c.Type, resource.DestinationWebHook) && resource.KindOf(c.Type) == nil {
 		return c
 	}
 	p := d.sub("properties")
-	c.EndpointURL = p.text("endpointUrl")
 	c.MaxEventsPerBatch, c.PreferredBatchSizeInKilobytes = p.integer("maxEventsPerBatch"), p.integer("preferredBatchSizeInKilobytes")
+	if !strings.EqualFold(c.Type, resource.DestinationWebHook) {
+		c.Members, c.Attributes = p.members, attributeChanges(p)
+		return c
+	}
+	c.EndpointURL = p.text("endpointUrl")
 	c.TenantID, c.Application = p.str("azureActiveDirectoryTenantId"), p.str("azureActiveDirectoryApplicationIdOrUri")
 	c.TokenIssuer, c.ClientCertificate = tokenIssuerChange(p), clientCertificateChange(p)
 	c.Attributes, c.Signing = attributeChanges(p), signingChange(p)

@@ -16,7 +16,7 @@ const wordSeparator = "\x1f"
 // Flags that take several words, as az has them, and flags that may be followed
 // by true or false.
 var (
-	wordFlags = []string{"--advanced-filter", "--included-event-types", "--labels", "--tags", "--properties",
+	wordFlags = []string{"--advanced-filter", "--included-event-types", "--labels", "--endpoint-setting", "--tags", "--properties",
 		"--remove-tags", "--input-mapping-fields", "--input-mapping-default-values", "--features", "--numeric", "--categorical", "--status-events", "--extra-events", "--ids", "--delivery-attribute-mapping", "--inbound-ip-rules",
 		"--actions", "--not-actions", "--data-actions", "--not-data-actions", "--assignable-scopes", "--exclude-principal-ids"}
 	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url",
@@ -26,7 +26,7 @@ var (
 
 // shortNames are second names that az has for flags.
 var shortNames = map[string]string{
-	"--enable-af-arr": "--enable-advanced-filtering-on-arrays", "--dam": "--delivery-attribute-mapping",
+	"--enable-af-arr": "--enable-advanced-filtering-on-arrays", "--dam": "--delivery-attribute-mapping", "--qttl": "--storage-queue-msg-ttl",
 	"--include-attrib-secret": "--include-static-delivery-attribute-secret",
 }
 

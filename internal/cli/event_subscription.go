@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
 )
 
 const eventSubscriptions = "/providers/Microsoft.EventGrid/eventSubscriptions"
@@ -20,13 +21,14 @@ const eventSubscriptions = "/providers/Microsoft.EventGrid/eventSubscriptions"
 var eventSubscriptionView = view{
 	plural: "event subscriptions",
 	columns: []column{{"Name", "name"}, {"State", "properties.deliveryState|properties.provisioningState"},
-		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId"},
+		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId|properties.destination.properties.url"},
 		{"Event types", "properties.filter.includedEventTypes|=all"}},
-	detail: []column{
+	detail: slices.Concat([]column{
 		{"Validation", "?properties.validation.message"},
 		{"Delivers as before", "?properties.validation.deliveringByFormerSettings"},
 		{"Source", "properties.topic"},
 		{"Destination", "properties.destination.endpointType"},
+	}, fieldColumns(), []column{
 		{"Subject begins with", "properties.filter.subjectBeginsWith"},
 		{"Subject ends with", "properties.filter.subjectEndsWith"},
 		{"Subject case counts", "properties.filter.isSubjectCaseSensitive"},
@@ -49,7 +51,22 @@ var eventSubscriptionView = view{
 		{"Dead letters", "properties.deadLetterDestination.properties|properties.deadLetterWithResourceIdentity.deadLetterDestination.properties|=kept by the server"},
 		{"Expires", "properties.expirationTimeUtc"},
 		{"Id", "id"},
-	},
+	}),
+}
+
+// fieldColumns are the fields of destinations that are no webhooks, but for those that
+// name the endpoint and secrets.
+func fieldColumns() (columns []column) {
+	var shown []string
+	for _, k := range resource.Kinds() {
+		for _, f := range k.Fields[1:] {
+			if f.Type != resource.FieldSecret && !slices.Contains(shown, f.Name) {
+				shown = append(shown, f.Name)
+				columns = append(columns, column{f.Name, "?properties.destination.properties." + f.Name})
+			}
+		}
+	}
+	return columns
 }
 
 // source is where the event subscriptions of a group of commands hang: flags adds
@@ -299,7 +316,7 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 		}
 		kind := text(present, "properties.destination.endpointType")
 		if to != nil && (to["endpointType"] == nil || to["endpointType"] == kind) {
-			body["destination"] = overWebhook(present, to["properties"].(map[string]any))
+			body["destination"] = overDestination(present, to["properties"].(map[string]any))
 		}
 		return body, ifMatch(read.Get("ETag")), nil // what was read is what is changed
 	})
@@ -316,10 +333,10 @@ func over(present, changes map[string]any) map[string]any {
 	return present
 }
 
-// overWebhook lays changes over the webhook of an event subscription. Those of the
+// overDestination lays changes over the destination of an event subscription. Those of the
 // token issuer are laid over what it has; an empty one takes its place. One batch
 // setting turns batching on where it is off, which is shown as one event a request.
-func overWebhook(present json.RawMessage, changes map[string]any) map[string]any {
+func overDestination(present json.RawMessage, changes map[string]any) map[string]any {
 	there, properties := decoded(present, "properties.destination"), decoded(present, "properties.destination.properties")
 	if issuer, _ := changes["tokenIssuer"].(map[string]any); len(issuer) > 0 {
 		changes = maps.Clone(changes)
@@ -345,7 +362,7 @@ func (a *app) changeWebhook(k kind, cmd *cobra.Command, members func(cmd *cobra.
 		if err != nil {
 			return nil, nil, err
 		}
-		return map[string]any{"destination": overWebhook(present, changes)}, ifMatch(read.Get("ETag")), nil
+		return map[string]any{"destination": overDestination(present, changes)}, ifMatch(read.Get("ETag")), nil
 	})
 }
 

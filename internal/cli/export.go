@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/resource"
 )
 
 func (a *app) exportCommand() *cobra.Command {
@@ -250,6 +251,13 @@ func (x *exporter) hideSecrets(ctx context.Context, r map[string]any) error {
 	for member, within := range map[string]string{"tokenIssuer": "clientSecret", "clientCertificate": "key"} {
 		if object, ok := webhook[member].(map[string]any); ok {
 			object[within] = x.reference(name, member+" "+within)
+		}
+	}
+	if kind := resource.KindOf(plain(destination["endpointType"])); kind != nil {
+		for _, f := range kind.Fields {
+			if value, there := webhook[f.Name]; there && value == nil {
+				webhook[f.Name] = x.reference(name, f.Name)
+			}
 		}
 	}
 	return nil

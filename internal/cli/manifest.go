@@ -258,13 +258,30 @@ func differences(path string, there, said any) []difference {
 	present, _ := there.(map[string]any)
 	var all []difference
 	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if _, there := present[name]; !there && strings.HasSuffix(path, "destination.properties") && slices.Contains(fieldSecrets, name) && object[name] != nil {
+			all = append(all, difference{strings.TrimPrefix(path+"."+name, "."), nil, shownValue(name, secretText(""))})
+			continue
+		}
 		all = append(all, differences(strings.TrimPrefix(path+"."+name, "."), present[name], object[name])...)
 	}
 	return all
 }
 
 // unshown are members whose values the server never shows.
-var unshown = []string{"clientSecret", "key", "password", "token"}
+var unshown = append([]string{"clientSecret", "key", "password", "token"}, fieldSecrets...)
+
+// fieldSecrets are those of destinations that are no webhooks: null says that there is
+// one.
+var fieldSecrets = func() (names []string) {
+	for _, k := range resource.Kinds() {
+		for _, f := range k.Fields {
+			if f.Type == resource.FieldSecret {
+				names = append(names, f.Name)
+			}
+		}
+	}
+	return names
+}()
 
 // same compares two values as the server would: numbers by value, times by the moment,
 // ids and words of closed sets ignoring case.

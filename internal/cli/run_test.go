@@ -345,7 +345,7 @@ func TestCompletionOfFlags(t *testing.T) {
 		{"operators of the second", []string{"es", "create", "--advanced-filter", "id", "IsNotNull", "--advanced-filter", "data.x", "Is"}, "IsNullOrUndefined IsNotNull :4"},
 		{"booleans", []string{"es", "create", "--advanced-filter", "data.x", "boolequals", ""}, "true false :4"},
 		{"statuses", []string{"es", "create", "--advanced-filter", "data.runStatus", "StringIn", "Failed", "Cancel"}, "CancelRequested Canceled :4"},
-		{"kinds of destination", []string{"es", "create", "--endpoint-type", ""}, "webhook :4"},
+		{"kinds of destination", []string{"es", "create", "--endpoint-type", ""}, strings.Join(endpointTypes(), " ") + " :4"},
 		{"values of one's own", []string{"es", "create", "--advanced-filter", "data.x", "StringIn", ""}, ":4"},
 		{"the second event type", []string{"es", "create", "--included-event-types", machineLearningEventTypes[0], ""}, strings.Join(eventTypesToName(), " ") + " :4"},
 	} {

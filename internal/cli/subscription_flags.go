@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/internal/filter"
+	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/mlevent"
 )
 
@@ -16,8 +17,9 @@ import (
 // events are delivered. Source: spec/management.md sections 3 and 5.5.
 func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) error {
 	f := cmd.Flags()
-	endpoint := f.String("endpoint", "", "Where events go: a URL for webhooks, a full resource id for others.")
-	endpointType := f.String("endpoint-type", "webhook", "Kind of destination: webhook. This server delivers to none of az's others yet: "+strings.Join(endpointTypes()[1:], ", ")+".")
+	endpoint := f.String("endpoint", "", "Where events go: a URL for webhooks and Carillon's own kinds, a full resource id for those of Azure.")
+	endpointType := f.String("endpoint-type", "webhook", "Kind of destination: "+strings.Join(endpointTypes(), ", ")+"; see carillon destination list.")
+	settings := a.endpointSettings(cmd)
 	schema := f.String("event-delivery-schema", "", "Envelope of deliveries: EventGridSchema, CustomInputSchema or CloudEventSchemaV1_0.")
 	attempts := f.Int("max-delivery-attempts", 0, "Most delivery attempts of one event, 1 to 30.")
 	life := f.Int("event-ttl", 0, "Minutes after which an event is no longer tried, 1 to 1440.")
@@ -28,7 +30,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	application, issuer, certificate := applicationFlags(cmd), a.tokenIssuerFlags(cmd), a.clientCertificateFlags(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
 		cobra.FixedCompletions([]string{"EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes()[:1], cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes(), cobra.ShellCompDirectiveNoFileComp))
 	return func(properties map[string]any) error {
 		if *endpoint != "" {
 			to, err := destination(cmd, *endpointType, *endpoint)
@@ -46,6 +48,13 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 				properties["destination"] = to
 			}
 			to["properties"].(map[string]any)[member] = value
+		}
+		given, err := settings(*endpointType)
+		if err != nil {
+			return err
+		}
+		for member, value := range given {
+			webhook(member, value)
 		}
 		for member, value := range batch() {
 			webhook(member, value)
@@ -110,17 +119,12 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	}
 }
 
-// destinations are az's words for endpoint types and the API's. The first is what this
-// server delivers to; the others it refuses by name.
-var destinations = []struct{ word, endpointType string }{
-	{"webhook", "WebHook"}, {"azurefunction", "AzureFunction"}, {"eventhub", "EventHub"}, {"storagequeue", "StorageQueue"},
-	{"hybridconnection", "HybridConnection"}, {"servicebusqueue", "ServiceBusQueue"}, {"servicebustopic", "ServiceBusTopic"},
-}
-
+// endpointTypes are az's words for endpoint types: those of the API in lower case.
+// Source: spec/management.md section 3.
 func endpointTypes() []string {
-	words := make([]string, len(destinations))
-	for i, d := range destinations {
-		words[i] = d.word
+	var words []string
+	for _, name := range resource.EndpointTypes() {
+		words = append(words, strings.ToLower(name))
 	}
 	return words
 }
@@ -133,23 +137,73 @@ func destination(cmd *cobra.Command, word, endpoint string) (map[string]any, err
 	if err != nil {
 		return nil, err
 	}
-	properties := map[string]any{"resourceId": endpoint}
-	switch word {
-	case "webhook":
-		properties = map[string]any{"endpointUrl": endpoint}
-	case "storagequeue":
+	kind := resource.KindOf(word)
+	if kind == nil {
+		return map[string]any{"endpointType": resource.DestinationWebHook, "properties": map[string]any{"endpointUrl": endpoint}}, nil
+	}
+	properties := map[string]any{kind.Fields[0].Name: endpoint}
+	if kind.Name == "StorageQueue" {
 		account, queue, ok := cutFold(endpoint, "/queueservices/default/queues/")
 		if !ok {
 			return nil, usagef(cmd, "--endpoint of a storagequeue is {account id}/queueServices/default/queues/{queue}, not %q.", endpoint)
 		}
 		properties = map[string]any{"resourceId": account, "queueName": queue}
 	}
-	for _, d := range destinations {
-		if d.word == word {
-			word = d.endpointType
+	return map[string]any{"endpointType": kind.Name, "properties": properties}, nil
+}
+
+// endpointSettings are the flags for the other fields of a destination; the returned
+// function gives its members. A value that begins with @ is the content of a file, which
+// keeps secrets off the command line.
+func (a *app) endpointSettings(cmd *cobra.Command) func(word string) (map[string]any, error) {
+	settings := wordsFlag(cmd, "endpoint-setting", "NAME=VALUE...", "Fields of the destination, several after another; @FILE for the content of a file, @- for standard input. See carillon destination show TYPE.")
+	life := cmd.Flags().Int64("storage-queue-msg-ttl", 0, "Seconds for which messages stay in a storage queue; -1 for ever.")
+	read := map[string]string{} // a change may be made again: standard input is read once
+	return func(word string) (map[string]any, error) {
+		members := map[string]any{}
+		if cmd.Flag("storage-queue-msg-ttl").Changed {
+			members["queueMessageTimeToLiveInSeconds"] = *life
+		}
+		kind := resource.KindOf(word)
+		for _, setting := range settings.all() {
+			name, text, ok := strings.Cut(setting, "=")
+			if !ok {
+				return nil, usagef(cmd, "--endpoint-setting %q is not NAME=VALUE.", setting)
+			}
+			if file, is := strings.CutPrefix(text, "@"); is {
+				if _, done := read[file]; !done {
+					raw, err := a.readAll(file)
+					if err != nil {
+						return nil, err
+					}
+					read[file] = strings.TrimRight(string(raw), "\r\n")
+				}
+				text = read[file]
+			}
+			members[name] = settingValue(kind, name, text)
+		}
+		return members, nil
+	}
+}
+
+// settingValue is a text as a value of a field. What a field of the name takes is said
+// by its kind; an update, which may not name the kind, goes by the form of the text.
+func settingValue(kind *resource.Kind, name, text string) any {
+	var field *resource.Field
+	if kind != nil {
+		field = kind.Field(name)
+	}
+	structured := field == nil && (text == "true" || text == "false")
+	if field != nil {
+		switch field.Type {
+		case resource.FieldInteger, resource.FieldBoolean, resource.FieldMap:
+			structured = true
 		}
 	}
-	return map[string]any{"endpointType": word, "properties": properties}, nil
+	if structured && json.Valid([]byte(text)) {
+		return json.RawMessage(text)
+	}
+	return text
 }
 
 // cutFold is strings.Cut ignoring the case of ASCII letters.

@@ -7,26 +7,32 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
 )
 
-// Messenger sends single requests to webhooks, with all that a delivery has: its
+// Messenger sends single requests to destinations, with all that a delivery has: its
 // headers, attributes and credentials. It satisfies manage.Messenger.
 type Messenger struct {
 	configOf func(*resource.EventSubscription) (WebhookConfig, error)
+	targets  *Targets
 }
 
 var _ manage.Messenger = (*Messenger)(nil)
 
-// NewMessenger returns a Messenger for webhooks that configOf tells about.
-func NewMessenger(configOf func(*resource.EventSubscription) (WebhookConfig, error)) *Messenger {
-	return &Messenger{configOf: configOf}
+// NewMessenger returns a Messenger for webhooks that configOf tells about, and for other
+// destinations by targets.
+func NewMessenger(configOf func(*resource.EventSubscription) (WebhookConfig, error), targets *Targets) *Messenger {
+	return &Messenger{configOf: configOf, targets: targets}
 }
 
 // SendMessage makes one attempt on a connection of its own.
 func (m *Messenger) SendMessage(ctx context.Context, es *resource.EventSubscription, msg manage.Message) (manage.Receipt, error) {
+	if es.Destination.WebHook == nil {
+		return m.sendToTarget(ctx, es, msg)
+	}
 	c, err := m.configOf(es)
 	if err != nil {
 		return manage.Receipt{}, err
@@ -43,6 +49,24 @@ func (m *Messenger) SendMessage(ctx context.Context, es *resource.EventSubscript
 	w.sent = func(head []byte) { receipt = shown(head, es) }
 	began := time.Now()
 	receipt.Response = w.Send(ctx, msg.Request)
+	receipt.Duration = time.Since(began)
+	return receipt, nil
+}
+
+func (m *Messenger) sendToTarget(ctx context.Context, es *resource.EventSubscription, msg manage.Message) (manage.Receipt, error) {
+	to, err := m.targets.open(es)
+	if err != nil {
+		return manage.Receipt{}, err
+	}
+	defer to.Close()
+	for i := range msg.Parts {
+		for _, h := range msg.Headers {
+			msg.Parts[i].Attributes = append(msg.Parts[i].Attributes, broker.Attribute{Name: h.Name, Value: h.Value})
+		}
+	}
+	receipt := to.preview(msg.Request, 0)
+	began := time.Now()
+	receipt.Response = to.Send(ctx, msg.Request)
 	receipt.Duration = time.Since(began)
 	return receipt, nil
 }

@@ -29,7 +29,7 @@ func messengerTo(url string) (*Messenger, *resource.EventSubscription) {
 		return WebhookConfig{URL: url, Name: es.Name, Schema: event.EventGridSchema, Guard: loopback, Headers: []manage.Header{
 			{Name: "x-key", Value: "s3cret"}, {Name: "x-team", Value: "mlops"}, {Name: "authorization", Value: "Bearer s3cret"},
 		}}, nil
-	}), es
+	}, nil), es
 }
 
 func TestMessage(t *testing.T) {

@@ -35,7 +35,11 @@ func keptSecrets(d resource.Destination, oldURL, newURL string) []resource.Deliv
 	if d.WebHook == nil || !sameHost(oldURL, newURL) {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(d.WebHook.DeliveryAttributes), func(a resource.DeliveryAttribute) bool { return !a.Secret() })
+	return secretAttributes(&d.WebHook.Packing)
+}
+
+func secretAttributes(p *resource.Packing) []resource.DeliveryAttribute {
+	return slices.DeleteFunc(slices.Clone(p.DeliveryAttributes), func(a resource.DeliveryAttribute) bool { return !a.Secret() })
 }
 
 // sameHost reports whether two URLs lead to the same scheme, host and port.
@@ -136,11 +140,8 @@ func (p *Plane) sealAttributes(es *resource.EventSubscription, attributes []newA
 
 // openAttributes returns the delivery attributes of a destination with their values.
 func (p *Plane) openAttributes(es *resource.EventSubscription, d resource.Destination) ([]Attribute, error) {
-	if d.WebHook == nil {
-		return nil, nil
-	}
 	var out []Attribute
-	for _, a := range d.WebHook.DeliveryAttributes {
+	for _, a := range d.Packing().DeliveryAttributes {
 		value, err := OpenAttribute(p.Sealer, es, &a)
 		if err != nil {
 			return nil, err
@@ -179,7 +180,7 @@ func (p *Plane) DeliveryAttributes(ctx context.Context, caller access.Caller, id
 		return nil, err
 	}
 	d := item.Value.Wanted().Destination
-	if d.WebHook == nil {
+	if kind := resource.KindOf(d.Type); kind != nil && kind.Attributes == "" {
 		return nil, fault.New(fault.Invalid, "InvalidRequest", "The destination type %s has no delivery attributes.", d.Type)
 	}
 	if err := p.secretRead(ctx, caller, id, "delivery attributes"); err != nil {

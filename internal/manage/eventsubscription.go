@@ -213,6 +213,9 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	if !slices.ContainsFunc(parents, id.Parent().IsType) {
 		return EventSubscription{}, fault.New(fault.Invalid, "InvalidRequest", "'%s' raises no events on this server. Event subscriptions hang on a %s.", id.Parent(), strings.Join(parents, ", a "))
 	}
+	if err := p.authorizeDestination(caller, id, c.Destination); err != nil {
+		return EventSubscription{}, err
+	}
 	if err := p.authorizeDeadLetter(caller, id, c.DeadLetter); err != nil {
 		return EventSubscription{}, err
 	}
@@ -275,7 +278,11 @@ func (p *Plane) change(ctx context.Context, caller access.Caller, id resource.ID
 	}
 	var waits *resource.Validation
 	var allowedRate int
-	if consented {
+	if wanted.Destination.WebHook == nil {
+		if err := p.probe(ctx, es, &wanted); err != nil {
+			return EventSubscription{}, err
+		}
+	} else if consented {
 		allowedRate = es.Destination.WebHook.AllowedRate
 	} else if waits, allowedRate, err = p.shake(ctx, &es, s.raises, &wanted, wantedURL, attributes, keys, credentials); err != nil {
 		if exists {

@@ -58,7 +58,7 @@ const (
 // far as that is possible: nobody waits for it, it is not tried again, and what waits
 // when the process ends is not sent. One that never consented hears nothing.
 func (p *Plane) noteDeletion(es resource.EventSubscription) {
-	if p.Messenger == nil || !es.Active {
+	if p.Messenger == nil || !es.Active || es.Destination.WebHook == nil {
 		return
 	}
 	select {

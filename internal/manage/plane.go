@@ -47,6 +47,7 @@ type Config struct {
 	TokenKeys  *access.KeyRing   // of the built-in issuer
 	Sealer     *secret.Sealer
 	Handshaker Handshaker
+	Targets    Targets // of destinations that are no webhooks; nil in tests alone
 	Activator  Activator
 	EventLog   EventLog             // optional: without it no event is explained
 	Replayer   Replayer             // optional: without it nothing of the log is replayed

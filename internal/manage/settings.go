@@ -39,6 +39,9 @@ type DestinationChange struct {
 	EndpointURL *string         // nil keeps the URL of a destination of the same type
 	Extra       json.RawMessage // members that are shown as they came
 
+	// Members are what is said of a destination that is no webhook, as it came.
+	Members map[string]json.RawMessage
+
 	// Output batching: each turns it on when given alone, 1 event per batch is off.
 	MaxEventsPerBatch             *int
 	PreferredBatchSizeInKilobytes *int
@@ -83,7 +86,18 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 	endpoint := oldURL
 	var attributes []newAttribute
 	var credentials newCredentials
+	var target newTarget
+	kind := c.Destination.kind()
 	switch {
+	case kind != nil:
+		endpoint = ""
+		target = p.newTarget(&v, es, kind, c.Destination, base.Destination)
+		v.batch(c.Destination)
+		var kept []resource.DeliveryAttribute
+		if t := base.Destination.Target; t != nil && base.Destination.Type == kind.Name && sameAddress(kind, t.Values, target.values) {
+			kept = secretAttributes(&t.Packing)
+		}
+		attributes = v.attributes(c.Destination.Attributes, kept)
 	case c.Destination != nil:
 		endpoint = v.destination(c.Destination, base.Destination.Type, oldURL, p.CheckURL)
 		v.batch(c.Destination)
@@ -119,6 +133,18 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 	want.Limits = v.limits(want.Limits, c.Limits)
 	if err := v.err(); err != nil {
 		return want, "", err
+	}
+	if kind != nil {
+		to, err := target.seal(p, es)
+		if err != nil {
+			return want, "", err
+		}
+		if to.DeliveryAttributes, err = p.sealAttributes(es, attributes); err != nil {
+			return want, "", err
+		}
+		to.MaxEventsPerBatch, to.PreferredBatchSizeInKilobytes = c.Destination.batching()
+		want.Destination = resource.Destination{Type: kind.Name, Target: to}
+		return want, "", nil
 	}
 	if c.Destination != nil || put {
 		sealed, err := p.Sealer.Seal([]byte(endpoint), es.URLOwner())
@@ -242,16 +268,22 @@ func joinInOrder(problems []*fault.Error, order []string, prefix string) error {
 	return fault.Join(problems...)
 }
 
-// destinationTypes are those that this server delivers to.
-var destinationTypes = []string{resource.DestinationWebHook}
+// kind is what the destination is, nil for a webhook or what is not known.
+func (d *DestinationChange) kind() *resource.Kind {
+	if d == nil {
+		return nil
+	}
+	return resource.KindOf(d.Type)
+}
 
 func (v *checker) destination(d *DestinationChange, oldType, oldURL string, allowed func(*url.URL) error) string {
 	const target = "destination.properties.endpointUrl"
-	if _, ok := oneOf(d.Type, destinationTypes...); !ok {
+	if !strings.EqualFold(d.Type, resource.DestinationWebHook) {
+		known := strings.Join(resource.EndpointTypes(), ", ")
 		if d.Type == "" {
-			v.field("destination.endpointType", "A destination needs an endpointType. This server delivers to: %s.", strings.Join(destinationTypes, ", "))
+			v.field("destination.endpointType", "A destination needs an endpointType. This server delivers to: %s.", known)
 		} else {
-			v.field("destination.endpointType", "The endpoint type '%s' is not one that this server delivers to. It delivers to: %s.", d.Type, strings.Join(destinationTypes, ", "))
+			v.field("destination.endpointType", "The endpoint type '%s' is not one that this server delivers to. It delivers to: %s.", d.Type, known)
 		}
 		return ""
 	}

@@ -21,6 +21,7 @@ func number(n int) *int { return &n }
 var filterProblem = regexp.MustCompile(`(?m)^(properties\.filter\.[^:]*): .*$`)
 
 func TestEventSubscriptionProblems(t *testing.T) {
+	known := strings.Join(resource.EndpointTypes(), ", ")
 	with := func(change func(*EventSubscriptionChange)) EventSubscriptionChange {
 		c := hook(hookURL)
 		change(&c)
@@ -36,9 +37,9 @@ func TestEventSubscriptionProblems(t *testing.T) {
 		{"no destination", workspaceID + extension + "es1", EventSubscriptionChange{Target: "properties."},
 			"properties.destination: An event subscription needs a destination: send one with endpointType WebHook and properties.endpointUrl."},
 		{"no endpoint type", workspaceID + extension + "es1", EventSubscriptionChange{Target: "properties.", Destination: &DestinationChange{}},
-			"properties.destination.endpointType: A destination needs an endpointType. This server delivers to: WebHook."},
-		{"other destination", workspaceID + extension + "es1", EventSubscriptionChange{Target: "properties.", Destination: &DestinationChange{Type: "EventHub"}},
-			"properties.destination.endpointType: The endpoint type 'EventHub' is not one that this server delivers to. It delivers to: WebHook."},
+			"properties.destination.endpointType: A destination needs an endpointType. This server delivers to: " + known + "."},
+		{"other destination", workspaceID + extension + "es1", EventSubscriptionChange{Target: "properties.", Destination: &DestinationChange{Type: "Fax"}},
+			"properties.destination.endpointType: The endpoint type 'Fax' is not one that this server delivers to. It delivers to: " + known + "."},
 		{"no URL", workspaceID + extension + "es1", EventSubscriptionChange{Target: "properties.", Destination: &DestinationChange{Type: "WebHook"}},
 			"properties.destination.properties.endpointUrl: A WebHook destination needs an endpointUrl, for example https://hooks.example/events."},
 		{"relative URL", workspaceID + extension + "es1", hook("/in"),

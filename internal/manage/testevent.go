@@ -75,6 +75,9 @@ func (p *Plane) SendTestEvent(ctx context.Context, caller access.Caller, id reso
 	if m.Single != nil { // receivers may know a repeated message by it
 		m.Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
 	}
+	for i := range m.Parts {
+		m.Parts[i].Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
+	}
 	sent := SentTestEvent{EventSubscription: s.view(item, isNested(id)), Body: m.Body}
 	if sent.Receipt, err = p.Messenger.SendMessage(ctx, es, m); err != nil {
 		return SentTestEvent{}, fmt.Errorf("send a test event to %s: %w", es.ID(), err)

@@ -29,9 +29,23 @@ type Kind struct {
 	Batching bool
 	// Attributes says what delivery attributes become; "" = it takes none.
 	Attributes string
-	// Linked is the action that whoever aims an event subscription at the resource of
-	// the field resourceId needs there. Source: spec/access.md section 10.
-	Linked string
+	// Linked are the actions of which whoever aims an event subscription at a resource
+	// needs one. Source: spec/access.md section 10.
+	Linked []Link
+}
+
+// Link is an action that is needed on a resource.
+type Link struct {
+	Action string
+	Below  func(Values) ID // the resource; nil = that of the field resourceId
+}
+
+// At returns the resource that the action is needed on.
+func (l Link) At(v Values) ID {
+	if l.Below != nil {
+		return l.Below(v)
+	}
+	return v.ID("resourceId")
 }
 
 // Form is the form in which events are handed over.
@@ -231,7 +245,7 @@ func (f *Field) check(raw json.RawMessage) (json.RawMessage, string) {
 		shown = "that was given"
 	}
 	bad := func(want string) (json.RawMessage, string) {
-		return nil, fmt.Sprintf("The value %.120s of %s is not %s, for example %s.", shown, f.Name, want, f.Example)
+		return nil, fmt.Sprintf("The value %.300s of %s is not %s, for example %s.", shown, f.Name, want, f.Example)
 	}
 	switch f.Type {
 	case FieldInteger:

@@ -7,7 +7,12 @@ var kinds = []*Kind{
 		Name: "StorageQueue", Azure: true, Form: FormMessages, Together: 16,
 		Summary: "a queue of an Azure storage account",
 		Needs:   "the connection of the account, in the file of carillon serve --connections",
-		Linked:  "Microsoft.Storage/storageAccounts/queueServices/queues/write",
+		Linked: []Link{
+			{"Microsoft.Storage/storageAccounts/queueServices/queues/write", func(v Values) ID {
+				return v.ID("resourceId").Child("queueServices", "default").Child("queues", v.Text("queueName"))
+			}},
+			{Action: "Microsoft.Storage/storageAccounts/write"},
+		},
 		Fields: []Field{
 			{Name: "resourceId", Type: FieldResourceID, Required: true, Resource: "Microsoft.Storage/storageAccounts", Address: true, Help: "the id of the storage account",
 				Example: "/subscriptions/S/resourceGroups/G/providers/Microsoft.Storage/storageAccounts/NAME"},

@@ -231,6 +231,7 @@ func (s *server) wire(ctx context.Context) error {
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
 		return webhookConfig(es, sealer, guard, bearer)
 	}
+	targets := destination.NewTargets(sealer, guard, connections)
 	rules := broker.Rules{DeadLetter404: s.cfg.DeadLetter404, OmitDataSchema: !s.cfg.DataSchema}
 	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
 	s.datasets = dataset.New(dataset.Config{
@@ -242,7 +243,7 @@ func (s *server) wire(ctx context.Context) error {
 		Log: partition, Journal: partition.Journal(), Park: partition.Park(), DeadLetters: s.engine.DeadLetters(), Work: s.engine.Work(),
 		DeadLetterStore: letters, DeadLetterDelay: s.cfg.DeadLetterDelay, DeadLetterQuota: cmp.Or(s.cfg.DeadLetterQuota, partition.Usage().Quota/deadLetterPart),
 		Logger: s.log, Registerer: s.registry, MetricsEventSubscriptions: s.cfg.MetricsEventSubscriptions, Retention: s.cfg.Retention, Window: int(s.cfg.Memory / 4), Rules: rules,
-		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, configOf) },
+		NewSender: func(es *resource.EventSubscription) (broker.Sender, error) { return newSender(es, targets, configOf) },
 	})
 	if err != nil {
 		return err
@@ -257,12 +258,12 @@ func (s *server) wire(ctx context.Context) error {
 		WebhookSecret: func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowWebhook(sealer, m) },
 	})
 	s.plane = manage.New(manage.Config{
-		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer),
+		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer), Targets: targets,
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
 		PublicURL: s.origin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 		Rules:                rules,
-		Messenger:            destination.NewMessenger(configOf),
+		Messenger:            destination.NewMessenger(configOf, targets),
 		Audit:                s.audit,
 		MLflow:               s.mlflow,
 		MasterKeys:           source,
@@ -366,7 +367,10 @@ func destinationRoots(path string) (*x509.CertPool, error) {
 }
 
 // newSender makes the sender of an event subscription's destination.
-func newSender(es *resource.EventSubscription, configOf func(*resource.EventSubscription) (destination.WebhookConfig, error)) (broker.Sender, error) {
+func newSender(es *resource.EventSubscription, targets *destination.Targets, configOf func(*resource.EventSubscription) (destination.WebhookConfig, error)) (broker.Sender, error) {
+	if es.Destination.WebHook == nil {
+		return targets.Sender(es)
+	}
 	c, err := configOf(es)
 	if err != nil {
 		return nil, err
@@ -378,9 +382,6 @@ func newSender(es *resource.EventSubscription, configOf func(*resource.EventSubs
 // opened.
 func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard, tokens *destination.Tokens) (c destination.WebhookConfig, err error) {
 	hook := es.Destination.WebHook
-	if hook == nil {
-		return c, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
-	}
 	full, err := sealer.Open(hook.SealedURL, es.URLOwner())
 	if err != nil {
 		return c, fmt.Errorf("open the endpoint URL: %w", err)

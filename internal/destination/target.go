@@ -1,0 +1,228 @@
+package destination
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/egress"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/manage"
+	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
+)
+
+// A targetSender is the sender of a destination that is no webhook. Its resource.Kind
+// describes it.
+type targetSender interface {
+	broker.Sender
+	// probe asks for what has to be there, as far as it can be asked without an effect.
+	// The error is fit to be shown.
+	probe(ctx context.Context) error
+	// preview says what is sent of the message or request i, for people: secrets are
+	// hidden. Where nothing can be said without asking, it is what is known.
+	preview(r *broker.Request, i int) manage.Receipt
+}
+
+// targetConfig is what a target needs to know of its event subscription, secrets opened.
+type targetConfig struct {
+	kind    *resource.Kind
+	uid     string // of the event subscription
+	name    string
+	schema  event.Schema
+	values  resource.Values
+	secrets map[string]string
+	static  []attribute // delivery attributes that are the same for every event
+
+	guard       *egress.Guard
+	connections *Connections
+}
+
+// attribute is a property of a message.
+type attribute struct {
+	name, value string
+	secret      bool
+}
+
+// kindOf is what this package adds to a resource.Kind.
+type targetKind struct {
+	check func(c *targetConfig) error // what the description does not say; optional
+	open  func(c *targetConfig) (targetSender, error)
+}
+
+// targetKinds has an entry for each resource.Kind; a test holds it to that.
+var targetKinds = map[string]targetKind{
+	"Nats":         {checkNATS, openNATS},
+	"StorageQueue": {checkStorageQueue, openStorageQueue},
+}
+
+// Targets makes the senders of destinations that are no webhooks. It satisfies
+// manage.Targets.
+type Targets struct {
+	sealer      manage.Opener
+	guard       *egress.Guard
+	connections *Connections
+}
+
+var _ manage.Targets = (*Targets)(nil)
+
+// NewTargets returns Targets whose senders dial through guard.
+func NewTargets(sealer manage.Opener, guard *egress.Guard, connections *Connections) *Targets {
+	return &Targets{sealer: sealer, guard: guard, connections: connections}
+}
+
+// Check satisfies manage.Targets.
+func (t *Targets) Check(kind *resource.Kind, values resource.Values, secrets map[string]string) error {
+	of := targetKinds[kind.Name]
+	if of.check == nil {
+		return nil
+	}
+	return of.check(&targetConfig{kind: kind, values: values, secrets: secrets, guard: t.guard, connections: t.connections})
+}
+
+// probeTime bounds what a destination is asked when an event subscription is made.
+const probeTime = 15 * time.Second
+
+// Probe satisfies manage.Targets.
+func (t *Targets) Probe(ctx context.Context, es *resource.EventSubscription) error {
+	to, err := t.open(es)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	return to.probe(ctx)
+}
+
+// Sender returns the sender of an event subscription. It connects when it is asked to
+// send.
+func (t *Targets) Sender(es *resource.EventSubscription) (broker.Sender, error) { return t.open(es) }
+
+func (t *Targets) open(es *resource.EventSubscription) (targetSender, error) {
+	kind := resource.KindOf(es.Destination.Type)
+	if kind == nil || es.Destination.Target == nil {
+		return nil, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
+	}
+	c := &targetConfig{
+		kind: kind, uid: es.UID.String(), name: es.Name, schema: es.DeliverySchema, values: es.Destination.Target.Values,
+		guard: t.guard, connections: t.connections,
+	}
+	var err error
+	if c.secrets, err = manage.OpenFields(t.sealer, es, es.Destination.Target); err != nil {
+		return nil, err
+	}
+	for _, a := range es.Destination.Target.DeliveryAttributes {
+		if a.Type == resource.AttributeDynamic {
+			continue
+		}
+		value, err := manage.OpenAttribute(t.sealer, es, &a)
+		if err != nil {
+			return nil, err
+		}
+		c.static = append(c.static, attribute{a.Name, value, a.Secret()})
+	}
+	return targetKinds[kind.Name].open(c)
+}
+
+// properties are what travels with a message beside its body: what the headers of a
+// webhook say, and the delivery attributes. Source: spec/handlers.md section 5.
+func (c *targetConfig) properties(p *broker.Part) []attribute {
+	out := []attribute{
+		{name: "aeg-subscription-name", value: strings.ToUpper(c.name)},
+		{name: "aeg-delivery-count", value: strconv.Itoa(p.Count)},
+		{name: "aeg-event-type", value: "Notification"},
+		{name: "aeg-output-event-id", value: p.Single.OutputID},
+		{name: "aeg-metadata-version", value: p.Single.MetadataVersion},
+	}
+	if p.Single.DataVersion != "" {
+		out = append(out, attribute{name: "aeg-data-version", value: p.Single.DataVersion})
+	}
+	if p.Replay != "" {
+		out = append(out, attribute{name: "carillon-replay", value: p.Replay})
+	}
+	out = append(out, c.static...)
+	for _, a := range p.Attributes {
+		out = append(out, attribute{name: a.Name, value: a.Value})
+	}
+	return out
+}
+
+// messageID tells a message from others, the same each time it is sent.
+func (c *targetConfig) messageID(p *broker.Part) string {
+	id := p.Single.OutputID + "-" + c.uid
+	if p.Replay != "" {
+		id += "-" + p.Replay
+	}
+	return id
+}
+
+// receipt shows a message with a line of its own and its properties.
+func receipt(line string, properties []attribute) manage.Receipt {
+	r := manage.Receipt{RequestLine: line}
+	for _, a := range properties {
+		if a.secret {
+			a.value = secret.Hidden
+		}
+		r.Headers = append(r.Headers, manage.Header{Name: a.name, Value: a.value})
+	}
+	return r
+}
+
+// each gives all parts that have none yet the same response.
+func each(parts []broker.Part, r broker.Response) {
+	for i := range parts {
+		if parts[i].Outcome == broker.NotAttempted {
+			parts[i].Response = r
+		}
+	}
+}
+
+// addresses reads a list of URLs, separated by commas, of some schemes. Whether they may
+// be connected to is decided when they are; what never may is refused here.
+func addresses(field, list string, schemes ...string) ([]string, error) {
+	var out []string
+	for text := range strings.SplitSeq(list, ",") {
+		text = strings.TrimSpace(text)
+		u, err := url.Parse(text)
+		switch {
+		case err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme):
+			return nil, fault.Field(field, "The address %.120s is not one: write it like %s://host:port.", secret.MaskURL(text), schemes[0])
+		case u.User != nil:
+			return nil, fault.Field(field, "The address holds a user or password, which would be shown: give them in fields of their own.")
+		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+			return nil, fault.Field(field, "The address %.120s has more than a host and a port: write it like %s://host:port.", secret.MaskURL(text), schemes[0])
+		}
+		out = append(out, u.Scheme+"://"+u.Host)
+	}
+	return out, nil
+}
+
+// unready is the error of a probe, for people.
+func unready(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
+// shortAnswers is an HTTP client that reads no more of an answer than anybody needs. It
+// satisfies policy.Transporter.
+type shortAnswers struct{ client *http.Client }
+
+// mostAnswer bounds the body of an answer.
+const mostAnswer = 64 << 10
+
+func (s shortAnswers) Do(r *http.Request) (*http.Response, error) {
+	resp, err := s.client.Do(r)
+	if err == nil {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, mostAnswer), resp.Body}
+	}
+	return resp, err
+}

@@ -1,0 +1,173 @@
+package faults
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/carillon-events/carillon/internal/servertest"
+)
+
+// destinationEvents is how many events go to each destination.
+const destinationEvents = 10_000
+
+// fickle is a destination that can be taken away and brought back on its address, with
+// what it had.
+type fickle struct {
+	destination map[string]any
+	down, up    func()
+	// read returns the ids of all messages that it has ever taken, repeated ones too.
+	read func() []string
+}
+
+// TestFaultsAtDestinations takes each destination away in the middle of 10,000 events and
+// kills the server as well: nothing is lost, and what is there twice was not settled.
+func TestFaultsAtDestinations(t *testing.T) {
+	if *faultsFor == 0 {
+		t.Skip("needs -faults")
+	}
+	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS} {
+		t.Run(name, func(t *testing.T) {
+			o := open(t)
+			s := servertest.New(t)
+			topic, publish := s.Topic("orders")
+			s.Must("PUT", topic+"/providers/Microsoft.EventGrid/eventSubscriptions/es1", map[string]any{"properties": map[string]any{"destination": o.destination}}, nil)
+			var published atomic.Int64
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for n := 0; n < destinationEvents; {
+					var events []string
+					for i := range 50 {
+						events = append(events, fmt.Sprintf(`{"id":"%d","subject":"s","eventType":"T","eventTime":"2026-03-01T10:00:00Z","data":{},"dataVersion":"1"}`, n+i))
+					}
+					if publish("["+strings.Join(events, ",")+"]") == nil {
+						n += 50
+						published.Store(int64(n))
+					} else {
+						time.Sleep(20 * time.Millisecond) // it is being started again
+					}
+				}
+			}()
+			until := func(n int64) {
+				for published.Load() < n {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			until(destinationEvents / 4)
+			o.down()
+			until(destinationEvents / 2)
+			o.up()
+			until(3 * destinationEvents / 4)
+			s.Kill()
+			s.Restart()
+			<-done
+			began := time.Now()
+			var ids []string
+			distinct := map[string]int{}
+			for time.Since(began) < 3*time.Minute {
+				clear(distinct)
+				ids = o.read()
+				for _, id := range ids {
+					distinct[id]++
+				}
+				if len(distinct) >= destinationEvents {
+					break
+				}
+				time.Sleep(500 * time.Millisecond)
+			}
+			missing := 0
+			for n := range destinationEvents {
+				if distinct[strconv.Itoa(n)] == 0 {
+					missing++
+				}
+			}
+			t.Logf("%d messages of %d events, %d missing, whole after %s", len(ids), len(distinct), missing, time.Since(began).Round(time.Second))
+			if missing > 0 {
+				t.Errorf("%d of %d events are lost", missing, destinationEvents)
+			}
+			// what was under way when either side was taken away, and the publisher's own
+			// repeats of a request that was not answered
+			if most := destinationEvents / 4; len(ids) > destinationEvents+most {
+				t.Errorf("%d messages of %d events", len(ids), destinationEvents)
+			}
+		})
+	}
+}
+
+// fickleNATS is a nats-server whose stream keeps everything.
+func fickleNATS(t *testing.T) fickle {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+	dir := t.TempDir()
+	var s *natsserver.Server
+	up := func() {
+		var err error
+		s, err = natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		if !s.ReadyForConnections(10 * time.Second) {
+			t.Fatal("nats-server is not ready")
+		}
+	}
+	down := func() { s.Shutdown(); s.WaitForShutdown() }
+	up()
+	t.Cleanup(func() { down() })
+	connect := func() (*nats.Conn, jetstream.JetStream) {
+		nc, err := nats.Connect(s.ClientURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return nc, js
+	}
+	nc, js := connect()
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ML", Subjects: []string{"ml.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	nc.Close()
+	return fickle{
+		destination: map[string]any{"endpointType": "Nats", "properties": map[string]any{"url": s.ClientURL(), "subject": "ml.events"}},
+		down:        down, up: up,
+		read: func() (ids []string) {
+			nc, js := connect()
+			defer nc.Close()
+			c, err := js.OrderedConsumer(t.Context(), "ML", jetstream.OrderedConsumerConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for {
+				batch, err := c.FetchNoWait(1000)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n := 0
+				for m := range batch.Messages() {
+					_, after, _ := strings.Cut(string(m.Data()), `"id":"`)
+					id, _, _ := strings.Cut(after, `"`)
+					ids, n = append(ids, id), n+1
+				}
+				if n == 0 {
+					return ids
+				}
+			}
+		},
+	}
+}
