@@ -106,7 +106,7 @@ var stories = map[string][]step{
 		{line: "scientist DELETE driftMonitors/weekly"},
 	},
 	"drift_jobs": {
-		{line: "scientist PUT driftMonitors/weekly", body: `{"properties":{"baseline":{"datasetId":"base","uri":"train.csv"},"target":{"datasetId":"live","uri":"live/{yyyy}-{MM}-{dd}.csv","timestampColumn":"at"},"method":"auc","minRows":100,"seed":7,"schedule":{"frequency":"week","latencyHours":72},"consecutiveWindows":2,"cooldownHours":24}}`},
+		{line: "scientist PUT driftMonitors/weekly", body: `{"properties":{"baseline":{"datasetId":"base","uri":"/data/train.csv"},"target":{"datasetId":"live","uri":"/data/live/{yyyy}-{MM}-{dd}.csv","timestampColumn":"at"},"method":"auc","minRows":100,"seed":7,"schedule":{"frequency":"week","latencyHours":72},"consecutiveWindows":2,"cooldownHours":24}}`},
 		{line: "scientist PATCH driftMonitors/weekly", body: `{"properties":{"schedule":{"enabled":false}}}`},
 		{line: "scientist POST driftMonitors/weekly/runs", body: `{"properties":{"window":"1999-12-22"}}`},
 		{line: "scientist POST driftMonitors/weekly/runs", body: `{"properties":{"startTime":"1999-12-20T00:00:00Z","endTime":"1999-12-27T00:00:00Z"}}`},

@@ -87,10 +87,10 @@ func (r *Reader) Add(source Source, size int64, format Format) error {
 }
 
 // Sample returns what was read. It is an error if a column that was named is in no
-// file.
+// file; without rows that may be so, for rows of JSON lines alone tell their columns.
 func (r *Reader) Sample() (*Sample, error) {
 	for _, f := range r.wanted {
-		if r.sample.byName[f] == nil {
+		if r.sample.Rows > 0 && r.sample.byName[f] == nil {
 			return nil, fmt.Errorf("it has no column %q", f)
 		}
 	}

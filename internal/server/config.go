@@ -110,14 +110,16 @@ func (c *Config) Validate() error {
 	if c.SigningKeyAge != 0 && c.SigningKeyAge < minKeyAge {
 		problems = append(problems, fmt.Errorf("--signing-key-age %s is less than %s; 0 never replaces the key by itself", c.SigningKeyAge, minKeyAge))
 	}
-	if c.DeadLetterRoot != "" {
-		if info, err := os.Stat(c.DeadLetterRoot); err != nil || !info.IsDir() {
-			problems = append(problems, fmt.Errorf("--dead-letter-root %s is not a directory: make it first", c.DeadLetterRoot))
-		}
-	}
 	for _, root := range c.DataRoots {
 		if info, err := os.Stat(root); err != nil || !info.IsDir() || !filepath.IsAbs(root) {
 			problems = append(problems, fmt.Errorf("--data-root %s is not the whole path of a directory", root))
+		} else if c.Data != "" && (within(root, c.Data) || within(c.Data, root)) {
+			problems = append(problems, fmt.Errorf("--data-root %s and --data %s lie in each other: what the server keeps is not for drift monitors to read", root, c.Data))
+		}
+	}
+	if c.DeadLetterRoot != "" {
+		if info, err := os.Stat(c.DeadLetterRoot); err != nil || !info.IsDir() {
+			problems = append(problems, fmt.Errorf("--dead-letter-root %s is not a directory: make it first", c.DeadLetterRoot))
 		}
 	}
 	if c.MetricsEventSubscriptions < 0 {
@@ -133,6 +135,21 @@ func (c *Config) Validate() error {
 		problems = append(problems, fmt.Errorf("--allow-destination: %w", err))
 	}
 	return errors.Join(problems...)
+}
+
+// within tells whether a path is a directory or lies below it.
+func within(directory, path string) bool {
+	real := func(p string) string {
+		if abs, err := filepath.Abs(p); err == nil {
+			p = abs
+		}
+		if target, err := filepath.EvalSymlinks(p); err == nil {
+			p = target
+		}
+		return p
+	}
+	below, err := filepath.Rel(real(directory), real(path))
+	return err == nil && below != ".." && !strings.HasPrefix(below, ".."+string(filepath.Separator))
 }
 
 // proxies returns the networks of TrustedProxy.

@@ -33,6 +33,7 @@ import (
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/dataset"
 	"github.com/carillon-events/carillon/internal/destination"
+	"github.com/carillon-events/carillon/internal/driftjob"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/engine"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -129,6 +130,7 @@ type server struct {
 	workspaces *workspace.Service
 	datasets   *dataset.Places // where datasets of drift monitors lie
 	mlflow     *mlflow.Service
+	drift      *driftjob.Service
 	handler    func(opened) http.Handler // of one listener
 }
 
@@ -256,6 +258,9 @@ func (s *server) wire(ctx context.Context) error {
 		Store: store, Ledger: s.workspaces, Client: guard.Client(mlflowTime), Logger: s.log, Registerer: s.registry,
 		Secret:        func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowSecret(sealer, m) },
 		WebhookSecret: func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowWebhook(sealer, m) },
+	})
+	s.drift = driftjob.New(driftjob.Config{
+		Ledger: s.workspaces, Datasets: s.datasets, Logger: s.log, Registerer: s.registry,
 	})
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer), Targets: targets,
@@ -471,6 +476,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	managers.Go(func() error { return s.tendIdentity(managing) })
 	managers.Go(func() error { return s.workspaces.Run(managing) })
 	managers.Go(func() error { return s.mlflow.Run(managing) })
+	managers.Go(func() error { return s.drift.Run(managing) })
 	if own := s.certs.own; own != nil {
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)

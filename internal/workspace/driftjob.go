@@ -117,9 +117,9 @@ func (s *Service) startDriftRun(ctx context.Context, ws resource.Workspace, moni
 	if err := s.mustRead(ctx, monitorKey(ws.UID, monitor), monitorWords(monitor), &m); err != nil {
 		return d, false, err
 	}
-	if missing := m.Missing(); missing != "" {
+	if reason := m.Unready(); reason != "" {
 		return d, false, fault.Field("properties.driftCoefficient",
-			"The drift monitor %q has no %s, so the server cannot compare: set it, or give properties.driftCoefficient, computed elsewhere, for example by carillon drift run.", m.Name, missing)
+			"The server cannot compare for the drift monitor %q: %s. Change that, or give properties.driftCoefficient, computed elsewhere, for example by carillon drift run.", m.Name, reason)
 	}
 	window := windowOf(&m)
 	state, err := s.driftState(ctx, ws, m.Name)

@@ -17,7 +17,7 @@ import (
 // computing makes a monitor that names data.
 func (b *bench) computing(t *testing.T, name string, change ...func(*MonitorChange)) DriftMonitor {
 	t.Helper()
-	c := MonitorChange{Baseline: &DatasetChange{URI: ptr("train.csv")}, Target: &DatasetChange{URI: ptr("live.csv"), TimestampColumn: ptr("at")}}
+	c := MonitorChange{Baseline: &DatasetChange{URI: ptr("/data/train.csv")}, Target: &DatasetChange{URI: ptr("/data/live.csv"), TimestampColumn: ptr("at")}}
 	for _, f := range change {
 		f(&c)
 	}
@@ -125,7 +125,7 @@ func TestDriftJob(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				task, ok, err := b.BeginDriftJob(t.Context(), b.job(d))
-				if err != nil || !ok || task.Settings.Baseline.URI != "train.csv" || task.Window.Start.Format(time.DateOnly) != "2026-02-23" || task.Seed == 0 {
+				if err != nil || !ok || task.Settings.Baseline.URI != "/data/train.csv" || task.Window.Start.Format(time.DateOnly) != "2026-02-23" || task.Seed == 0 {
 					t.Fatalf("task is %+v, %v, error %v", task, ok, err)
 				}
 				b.NoteDriftProgress(b.job(d), DriftProgress{"reading the target", 7})
@@ -431,11 +431,23 @@ func TestDriftRunsWait(t *testing.T) {
 
 func TestDriftRunNeedsData(t *testing.T) {
 	b := newBench(t)
-	if _, _, err := b.PutMonitor(t.Context(), b.ws, "m", MonitorChange{Baseline: &DatasetChange{URI: ptr("a.csv")}}, kim); err != nil {
+	if _, _, err := b.PutMonitor(t.Context(), b.ws, "m", MonitorChange{Baseline: &DatasetChange{URI: ptr("/a.csv")}}, kim); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err := b.PostDriftRun(t.Context(), b.ws, "m", week("2026-02-23"), kim)
-	wantFault(t, err, fault.Invalid, []string{"properties.driftCoefficient"}, "has no target.uri")
+	wantFault(t, err, fault.Invalid, []string{"properties.driftCoefficient"}, "target.uri is not set")
+	for uri, want := range map[string]string{"train.csv": "no absolute path", "ftp://h/a.csv": "cannot be read", "/a/{yyyy}.csv": "pattern of dates"} {
+		if _, _, err := b.PutMonitor(t.Context(), b.ws, "m", MonitorChange{Baseline: &DatasetChange{URI: &uri}, Target: &DatasetChange{URI: ptr("/b.csv")}, Schedule: json.RawMessage(`{"frequency":"Day"}`)}, kim); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := b.PostDriftRun(t.Context(), b.ws, "m", week("2026-02-23"), kim)
+		wantFault(t, err, fault.Invalid, []string{"properties.driftCoefficient"}, want)
+		if m, err := b.GetMonitor(t.Context(), b.ws, "m"); err != nil {
+			t.Error(err)
+		} else if on, reason := m.Scheduled(); on || !strings.Contains(reason, want) {
+			t.Errorf("scheduled %v: %s", on, reason)
+		}
+	}
 }
 
 func TestDriftRunWindow(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carillon-events/carillon/internal/dataset"
 	"github.com/carillon-events/carillon/internal/drift"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
@@ -36,26 +37,31 @@ type DriftMonitor struct {
 	CooldownHours      int          `json:"cooldownHours,omitempty"`      // after an event, without another one
 }
 
-// Missing names what the server would need to compare by itself, "" for nothing.
-func (m *DriftMonitor) Missing() string {
-	switch {
-	case m.Baseline.URI == "":
-		return "baseline.uri"
-	case m.Target.URI == "":
-		return "target.uri"
+// Unready says why the server cannot compare by itself, "" if it can.
+func (m *DriftMonitor) Unready() string {
+	for _, d := range []struct{ name, uri string }{{"baseline.uri", m.Baseline.URI}, {"target.uri", m.Target.URI}} {
+		if d.uri == "" {
+			return d.name + " is not set"
+		}
+		if err := dataset.Check(d.uri); err != nil {
+			return d.name + " cannot be read: " + err.Error()
+		}
+	}
+	if dataset.Patterned(m.Baseline.URI) {
+		return "baseline.uri has a pattern of dates, and only the target has a window for it"
 	}
 	return ""
 }
 
 // Scheduled reports whether the monitor compares by itself, and why it does not.
 func (m *DriftMonitor) Scheduled() (bool, string) {
-	switch missing := m.Missing(); {
+	switch reason := m.Unready(); {
 	case m.Schedule == nil && m.Note != nil:
 		return false, "The schedule has no frequency (" + frequencyWords() + "): it is kept and not run."
 	case m.Schedule == nil || !m.Schedule.Enabled:
 		return false, ""
-	case missing != "":
-		return false, "The schedule is not run: " + missing + " is not set."
+	case reason != "":
+		return false, "The schedule is not run: " + reason + "."
 	}
 	return true, ""
 }
