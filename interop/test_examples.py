@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -21,3 +22,13 @@ def test_mlflow_email():
     assert "To: team@example.com" in told and "/#/experiments/1/runs/" in told
     assert "one e-mail for one failed run of churn" in told
     assert "code=…" in told
+
+
+def test_drift_retrain():
+    told = run("drift-retrain")
+    same, moved, after = (float(x) for x in re.findall(r'"driftCoefficient": ([0-9.e-]+)', told))
+    assert same < 0.2 < moved and after < 0.2
+    assert told.count("training begins") == 1 and "drift of orders: the orders of 2026-03-09 moved" in told
+    assert "trained: orders:1 on 700 orders" in told
+    assert "cleared: the orders of 2026-03-16" in told
+    assert re.search(r"orders-v1 +Healthy +orders:1", told)
