@@ -41,6 +41,9 @@ type mlflowProperties struct {
 	WebhookURL         string         `json:"webhookUrl,omitempty"`
 	WebhookOrigin      string         `json:"webhookOrigin,omitempty"`
 
+	Proxy        bool `json:"proxy"`
+	PreserveHost bool `json:"preserveHost"`
+
 	Status mlflowStatus `json:"status"`
 }
 
@@ -50,6 +53,7 @@ type mlflowDeployOn struct {
 }
 
 type mlflowStatus struct {
+	ProxyURL          string  `json:"proxyUrl,omitempty"`
 	State             string  `json:"state"` // Reading, Following, Failing or Refused
 	LastRound         *string `json:"lastRound"`
 	LastRoundMillis   int64   `json:"lastRoundMilliseconds"`
@@ -79,8 +83,10 @@ func mlflowOf(item resource.Item[resource.MLflowServer], s manage.MLflowStatus) 
 		Properties: mlflowProperties{
 			URL: m.URL, StaticPrefix: m.StaticPrefix, MLflowWorkspace: m.Within, Authentication: authentication, Username: m.Username,
 			Interval: m.Interval, EmitBacklog: m.EmitBacklog, EndTimeRenews: m.EndTimeRenews,
+			Proxy: !m.NoProxy, PreserveHost: m.PreserveHost,
 			Status: mlflowStatus{
-				State: s.State, LastRoundMillis: s.Duration.Milliseconds(), LastRoundRequests: s.Requests, LagSeconds: int64(s.Lag.Seconds()),
+				ProxyURL: s.ProxyURL,
+				State:    s.State, LastRoundMillis: s.Duration.Milliseconds(), LastRoundRequests: s.Requests, LagSeconds: int64(s.Lag.Seconds()),
 				OpenRuns: s.OpenRuns, LastError: orNull(s.LastError),
 			},
 		},
@@ -157,14 +163,16 @@ func putMLflow(a *api, r *request) (answer, error) {
 	if on, ok := p.object("deployOn"); ok {
 		c.DeployOn = resource.DeployOn{Alias: on.texts("alias"), Stage: on.texts("stage")}
 	}
+	proxy := true
 	for name, into := range map[string]*bool{
 		"emitBacklog": &c.EmitBacklog, "endTimeChangeIsNewGeneration": &c.EndTimeRenews, "synthesizeRunning": &c.SynthesizeRunning,
-		"metrics": &c.Metrics, "inheritModelTags": &c.InheritModelTags,
+		"metrics": &c.Metrics, "inheritModelTags": &c.InheritModelTags, "proxy": &proxy, "preserveHost": &c.PreserveHost,
 	} {
 		if given := value[bool](p, name, "true or false"); given != nil {
 			*into = *given
 		}
 	}
+	c.NoProxy = !proxy
 	if c.Unread = f.verdict(unread); c.Unread == nil {
 		c.Unread = onlyServer(r)
 	}

@@ -52,6 +52,13 @@ func (f *fakeMLflow) Status(uid resource.UID) (manage.MLflowStatus, bool) {
 	return s, ok
 }
 
+func (f *fakeMLflow) ProxyURL(m *resource.MLflowServer) string {
+	if m.NoProxy {
+		return ""
+	}
+	return "https://carillon.example/mlflow/" + m.Workspace.Name()
+}
+
 const mlflowID = wsID + "/providers/Carillon.MLflow/servers/default"
 
 func TestMLflowServer(t *testing.T) {
@@ -81,7 +88,7 @@ func TestMLflowServer(t *testing.T) {
 	check("reader", "GET", list, "", 200, `"value":[]`)
 	check("reader", "PUT", at, body, 403)
 	check("grid", "PUT", at, body, 403)
-	check("owner", "PUT", at, body, 201, `"authentication":"Basic"`, `"username":"kim"`, `"pollIntervalSeconds":30`, `"state":"Reading"`, `"url":"https://m.example"`)
+	check("owner", "PUT", at, body, 201, `"authentication":"Basic"`, `"username":"kim"`, `"pollIntervalSeconds":30`, `"state":"Reading"`, `"url":"https://m.example"`, `"proxy":true`, `"status":{"proxyUrl":"https://carillon.example/mlflow/`, `"preserveHost":false`)
 	if fake.checked != "https://m.example kim s3cret" {
 		t.Errorf("checked with %q", fake.checked)
 	}
@@ -125,7 +132,7 @@ func TestMLflowServer(t *testing.T) {
 	fake.refuse = nil
 
 	// The secret stays while URL and user name do; with another URL it is another server.
-	check("owner", "PUT", at, `{"properties":{"url":"https://m.example","username":"kim","emitBacklog":true}}`, 200, `"emitBacklog":true`, `"pollIntervalSeconds":15`)
+	check("owner", "PUT", at, `{"properties":{"url":"https://m.example","username":"kim","emitBacklog":true,"proxy":false,"preserveHost":true}}`, 200, `"emitBacklog":true`, `"pollIntervalSeconds":15`, `"proxy":false,"preserveHost":true`)
 	if fake.checked != "https://m.example kim s3cret" {
 		t.Errorf("checked with %q", fake.checked)
 	}

@@ -23,7 +23,7 @@ func (a *app) mlflowKind() kind {
 			columns: []column{{"Workspace", "workspace"}, {"Url", "properties.url"}, {"State", "properties.status.state"},
 				{"Last round", "properties.status.lastRound"}, {"Lag (s)", "properties.status.lagSeconds"}},
 			detail: []column{
-				{"Authentication", "properties.authentication"}, {"Username", "?properties.username"}, {"MLflow workspace", "?properties.mlflowWorkspace"},
+				{"Proxy", "?properties.status.proxyUrl"}, {"Authentication", "properties.authentication"}, {"Username", "?properties.username"}, {"MLflow workspace", "?properties.mlflowWorkspace"},
 				{"Static prefix", "?properties.staticPrefix"}, {"Poll interval (s)", "properties.pollIntervalSeconds"}, {"Backlog raises events", "properties.emitBacklog"},
 				{"End time change renews", "properties.endTimeChangeIsNewGeneration"},
 				{"Running is made up", "properties.synthesizeRunning"}, {"Experiment id format", "properties.experimentIdFormat"}, {"Metrics", "properties.metrics"},
@@ -91,6 +91,8 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 	noWebhook := f.Bool("no-webhook", false, "Have the server call no more.")
 	f.String("webhook-origin", "", "What the server reaches Carillon by, as https://carillon.example:7443; the public URL by default.")
 	cmd.MarkFlagsMutuallyExclusive("webhook", "no-webhook")
+	noProxy := f.Bool("no-proxy", false, "Do not pass requests on to the server: without, whoever reaches this server at /mlflow/WORKSPACE reaches MLflow.")
+	preserveHost := f.Bool("preserve-host", false, "Pass the Host header of clients on, and not that of URL.")
 	given := ""
 	k.locate = func(cmd *cobra.Command) func([]string) (string, error) {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -133,6 +135,7 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 			properties["webhook"] = *webhook
 		}
 		properties["synthesizeRunning"], properties["metrics"], properties["inheritModelTags"] = *synthesize, *metrics, *inherit
+		properties["proxy"], properties["preserveHost"] = !*noProxy, *preserveHost
 		server, err := s.ask(cmd.Context(), http.MethodPut, path, enveloped(properties), nil)
 		if err != nil {
 			return err

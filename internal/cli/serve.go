@@ -27,7 +27,7 @@ func (a *app) serveCommand() *cobra.Command {
 	cfg := server.DefaultConfig()
 	a.dataFlag(cmd)
 	f := cmd.Flags()
-	f.StringArrayVar(&cfg.Listen, "listen", cfg.Listen, "Address to listen on, HOST:PORT; port 0 takes a free one. With ,planes=publish,management,issuer,ops behind it, or some of these, it serves no other; may be repeated.")
+	f.StringArrayVar(&cfg.Listen, "listen", cfg.Listen, "Address to listen on, HOST:PORT; port 0 takes a free one. With ,planes=publish,management,issuer,ops,mlflow behind it, or some of these, it serves no other; may be repeated.")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "Address under which clients reach the server; https and the listener's by default.")
 	f.StringVar(&cfg.PublishURL, "publish-url", "", "Address under which publishers reach it, if that is another one: topics' endpoints begin with it.")
 	durability := f.String("durability", string(cfg.Durability), "What an acknowledged event survives: kill -9 of the server (process), or also a power cut (disk).")

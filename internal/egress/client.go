@@ -44,22 +44,47 @@ func Roots(extra []byte) (*x509.CertPool, error) {
 // net/http show the whole URL: a caller that logs them passes them through
 // secret.Redact.
 func (g *Guard) Client(timeout time.Duration, certificate ...tls.Certificate) *http.Client {
-	transport := func(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
-		return &http.Transport{
-			DialContext:            dial,
-			TLSClientConfig:        g.TLS(certificate...),
-			TLSHandshakeTimeout:    DialTimeout,
-			MaxResponseHeaderBytes: 64 << 10,
-			MaxIdleConnsPerHost:    4,
-			IdleConnTimeout:        30 * time.Second,
-			ForceAttemptHTTP2:      true,
-		}
-	}
 	return &http.Client{
-		Transport:     &guarded{check: g.CheckURL, secure: transport(g.DialContext), clear: transport(g.DialClear)},
+		Transport: g.transport(func() *http.Transport {
+			return &http.Transport{
+				TLSClientConfig:        g.TLS(certificate...),
+				MaxResponseHeaderBytes: 64 << 10,
+				MaxIdleConnsPerHost:    4,
+				IdleConnTimeout:        30 * time.Second,
+			}
+		}),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       timeout,
 	}
+}
+
+// Passing returns what a reverse proxy sends requests over, for many callers at once. It
+// is guarded like a Client, and adds nothing to a request: no wish for compression, no
+// bound in time but that of the dial. A connection is left after a short rest, before
+// servers close it (uvicorn after 5 s): a request that meets one just being closed fails,
+// and one with a body that streams cannot be sent again.
+func (g *Guard) Passing() http.RoundTripper {
+	return g.transport(func() *http.Transport {
+		return &http.Transport{
+			TLSClientConfig:       g.TLS(),
+			DisableCompression:    true,
+			ExpectContinueTimeout: time.Second,
+			MaxIdleConnsPerHost:   256,
+			IdleConnTimeout:       3 * time.Second,
+			WriteBufferSize:       64 << 10,
+			ReadBufferSize:        64 << 10,
+		}
+	})
+}
+
+// transport returns a guarded pair of what each call of settings makes.
+func (g *Guard) transport(settings func() *http.Transport) *guarded {
+	dialling := func(dial func(context.Context, string, string) (net.Conn, error)) *http.Transport {
+		t := settings()
+		t.DialContext, t.TLSHandshakeTimeout, t.ForceAttemptHTTP2 = dial, DialTimeout, true
+		return t
+	}
+	return &guarded{check: g.CheckURL, secure: dialling(g.DialContext), clear: dialling(g.DialClear)}
 }
 
 // guarded sends each request over the transport that fits its scheme.

@@ -32,6 +32,7 @@ const (
 	Misdirected                    // a Host that is not ours
 	TooMany                        // a rate limit; RetryAfter says when
 	Unavailable                    // cannot take it now, safe to repeat; RetryAfter says when
+	BadGateway                     // a server behind this one did not answer; whether it did what it was asked is not known
 )
 
 // String returns the kind's name in lower case.
@@ -61,6 +62,8 @@ func (k Kind) String() string {
 		return "too many requests"
 	case Unavailable:
 		return "unavailable"
+	case BadGateway:
+		return "bad gateway"
 	default:
 		return "internal"
 	}

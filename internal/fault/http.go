@@ -37,6 +37,8 @@ func (k Kind) Status() int {
 		return http.StatusTooManyRequests
 	case Unavailable:
 		return http.StatusServiceUnavailable
+	case BadGateway:
+		return http.StatusBadGateway
 	default:
 		return http.StatusInternalServerError
 	}
@@ -45,7 +47,7 @@ func (k Kind) Status() int {
 // kindOf is the way back from a status; statuses without a kind of their own
 // take the kind of their class.
 func kindOf(status int) Kind {
-	for k := Internal; k <= Unavailable; k++ {
+	for k := Internal; k <= BadGateway; k++ {
 		if k.Status() == status {
 			return k
 		}
@@ -139,6 +141,8 @@ func statusName(k Kind) string {
 		return "TooManyRequests"
 	case Unavailable:
 		return "ServiceUnavailable"
+	case BadGateway:
+		return "BadGateway"
 	default:
 		return "InternalServerError"
 	}

@@ -34,6 +34,8 @@ type MLflow interface {
 	Registration(ctx context.Context, server *resource.MLflowServer, secret secret.String) (string, error)
 	// Status tells how the following of a server stands, false when it has not begun.
 	Status(uid resource.UID) (MLflowStatus, bool)
+	// ProxyURL is where clients reach a server through this one, "" where they do not.
+	ProxyURL(server *resource.MLflowServer) string
 }
 
 // MLflowStatus is how the following of a server stands.
@@ -44,6 +46,7 @@ type MLflowStatus struct {
 	Requests  int // of the last round
 	OpenRuns  int // that have not ended
 	Lag       time.Duration
+	ProxyURL  string    // where clients reach the server through this one; "" where they do not
 	LastError string    // "" once a round was whole again
 	ErrorAt   time.Time // of LastError
 
@@ -107,6 +110,8 @@ type MLflowChange struct {
 	Webhook       *bool  // nil has one that is registered stay
 	WebhookOrigin string // where the server reaches us; "" for the public URL
 
+	NoProxy, PreserveHost bool
+
 	Unread error // what could not be read of the request
 }
 
@@ -126,12 +131,14 @@ func (p *Plane) MLflowServerOf(ctx context.Context, caller access.Caller, ws res
 }
 
 func (p *Plane) mlflowStatus(m *resource.MLflowServer) MLflowStatus {
+	status := MLflowStatus{State: MLflowReading, Lag: time.Since(m.Created.At)}
 	if p.MLflow != nil {
-		if status, ok := p.MLflow.Status(m.UID); ok {
-			return status
+		if now, ok := p.MLflow.Status(m.UID); ok {
+			status = now
 		}
+		status.ProxyURL = p.MLflow.ProxyURL(m)
 	}
-	return MLflowStatus{State: MLflowReading, Lag: time.Since(m.Created.At)}
+	return status
 }
 
 func notAttached(ws resource.ID) error {
@@ -246,6 +253,7 @@ func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.M
 		UID: present.UID, Workspace: ws, URL: c.URL, StaticPrefix: c.StaticPrefix, Within: c.Within, Username: c.Username,
 		Interval: DefaultMLflowInterval, EmitBacklog: c.EmitBacklog, EndTimeRenews: c.EndTimeRenews, Created: present.Created,
 		SynthesizeRunning: c.SynthesizeRunning, Metrics: c.Metrics, InheritModelTags: c.InheritModelTags,
+		NoProxy: c.NoProxy, PreserveHost: c.PreserveHost,
 	}
 	another := !exists || present.URL != m.URL || present.Within != m.Within
 	if another {

@@ -17,11 +17,12 @@
 //     overlap before it, for clients' clocks are not ours.
 //   - Whatever has not ended is asked for by its id until it has. An empty answer is
 //     never a deletion.
-//   - Who knows of a single object that changed has it looked at beside the rounds
+//   - Who knows of a single object that changed, a webhook or the proxy (proxy.go), has
+//     it looked at beside the rounds
 //     (look.go): to be quick, for the rounds find it without.
 //   - What was there before a server was attached is recorded without events, unless
 //     asked for.
 //
-// Not here: a proxy, the preview API of 1.x servers.
+// Not here: the preview API of 1.x servers.
 // Source: spec/workspace.md sections 4 and 5.
 package mlflow

@@ -33,6 +33,7 @@ type fakeServer struct {
 	next        int
 
 	fail           func(path string) int // status to answer instead, 0 for none
+	done           func(path string)     // called without the lock when an answer is made and not yet sent
 	noIn           bool                  // IN is not understood
 	hide           map[string]bool       // runs that were removed for good
 	requests       []string
@@ -48,12 +49,26 @@ func newFakeServer(t *testing.T) *fakeServer {
 
 // RoundTrip satisfies http.RoundTripper.
 func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := f.answer(r)
+	if err == nil {
+		res.Request = r
+	}
+	return res, err
+}
+
+func (f *fakeServer) answer(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	path := strings.TrimPrefix(r.URL.Path, "/api/2.0/mlflow/")
+	f.mu.Lock()
+	defer func() {
+		done := f.done
+		f.mu.Unlock()
+		if done != nil {
+			done(path)
+		}
+	}()
 	f.requests = append(f.requests, path)
 	f.last = r.Header
 	w := httptest.NewRecorder()
@@ -72,6 +87,9 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if r.Body != nil {
 		raw, _ := io.ReadAll(r.Body)
+		if answered := f.alter(w, path, raw); answered {
+			return w.Result(), nil
+		}
 		if err := json.Unmarshal(raw, &body); err != nil {
 			f.t.Errorf("body of %s: %v", path, err)
 		}
@@ -181,6 +199,75 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 		refuse(http.StatusNotFound, "ENDPOINT_NOT_FOUND")
 	}
 	return w.Result(), nil
+}
+
+// alter answers the requests that change something, as MLflow does: an update of a run
+// has none of its tags in its answer.
+func (f *fakeServer) alter(w http.ResponseWriter, path string, raw []byte) bool {
+	var body struct {
+		RunID        string `json:"run_id"`
+		RunUUID      string `json:"run_uuid"`
+		Status       string `json:"status"`
+		EndTime      whole  `json:"end_time"`
+		ExperimentID string `json:"experiment_id"`
+		StartTime    whole  `json:"start_time"`
+		Tags         []pair `json:"tags"`
+		Name         string `json:"name"`
+		NewName      string `json:"new_name"`
+	}
+	_ = json.Unmarshal(raw, &body)
+	var answer any = struct{}{}
+	switch path {
+	case "runs/create":
+		f.next++
+		r := &run{}
+		r.Info = runInfo{RunID: fmt.Sprintf("%032x", f.next), ExperimentID: body.ExperimentID, Status: "RUNNING", StartTime: body.StartTime, LifecycleStage: "active"}
+		r.Data.Tags = body.Tags
+		f.runs[r.id()] = r
+		answer = map[string]any{"run": r}
+	case "runs/update":
+		r := f.runs[cmp.Or(body.RunID, body.RunUUID)]
+		if r == nil {
+			w.WriteHeader(http.StatusNotFound)
+			answer = map[string]string{"error_code": "RESOURCE_DOES_NOT_EXIST"}
+			break
+		}
+		r.Info.Status, r.Info.EndTime = cmp.Or(body.Status, r.Info.Status), max(body.EndTime, r.Info.EndTime)
+		answer = map[string]any{"run_info": r.Info}
+	case "model-versions/create":
+		now := whole(time.Now().UnixMilli())
+		number := 1
+		for _, v := range f.versions {
+			if v.Name == body.Name {
+				number++
+			}
+		}
+		v := &modelVersion{Name: body.Name, Version: strconv.Itoa(number), Created: now, Status: "READY", Source: "models:/m-1", Tags: body.Tags}
+		f.versions = append(f.versions, v)
+		f.models[v.Name] = &registeredModel{Name: v.Name, LastUpdated: now}
+		answer = map[string]any{"model_version": v}
+	case "registered-models/rename":
+		delete(f.models, body.Name)
+		f.models[body.NewName] = &registeredModel{Name: body.NewName, LastUpdated: whole(time.Now().UnixMilli())}
+		for _, v := range f.versions {
+			if v.Name == body.Name {
+				v.Name = body.NewName
+			}
+		}
+		answer = map[string]any{"registered_model": f.models[body.NewName]}
+	case "experiments/update":
+		for i := range f.experiments {
+			if f.experiments[i].ID == body.ExperimentID {
+				f.experiments[i].Name = body.NewName
+			}
+		}
+	case "runs/log-batch":
+	default:
+		return false
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer)
+	return true
 }
 
 func cutPage[T any](all []T, most int, token string) ([]T, string) {

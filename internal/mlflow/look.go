@@ -34,12 +34,14 @@ const (
 	mostLooks = 4096             // objects that wait; what exceeds them is left to a round that reads everything
 	looksWith = 4                // objects looked at at once
 	lookLimit = 30 * time.Second // for one
+	mostSaid  = 64               // answers that wait for one object; what exceeds them is asked for instead
 	lookTries = 3                // when what was read was overtaken by what the ledger learned meanwhile
 )
 
 // looks are the objects of one server that wait to be looked at by themselves, in the
 // order in which that was asked for. An object waits once, however often it is asked
-// for. It is safe for concurrent use.
+// for, and what answers of the server said of it is submitted in their order. It is safe
+// for concurrent use.
 type looks struct {
 	known *known
 	ready chan struct{} // something waits
@@ -52,10 +54,19 @@ type looks struct {
 // look is an object that waits, or is looked at.
 type look struct {
 	object Object
-	again  bool     // asked for since the look that is under way began
-	done   []func() // called once it was looked at
-	busy   bool
+	todo
+	last *said // that somebody told of it
+	busy bool
 }
+
+// todo is what is to be done with an object.
+type todo struct {
+	said []*said  // what is submitted, in this order
+	ask  bool     // and then the server is asked
+	done []func() // called at the end
+}
+
+func (t *todo) empty() bool { return len(t.said) == 0 && !t.ask && len(t.done) == 0 }
 
 func newLooks(k *known) *looks {
 	return &looks{known: k, ready: make(chan struct{}, 1), waiting: map[Object]*look{}}
@@ -68,22 +79,47 @@ func (q *looks) signal() {
 	}
 }
 
-// add has an object looked at. Done, which may be nil, is called when that is no longer
-// needed: it was, or the next round reads everything.
+// add has the server asked for an object. Done, which may be nil, is called when that is
+// no longer needed: it was, or the next round reads everything.
 func (q *looks) add(o Object, done func()) {
-	if !q.enqueue(o, done) && done != nil {
-		done()
+	t := todo{ask: true}
+	if done != nil {
+		t.done = []func(){done}
+	}
+	q.enqueue(o, t)
+}
+
+// tell has what an answer said of an object submitted.
+func (q *looks) tell(o Object, what *said, done func()) {
+	q.enqueue(o, todo{said: []*said{what}, done: []func(){done}})
+}
+
+// lastSaid returns what was told of an object and is not submitted yet, nil for nothing.
+func (q *looks) lastSaid(o Object) *said {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if l := q.waiting[o]; l != nil {
+		return l.last
+	}
+	return nil
+}
+
+func (q *looks) enqueue(o Object, t todo) {
+	if !q.wait(o, t) {
+		q.known.due.Store(true)
+		for _, f := range t.done {
+			f()
+		}
 	}
 }
 
-// enqueue reports whether the object waits.
-func (q *looks) enqueue(o Object, done func()) bool {
+// wait reports whether there was room.
+func (q *looks) wait(o Object, t todo) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.waiting[o]
 	if l == nil {
 		if len(q.waiting) >= mostLooks {
-			q.known.due.Store(true)
 			return false
 		}
 		l = &look{object: o}
@@ -91,30 +127,40 @@ func (q *looks) enqueue(o Object, done func()) bool {
 		q.order = append(q.order, l)
 		q.signal()
 	}
-	l.again = l.again || l.busy
-	if done != nil {
-		l.done = append(l.done, done)
+	l.ask = l.ask || t.ask
+	l.done = append(l.done, t.done...)
+	switch {
+	case len(t.said) == 0:
+	case len(l.said)+len(t.said) > mostSaid:
+		l.ask = true
+	default:
+		l.said = append(l.said, t.said...)
+		l.last = l.said[len(l.said)-1]
 	}
 	return true
 }
 
 // next takes the object that waits longest, nil for none.
-func (q *looks) next() (l *look, done []func()) {
+func (q *looks) next() (*look, todo) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.order) == 0 {
-		return nil, nil
+		return nil, todo{}
 	}
-	l, q.order = q.order[0], q.order[1:]
-	l.busy, l.again, done, l.done = true, false, l.done, nil
-	return l, done
+	l := q.order[0]
+	q.order = q.order[1:]
+	t := l.todo
+	l.busy, l.todo = true, todo{}
+	return l, t
 }
 
-// put gives back an object that was looked at.
-func (q *looks) put(l *look) {
+// put gives back an object that was looked at, with what could not be done.
+func (q *looks) put(l *look, rest todo) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if l.busy = false; !l.again {
+	l.busy = false
+	l.said, l.ask, l.done = append(rest.said, l.said...), rest.ask || l.ask, append(rest.done, l.done...)
+	if l.empty() {
 		delete(q.waiting, l.object)
 		return
 	}
@@ -143,13 +189,12 @@ func (q *looks) run(ctx context.Context, o *observer, m *metrics) {
 	defer func() { _ = group.Wait() }()
 	for {
 		for ctx.Err() == nil {
-			l, done := q.next()
+			l, t := q.next()
 			if l == nil {
 				break
 			}
 			group.Go(func() error {
-				defer q.put(l)
-				q.lookAt(ctx, o, m, l.object, done)
+				q.put(l, q.lookAt(ctx, o, m, l.object, t))
 				return nil
 			})
 		}
@@ -161,30 +206,40 @@ func (q *looks) run(ctx context.Context, o *observer, m *metrics) {
 	}
 }
 
-// lookAt looks at one object. One that cannot be read is left to the next round, which
-// then reads everything.
-func (q *looks) lookAt(ctx context.Context, o *observer, m *metrics, object Object, done []func()) {
+// lookAt looks at one object and returns what is left to do when ctx ended meanwhile.
+// One that cannot be read is left to the next round, which then reads everything.
+func (q *looks) lookAt(ctx context.Context, o *observer, m *metrics, object Object, t todo) (rest todo) {
 	inner, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
-	events, err := o.lookAt(inner, object)
+	events := 0
+	for i, what := range t.said {
+		n, ask := o.submit(inner, what)
+		if ctx.Err() != nil {
+			return todo{said: t.said[i:], ask: true, done: t.done}
+		}
+		events, t.ask = events+n, t.ask || ask
+	}
+	var err error
+	if t.ask {
+		var n int
+		n, err = o.lookAt(inner, object)
+		events += n
+	}
 	m.events.Add(float64(events))
 	switch {
 	case ctx.Err() != nil: // we stop: it is looked at when we go on
-		for _, f := range done {
-			q.enqueue(object, f)
-		}
-		q.enqueue(object, nil)
-		return
+		return todo{ask: true, done: t.done}
 	case err != nil:
 		q.known.due.Store(true)
 		m.looks.WithLabelValues("failed").Inc()
 		o.log.LogAttrs(ctx, slog.LevelWarn, "MLflow object not read, the next round reads everything", slog.String("what", object.String()), slog.String(telemetry.Error, shown(err).Error()))
-	default:
+	case t.ask:
 		m.looks.WithLabelValues("ok").Inc()
 	}
-	for _, f := range done {
+	for _, f := range t.done {
 		f()
 	}
+	return todo{}
 }
 
 // lookAt asks the server for one object and submits what it says. An object that does not
@@ -223,7 +278,7 @@ func (o *observer) lookAtRun(ctx context.Context, id string) (events int, err er
 		if err != nil {
 			return 0, unlessAbsent(err)
 		}
-		out, err := o.observeRun(ctx, &r, mark, o.silent(int64(max(r.Info.StartTime, r.Info.EndTime))))
+		out, err := o.observeRun(ctx, &r, mark, o.asRead(&r))
 		if err != nil || !out.Stale {
 			return out.Events, err
 		}

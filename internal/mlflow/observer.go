@@ -102,9 +102,19 @@ func (o *observer) nameOf(ctx context.Context, experimentID string) (string, err
 	return e.Name, o.observeExperiment(ctx, e)
 }
 
-// observeRun submits one run as it was seen after mark. silent is for one that the
-// ledger does not know.
-func (o *observer) observeRun(ctx context.Context, r *run, mark workspace.Mark, silent bool) (out workspace.Observed, err error) {
+// seenAs is how a run was seen, besides what it is.
+type seenAs struct {
+	silent        bool // it raises nothing if the ledger does not know it
+	labelsUnknown bool // without its tags and parameters
+}
+
+// asRead is how a run is seen that was read whole.
+func (o *observer) asRead(r *run) seenAs {
+	return seenAs{silent: o.silent(int64(max(r.Info.StartTime, r.Info.EndTime)))}
+}
+
+// observeRun submits one run as it was seen after mark.
+func (o *observer) observeRun(ctx context.Context, r *run, mark workspace.Mark, as seenAs) (out workspace.Observed, err error) {
 	if r.id() == "" || r.Info.ExperimentID == "" {
 		return out, nil
 	}
@@ -113,13 +123,14 @@ func (o *observer) observeRun(ctx context.Context, r *run, mark workspace.Mark, 
 		return out, err
 	}
 	seen := r.observation(name, o.server.Metrics)
-	seen.Seen, seen.EndRenews, seen.Silent, seen.ThroughRunning = mark, o.server.EndTimeRenews, silent, o.server.SynthesizeRunning
+	seen.Seen, seen.EndRenews, seen.Silent, seen.ThroughRunning = mark, o.server.EndTimeRenews, as.silent, o.server.SynthesizeRunning
 	if o.server.ExperimentGUIDs {
 		seen.EventExperimentID = mlevent.ExperimentGUID(o.ws.ID.String(), r.Info.ExperimentID)
 	}
 	if o.server.NotResponding > 0 {
 		seen.QuietAfter, seen.Sign = time.Duration(o.server.NotResponding)*time.Second, r.sign()
 	}
+	seen.LabelsUnknown = as.labelsUnknown
 	out, err = o.ledger.ObserveRun(ctx, o.ws, seen, stamp)
 	return out, o.skip(ctx, "run", r.id(), err)
 }
@@ -163,16 +174,21 @@ func (o *observer) findOldName(ctx context.Context, seen *workspace.VersionObser
 	return nil
 }
 
+// inheritedBy returns the tags that versions have from their registered model.
+func (o *observer) inheritedBy(ctx context.Context, model string) ([]pair, error) {
+	if !o.server.InheritModelTags {
+		return nil, nil
+	}
+	m, err := o.client.registeredModel(ctx, model)
+	return m.Tags, unlessAbsent(err)
+}
+
 // versionsOf observes the versions of a model, highest number first, up to the page
 // that has the first that the ledger knows. pending says that one is not ready.
 func (o *observer) versionsOf(ctx context.Context, model string) (events int, pending bool, err error) {
-	var inherited []pair
-	if o.server.InheritModelTags {
-		m, err := o.client.registeredModel(ctx, model)
-		if err != nil && !absent(err) {
-			return 0, false, err
-		}
-		inherited = m.Tags
+	inherited, err := o.inheritedBy(ctx, model)
+	if err != nil {
+		return 0, false, err
 	}
 	for token := ""; ; {
 		mark := o.ledger.Mark()

@@ -346,7 +346,7 @@ func (p *poller) observe(ctx context.Context, page []run, mark workspace.Mark) e
 	for i := range page {
 		r := &page[i]
 		group.Go(func() (err error) {
-			results[i], err = p.observeRun(inner, r, mark, p.silent(int64(max(r.Info.StartTime, r.Info.EndTime))))
+			results[i], err = p.observeRun(inner, r, mark, p.asRead(r))
 			return err
 		})
 	}

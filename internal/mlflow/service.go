@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"strings"
+	"net/url"
 	"sync"
 	"time"
 
@@ -32,6 +32,9 @@ type Config struct {
 	WebhookSecret func(*resource.MLflowServer) (secret.String, error)
 	Logger        *slog.Logger
 	Registerer    prometheus.Registerer // optional
+	// ProxyOrigin is where the listener of the proxy is reached, such as
+	// https://127.0.0.1:7443; "" where there is none.
+	ProxyOrigin string
 }
 
 // Service follows every server that is attached. It is safe for concurrent use.
@@ -114,33 +117,19 @@ func (s *Service) record(uid resource.UID) (resource.MLflowServer, bool) {
 	return resource.MLflowServer{}, false
 }
 
-// Attached returns the server that the workspace of a name follows. Requests of MLflow's
-// clients and webhooks name a workspace in one segment of their path: its name, or where
-// workspaces of several resource groups have it, GROUP~NAME. The error is a fault.
-func (s *Service) Attached(workspace string) (resource.Item[resource.MLflowServer], error) {
-	group, name, grouped := strings.Cut(workspace, "~")
-	if !grouped {
-		group, name = "", workspace
+// Attached returns the server that the workspace of a name follows: requests of MLflow's
+// clients and webhooks name a workspace so. The error is a fault.
+func (s *Service) Attached(name string) (item resource.Item[resource.MLflowServer], err error) {
+	ws, err := s.cfg.Store.WorkspaceNamed(name)
+	if err != nil {
+		return item, err
 	}
-	var found []resource.Item[resource.MLflowServer]
-	for _, item := range s.cfg.Store.MLflowServers.List("") {
-		if id := item.Value.Workspace; strings.EqualFold(id.Name(), name) && (!grouped || strings.EqualFold(id.ResourceGroup(), group)) {
-			found = append(found, item)
-		}
+	item, ok := s.cfg.Store.MLflowServers.Get(ws.Key)
+	if !ok {
+		return item, fault.New(fault.NotFound, "ResourceNotFound",
+			"The workspace '%s' follows no MLflow server: attach one with carillon mlflow attach URL --workspace %[1]s.", ws.Value.ID.Name())
 	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return resource.Item[resource.MLflowServer]{}, fault.New(fault.NotFound, "ResourceNotFound",
-			"No workspace '%s' follows an MLflow server: attach one with carillon mlflow attach URL --workspace NAME.", cut(workspace, 100))
-	}
-	var names []string
-	for _, item := range found {
-		names = append(names, item.Value.Workspace.ResourceGroup()+"~"+item.Value.Workspace.Name())
-	}
-	return resource.Item[resource.MLflowServer]{}, fault.New(fault.NotFound, "AmbiguousWorkspace",
-		"%d workspaces '%s' follow MLflow servers: write the resource group before the name in the path, %s.", len(found), cut(workspace, 100), strings.Join(names, " or "))
+	return item, nil
 }
 
 // looksOf returns what waits at a server, nil when it is not attached.
@@ -156,6 +145,19 @@ func (s *Service) looksOf(uid resource.UID) *looks {
 		s.looks[uid] = q
 	}
 	return q
+}
+
+// ProxyURL satisfies manage.MLflow.
+func (s *Service) ProxyURL(server *resource.MLflowServer) string {
+	if server.NoProxy || s.cfg.ProxyOrigin == "" {
+		return ""
+	}
+	id := server.Workspace
+	name := id.Name()
+	if _, err := s.cfg.Store.WorkspaceNamed(name); err != nil { // several have it
+		name = id.ResourceGroup() + "~" + name
+	}
+	return s.cfg.ProxyOrigin + proxyRoot + url.PathEscape(name)
 }
 
 // lag is for how long a server has not been read whole.

@@ -96,22 +96,28 @@ const CodeAmbiguousWorkspace = "AmbiguousWorkspace"
 
 // WorkspaceNamed returns the workspace of a name, for addresses that hold nothing more
 // of its id. Names compare ignoring case; two resource groups may have one of the same
-// name, and then only full ids tell them apart.
+// name, and then GROUP~NAME tells them apart.
 func (s *Store) WorkspaceNamed(name string) (found Item[Workspace], err error) {
-	n := 0
+	group, plain, grouped := strings.Cut(name, "~")
+	if !grouped {
+		plain = name
+	}
+	var names []string
 	for _, item := range s.Workspaces.List("") {
-		if strings.EqualFold(item.Value.ID.Name(), name) {
+		id := item.Value.ID
+		if strings.EqualFold(id.Name(), plain) && (!grouped || strings.EqualFold(id.ResourceGroup(), group)) {
 			found = item
-			n++
+			names = append(names, id.ResourceGroup()+"~"+id.Name())
 		}
 	}
-	switch n {
+	switch len(names) {
 	case 0:
 		return found, fault.New(fault.NotFound, "ResourceNotFound", "There is no workspace '%.80s'.", name)
 	case 1:
 		return found, nil
 	}
-	return found, fault.New(fault.NotFound, CodeAmbiguousWorkspace, "%d resource groups have a workspace '%.80s', and this address does not say which: give one of them a name of its own.", n, name)
+	return found, fault.New(fault.NotFound, CodeAmbiguousWorkspace, "%d resource groups have a workspace '%.80s', and this address does not say which: write the group before the name, %s.",
+		len(names), name, strings.Join(names, " or "))
 }
 
 // Observe sets who is told of changes. Call it before the first one.

@@ -276,7 +276,13 @@ func TestWorkspaceNamed(t *testing.T) {
 	if found, err := s.WorkspaceNamed("CHURN"); err != nil || found.Value.ID.Name() != "churn" {
 		t.Errorf("found %+v, error %v", found, err)
 	}
-	for name, code := range map[string]string{"none": "ResourceNotFound", "": "ResourceNotFound", "twice": CodeAmbiguousWorkspace} {
+	if found, err := s.WorkspaceNamed("B~twice"); err != nil || found.Value.ID.ResourceGroup() != "b" {
+		t.Errorf("found %+v, error %v", found, err)
+	}
+	if _, err := s.WorkspaceNamed("twice"); err == nil || !strings.Contains(err.Error(), "~") {
+		t.Errorf("error %v, want one that tells how to write it", err)
+	}
+	for name, code := range map[string]string{"none": "ResourceNotFound", "": "ResourceNotFound", "twice": CodeAmbiguousWorkspace, "c~twice": "ResourceNotFound", "~churn": "ResourceNotFound"} {
 		_, err := s.WorkspaceNamed(name)
 		if f, ok := errors.AsType[*fault.Error](err); !ok || f.Kind != fault.NotFound || f.Code != code {
 			t.Errorf("%q: %v, want %s", name, err, code)

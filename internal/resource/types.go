@@ -141,6 +141,9 @@ type MLflowServer struct {
 
 	Webhook MLflowWebhook `json:"webhook,omitzero"`
 
+	NoProxy      bool `json:"noProxy,omitempty"`      // nobody reaches it through us
+	PreserveHost bool `json:"preserveHost,omitempty"` // it is told the Host that clients name
+
 	Created  Stamp `json:"created"` // when it was attached
 	Modified Stamp `json:"modified"`
 }

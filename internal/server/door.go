@@ -16,15 +16,16 @@ const (
 	planeManagement                    // the management API, workspaces, validation links, schemas
 	planeIssuer                        // tokens, discovery, keys
 	planeOps                           // /metrics and the reasons of /readyz
+	planeMLflow                        // the proxies before MLflow servers
 
-	everyPlane = planePublish | planeManagement | planeIssuer | planeOps
+	everyPlane = planePublish | planeManagement | planeIssuer | planeOps | planeMLflow
 )
 
 // planeNames are the planes by name, in the order in which they are listed.
 var planeNames = []struct {
 	plane planes
 	name  string
-}{{planePublish, "publish"}, {planeManagement, "management"}, {planeIssuer, "issuer"}, {planeOps, "ops"}}
+}{{planePublish, "publish"}, {planeManagement, "management"}, {planeIssuer, "issuer"}, {planeOps, "ops"}, {planeMLflow, "mlflow"}}
 
 func (p planes) has(q planes) bool { return p&q != 0 }
 

@@ -19,13 +19,13 @@ func TestParseDoor(t *testing.T) {
 		openOps      bool
 		problem      string
 	}{
-		{"127.0.0.1:7443", "publish,management,issuer,ops", false, ""},
+		{"127.0.0.1:7443", "publish,management,issuer,ops,mlflow", false, ""},
 		{"0.0.0.0:443,planes=publish", "publish", false, ""},
 		{"[::1]:0,planes=ops, Management", "management,ops", true, ""},
 		{"127.0.0.1:1,planes=publish,management,issuer,ops", "publish,management,issuer,ops", true, ""},
 		{"127.0.0.1", "", false, "is not HOST:PORT"},
 		{":7443", "", false, "names no host"},
-		{"127.0.0.1:1,planes=", "", false, `the plane "" is not one of publish,management,issuer,ops`},
+		{"127.0.0.1:1,planes=", "", false, `the plane "" is not one of publish,management,issuer,ops,mlflow`},
 		{"127.0.0.1:1,planes=publish,portal", "", false, `the plane "portal" is not one of`},
 		{"127.0.0.1:1,publish", "", false, `stands "publish", and not planes=`},
 	} {

@@ -31,6 +31,7 @@ type front struct {
 	publish, identity, management http.Handler
 	lineage                       http.Handler
 	webhook                       http.Handler // of MLflow servers
+	mlflow                        http.Handler // the proxy before them
 	metrics                       http.Handler
 	authenticate                  func(*http.Request) (access.Caller, error)
 	reasons                       func() []string // why the server is not ready
@@ -88,6 +89,8 @@ func (f *front) route(r *http.Request) (planes, http.Handler) {
 		return planePublish, f.webhook
 	case r.URL.Path == "/metrics":
 		return planeOps, http.HandlerFunc(f.serveMetrics)
+	case mlflow.Proxies(r.URL.Path):
+		return planeMLflow, f.mlflow
 	case issuer.Serves(r.URL.Path):
 		return planeIssuer, f.identity
 	}

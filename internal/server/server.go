@@ -131,6 +131,7 @@ type server struct {
 	datasets   *dataset.Places // where datasets of drift monitors lie
 	mlflow     *mlflow.Service
 	drift      *driftjob.Service
+	proxy      *mlflow.Proxy
 	handler    func(opened) http.Handler // of one listener
 }
 
@@ -254,14 +255,20 @@ func (s *server) wire(ctx context.Context) error {
 		Recorder: s.broker, Facts: partition, Workspaces: store.Workspaces,
 		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, Logger: s.log,
 	})
+	mlflowOrigin := cmp.Or(strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planeMLflow))
 	s.mlflow = mlflow.New(mlflow.Config{
-		Store: store, Ledger: s.workspaces, Client: guard.Client(mlflowTime), Logger: s.log, Registerer: s.registry,
+		Store: store, Ledger: s.workspaces, Client: guard.Client(mlflowTime), Logger: s.log, Registerer: s.registry, ProxyOrigin: mlflowOrigin,
 		Secret:        func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowSecret(sealer, m) },
 		WebhookSecret: func(m *resource.MLflowServer) (secret.String, error) { return manage.OpenMLflowWebhook(sealer, m) },
 	})
 	s.drift = driftjob.New(driftjob.Config{
 		Ledger: s.workspaces, Datasets: s.datasets, Logger: s.log, Registerer: s.registry,
 	})
+	if s.proxy, err = mlflow.NewProxy(mlflow.ProxyConfig{
+		Service: s.mlflow, Transport: guard.Passing(), Intents: filepath.Join(s.cfg.Data, "mlflow-intents"), Logger: s.log, Registerer: s.registry,
+	}); err != nil {
+		return err
+	}
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer), Targets: targets,
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
@@ -292,7 +299,7 @@ func (s *server) wire(ctx context.Context) error {
 		lineage: openlineage.New(openlineage.Config{
 			Store: store, Ledger: s.workspaces, Keys: s.plane.OpenLineageKeys, Authenticate: tokens.Authenticate, Authorizer: authorizer, Registerer: s.registry,
 		}),
-		identity: issuer.New(tokens, directory, s.audit), webhook: http.HandlerFunc(s.mlflow.ServeWebhook),
+		identity: issuer.New(tokens, directory, s.audit), mlflow: s.proxy, webhook: http.HandlerFunc(s.mlflow.ServeWebhook),
 		management: arm.NewHandler(arm.Config{
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: publishOrigin,
 			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},
@@ -515,6 +522,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	}
 	stopManaging()
 	_ = managers.Wait()
+	s.proxy.Close()
 	stopDelivering()
 	return g.Wait()
 }

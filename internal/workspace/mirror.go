@@ -61,6 +61,10 @@ type RunObservation struct {
 	StartTime    string // event time, "" for none
 	EndTime      string // event time, "" for none
 
+	// LabelsUnknown: of a run that is known its tags and type stay, and those of its
+	// properties that are not given.
+	LabelsUnknown bool
+
 	Seen   Mark // taken before the run was asked for
 	Silent bool // a run that the ledger does not know raises nothing: it is of the time before
 	// EndRenews has a run that ended at another time in the same way count as one that
@@ -84,6 +88,7 @@ type Observed struct {
 	Events  int
 	Stale   bool      // the ledger learned of something newer since the observation was begun
 	Since   time.Time // when the ledger last learned something of the object
+	At      Mark      // of what it learned then
 }
 
 // step is what an observation of a run means.
@@ -126,7 +131,7 @@ func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunOb
 	if out.Known, err = s.read(ctx, k, &old); err != nil {
 		return out, err
 	}
-	out.Since = old.Modified.At
+	out.Since, out.At = old.Modified.At, Mark(old.ETag)
 	if out.Known && Mark(old.ETag) > o.Seen {
 		out.Stale = true
 		return out, nil
@@ -136,6 +141,10 @@ func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunOb
 	r.RunType, r.StartTime, r.EndTime = o.RunType, o.StartTime, o.EndTime
 	r.Tags, r.Properties, r.EventExperimentID = o.Tags, o.Properties, o.EventExperimentID
 	o.Status = r.listen(&o, time.Now())
+	if out.Known && o.LabelsUnknown {
+		r.RunType, r.Tags, r.Properties = old.RunType, joined(old.Tags, nil, true), joined(old.Properties, o.Properties, true)
+		ShortenLabels(r.Tags, r.Properties)
+	}
 	to := stepOf(&old, out.Known, &o)
 	r.Status = o.Status
 	raise := raises
@@ -177,7 +186,7 @@ func (s *Service) storeMirrored(ctx context.Context, ws resource.Workspace, old,
 	if _, err := s.record(ctx, &w); err != nil {
 		return err
 	}
-	out.Changed, out.Events, out.Since = true, w.raised, now
+	out.Changed, out.Events, out.Since, out.At = true, w.raised, now, Mark(r.ETag)
 	telemetry.RecordOf(ctx).Add(slog.String(telemetry.Run, r.Name), slog.Int(telemetry.Events, w.raised))
 	return nil
 }
