@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 )
 
 // readParquet reads column after column of each row group, page by page. The library
-// panics on some damaged files; that is an error here, too.
+// reads the footer, which is looked through first. It panics on some damaged files;
+// that is an error here, too.
 func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -32,8 +34,8 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 	}
 	type leaf struct {
 		*column
-		index int
-		cell  func(parquet.Value) cell
+		from *parquet.Column
+		cell func(parquet.Value) cell
 	}
 	var leaves []leaf
 	var times *parquet.Column // with a period, the column that chooses
@@ -58,7 +60,7 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		if err != nil || ours == nil {
 			return err
 		}
-		l := leaf{ours, c.Index(), nil}
+		l := leaf{ours, c, nil}
 		var temporal bool
 		l.cell, temporal = cellOf(c.Type())
 		ours.temporal = ours.temporal || temporal
@@ -82,14 +84,24 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 	if len(leaves) == 0 && len(absent) > 0 {
 		return errors.New("it has none of the columns that the files before it have")
 	}
-	for _, group := range file.RowGroups() {
-		chunks, after := group.ColumnChunks(), s.draw
-		if group.NumRows() < 0 {
-			return errors.New("the Parquet file is damaged: it has a row group of a negative size")
+	reader := &pageReader{}
+	defer reader.close()
+	for i := range file.Metadata().RowGroups {
+		group, after := &file.Metadata().RowGroups[i], s.draw
+		if group.NumRows < 0 {
+			return damaged("it has a row group of a negative size")
 		}
-		chosen := group.NumRows()
+		chunkOf := func(c *parquet.Column) chunk {
+			kind := c.Type().Kind()
+			length := 0
+			if kind == parquet.FixedLenByteArray {
+				length = c.Type().Length()
+			}
+			return chunk{source, size, kind, length, c.MaxDefinitionLevel(), &group.Columns[c.Index()], group.NumRows}
+		}
+		chosen := group.NumRows
 		if times != nil {
-			c, err := s.period.choose(chunks[times.Index()], timeOf, chosen)
+			c, err := s.period.choose(reader, chunkOf(times), timeOf)
 			if err != nil {
 				return err
 			}
@@ -99,11 +111,17 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 		after.Rows += chosen
 		for _, l := range leaves {
 			rows := s.draw
-			if err := l.readChunk(chunks[l.index], &rows, l.cell); err != nil {
+			err := eachValue(reader, chunkOf(l.from), l.cell, func(v cell, _ bool) error {
+				if !rows.skips() {
+					l.put(rows.next(), v)
+				}
+				return nil
+			})
+			if err != nil {
 				return fmt.Errorf("column %q: %w", l.name, err)
 			}
 			if rows.Rows != after.Rows {
-				return fmt.Errorf("the Parquet file is damaged: column %q has %d rows in a row group of %d", l.name, rows.Rows-s.Rows, chosen)
+				return damaged("column %q has %d rows in a row group of %d", l.name, rows.Rows-s.Rows, chosen)
 			}
 			if err := s.checkTexts(); err != nil {
 				return err
@@ -121,8 +139,9 @@ func (s *Sample) readParquet(source io.ReaderAt, size int64) (err error) {
 	return nil
 }
 
-// checkFooter refuses a footer longer than the file: the library would ask for as much
-// memory first. Source: github.com/apache/parquet-format, README.md, "File format".
+// checkFooter refuses a footer that would take much memory to read: one that is long,
+// or has very many structures, or a schema that is very deep.
+// Source: github.com/apache/parquet-format, README.md, "File format".
 func checkFooter(source io.ReaderAt, size int64) error {
 	var tail [8]byte
 	if size < int64(len(tail)) {
@@ -131,45 +150,51 @@ func checkFooter(source io.ReaderAt, size int64) error {
 	if _, err := source.ReadAt(tail[:], size-int64(len(tail))); err != nil {
 		return err
 	}
-	if length := int64(binary.LittleEndian.Uint32(tail[:])); length > size-int64(len(tail)) {
+	if string(tail[4:]) != "PAR1" {
+		return fmt.Errorf("it is no Parquet file, or an encrypted one: it ends in %q", tail[4:])
+	}
+	length := int64(binary.LittleEndian.Uint32(tail[:]))
+	if length > size-int64(len(tail)) {
 		return fmt.Errorf("it is no Parquet file, or damaged: its footer claims %d bytes", length)
 	}
-	return nil
-}
-
-// readChunk keeps what is drawn of a row group's column.
-func (c *column) readChunk(chunk parquet.ColumnChunk, rows *draw, cellOf func(parquet.Value) cell) (err error) {
-	pages := chunk.Pages()
-	defer func() { err = errors.Join(err, pages.Close()) }()
-	var values [512]parquet.Value
-	for {
-		page, err := pages.ReadPage()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for reader := page.Values(); ; {
-			n, err := reader.ReadValues(values[:])
-			for _, v := range values[:n] {
-				var w cell
-				if !v.IsNull() {
-					w = cellOf(v)
-				}
-				if !rows.skips() {
-					c.put(rows.next(), w)
-				}
-			}
-			if errors.Is(err, io.EOF) || err == nil && n == 0 {
-				break
-			}
-			if err != nil {
-				return err
-			}
-		}
-		parquet.Release(page)
+	if length > mostFooter {
+		return tooLarge("a footer", length, mostFooter)
 	}
+	footer := make([]byte, length)
+	if _, err := source.ReadAt(footer, size-int64(len(tail))-length); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	scan := scanThrift{b: footer, structs: mostStructs}
+	if err := scan.structure(0); err != nil {
+		return damaged("its footer: %w", err)
+	}
+	var schema struct {
+		Elements []format.SchemaElement `thrift:"2"`
+	}
+	if err := thrift.Unmarshal(&thrift.CompactProtocol{}, footer[:scan.at], &schema); err != nil {
+		return damaged("its footer: %w", err)
+	}
+	if n := int64(len(schema.Elements)); n > mostSchema {
+		return tooLarge("a schema", n, mostSchema)
+	}
+	var open []int32 // children that are still to come, of each group
+	for _, e := range schema.Elements {
+		for len(open) > 0 && open[len(open)-1] == 0 {
+			open = open[:len(open)-1]
+		}
+		if len(open) > 0 {
+			open[len(open)-1]--
+		}
+		if e.NumChildren.V > 0 {
+			if open = append(open, e.NumChildren.V); len(open) > mostDepth {
+				return tooLarge("groups in groups to a depth", int64(len(open)), mostDepth)
+			}
+		}
+		if e.TypeLength.V < 0 || e.TypeLength.V > mostPage {
+			return damaged("values of %d bytes", e.TypeLength.V)
+		}
+	}
+	return nil
 }
 
 // cellOf says how values of a type become cells, nil if not at all, and whether they
@@ -221,7 +246,10 @@ func cellOf(t parquet.Type) (of func(parquet.Value) cell, temporal bool) {
 		if t.Kind() == parquet.FixedLenByteArray {
 			return nil, temporal
 		}
-		return func(v parquet.Value) cell { return textCell(string(v.ByteArray())) }, temporal
+		return func(v parquet.Value) cell {
+			b := v.ByteArray()
+			return textCell(string(b[:min(len(b), mostCell)]))
+		}, temporal
 	}
 }
 

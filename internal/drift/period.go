@@ -2,9 +2,7 @@ package drift
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"time"
@@ -170,53 +168,35 @@ func (c *choice) holds(row int64) bool {
 }
 
 // choose reads the times of a row group.
-func (p *Period) choose(chunk parquet.ColumnChunk, of func(parquet.Value) (cell, time.Time), rows int64) (_ *choice, err error) {
-	if rows > mostGroup {
-		return nil, fmt.Errorf("a row group has %d rows, more than %d that can be chosen from: write smaller ones", rows, mostGroup)
+func (p *Period) choose(reader *pageReader, times chunk, of func(parquet.Value) (cell, time.Time)) (*choice, error) {
+	if times.rows > mostGroup {
+		return nil, tooLarge("a row group to choose from", times.rows, mostGroup)
+	}
+	type moment struct {
+		cell
+		at time.Time
 	}
 	c := &choice{}
-	pages := chunk.Pages()
-	defer func() { err = errors.Join(err, pages.Close()) }()
-	var values [512]parquet.Value
-	for {
-		page, err := pages.ReadPage()
-		if errors.Is(err, io.EOF) {
-			break
+	err := eachValue(reader, times, func(v parquet.Value) moment {
+		value, at := of(v)
+		return moment{value, at}
+	}, func(m moment, there bool) (err error) {
+		chosen := false
+		switch {
+		case !there:
+		case m.at.IsZero():
+			chosen, err = p.holdsCell(m.cell)
+		default:
+			chosen = p.holds(m.at)
 		}
-		if err != nil {
-			return nil, err
-		}
-		for reader := page.Values(); ; {
-			n, err := reader.ReadValues(values[:])
-			for _, v := range values[:n] {
-				if c.rows == rows {
-					return nil, fmt.Errorf("the Parquet file is damaged: column %q has more rows than its row group", p.Column)
-				}
-				chosen := false
-				if !v.IsNull() {
-					value, t := of(v)
-					if t.IsZero() {
-						var wrong error
-						if chosen, wrong = p.holdsCell(value); wrong != nil {
-							return nil, wrong
-						}
-					} else {
-						chosen = p.holds(t)
-					}
-				}
-				c.add(chosen)
-			}
-			if errors.Is(err, io.EOF) || err == nil && n == 0 {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		parquet.Release(page)
+		c.add(chosen)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	if c.rows != rows {
-		return nil, fmt.Errorf("the Parquet file is damaged: column %q has %d rows in a row group of %d", p.Column, c.rows, rows)
+	if c.rows != times.rows {
+		return nil, damaged("column %q has %d rows in a row group of %d", p.Column, c.rows, times.rows)
 	}
 	return c, nil
 }

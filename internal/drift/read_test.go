@@ -116,9 +116,10 @@ func TestReadRefuses(t *testing.T) {
 		{"no object", JSONL, "{\"a\":1}\n[1]\n", "line 2 is no JSON object"},
 		{"null", JSONL, "null\n", "line 1 is no JSON object"},
 		{"a long line", JSONL, "{\"a\":1}\n{\"a\":\"" + strings.Repeat("x", mostRecord) + "\"}", "line 2 is longer than 16 MiB"},
-		{"no Parquet", Parquet, "PAR1 and no more", "its footer claims"},
+		{"no Parquet", Parquet, "PAR1 and no more", `it ends in "more"`},
+		{"a footer longer than the file", Parquet, "PAR1\xff\x00\x00\x00PAR1", "its footer claims 255 bytes"},
 		{"no Parquet at all", Parquet, "PAR1", "it is too short"},
-		{"another magic", Parquet, "PAR1\x00\x00\x00\x00PAR2", "invalid magic footer"},
+		{"another magic", Parquet, "PAR1\x00\x00\x00\x00PAR2", `it ends in "PAR2"`},
 		{"format", "xml", "", `there is no format "xml"`},
 	}
 	for _, tt := range tests {

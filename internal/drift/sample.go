@@ -17,6 +17,7 @@ const (
 	mostColumns = 1_000      // of a dataset
 	mostCells   = 10_000_000 // rows times columns kept; 12 bytes each and the texts
 	mostText    = 256        // bytes of a text that tell it from others
+	mostCell    = 4 << 10    // bytes of a value that are looked at
 	mostTexts   = 256 << 20  // bytes of all texts that differ, with what keeping one takes
 	textCost    = 64         // bytes that keeping a text takes beside its own
 )
@@ -235,7 +236,7 @@ func numberCell(x float64) cell {
 // number is what JSON calls so, with a sign at will: 007 is a text, because codes are
 // written like that.
 func textCell(text string) cell {
-	text = strings.TrimSpace(text)
+	text = strings.TrimSpace(text[:min(len(text), mostCell)])
 	if text == "" {
 		return cell{}
 	}
