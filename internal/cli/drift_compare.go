@@ -17,6 +17,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/dataset"
 	"github.com/carillon-events/carillon/internal/drift"
+	"github.com/carillon-events/carillon/internal/workspace"
 )
 
 // comparison is what the flags of "drift run" ask for.
@@ -48,7 +49,7 @@ most (maxjs). It is drift if the coefficient is above the threshold and chance a
 reach it in less than 1 of 1,000 comparisons.
 
 With --monitor, what was found is recorded at the server as a drift run of that monitor,
-whose threshold and features count. No server is needed otherwise.
+whose threshold, coefficient, features, least rows and seed count. No server is needed otherwise.
 
 Exit code 0 if it is no drift, 1 if it is, 2 if the command line is wrong, 3 if it cannot be
 told: a file cannot be read, or has too few rows.`
@@ -206,12 +207,12 @@ func (a *app) compareFiles(cmd *cobra.Command, c *comparison) (*drift.Result, er
 		found.Window = drift.Window{DataDriftID: c.dataDriftID, DataDriftName: c.monitor, BaseDatasetID: c.baseID, TargetDatasetID: c.nowID, StartTime: c.from, EndTime: c.to}
 	}
 	if c.report != "" { // before the server hears of it: what cannot be reported is not recorded
-		if err := writeReport(c, found); err != nil {
+		if err := writeReport(c.printed(), found); err != nil {
 			return nil, err
 		}
 	}
 	if c.monitor != "" && found.Status == drift.OK {
-		properties := map[string]any{"startTime": c.from, "endTime": c.to, "driftCoefficient": found.Coefficient}
+		properties := map[string]any{"startTime": c.from, "endTime": c.to, "driftCoefficient": found.Coefficient, "result": found.Within(workspace.MaxDocument)}
 		run, err := server.ask(cmd.Context(), http.MethodPost, a.driftRunsPath(c.monitor), enveloped(properties), nil)
 		if err != nil {
 			return nil, err
@@ -225,7 +226,7 @@ func (a *app) compareFiles(cmd *cobra.Command, c *comparison) (*drift.Result, er
 		}
 		return found, writeJSON(a.stdout, raw)
 	}
-	return found, a.printComparison(c, found)
+	return found, a.printComparison(c.printed(), found)
 }
 
 // askMonitor takes over what the monitor says.
@@ -240,6 +241,9 @@ func (a *app) askMonitor(cmd *cobra.Command, server *remote, c *comparison) erro
 			DataDriftID      string
 			Threshold        *float64
 			Features         []string
+			Method           string
+			MinRows          int
+			Seed             *uint64
 			Baseline, Target struct{ DatasetID string }
 		}
 	}
@@ -254,7 +258,17 @@ func (a *app) askMonitor(cmd *cobra.Command, server *remote, c *comparison) erro
 	if c.featureNames == nil && len(p.Features) > 0 {
 		c.featureNames = p.Features
 	}
-	if !cmd.Flag("seed").Changed {
+	if p.Method != "" && !cmd.Flag("coefficient").Changed {
+		c.method = p.Method
+	}
+	if p.MinRows > 0 && !cmd.Flag("min-rows").Changed {
+		c.minRows = p.MinRows
+	}
+	switch {
+	case cmd.Flag("seed").Changed:
+	case p.Seed != nil:
+		c.seed = *p.Seed
+	default:
 		h := fnv.New64a()
 		fmt.Fprintf(h, "%s %s", c.dataDriftID, c.from)
 		c.seed = h.Sum64()
@@ -296,7 +310,18 @@ func unread(ctx context.Context, side string, err error) error {
 	return fmt.Errorf("the %s %w", side, err)
 }
 
-func writeReport(c *comparison, found *drift.Result) error {
+// printed is what is shown beside a result.
+type printed struct {
+	baseline, target string // where they lie
+	report           string // the file with the page, "" for none
+	unrecorded       bool   // there is a drift monitor, and no drift run of it
+}
+
+func (c *comparison) printed() printed {
+	return printed{c.baseline, c.target, c.report, c.monitor != ""}
+}
+
+func writeReport(c printed, found *drift.Result) error {
 	file, err := os.Create(c.report)
 	if err != nil {
 		return err
@@ -306,7 +331,7 @@ func writeReport(c *comparison, found *drift.Result) error {
 }
 
 // printComparison prints the verdict and the columns, the one that moved most first.
-func (a *app) printComparison(c *comparison, found *drift.Result) error {
+func (a *app) printComparison(c printed, found *drift.Result) error {
 	verdict := "No drift"
 	switch {
 	case found.Status != drift.OK:
@@ -322,7 +347,7 @@ func (a *app) printComparison(c *comparison, found *drift.Result) error {
 	switch {
 	case found.RunID != "":
 		fmt.Fprintf(w, "Drift run\t%s of drift monitor %s\n", found.RunID, found.DataDriftName)
-	case c.monitor != "":
+	case c.unrecorded:
 		fmt.Fprintf(w, "Drift run\tnot recorded: there is no verdict\n")
 	}
 	if c.report != "" {

@@ -45,6 +45,14 @@ func (p *progress) show(part float64, done uint64) {
 		strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), part*100, done, rate)
 }
 
+// say draws what is being done, where it is not known how much there is.
+func (p *progress) say(what string) {
+	if p.out != nil {
+		p.drawn = time.Now()
+		fmt.Fprintf(p.out, "\r\x1b[K%s", oneLine(what))
+	}
+}
+
 // line writes how much is done where there is no bar.
 func (p *progress) line(format string, args ...any) {
 	if now := time.Now(); p.out == nil && p.lines != nil && now.Sub(laterTime(p.begin, p.drawn)) >= lineEvery {

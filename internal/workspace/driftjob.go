@@ -367,7 +367,7 @@ func (s *Service) EndDriftJob(ctx context.Context, job DriftJob, o DriftOutcome)
 	return s.onDriftJob(ctx, job, func(ws resource.Workspace, m *DriftMonitor, d *DriftRun) error {
 		var result *drift.Result
 		if r := o.Result; r != nil {
-			result = fitting(r)
+			result = r.Within(MaxDocument)
 			d.Status, d.Coefficient, d.Verdict, d.Reason = Completed, r.Coefficient, r.Status, r.Reason
 		} else {
 			d.Status, d.Reason = Failed, clipped(o.Failure)

@@ -489,25 +489,6 @@ func readDocument(raw json.RawMessage, coefficient *float64) (*drift.Result, *fa
 	return &r, nil
 }
 
-// fitting returns the result with as many plots as fit a document, those of the
-// columns that moved most.
-func fitting(r *drift.Result) *drift.Result {
-	size := func() int {
-		raw, _ := json.Marshal(r) // what cannot be written is found out when it is stored
-		return len(raw)
-	}
-	for keep := len(r.Columns); keep > 0 && size() > MaxDocument; {
-		keep /= 2
-		columns := append([]drift.Column{}, r.Columns...)
-		for i := keep; i < len(columns); i++ {
-			columns[i].Plot = drift.Histogram{Labels: []string{}, Baseline: []float64{}, Target: []float64{}}
-		}
-		shorter := *r
-		shorter.Columns, r = columns, &shorter
-	}
-	return r
-}
-
 // details is what an event says of the columns that moved most.
 func details(r *drift.Result) []mlevent.DriftDetail {
 	if r == nil {
