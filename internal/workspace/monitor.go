@@ -57,7 +57,7 @@ func (m *DriftMonitor) Unready() string {
 func (m *DriftMonitor) Scheduled() (bool, string) {
 	switch reason := m.Unready(); {
 	case m.Schedule == nil && m.Note != nil:
-		return false, "The schedule has no frequency (" + frequencyWords() + "): it is kept and not run."
+		return false, "The schedule is kept as it was given and not run: give one with frequency (" + frequencyWords() + ")."
 	case m.Schedule == nil || !m.Schedule.Enabled:
 		return false, ""
 	case reason != "":
