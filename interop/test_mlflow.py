@@ -183,6 +183,33 @@ def test_models(bridge, unique):
     assert bridge.events() == collections.Counter(want)
 
 
+def test_aliases_and_stages(bridge, unique):
+    """Events beyond Azure's, of what MLflow's own webhooks tell in part and nobody else."""
+    ours, client, name = "Carillon.MachineLearning.", MlflowClient(), unique("Alias")
+    kinds = [ours + kind for kind in ("ModelAliasSet", "ModelAliasRemoved", "ModelStageChanged")]
+    bridge.server.command("workspace", "update", "default", "--extra-events", *[kind.removeprefix(ours) for kind in kinds])
+    bridge.server.command("event-subscription", "create", "ours", "--endpoint", bridge.handler.url, "--included-event-types", *kinds)
+    client.create_registered_model(name)
+    for version in ("1", "2"):
+        client.create_model_version(name, "s3://models/" + version)
+    client.set_registered_model_alias(name, "champion", "1")
+    want = [("ModelRegistered", f"models/{name}:{version}", None) for version in ("1", "2")] + [(ours + "ModelAliasSet", f"models/{name}:1", None)]
+    bridge.wait(*want)
+    client.set_registered_model_alias(name, "champion", "2")
+    want += [(ours + "ModelAliasRemoved", f"models/{name}:1", None), (ours + "ModelAliasSet", f"models/{name}:2", None)]
+    got = bridge.wait(*want)
+    assert got[want[-1]]["data"]["alias"] == "champion" and got[want[-1]]["data"]["modelProperties"]["mlflow.aliases"] == "champion"
+    client.transition_model_version_stage(name, "2", "Staging")
+    want.append((ours + "ModelStageChanged", f"models/{name}:2", None))
+    changed = bridge.wait(*want)[want[-1]]["data"]
+    assert (changed["stage"], changed["previousStage"]) == ("Staging", "None")
+    client.delete_registered_model_alias(name, "champion")
+    want.append((ours + "ModelAliasRemoved", f"models/{name}:2", None))
+    bridge.wait(*want)
+    bridge.settle()
+    assert bridge.events() == collections.Counter(want)
+
+
 def test_outage(bridge, unique):
     """Carillon is killed; 20 runs of all kinds and a model come meanwhile."""
     client, model = MlflowClient(), unique("outage")

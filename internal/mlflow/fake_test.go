@@ -179,7 +179,9 @@ func (f *fakeServer) answer(r *http.Request) (*http.Response, error) {
 		if at < 0 {
 			refuse(http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST")
 		} else {
-			answer(map[string]any{"model_version": f.versions[at]})
+			v := *f.versions[at]
+			v.Aliases = f.models[v.Name].aliasesOf(v.Version)
+			answer(map[string]any{"model_version": v})
 		}
 	default:
 		if id, ok := strings.CutPrefix(path, "webhooks/"); ok {
@@ -389,6 +391,11 @@ func (f *fakeServer) setStage(model, version, stage string) {
 	m := f.models[model]
 	m.LastUpdated = whole(time.Now().UnixMilli())
 	m.Latest = []modelVersion{{Name: model, Version: version, Stage: stage}}
+	for _, v := range f.versions {
+		if v.Name == model && v.Version == version {
+			v.Stage = stage
+		}
+	}
 }
 
 func (f *fakeServer) ended(status string, start, end time.Time) string {

@@ -10,11 +10,11 @@ import (
 
 // lookAtModels reads the versions of the models that changed since the place. The list
 // begins with those that changed last, so one that changes meanwhile repeats rows and
-// hides none. A wide look goes on to the end of it when something counts as a deployment:
-// an alias that is set does not change its model's time.
+// hides none. A wide look goes on to the end of it when something counts as a deployment
+// or aliases raise events: an alias that is set does not change its model's time.
 func (p *poller) lookAtModels(ctx context.Context, next *place, wide bool) error {
 	from := whole(max(0, p.place.Models-modelOverlap.Milliseconds()))
-	all, most := wide && p.server.DeployOn.Any(), pageOfChanged
+	all, most := wide && (p.server.DeployOn.Any() || p.wantsAliases()), pageOfChanged
 	if all {
 		most = pageOfModels
 	}
@@ -38,6 +38,9 @@ func (p *poller) lookAtModels(ctx context.Context, next *place, wide bool) error
 				}
 			}
 			if err := p.readDeployments(ctx, m, mark); err != nil {
+				return err
+			}
+			if err := p.readAliases(ctx, m); err != nil {
 				return err
 			}
 		}
@@ -106,7 +109,6 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 		}
 	}
 	for token := ""; ; {
-		mark := p.ledger.Mark()
 		versions, more, err := p.client.modelVersions(ctx, "", token)
 		if err != nil {
 			return err
@@ -117,10 +119,11 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 			if isPrompt(m.Tags) {
 				continue
 			}
+			v.Aliases = m.aliasesOf(v.Version)
 			if v.Status == "PENDING_REGISTRATION" {
 				p.models[v.Name] = modelState{pending: true}
 			}
-			out, err := p.observeVersion(ctx, v, m.Tags, mark)
+			out, err := p.observeVersion(ctx, v, m.Tags, read)
 			if err != nil {
 				return err
 			}
@@ -134,6 +137,7 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 		if err := p.readDeployments(ctx, all[name], read); err != nil {
 			return err
 		}
+		p.aliases.learn(all[name])
 	}
 	next.Deployed = deployments(p.server.DeployOn)
 	return nil
@@ -143,4 +147,52 @@ func (p *poller) readDeployments(ctx context.Context, m registeredModel, mark wo
 	events, err := p.deploymentsOf(ctx, m, mark)
 	p.events += events
 	return err
+}
+
+// aliases are those of the registered models, by model: which version each points at.
+type aliases map[string]map[string]string
+
+// learn takes the aliases of a model and returns the versions that got or lost one.
+func (a aliases) learn(m registeredModel) (moved []string) {
+	had, has := a[m.Name], map[string]string{}
+	for _, alias := range m.Aliases {
+		has[alias.Alias] = alias.Version
+	}
+	for _, one := range []struct{ these, those map[string]string }{{had, has}, {has, had}} {
+		for alias, version := range one.these {
+			if one.those[alias] != version && !slices.Contains(moved, version) {
+				moved = append(moved, version)
+			}
+		}
+	}
+	if a[m.Name] = has; len(has) == 0 {
+		delete(a, m.Name)
+	}
+	slices.Sort(moved)
+	return moved
+}
+
+// readAliases reads the versions of a model whose aliases moved since it was listed last.
+func (p *poller) readAliases(ctx context.Context, m registeredModel) error {
+	if isPrompt(m.Tags) {
+		return nil
+	}
+	for _, version := range p.aliases.learn(m) {
+		mark := p.ledger.Mark()
+		v, err := p.client.modelVersion(ctx, m.Name, version)
+		if absent(err) {
+			continue // deleted with its aliases
+		}
+		if err != nil {
+			delete(p.aliases, m.Name) // the next look reads them all
+			return err
+		}
+		out, err := p.observeVersion(ctx, &v, m.Tags, mark)
+		p.events += out.Events
+		if err != nil {
+			delete(p.aliases, m.Name)
+			return err
+		}
+	}
+	return nil
 }

@@ -126,6 +126,18 @@ func (v *modelVersion) observation(inherited []pair) workspace.VersionObservatio
 	}
 }
 
+// aliasesOf returns the aliases of a version. They are the model's: searches for versions
+// leave them out. Source: mlflow/mlflow: mlflow/store/model_registry/sqlalchemy_store.py
+// (search_model_versions), 3.17.
+func (m *registeredModel) aliasesOf(version string) (aliases []string) {
+	for _, a := range m.Aliases {
+		if a.Version == version {
+			aliases = append(aliases, a.Alias)
+		}
+	}
+	return aliases
+}
+
 // ready reports whether a version is one to tell of: neither on its way, nor failed,
 // nor a prompt. Servers that know no status leave it out.
 func (v *modelVersion) ready() bool { return v.Status == "" || v.Status == "READY" }

@@ -186,12 +186,12 @@ func (o *observer) inheritedBy(ctx context.Context, model string) ([]pair, error
 // versionsOf observes the versions of a model, highest number first, up to the page
 // that has the first that the ledger knows. pending says that one is not ready.
 func (o *observer) versionsOf(ctx context.Context, model string) (events int, pending bool, err error) {
-	inherited, err := o.inheritedBy(ctx, model)
-	if err != nil {
+	mark := o.ledger.Mark()
+	m, err := o.client.registeredModel(ctx, model)
+	if err != nil && !absent(err) {
 		return 0, false, err
 	}
 	for token := ""; ; {
-		mark := o.ledger.Mark()
 		versions, more, err := o.client.modelVersions(ctx, model, token)
 		if err != nil {
 			return events, pending, err
@@ -199,8 +199,9 @@ func (o *observer) versionsOf(ctx context.Context, model string) (events int, pe
 		known := false
 		for i := range versions {
 			v := &versions[i]
+			v.Aliases = m.aliasesOf(v.Version)
 			pending = pending || v.Status == "PENDING_REGISTRATION"
-			out, err := o.observeVersion(ctx, v, inherited, mark)
+			out, err := o.observeVersion(ctx, v, m.Tags, mark)
 			if err != nil {
 				return events, pending, err
 			}

@@ -79,10 +79,14 @@ type poller struct {
 	place    place
 	open     map[string]*openRun   // runs that have not ended, by id
 	models   map[string]modelState // registered models that changed lately, by name
+	aliases  aliases
 	rounds   int
 	wideNext bool // the last round failed
 	sweepAt  time.Time
 	pageSize int
+	// wantsAliases reports whether events come of aliases.
+	wantsAliases func() bool
+
 	webhook  string // whether its registration stood when all was read last
 	requests int    // of this round
 	events   int    // of this round
@@ -108,7 +112,7 @@ var stamp = resource.Stamp{By: "Carillon MLflow bridge", Kind: "Application"}
 func newPoller(server resource.MLflowServer, ws resource.Workspace, client *Client, ledger Ledger, k *known, log *slog.Logger) *poller {
 	p := &poller{
 		observer: &observer{server: server, ws: ws, client: client, ledger: ledger, log: log, known: k},
-		open:     map[string]*openRun{}, models: map[string]modelState{}, pageSize: pageOfRuns,
+		open:     map[string]*openRun{}, models: map[string]modelState{}, aliases: aliases{}, pageSize: pageOfRuns, wantsAliases: func() bool { return false },
 	}
 	client.asked = func() { p.requests++ }
 	return p

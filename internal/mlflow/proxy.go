@@ -215,11 +215,16 @@ var apiPath = regexp.MustCompile(`(?:^|/)(?:ajax-)?api/\d+\.\d+/(?:preview/)?mlf
 
 // changeOf decides what a request asks for. Source: spec/workspace.md section 4.2.
 func changeOf(method, path string) change {
-	if method != http.MethodPost {
+	if method != http.MethodPost && method != http.MethodDelete {
 		return nothing
 	}
 	match := apiPath.FindStringSubmatch(path)
-	if match == nil {
+	switch {
+	case match == nil:
+		return nothing
+	case method == http.MethodDelete && match[1] == "registered-models/alias":
+		return moveModel
+	case method == http.MethodDelete:
 		return nothing
 	}
 	switch match[1] {

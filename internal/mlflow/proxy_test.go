@@ -186,6 +186,13 @@ func TestChangeOf(t *testing.T) {
 		if got := changeOf("POST", path); got != want {
 			t.Errorf("%s: %d, want %d", path, got, want)
 		}
+		deleted := nothing
+		if strings.HasSuffix(path, "/alias") {
+			deleted = moveModel
+		}
+		if got := changeOf("DELETE", path); got != deleted {
+			t.Errorf("DELETE %s: %d, want %d", path, got, deleted)
+		}
 		if got := changeOf("GET", path); got != nothing {
 			t.Errorf("GET %s: %d", path, got)
 		}

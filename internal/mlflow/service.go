@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -329,6 +331,10 @@ func (s *Service) open(ctx context.Context, server resource.MLflowServer, ws res
 		return nil, err
 	}
 	p := newPoller(server, ws, s.client(&server, password), s.cfg.Ledger, q.known, log)
+	p.wantsAliases = func() bool {
+		now, ok := s.cfg.Store.Workspaces.Get(ws.ID.Key())
+		return ok && slices.ContainsFunc(now.Value.ExtraEvents, func(name string) bool { return strings.HasPrefix(name, "ModelAlias") })
+	}
 	if err := p.resume(ctx); err != nil {
 		return nil, err
 	}
