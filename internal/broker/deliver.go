@@ -441,7 +441,7 @@ func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte)
 		if i == 0 && len(cfg.attributes) > 0 {
 			req.Attributes = s.attributesOf(cfg, &e)
 		}
-		if cfg.maxBatch == 1 {
+		if cfg.maxBatch == 1 || cfg.form == resource.FormArray && len(a.deliveries) == 1 {
 			req.Single = cfg.single(&e, sequencer)
 		}
 	}

@@ -19,7 +19,7 @@ func (rules Rules) FirstRequest(es *resource.EventSubscription, e *event.Event, 
 	switch {
 	case c.form == resource.FormMessages:
 		r.Parts = []Part{{To: len(body), Single: *c.single(e, sequencer), Attributes: r.Attributes}}
-	case c.maxBatch == 1:
+	case c.maxBatch == 1, c.form == resource.FormArray:
 		r.Single = c.single(e, sequencer)
 	}
 	return r

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -25,7 +24,7 @@ import (
 type natsTarget struct {
 	*targetConfig
 	servers []string
-	subject subjectTemplate
+	subject eventTemplate
 	link[*natsConn]
 }
 
@@ -206,7 +205,7 @@ func (t *natsTarget) publish(ctx context.Context, n *natsConn, r *broker.Request
 func (t *natsTarget) message(r *broker.Request, i int) (*nats.Msg, error) {
 	p := &r.Parts[i]
 	body := append([]byte(nil), r.Body[p.From:p.To]...)
-	subject, err := t.subject.of(body, t.schema)
+	subject, err := t.subject.of(body, t.schema, subjectPart)
 	if err != nil {
 		return nil, err
 	}
@@ -273,33 +272,18 @@ func (t *natsTarget) probe(ctx context.Context) error {
 
 func (t *natsTarget) preview(r *broker.Request, i int) manage.Receipt {
 	p := &r.Parts[i]
-	subject, err := t.subject.of(r.Body[p.From:p.To], t.schema)
+	subject, err := t.subject.of(r.Body[p.From:p.To], t.schema, subjectPart)
 	if err != nil {
 		subject = t.subject.any()
 	}
 	return receipt("PUB "+subject, append([]attribute{{name: "Content-Type", value: r.ContentType}, {name: "Nats-Msg-Id", value: t.messageID(p)}}, t.properties(p)...))
 }
 
-// subjectTemplate is a subject with places for what an event says.
-type subjectTemplate []string // texts and placeholders in turn, texts first
-
-// placeholders are what a subject may take from an event.
-var placeholders = []string{"type", "subject", "source"}
-
 // parseSubject reads the subject of a field.
-func parseSubject(text string) (subjectTemplate, error) {
-	var s subjectTemplate
-	for rest := text; ; {
-		before, after, found := strings.Cut(rest, "{")
-		s = append(s, before)
-		if !found {
-			break
-		}
-		name, more, closed := strings.Cut(after, "}")
-		if !closed || !strings.Contains(" "+strings.Join(placeholders, " ")+" ", " "+name+" ") {
-			return nil, fmt.Errorf("{%.40s is none of {%s}", name, strings.Join(placeholders, "}, {"))
-		}
-		s, rest = append(s, name), more
+func parseSubject(text string) (eventTemplate, error) {
+	s, err := parseTemplate(text)
+	if err != nil {
+		return nil, err
 	}
 	sample := s.fill(func(string) string { return "x" })
 	if strings.ContainsAny(sample, " \t\r\n*>") || strings.HasPrefix(sample, ".") || strings.HasSuffix(sample, ".") || strings.Contains(sample, "..") {
@@ -308,50 +292,16 @@ func parseSubject(text string) (subjectTemplate, error) {
 	return s, nil
 }
 
-func (s subjectTemplate) fill(value func(name string) string) string {
-	var b strings.Builder
-	for i, text := range s {
-		if i%2 == 1 {
-			text = value(text)
-		}
-		b.WriteString(text)
+// subjectPart makes one part of a subject of what an event says: whatever divides parts
+// or stands for others is replaced. Source: spec/handlers.md section 14.11.
+func subjectPart(text string) string {
+	if text == "" {
+		return "none"
 	}
-	return b.String()
-}
-
-// any is the subject with a sample in each place.
-func (s subjectTemplate) any() string { return s.fill(func(name string) string { return name }) }
-
-// of returns the subject for an event as it is delivered. What an event says becomes one
-// part of a subject: whatever divides parts or stands for others is replaced.
-// Source: spec/handlers.md section 14.11.
-func (s subjectTemplate) of(body []byte, schema event.Schema) (string, error) {
-	if len(s) == 1 {
-		return s[0], nil
-	}
-	var e event.Event
-	if err := e.Parse(body, schema); err != nil {
-		return "", fmt.Errorf("the event has no type or subject to make a NATS subject of: %w", err)
-	}
-	return s.fill(func(name string) string {
-		var text string
-		switch name {
-		case "type":
-			text = string(e.Type)
-		case "subject":
-			text = string(e.Subject)
-		default:
-			text = string(e.Source)
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || strings.ContainsRune(".*>/", r) || r == 0x7f {
+			return '_'
 		}
-		token := strings.Map(func(r rune) rune {
-			if r <= ' ' || strings.ContainsRune(".*>/", r) || r == 0x7f {
-				return '_'
-			}
-			return r
-		}, text)
-		if token == "" {
-			return "none"
-		}
-		return token
-	}), nil
+		return r
+	}, text)
 }

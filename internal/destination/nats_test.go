@@ -99,9 +99,7 @@ func TestNATS(t *testing.T) {
 	t.Run("a repeated message is stored once", func(t *testing.T) {
 		s := targetOf(t, "Nats", with(values, "subject", "ml.events.once"), secrets, nil)
 		for range 2 {
-			r := attemptOf(suiteEvent(1))
-			r.Parts[0].Single.OutputID = "ffff"
-			if got := s.Send(t.Context(), r); got.Outcome != broker.Delivered {
+			if got := s.Send(t.Context(), attemptOf("Nats", 99, suiteEvent(1))); got.Outcome != broker.Delivered {
 				t.Fatalf("%+v", got)
 			}
 		}
@@ -132,7 +130,7 @@ func TestSubject(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		if got, err := s.of([]byte(suiteEvent(1)), event.EventGridSchema); got != tt.want || err != nil {
+		if got, err := s.of([]byte(suiteEvent(1)), event.EventGridSchema, subjectPart); got != tt.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", tt.template, got, err, tt.want)
 		}
 	}

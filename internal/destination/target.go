@@ -2,8 +2,10 @@ package destination
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -60,6 +62,8 @@ type targetKind struct {
 
 // targetKinds has an entry for each resource.Kind; a test holds it to that.
 var targetKinds = map[string]targetKind{
+	"EventHub":     {checkEventHub, openEventHub},
+	"Kafka":        {checkKafka, openKafka},
 	"Nats":         {checkNATS, openNATS},
 	"StorageQueue": {checkStorageQueue, openStorageQueue},
 }
@@ -140,20 +144,49 @@ func (c *targetConfig) properties(p *broker.Part) []attribute {
 		{name: "aeg-subscription-name", value: strings.ToUpper(c.name)},
 		{name: "aeg-delivery-count", value: strconv.Itoa(p.Count)},
 		{name: "aeg-event-type", value: "Notification"},
-		{name: "aeg-output-event-id", value: p.Single.OutputID},
-		{name: "aeg-metadata-version", value: p.Single.MetadataVersion},
 	}
-	if p.Single.DataVersion != "" {
-		out = append(out, attribute{name: "aeg-data-version", value: p.Single.DataVersion})
-	}
-	if p.Replay != "" {
-		out = append(out, attribute{name: "carillon-replay", value: p.Replay})
+	for _, a := range []attribute{
+		{name: "aeg-output-event-id", value: p.Single.OutputID}, {name: "aeg-metadata-version", value: p.Single.MetadataVersion},
+		{name: "aeg-data-version", value: p.Single.DataVersion}, {name: "carillon-replay", value: p.Replay},
+	} {
+		if a.value != "" {
+			out = append(out, a)
+		}
 	}
 	out = append(out, c.static...)
 	for _, a := range p.Attributes {
 		out = append(out, attribute{name: a.Name, value: a.Value})
 	}
 	return out
+}
+
+// wholeOf is what a request without Parts says, as one part.
+func wholeOf(r *broker.Request) *broker.Part {
+	p := broker.Part{To: len(r.Body), Count: r.Count, Attributes: r.Attributes, Replay: r.Replay}
+	if r.Single != nil {
+		p.Single = *r.Single
+	}
+	return &p
+}
+
+// dialTLS connects through the guard and makes the TLS handshake.
+func dialTLS(ctx context.Context, guard *egress.Guard, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	c, err := guard.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	config := guard.TLS()
+	config.ServerName = host
+	secured := tls.Client(c, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = c.Close()
+		return nil, &tlsError{err}
+	}
+	return secured, nil
 }
 
 // messageID tells a message from others, the same each time it is sent.
@@ -208,6 +241,13 @@ func addresses(field, list string, schemes ...string) ([]string, error) {
 
 // unready is the error of a probe, for people.
 func unready(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
+// connectionError is that the operator's connection of a resource is missing or cannot be
+// used. It shows nothing of it.
+type connectionError struct{ err error }
+
+func (e *connectionError) Error() string { return e.err.Error() }
+func (e *connectionError) Unwrap() error { return e.err }
 
 // shortAnswers is an HTTP client that reads no more of an answer than anybody needs. It
 // satisfies policy.Transporter.

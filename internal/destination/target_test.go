@@ -119,18 +119,39 @@ func targetOf(t *testing.T, kind string, values map[string]any, secrets map[stri
 	return s
 }
 
-// attemptOf is an attempt with these bodies.
-func attemptOf(bodies ...string) *broker.Request {
+// attemptOf is an attempt with these events, from that number on, in the form that a kind
+// takes.
+func attemptOf(kind string, from int, events ...string) *broker.Request {
 	r := &broker.Request{ContentType: "application/json; charset=utf-8", Hold: 30 * time.Second}
-	for i, b := range bodies {
-		from := len(r.Body)
-		r.Body = append(r.Body, b...)
-		r.Parts = append(r.Parts, broker.Part{
-			From: from, To: len(r.Body), Count: i, Attributes: []broker.Attribute{{Name: "x-model", Value: fmt.Sprint("churn-", i)}},
-			Single: broker.SingleEvent{OutputID: fmt.Sprintf("%032d", i), MetadataVersion: "1", DataVersion: "2"},
-		})
+	single := func(i int) broker.SingleEvent {
+		return broker.SingleEvent{OutputID: fmt.Sprintf("%032d", from+i), MetadataVersion: "1", DataVersion: "2"}
+	}
+	attributes := []broker.Attribute{{Name: "x-model", Value: fmt.Sprint("churn-", from)}}
+	if resource.KindOf(kind).Form == resource.FormArray {
+		r.Body, r.Attributes = []byte("["+strings.Join(events, ",")+"]"), attributes
+		if len(events) == 1 {
+			one := single(0)
+			r.Single = &one
+		}
+		return r
+	}
+	for i, e := range events {
+		at := len(r.Body)
+		r.Body = append(r.Body, e...)
+		r.Parts = append(r.Parts, broker.Part{From: at, To: len(r.Body), Count: i, Attributes: attributes, Single: single(i)})
 	}
 	return r
+}
+
+// bodiesOf are the messages that an attempt makes.
+func bodiesOf(r *broker.Request) (bodies []string) {
+	for _, p := range r.Parts {
+		bodies = append(bodies, string(r.Body[p.From:p.To]))
+	}
+	if r.Parts == nil {
+		bodies = []string{string(r.Body)}
+	}
+	return bodies
 }
 
 func suiteEvent(n int) string {
@@ -154,14 +175,13 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 		}
 		want := map[string]bool{}
 		for round := range 3 {
-			var bodies []string
-			for i := range min(5, resource.KindOf(kind).Together) {
-				bodies = append(bodies, suiteEvent(10*round+i))
-				want[bodies[i]] = true
+			var events []string
+			for i := range min(1+2*round, resource.KindOf(kind).Together) {
+				events = append(events, suiteEvent(10*round+i))
 			}
-			r := attemptOf(bodies...)
-			for i := range r.Parts {
-				r.Parts[i].Single.OutputID = fmt.Sprintf("%032d", 10*round+i)
+			r := attemptOf(kind, 10*round, events...)
+			for _, body := range bodiesOf(r) {
+				want[body] = true
 			}
 			shown := s.preview(r, 0)
 			shows(t, shown.RequestLine, fmt.Sprint(shown.Headers))
@@ -183,14 +203,16 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 				continue
 			}
 			for name, value := range map[string]string{
-				"aeg-subscription-name": "ES1", "aeg-event-type": "Notification", "aeg-metadata-version": "1", "aeg-data-version": "2",
-				"x-team": "mlops", "x-key": suiteSecret,
+				"aeg-subscription-name": "ES1", "aeg-event-type": "Notification", "x-team": "mlops", "x-key": suiteSecret,
 			} {
 				if a.properties[name] != value {
 					t.Errorf("property %s is %q, want %q", name, a.properties[name], value)
 				}
 			}
-			if !strings.HasPrefix(a.properties["x-model"], "churn-") || len(a.properties["aeg-output-event-id"]) != 32 || a.properties["aeg-delivery-count"] == "" {
+			if !strings.HasPrefix(a.properties["x-model"], "churn-") || a.properties["aeg-delivery-count"] == "" {
+				t.Errorf("properties %v", a.properties)
+			}
+			if of := a.properties; !strings.HasPrefix(a.body, "[{") && (len(of["aeg-output-event-id"]) != 32 || of["aeg-metadata-version"] != "1" || of["aeg-data-version"] != "2") {
 				t.Errorf("properties %v", a.properties)
 			}
 		}
@@ -215,7 +237,7 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 			if body == "" {
 				body = suiteEvent(1)
 			}
-			r := attemptOf(body)
+			r := attemptOf(kind, 90, body)
 			got := s.Send(t.Context(), r)
 			if got.Outcome == broker.Canceled || len(got.Detail) > 200 || got.Detail == "" {
 				t.Errorf("detail %q", got.Detail)
@@ -237,7 +259,7 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 	t.Run("refused", func(t *testing.T) {
 		values, connections := c.at(t, freeAddress(t))
 		s := targetOf(t, kind, values, c.secrets, connections)
-		got := s.Send(t.Context(), attemptOf(suiteEvent(1), suiteEvent(2)))
+		got := s.Send(t.Context(), attemptOf(kind, 91, suiteEvent(1), suiteEvent(2)))
 		if got.Outcome != broker.SocketError {
 			t.Errorf("outcome %+v", got)
 		}
@@ -253,7 +275,7 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 			ctx, cancel := context.WithCancelCause(t.Context())
 			time.AfterFunc(300*time.Millisecond, func() { cancel(errors.New("shutdown")) })
 			began := time.Now()
-			got := s.Send(ctx, attemptOf(suiteEvent(1)))
+			got := s.Send(ctx, attemptOf(kind, 93, suiteEvent(1)))
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("it took %s to end", took)
 			}

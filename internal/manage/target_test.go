@@ -53,7 +53,7 @@ func TestTargetProblems(t *testing.T) {
 		want string
 	}{
 		{"nothing", to("Nats", `{}`), base + "url: A destination of type Nats needs url: the server, nats:// or tls://; more of them separated by commas, for example nats://127.0.0.1:4222.\n" +
-			base + "subject: A destination of type Nats needs subject: the subject; {type}, {subject} and {source} stand for what the event has there, dots and blanks replaced, for example ml.events.{type}."},
+			base + "subject: A destination of type Nats needs subject: the subject; {type}, {subject}, {source} and {id} stand for what the event has there, dots and blanks replaced, for example ml.events.{type}."},
 		{"a member that it does not have", to("Nats", `{"url":"u","subject":"s","endpointUrl":"https://x"}`),
 			base + "endpointUrl: A destination of type Nats has no endpointUrl: use url, subject, username, password, token, credentials."},
 		{"a number for a text", to("Nats", `{"url":4222,"subject":"s"}`), base + "url: The value 4222 of url is not a text, for example nats://127.0.0.1:4222."},

@@ -4,6 +4,17 @@ package resource
 // documentation. Source of Azure's: spec/handlers.md sections 1 to 10.
 var kinds = []*Kind{
 	{
+		Name: "EventHub", Azure: true, Form: FormArray, Together: 100,
+		Summary:    "an event hub, or any Kafka topic that stands for one",
+		Needs:      "the connection of the hub or its namespace, in the file of carillon serve --connections",
+		Attributes: "properties of the message; PartitionKey is its partition key",
+		Linked:     []Link{{Action: "Microsoft.EventHub/namespaces/eventhubs/write"}},
+		Fields: []Field{
+			{Name: "resourceId", Type: FieldResourceID, Required: true, Resource: "Microsoft.EventHub/namespaces/eventhubs", Address: true, Help: "the id of the event hub",
+				Example: "/subscriptions/S/resourceGroups/G/providers/Microsoft.EventHub/namespaces/NS/eventhubs/HUB"},
+		},
+	},
+	{
 		Name: "StorageQueue", Azure: true, Form: FormMessages, Together: 16,
 		Summary: "a queue of an Azure storage account",
 		Needs:   "the connection of the account, in the file of carillon serve --connections",
@@ -27,11 +38,27 @@ var kinds = []*Kind{
 		Attributes: "headers of the message",
 		Fields: []Field{
 			{Name: "url", Required: true, Address: true, Help: "the server, nats:// or tls://; more of them separated by commas", Example: "nats://127.0.0.1:4222"},
-			{Name: "subject", Required: true, Max: 1024, Help: "the subject; {type}, {subject} and {source} stand for what the event has there, dots and blanks replaced", Example: "ml.events.{type}"},
+			{Name: "subject", Required: true, Max: 1024, Help: "the subject; {type}, {subject}, {source} and {id} stand for what the event has there, dots and blanks replaced", Example: "ml.events.{type}"},
 			{Name: "username", Max: 256, Address: true, Help: "the user, with a password", Example: "carillon"},
 			{Name: "password", Type: FieldSecret, Help: "the password of the user", Example: "…"},
 			{Name: "token", Type: FieldSecret, Help: "an authentication token, instead of a user", Example: "…"},
 			{Name: "credentials", Type: FieldSecret, Help: "a file of credentials of NATS (JWT and seed), instead of a user", Example: "@carillon.creds"},
+		},
+	},
+	{
+		Name: "Kafka", Form: FormMessages, Together: 500,
+		Summary:    "a topic of a Kafka cluster",
+		Needs:      "the topic",
+		Attributes: "headers of the record",
+		Fields: []Field{
+			{Name: "bootstrapServers", Required: true, Address: true, Help: "some brokers as host:port, separated by commas", Example: "127.0.0.1:9092"},
+			{Name: "topic", Required: true, Max: 249, Help: "the topic, which has to be there", Example: "ml-events"},
+			{Name: "security", Type: FieldChoice, Choices: []string{"Plaintext", "Tls", "SaslPlaintext", "SaslTls"}, Default: "Plaintext", Address: true, Help: "how brokers are spoken to", Example: "SaslTls"},
+			{Name: "mechanism", Type: FieldChoice, Choices: []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}, Default: "PLAIN", Help: "how the user is shown, with SaslPlaintext or SaslTls", Example: "SCRAM-SHA-512"},
+			{Name: "username", Max: 256, Address: true, Help: "the user", Example: "carillon"},
+			{Name: "password", Type: FieldSecret, Help: "the password of the user", Example: "…"},
+			{Name: "key", Max: 1024, Default: "{subject}", Help: "the key of records, which keeps those of one key in order; {type}, {subject}, {source} and {id} stand for what the event has there", Example: "{subject}"},
+			{Name: "contentMode", Type: FieldChoice, Choices: []string{"structured", "binary"}, Default: "structured", Help: "the event as the value of the record, or CloudEvents by their data and ce_ headers", Example: "binary"},
 		},
 	},
 }

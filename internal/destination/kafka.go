@@ -1,0 +1,484 @@
+package destination
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/egress"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/manage"
+)
+
+// cluster is how a Kafka cluster is reached.
+type cluster struct {
+	brokers   []string
+	topic     string
+	secure    bool // by TLS
+	mechanism sasl.Mechanism
+}
+
+// How long a cluster may take, and how long its connections are kept: Event Hubs close
+// idle ones after 240 s. Source: spec/handlers.md section 5.
+const (
+	kafkaTime       = 20 * time.Second
+	kafkaConnIdle   = 180 * time.Second
+	kafkaMostRecord = 1 << 20 // bytes; brokers may take less
+)
+
+// dial makes the client of a cluster and has it connect to one of the brokers: later on it
+// would hide for what reason it cannot.
+func (c cluster) dial(ctx context.Context, guard *egress.Guard) (*kgo.Client, error) {
+	options := []kgo.Opt{
+		kgo.SeedBrokers(c.brokers...), kgo.ClientID("carillon"), kgo.SoftwareNameAndVersion("carillon", "1"),
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(kafkaTime), kgo.ProduceRequestTimeout(kafkaTime / 2), kgo.UnknownTopicRetries(1),
+		kgo.RequestRetries(2), kgo.RetryTimeout(kafkaTime / 2), kgo.ConnIdleTimeout(kafkaConnIdle), kgo.MetadataMaxAge(kafkaConnIdle),
+		kgo.ProducerLinger(0), kgo.ProducerBatchMaxBytes(kafkaMostRecord),
+		kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+			if !c.secure {
+				return guard.DialClear(ctx, network, host)
+			}
+			return dialTLS(ctx, guard, network, host)
+		}),
+	}
+	if c.mechanism != nil {
+		options = append(options, kgo.SASL(c.mechanism))
+	}
+	client, err := kgo.NewClient(options...)
+	if err != nil { // its text may show what was given
+		return nil, errors.New("the client cannot be made of these settings")
+	}
+	ctx, cancel := context.WithTimeout(ctx, kafkaTime/2)
+	defer cancel()
+	if err := client.Ping(ctx); err != nil {
+		client.Close()
+		return nil, err
+	}
+	return client, nil
+}
+
+// produce sends records and returns what came of each. Records that the cluster has not
+// answered for when ctx ends, or in time, leave the client behind: broken.
+func produce(ctx context.Context, client *kgo.Client, records []*kgo.Record) (answers []broker.Response, broken bool) {
+	type answer struct {
+		i   int
+		err error
+	}
+	answers = make([]broker.Response, len(records))
+	arrived := make(chan answer, len(records))
+	within, cancel := context.WithTimeout(ctx, kafkaTime+kafkaTime/4)
+	defer cancel()
+	for i, r := range records {
+		client.Produce(within, r, func(_ *kgo.Record, err error) { arrived <- answer{i, err} })
+	}
+	for range records {
+		select {
+		case a := <-arrived:
+			answers[a.i] = kafkaAnswer(ctx, a.err)
+		case <-within.Done():
+			for i := range answers {
+				if answers[i].Outcome == broker.NotAttempted {
+					answers[i] = kafkaAnswer(ctx, context.DeadlineExceeded)
+				}
+			}
+			return answers, true
+		}
+	}
+	return answers, false
+}
+
+// kafkaAnswer tells what a cluster's answer to a record means.
+// Source: spec/handlers.md sections 5 and 15; error codes: kafka.apache.org/protocol.
+func kafkaAnswer(ctx context.Context, err error) broker.Response {
+	answer := func(o broker.Outcome, detail string) broker.Response {
+		return broker.Response{Outcome: o, Detail: detail, Verdict: broker.TryAgain}
+	}
+	code, is := errors.AsType[*kerr.Error](err)
+	noConnection, isConnection := errors.AsType[*connectionError](err)
+	switch {
+	case err == nil:
+		return broker.Response{Outcome: broker.Delivered}
+	case ctx.Err() != nil:
+		return canceled()
+	case isConnection:
+		return answer(broker.Unauthorized, short(noConnection.Error()))
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidRecord):
+		return broker.Response{Outcome: broker.PayloadTooLarge, Detail: "the record is larger than the broker or the topic takes, or not valid there"}
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InvalidTopicException):
+		return answer(broker.NotFound, "the topic is not there")
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return answer(broker.Unauthorized, "the user may not write to the topic")
+	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.IllegalSaslState), errors.Is(err, kerr.UnsupportedSaslMechanism):
+		return answer(broker.Unauthorized, "the broker does not take the credentials")
+	case errors.Is(err, kerr.ThrottlingQuotaExceeded):
+		return answer(broker.Busy, "the user is over its quota")
+	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kerr.RequestTimedOut):
+		return answer(broker.TimedOut, "the cluster did not answer in time")
+	case errors.Is(err, kgo.ErrMaxBuffered):
+		return answer(broker.Busy, "the cluster does not keep up")
+	case is:
+		return answer(broker.GenericError, "the broker answered "+code.Message)
+	}
+	return unconnected(err)
+}
+
+// eventHubTarget sends arrays of events to an event hub by the Kafka protocol.
+// Source: spec/handlers.md section 5.
+type eventHubTarget struct {
+	*targetConfig
+	link[*kgo.Client]
+	topic string
+}
+
+func checkEventHub(c *targetConfig) error {
+	if _, err := c.hub(); err != nil {
+		return fault.Field("resourceId", "The event hub cannot be used: %v.", err)
+	}
+	return nil
+}
+
+// hub reads the connection of the event hub, or of its namespace.
+func (c *targetConfig) hub() (cluster, error) {
+	id := c.values.ID("resourceId")
+	text, err := c.connections.of(id)
+	if err != nil {
+		var fromNamespace error
+		if text, fromNamespace = c.connections.of(id.Parent()); fromNamespace != nil {
+			return cluster{}, err
+		}
+	}
+	hub, err := kafkaConnection(text)
+	hub.topic = id.Name()
+	if err != nil {
+		return hub, fmt.Errorf("the connection string of %s %w", id, err)
+	}
+	return hub, nil
+}
+
+// kafkaConnection reads a connection string: one of Event Hubs, or one of a Kafka cluster
+// that stands for them. Its errors show nothing of it.
+func kafkaConnection(text string) (c cluster, err error) {
+	values := map[string]string{}
+	for part := range strings.SplitSeq(text, ";") {
+		if name, value, ok := strings.Cut(part, "="); ok {
+			values[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
+		}
+	}
+	if list := values["bootstrapservers"]; list != "" {
+		if c.brokers, err = brokerList(list); err != nil {
+			return c, errors.New("has BootstrapServers that are not host:port, separated by commas")
+		}
+		security := strings.ToLower(values["security"])
+		c.secure = strings.HasSuffix(security, "tls")
+		if strings.HasPrefix(security, "sasl") {
+			c.mechanism, err = mechanismOf(values["mechanism"], values["username"], values["password"])
+		}
+		return c, err
+	}
+	endpoint, err := url.Parse(values["endpoint"])
+	if err != nil || endpoint.Hostname() == "" || values["sharedaccesskey"] == "" {
+		return c, errors.New("cannot be used: it needs Endpoint, SharedAccessKeyName and SharedAccessKey, or BootstrapServers with Security, Mechanism, Username and Password")
+	}
+	port := "9093"
+	if c.secure = true; strings.EqualFold(values["usedevelopmentemulator"], "true") {
+		port, c.secure = "9092", false
+	}
+	c.brokers = []string{net.JoinHostPort(endpoint.Hostname(), port)}
+	c.mechanism = plain.Auth{User: "$ConnectionString", Pass: text}.AsMechanism()
+	return c, nil
+}
+
+func brokerList(list string) (brokers []string, err error) {
+	for text := range strings.SplitSeq(list, ",") {
+		host, port, err := net.SplitHostPort(strings.TrimSpace(text))
+		if err != nil || host == "" || port == "" {
+			return nil, fmt.Errorf("%.120s is not host:port", text)
+		}
+		brokers = append(brokers, net.JoinHostPort(host, port))
+	}
+	return brokers, nil
+}
+
+func mechanismOf(name, user, password string) (sasl.Mechanism, error) {
+	switch strings.ToUpper(name) {
+	case "", "PLAIN":
+		return plain.Auth{User: user, Pass: password}.AsMechanism(), nil
+	case "SCRAM-SHA-256":
+		return scram.Auth{User: user, Pass: password}.AsSha256Mechanism(), nil
+	case "SCRAM-SHA-512":
+		return scram.Auth{User: user, Pass: password}.AsSha512Mechanism(), nil
+	}
+	return nil, errors.New("names a mechanism that is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+}
+
+func openEventHub(c *targetConfig) (targetSender, error) {
+	t := &eventHubTarget{targetConfig: c, topic: c.values.ID("resourceId").Name()}
+	t.link.dial = func(ctx context.Context) (*kgo.Client, error) { // each time by the connection in force
+		hub, err := c.hub()
+		if err != nil {
+			return nil, &connectionError{err}
+		}
+		return hub.dial(ctx, c.guard)
+	}
+	t.end = func(client *kgo.Client) { client.Close() }
+	return t, nil
+}
+
+func (t *eventHubTarget) Send(ctx context.Context, r *broker.Request) (resp broker.Response) {
+	err := t.use(ctx, func(client *kgo.Client) (broken bool) {
+		if r.Fill() != nil {
+			resp = canceled()
+			return false
+		}
+		defer r.Sent()
+		answers, broken := produce(ctx, client, []*kgo.Record{t.record(r)})
+		resp = answers[0]
+		return broken || resp.Outcome == broker.Unauthorized // keys may have been renewed
+	})
+	if err != nil {
+		return kafkaAnswer(ctx, err)
+	}
+	return resp
+}
+
+// partitionKey is the delivery attribute that becomes the key.
+// Source: spec/delivery.md section 6.
+const partitionKey = "PartitionKey"
+
+// record is the message of a request. Its value is a copy: the client may keep it until
+// the cluster has answered.
+func (t *eventHubTarget) record(r *broker.Request) *kgo.Record {
+	out := &kgo.Record{Topic: t.topic, Value: bytes.Clone(r.Body)}
+	out.Headers = append(out.Headers, kgo.RecordHeader{Key: "content-type", Value: []byte(r.ContentType)})
+	for _, a := range t.properties(wholeOf(r)) {
+		if strings.EqualFold(a.name, partitionKey) {
+			out.Key = []byte(a.value)
+			continue
+		}
+		out.Headers = append(out.Headers, kgo.RecordHeader{Key: a.name, Value: []byte(a.value)})
+	}
+	return out
+}
+
+func (t *eventHubTarget) probe(ctx context.Context) error {
+	var problem error
+	if err := t.use(ctx, func(client *kgo.Client) bool {
+		problem = probeTopic(ctx, client, t.topic)
+		return problem != nil
+	}); err != nil {
+		return unready("topic %s: %s", t.topic, kafkaAnswer(ctx, err).Detail)
+	}
+	return problem
+}
+
+// probeTopic looks for a topic.
+func probeTopic(ctx context.Context, client *kgo.Client, topic string) error {
+	request := kmsg.NewPtrMetadataRequest()
+	asked := kmsg.NewMetadataRequestTopic()
+	asked.Topic = kmsg.StringPtr(topic)
+	request.Topics, request.AllowAutoTopicCreation = append(request.Topics, asked), false
+	answer, err := request.RequestWith(ctx, client)
+	if err == nil && len(answer.Topics) == 1 {
+		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+	}
+	switch r := kafkaAnswer(ctx, err); r.Outcome {
+	case broker.Delivered:
+		return nil
+	case broker.NotFound:
+		return unready("topic %s: it is not there; create it, or name another one", topic)
+	default:
+		return unready("topic %s: %s", topic, r.Detail)
+	}
+}
+
+func (t *eventHubTarget) preview(r *broker.Request, _ int) manage.Receipt {
+	return receipt("PRODUCE "+t.topic, append([]attribute{{name: "content-type", value: r.ContentType}}, t.properties(wholeOf(r))...))
+}
+
+// kafkaTarget produces a record for each event. Source: spec/handlers.md section 14.10;
+// cloudevents/spec: cloudevents/bindings/kafka-protocol-binding.md.
+type kafkaTarget struct {
+	*targetConfig
+	cluster cluster
+	key     eventTemplate
+	binary  bool
+	link[*kgo.Client]
+}
+
+func checkKafka(c *targetConfig) error {
+	if _, err := brokerList(c.values.Text("bootstrapServers")); err != nil {
+		return fault.Field("bootstrapServers", "The brokers cannot be used: %v.", err)
+	}
+	if _, err := parseTemplate(c.values.Text("key")); err != nil {
+		return fault.Field("key", "The key cannot be used: %v.", err)
+	}
+	sasl := strings.HasPrefix(c.values.Text("security"), "Sasl")
+	switch given := c.values.Text("username") != ""; {
+	case sasl && !given:
+		return fault.Field("username", "The security %s needs a username and its password.", c.values.Text("security"))
+	case !sasl && (given || c.secrets["password"] != ""):
+		return fault.Field("security", "A username is shown with SaslTls or SaslPlaintext only: choose one of them as security.")
+	}
+	return nil
+}
+
+func openKafka(c *targetConfig) (targetSender, error) {
+	t := &kafkaTarget{targetConfig: c, binary: c.values.Text("contentMode") == "binary"}
+	if t.binary && c.schema != event.CloudEventSchemaV1_0 {
+		return nil, unready("contentMode binary is for CloudEvents: deliver in CloudEventSchemaV1_0, or use structured")
+	}
+	key := c.values.Text("key")
+	if c.values["key"] == nil {
+		key = c.kind.Field("key").Default
+	}
+	var err error
+	if t.key, err = parseTemplate(key); err != nil {
+		return nil, err
+	}
+	if t.cluster.brokers, err = brokerList(c.values.Text("bootstrapServers")); err != nil {
+		return nil, err
+	}
+	security := c.values.Text("security")
+	t.cluster.topic, t.cluster.secure = c.values.Text("topic"), strings.HasSuffix(security, "Tls")
+	if strings.HasPrefix(security, "Sasl") {
+		if t.cluster.mechanism, err = mechanismOf(c.values.Text("mechanism"), c.values.Text("username"), c.secrets["password"]); err != nil {
+			return nil, err
+		}
+	}
+	t.link.dial = func(ctx context.Context) (*kgo.Client, error) { return t.cluster.dial(ctx, c.guard) }
+	t.end = func(client *kgo.Client) { client.Close() }
+	return t, nil
+}
+
+func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Response {
+	err := t.use(ctx, func(client *kgo.Client) (broken bool) {
+		if r.Fill() != nil {
+			each(r.Parts, canceled())
+			return false
+		}
+		defer r.Sent()
+		var records []*kgo.Record
+		var of []int
+		for i := range r.Parts {
+			record, err := t.record(r, i)
+			if err != nil {
+				r.Parts[i].Response = broker.Response{Outcome: broker.BadRequest, Detail: short(err.Error())}
+				continue
+			}
+			records, of = append(records, record), append(of, i)
+		}
+		answers, broken := produce(ctx, client, records)
+		for n, i := range of {
+			r.Parts[i].Response = answers[n]
+		}
+		return broken
+	})
+	if err != nil {
+		return kafkaAnswer(ctx, err)
+	}
+	return broker.Together(r.Parts)
+}
+
+func (t *kafkaTarget) record(r *broker.Request, i int) (*kgo.Record, error) {
+	p := &r.Parts[i]
+	body := bytes.Clone(r.Body[p.From:p.To])
+	key, err := t.key.of(body, t.schema, nil)
+	if err != nil {
+		return nil, err
+	}
+	out := &kgo.Record{Topic: t.cluster.topic}
+	if key != "" {
+		out.Key = []byte(key)
+	}
+	header := func(name, value string) {
+		out.Headers = append(out.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+	}
+	if !t.binary {
+		header("content-type", r.ContentType)
+		out.Value = body
+	} else if out.Value, err = cloudEventParts(body, header); err != nil {
+		return nil, err
+	}
+	for _, a := range t.properties(p) {
+		header(a.name, a.value)
+	}
+	return out, nil
+}
+
+// cloudEventParts takes a CloudEvent apart for the binary mode: its data, and a header
+// for each of its attributes.
+func cloudEventParts(body []byte, header func(name, value string)) (data []byte, err error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return nil, errors.New("the event is not a JSON object")
+	}
+	for name, raw := range members {
+		var text string
+		switch {
+		case name == "data":
+			data = raw
+		case name == "data_base64":
+			if err := json.Unmarshal(raw, &text); err != nil {
+				return nil, errors.New("data_base64 of the event is not a string")
+			}
+			if data, err = base64.StdEncoding.DecodeString(text); err != nil {
+				return nil, errors.New("data_base64 of the event is not base64")
+			}
+		case string(raw) == "null":
+		default:
+			if raw[0] != '"' {
+				text = string(raw)
+			} else if err := json.Unmarshal(raw, &text); err != nil {
+				return nil, fmt.Errorf("attribute %.40s of the event is not a string", name)
+			}
+			if name == "datacontenttype" {
+				header("content-type", text)
+			} else {
+				header("ce_"+name, text)
+			}
+		}
+	}
+	if members["datacontenttype"] == nil {
+		header("content-type", "application/json")
+	}
+	return data, nil
+}
+
+func (t *kafkaTarget) probe(ctx context.Context) error {
+	var problem error
+	if err := t.use(ctx, func(client *kgo.Client) bool {
+		problem = probeTopic(ctx, client, t.cluster.topic)
+		return problem != nil
+	}); err != nil {
+		return unready("topic %s: %s", t.cluster.topic, kafkaAnswer(ctx, err).Detail)
+	}
+	return problem
+}
+
+func (t *kafkaTarget) preview(r *broker.Request, i int) manage.Receipt {
+	properties := []attribute{{name: "content-type", value: r.ContentType}}
+	if record, err := t.record(r, i); err == nil {
+		properties = []attribute{{name: "key", value: string(record.Key)}}
+		own := len(record.Headers) - len(t.properties(&r.Parts[i]))
+		for _, h := range record.Headers[:own] {
+			properties = append(properties, attribute{name: h.Key, value: string(h.Value)})
+		}
+	}
+	return receipt("PRODUCE "+t.cluster.topic, append(properties, t.properties(&r.Parts[i])...))
+}
