@@ -81,7 +81,7 @@ func (j *driftJobs) progressOf(d *DriftRun) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if p, ok := j.progress[d.Name]; ok {
+	if p := j.progress[d.Name]; p.Phase != "" {
 		d.Progress = &p
 	}
 }
@@ -95,14 +95,24 @@ func (s *Service) ObserveDrift(f func(job DriftJob, ended bool)) {
 	s.driftJobs.observer = f
 }
 
-// NoteDriftProgress remembers how far a job is. It is not stored.
+// NoteDriftProgress remembers how far a job is that was begun and has not ended. It is
+// not stored.
 func (s *Service) NoteDriftProgress(job DriftJob, p DriftProgress) {
 	s.driftJobs.mu.Lock()
 	defer s.driftJobs.mu.Unlock()
-	if s.driftJobs.progress == nil {
-		s.driftJobs.progress = map[string]DriftProgress{}
+	if _, begun := s.driftJobs.progress[job.Run]; begun {
+		s.driftJobs.progress[job.Run] = p
 	}
-	s.driftJobs.progress[job.Run] = p
+}
+
+// begun makes room for the progress of a job.
+func (j *driftJobs) begun(job DriftJob) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.progress == nil {
+		j.progress = map[string]DriftProgress{}
+	}
+	j.progress[job.Run] = DriftProgress{}
 }
 
 // startDriftRun makes a job of a window, or returns the drift run that there is.
@@ -337,6 +347,7 @@ func (s *Service) BeginDriftJob(ctx context.Context, job DriftJob) (task DriftTa
 		if _, err := s.record(ctx, &w); err != nil {
 			return err
 		}
+		s.driftJobs.begun(job)
 		window := d.span()
 		task, ok = DriftTask{DriftJob{job.Workspace, m.Name, d.Name}, ws.ID, *m, window, seedOf(m, window)}, true
 		return nil
