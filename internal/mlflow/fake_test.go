@@ -463,6 +463,7 @@ type raised struct {
 		ServiceName, ServiceComputeType    string
 		ModelIDs, ExperimentID             string
 		ServiceProperties                  map[string]string
+		Sequencer                          string
 	}
 }
 
