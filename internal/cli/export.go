@@ -166,7 +166,7 @@ var answered = []string{
 	"properties.deliveryLimits.allowedRequestsPerMinute", "properties.destination.properties.endpointBaseUrl",
 	"properties.destination.properties.signing.keys",
 	"properties.workspaceId", "properties.tenantId", "properties.publicNetworkAccess", // of a workspace
-	"properties.authentication", "properties.status", // of an MLflow server
+	"properties.authentication", "properties.status", "properties.webhookUrl", // of an MLflow server
 	"properties.destination.properties.clientCertificate.subject", "properties.destination.properties.clientCertificate.issuer",
 	"properties.destination.properties.clientCertificate.thumbprint", "properties.destination.properties.clientCertificate.notBefore",
 	"properties.destination.properties.clientCertificate.expires",
