@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -178,89 +177,4 @@ func (s *Sample) readCSV(r io.Reader) error {
 			return err
 		}
 	}
-}
-
-func (s *Sample) readJSONL(r io.Reader) error {
-	lines := bufio.NewScanner(withoutMark(r))
-	lines.Buffer(make([]byte, 0, 64<<10), mostRecord)
-	var object map[string]json.RawMessage
-	line := 0
-	for lines.Scan() {
-		line++
-		raw := bytes.TrimSpace(lines.Bytes())
-		if len(raw) == 0 {
-			continue
-		}
-		clear(object)
-		if err := json.Unmarshal(raw, &object); err != nil || object == nil {
-			return fmt.Errorf("line %d is no JSON object%s", line, detail(err))
-		}
-		if s.period != nil {
-			if chosen, err := s.period.holdsJSON(object[s.period.Column]); err != nil {
-				return fmt.Errorf("line %d: %w", line, err)
-			} else if !chosen {
-				continue
-			}
-		}
-		if err := s.newColumns(object); err != nil {
-			return fmt.Errorf("line %d: %w", line, err)
-		}
-		place := s.next()
-		for _, c := range s.columns {
-			v, err := c.jsonCell(object[c.name])
-			if err != nil {
-				return fmt.Errorf("line %d, %q: %w", line, c.name, err)
-			}
-			c.put(place, v)
-		}
-		if err := s.checkTexts(); err != nil {
-			return err
-		}
-	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return fmt.Errorf("line %d is longer than %d MiB", line+1, mostRecord>>20)
-	}
-	return lines.Err()
-}
-
-func detail(err error) string {
-	if err == nil {
-		return ""
-	}
-	return ": " + err.Error()
-}
-
-// newColumns adds those that no line had before, by name: an object has no order.
-func (s *Sample) newColumns(object map[string]json.RawMessage) error {
-	var fresh []string
-	for name := range object {
-		if s.byName[name] == nil && (s.wanted == nil || s.wanted[name]) {
-			fresh = append(fresh, name)
-		}
-	}
-	slices.Sort(fresh)
-	for _, name := range fresh {
-		if _, err := s.column(name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *column) jsonCell(raw json.RawMessage) (cell, error) {
-	if len(raw) == 0 {
-		return cell{}, nil
-	}
-	switch raw[0] {
-	case '{', '[':
-		c.unfit = listed
-		return cell{}, nil
-	case '"':
-		var text string
-		if err := json.Unmarshal(raw, &text); err != nil {
-			return cell{}, err
-		}
-		return textCell(text), nil
-	}
-	return textCell(string(raw)), nil // a number, true, false or null
 }

@@ -89,7 +89,7 @@ func (s *Sample) column(name string) (*column, error) {
 	if len(s.columns) == mostColumns {
 		return nil, fmt.Errorf("it has more than %d columns: name those to compare", mostColumns)
 	}
-	c := &column{name: name, taken: s.texts, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
+	c := &column{name: name, at: len(s.columns), taken: s.texts, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
 	if s.period != nil && name == s.period.Column {
 		c.unfit = chosenBy
 	}
@@ -191,6 +191,7 @@ func (d *draw) below(n uint64) uint64 {
 // A column holds the values of the rows kept, and what is known of all.
 type column struct {
 	name    string
+	at      int       // among the columns of its sample
 	numbers []float64 // NaN where there is none
 	texts   []uint32  // index into words plus 1, or 0
 	words   []string
@@ -243,7 +244,7 @@ func textCell(text string) cell {
 	switch first := text[0]; {
 	case first >= '0' && first <= '9', first == '-', first == '+', first == '.':
 		digits := strings.TrimLeft(text, "+-")
-		if len(text)-len(digits) > 1 || strings.Trim(digits, "0123456789.eE+-") != "" ||
+		if len(text)-len(digits) > 1 || !isNumeral(digits) ||
 			len(digits) > 1 && digits[0] == '0' && digits[1] >= '0' && digits[1] <= '9' {
 			break
 		}
@@ -259,6 +260,16 @@ func textCell(text string) cell {
 		text = text[:mostText]
 	}
 	return cell{text: text, sort: words}
+}
+
+// isNumeral tells whether a text has no letters but those of a number.
+func isNumeral(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && c != '.' && c != 'e' && c != 'E' && c != '+' && c != '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // put counts the value of a row and keeps it at its place, if it has one.
