@@ -37,7 +37,8 @@ type OnlineEndpoint struct {
 	State       EndpointState     `json:"state"`
 	Readiness   *Readiness        `json:"readiness,omitempty"`
 
-	Mirrored bool `json:"mirrored,omitempty"` // another system keeps it
+	Mirrored bool     `json:"mirrored,omitempty"` // another system keeps it
+	Rollout  *Rollout `json:"rollout,omitempty"`  // of one that a cluster keeps
 
 	Revision int64     `json:"revision"`          // grows each time Transitioning begins, or, of a mirrored one, its models change
 	Deadline time.Time `json:"deadline,omitzero"` // of the probe that runs; zero when none does

@@ -85,19 +85,27 @@ func (w *write) modelDeleted(ws resource.Workspace, m *ModelVersion, now time.Ti
 	w.extra(ws, id, now, mlevent.ModelDeleted{ModelRegistered: m.payload()}, fact)
 }
 
+// service is the endpoint's name in events.
+func (e *OnlineEndpoint) service() string {
+	if e.Rollout != nil {
+		return e.Rollout.Service
+	}
+	return e.Name
+}
+
 func (e *OnlineEndpoint) payload() mlevent.ModelDeployed {
 	return mlevent.ModelDeployed{
-		ServiceName: e.Name, ServiceComputeType: e.ComputeType, ModelIDs: e.ModelIDs,
+		ServiceName: e.service(), ServiceComputeType: e.ComputeType, ModelIDs: e.ModelIDs,
 		ServiceTags: e.Tags, ServiceProperties: e.Properties,
 	}
 }
 
 func (w *write) modelDeployed(ws resource.Workspace, e *OnlineEndpoint, now time.Time, fact int) {
-	w.event(ws, mlevent.ModelDeployedID(ws.ID.String(), e.Name, e.Revision, e.ModelIDs), now, e.payload(), fact)
+	w.event(ws, mlevent.ModelDeployedID(ws.ID.String(), e.service(), e.Revision, e.ModelIDs), now, e.payload(), fact)
 }
 
 func (w *write) deploymentFailed(ws resource.Workspace, e *OnlineEndpoint, now time.Time, fact int) {
-	id := mlevent.DeploymentFailedID(ws.ID.String(), e.Name, e.Revision, e.ModelIDs)
+	id := mlevent.DeploymentFailedID(ws.ID.String(), e.service(), e.Revision, e.ModelIDs)
 	w.extra(ws, id, now, mlevent.DeploymentFailed{ModelDeployed: e.payload()}, fact)
 }
 

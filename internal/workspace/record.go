@@ -140,6 +140,8 @@ func (s *Service) record(ctx context.Context, w *write) (engine.Receipt, error) 
 type trace struct {
 	own  Head  // not stored: nobody asks for a trace's etag
 	Next int64 `json:"next"` // the least number that was not used
+
+	Rollout *Rollout `json:"rollout,omitempty"` // of a service of a cluster
 }
 
 func (t *trace) head() *Head { return &t.own }
