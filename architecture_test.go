@@ -29,7 +29,7 @@ var rows = []struct {
 	{[]string{"internal/access", "internal/audit", "internal/broker", "internal/workspace"},
 		"who may, what was done, how an event walks, what a lifecycle fact means: none knows the others"},
 	{[]string{"internal/manage"}, "each management operation once; it joins access, broker and workspace"},
-	{[]string{"internal/destination", "internal/mlflow", "internal/openlineage", "internal/driftjob", "internal/ingest", "internal/arm", "internal/portal", "internal/issuer"},
+	{[]string{"internal/destination", "internal/mlflow", "internal/openlineage", "internal/kubernetes", "internal/driftjob", "internal/ingest", "internal/arm", "internal/portal", "internal/issuer"},
 		"the edges: each speaks one protocol to the world"},
 	{[]string{"internal/server"}, "the one place that knows every package"},
 	{[]string{"internal/cli", "internal/servertest"}, "who starts a server"},

@@ -95,6 +95,7 @@ func newGuarded(t *testing.T) *guarded {
 	g.plane.Replayer = replayer{g.broker}
 	g.plane.MasterKeys = secret.Source{Kept: key}
 	g.plane.MLflow = &fakeMLflow{}
+	g.plane.Kubernetes = &fakeKubernetes{}
 	store, authorizer := g.plane.Store, g.plane.Access
 	sub := &WorkspaceAPI{Service: workspace.New(workspace.Config{Recorder: g.facts, Facts: g.facts, Workspaces: store.Workspaces}), Authorizer: authorizer}
 	inner := g.handler
@@ -149,8 +150,10 @@ func newGuarded(t *testing.T) *guarded {
 	owner("PUT", wsID+"/onlineEndpoints/e1", `{"properties":{"state":"Transitioning","computeType":"ACI"}}`)
 	owner("PUT", mlflowID, `{"properties":{"url":"https://m.example","token":"s3cret-of-mlflow"}}`)
 	g.secrets = append(g.secrets, "s3cret-of-mlflow")
+	owner("PUT", wsID+"/providers/Carillon.Kubernetes/clusters/prod", `{"properties":{"server":"https://k.example","token":"s3cret-of-kubernetes"}}`)
+	g.secrets = append(g.secrets, "s3cret-of-kubernetes")
 	g.names = map[string]string{
-		"servers": "default", "receivers": "default",
+		"servers": "default", "receivers": "default", "clusters": "prod",
 		"subscriptions": manage.FirstSubscription, "resourcegroups": "local", "topics": "orders", "domains": "area", "domains/topics": "inner", "systemtopics": "default",
 		"eventsubscriptions": "es1", "principals": members, "members": person.ObjectID, "credentials": "key1", "federatedcredentials": "ci",
 		"masterkeys": "default", "workspaces": "default", "roleassignments": assignment, "roledefinitions": role, "denyassignments": denial, "deadletters": letter,
@@ -334,7 +337,7 @@ func needs(d door, scope, target resource.ID) (all [][]need) {
 		return [][]need{{{"Microsoft.Authorization/principals/read", false, resource.Root}}}
 	case strings.HasPrefix(d.pattern, who):
 		return [][]need{{{"Microsoft.Authorization/principals/write", false, resource.Root}}}
-	case strings.HasPrefix(d.pattern, flow):
+	case strings.HasPrefix(d.pattern, flow), strings.HasPrefix(d.pattern, kube):
 		return [][]need{{{"Microsoft.MachineLearningServices/workspaces/" + map[bool]string{true: "read", false: "write"}[verb == "read"], false, scope}}}
 	case strings.HasPrefix(d.pattern, lineage) && verb == "read":
 		return [][]need{{{"Microsoft.MachineLearningServices/workspaces/read", false, scope}}}
@@ -381,7 +384,7 @@ func bodiesOf(me, worker string) []string {
 		`{"location":"local","tags":{"a":"b"},"properties":{"status":"Completed","destination":{"endpointType":"WebHook","properties":{"endpointUrl":"https://h.example/other"}},
 		"source":"` + wsID + `","topicType":"Microsoft.MachineLearningServices.Workspaces","roleDefinitionId":"` + access.RoleOwner + `","principalId":"` + me + `",
 		"roleName":"Wide","assignableScopes":["/"],"denyAssignmentName":"d","permissions":[{"actions":["*"],"dataActions":["*"]}],"principals":[{"id":"` + worker + `"}],
-		"state":"Healthy","computeType":"ACI","url":"https://n.example"}}`,
+		"state":"Healthy","computeType":"ACI","url":"https://n.example","server":"https://l.example"}}`,
 		`{"location":"local","tags":{"a":"c"}}`,
 		`{"name":"made","keyName":"key1","ids":[],"eventId":"e1","action":"*","principalId":"` + me + `","issuer":"https://id.example","subject":"s","audiences":["api://AzureADTokenExchange"],"type":"secret"}`,
 		`{"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"https://h.example/in?code=s3cret"}}}}`,

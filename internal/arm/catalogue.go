@@ -152,6 +152,7 @@ type provider struct {
 var providers = []provider{
 	{"Carillon.Delivery", []string{Version}, []string{"attempts", "deadLetters", "deliveryStatus", "events", "events/deliveries", "replays"}},
 	{"Carillon.Identity", []string{Version}, []string{"principals"}},
+	{"Carillon.Kubernetes", []string{Version}, []string{"clusters"}},
 	{"Carillon.MLflow", []string{Version}, []string{"servers"}},
 	{"Carillon.OpenLineage", []string{Version}, []string{"receivers"}},
 	{"Microsoft.Authorization", []string{"2022-04-01"}, []string{"denyAssignments", "permissions", "roleAssignments", "roleDefinitions"}},

@@ -229,6 +229,7 @@ const (
 	seal    = "carillon.secrets/"
 	flow    = "carillon.mlflow/"
 	lineage = "carillon.openlineage/"
+	kube    = "carillon.kubernetes/"
 )
 
 var singleEventSubscription = methods{
@@ -344,6 +345,8 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 		grid + "eventtypes":                   {http.MethodGet: listEventTypesOfSource},
 		flow + "servers":                      {http.MethodGet: listMLflow},
 		flow + "servers/*":                    {http.MethodGet: getMLflow, http.MethodPut: putMLflow, http.MethodDelete: deleteMLflow},
+		kube + "clusters":                     {http.MethodGet: listClusters},
+		kube + "clusters/*":                   {http.MethodGet: getCluster, http.MethodPut: putCluster, http.MethodDelete: deleteCluster},
 		lineage + "receivers":                 {http.MethodGet: listLineageReceivers},
 		lineage + "receivers/*":               {http.MethodGet: getLineageReceiver},
 		lineage + "receivers/*/listkeys":      {http.MethodPost: listLineageKeys},

@@ -48,6 +48,7 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "PEM file of the key of --tls-certificate.")
 	f.StringArrayVar(&cfg.TrustedProxy, "trusted-proxy", nil, "Network (CIDR) of proxies in front: plain http is taken from them, and their X-Forwarded-For and -Proto are believed; may be repeated.")
 	f.StringVar(&cfg.IdentityProviders, "identity-providers", "", "File with the foreign OpenID providers whose tokens are taken, YAML or JSON.")
+	f.BoolVar(&cfg.InCluster, "in-cluster", false, "Let workspaces follow the Kubernetes cluster that this server runs in, as the pod's service account.")
 	f.DurationVar(&cfg.SigningKeyAge, "signing-key-age", cfg.SigningKeyAge, "Age at which the key that signs tokens is replaced; 0 never does it.")
 	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "Take plain http from other machines, too: tokens and keys can be read on the way.")
 	rule := f.String("workspace-rule", string(cfg.WorkspaceRule), "Who may change event subscriptions of a workspace: its contributors and owners (strict), or whoever has the action (actions).")

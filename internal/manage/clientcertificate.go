@@ -23,7 +23,7 @@ type ClientCertificateChange struct {
 
 const certificateField = webhookFields + "clientCertificate"
 
-// maxPEM bounds each part of a client certificate. It is ours.
+// maxPEM bounds each part of a client certificate, of a webhook or for a cluster. It is ours.
 const maxPEM = 64 << 10
 
 // clientCertificate checks what a request says of the client certificate and puts it

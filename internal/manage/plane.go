@@ -79,7 +79,8 @@ type Config struct {
 	MasterKeys MasterKeys // optional: without it the master key is never changed
 	KeyFiles   []KeyFiles // what is sealed with it besides the records of the store
 
-	MLflow MLflow // optional: without it no MLflow server is followed
+	MLflow     MLflow     // optional: without it no MLflow server is followed
+	Kubernetes Kubernetes // optional: without it no Kubernetes cluster is followed
 
 	Messenger Messenger // optional: without it nobody is told of deletions, and no test event is sent
 }

@@ -261,6 +261,11 @@ func (p *Plane) removeWorkspace(ctx context.Context, w resource.Item[resource.Wo
 			return err
 		}
 	}
+	for _, c := range p.Store.Clusters.List(w.Key + "/") {
+		if err := p.Store.Clusters.Delete(ctx, c.Key, c.Revision); err != nil {
+			return err
+		}
+	}
 	if k, ok := p.Store.LineageKeys.Get(w.Key); ok {
 		if err := p.Store.LineageKeys.Delete(ctx, k.Key, k.Revision); err != nil {
 			return err

@@ -75,6 +75,11 @@ func (m *MLflowServer) EachSealed(f func(sealed *string, associated string)) {
 }
 
 // EachSealed satisfies Sealing.
+func (c *Cluster) EachSealed(f func(sealed *string, associated string)) {
+	each(f, &c.SealedSecret, c.SecretOwner())
+}
+
+// EachSealed satisfies Sealing.
 func (k *LineageKeys) EachSealed(f func(sealed *string, associated string)) {
 	for i := range k.SealedKeys {
 		each(f, &k.SealedKeys[i], k.KeyOwner())

@@ -64,6 +64,7 @@ type Store struct {
 	MasterKeys         *Collection[MasterKey]
 	MLflowServers      *Collection[MLflowServer] // by the key of their workspace
 	LineageKeys        *Collection[LineageKeys]  // by the key of their workspace
+	Clusters           *Collection[Cluster]
 }
 
 // collection is a Collection of whichever type.
@@ -87,6 +88,7 @@ func NewStore(kv KV) *Store {
 	s.EventSubscriptions = NewCollection[EventSubscription](s, "eventSubscription")
 	s.MasterKeys = NewCollection[MasterKey](s, "masterKey")
 	s.MLflowServers = NewCollection[MLflowServer](s, "mlflowServer")
+	s.Clusters = NewCollection[Cluster](s, "cluster")
 	s.LineageKeys = NewCollection[LineageKeys](s, "lineageKeys")
 	return s
 }

@@ -189,6 +189,38 @@ type LineageKeys struct {
 // KeyOwner is the associated data that the keys are sealed with.
 func (k *LineageKeys) KeyOwner() string { return k.UID.String() + "/lineageKey" }
 
+// Cluster is a Kubernetes cluster that a workspace follows. Its UID tells it from one
+// that was attached under its name before.
+type Cluster struct {
+	UID       UID    `json:"uid"`
+	Workspace ID     `json:"workspace"`
+	Name      string `json:"name"`
+
+	Server       string `json:"server,omitempty"`               // URL of the API server; "" in the cluster that this server runs in
+	InCluster    bool   `json:"inCluster,omitempty"`            // address and token are those of the pod that this server runs in
+	Authority    string `json:"certificateAuthority,omitempty"` // PEM; "" for what destinations may be signed by
+	ServerName   string `json:"tlsServerName,omitempty"`        // in the certificate of the API server; "" for the URL's
+	Certificate  string `json:"clientCertificate,omitempty"`    // PEM
+	SealedSecret string `json:"sealedSecret,omitempty"`         // key of Certificate in PEM, or without one a bearer token; sealed with SecretOwner as associated data
+
+	Namespaces  []string `json:"namespaces,omitempty"` // none = all
+	Selector    string   `json:"selector,omitempty"`   // of labels
+	EmitBacklog bool     `json:"emitBacklog,omitempty"`
+	NameOnly    bool     `json:"nameOnly,omitempty"` // services are called by their name, without the namespace
+
+	Created  Stamp `json:"created"` // when it was attached
+	Modified Stamp `json:"modified"`
+}
+
+// SecretOwner is the associated data that the cluster's secret is sealed with.
+func (c *Cluster) SecretOwner() string { return c.UID.String() + "/clusterSecret" }
+
+// ID returns the resource id of the cluster.
+func (c *Cluster) ID() ID { return ClusterID(c.Workspace, c.Name) }
+
+// ClusterID returns the resource id of a cluster of a workspace.
+func ClusterID(ws ID, name string) ID { return ws.Extension("Carillon.Kubernetes", "clusters", name) }
+
 // Values of Workspace.PayloadCasing and Workspace.DriftRaiseOn.
 const (
 	PayloadCamelCase  = "camelCase"

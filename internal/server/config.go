@@ -40,6 +40,8 @@ type Config struct {
 	IdentityProviders string        // file with the foreign OpenID providers whose tokens are taken; "" = none
 	SigningKeyAge     time.Duration // at which the key that signs tokens is replaced; 0 = never; default 90 days
 
+	InCluster bool // workspaces may follow the Kubernetes cluster that this server runs in; default false
+
 	RevalidateOnEveryPut bool // ask an endpoint for consent on each PUT, as Azure does, also when nothing changed that it was asked about; default true
 	DeadLetter404        bool // dead-letter what a webhook answers 404 to, instead of trying again; default false
 	DataSchema           bool // write dataschema into CloudEvents made of events that have a data version; default true
@@ -179,6 +181,6 @@ func (c Config) LogValue() slog.Value {
 		slog.String("identity_providers", c.IdentityProviders), slog.Duration("signing_key_age", c.SigningKeyAge),
 		slog.String("master_key", c.MasterKey.Name()),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
-		slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut), slog.Bool("dead_letter_404", c.DeadLetter404), slog.Bool("dataschema", c.DataSchema),
+		slog.Bool("in_cluster", c.InCluster), slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut), slog.Bool("dead_letter_404", c.DeadLetter404), slog.Bool("dataschema", c.DataSchema),
 	)
 }

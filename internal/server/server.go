@@ -39,6 +39,7 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/issuer"
+	"github.com/carillon-events/carillon/internal/kubernetes"
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/mlflow"
 	"github.com/carillon-events/carillon/internal/openlineage"
@@ -130,6 +131,7 @@ type server struct {
 	workspaces *workspace.Service
 	datasets   *dataset.Places // where datasets of drift monitors lie
 	mlflow     *mlflow.Service
+	kubernetes *kubernetes.Service
 	drift      *driftjob.Service
 	proxy      *mlflow.Proxy
 	handler    func(opened) http.Handler // of one listener
@@ -269,6 +271,9 @@ func (s *server) wire(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if s.kubernetes, err = s.clusters(store, sealer, guard); err != nil {
+		return err
+	}
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer), Targets: targets,
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
@@ -278,6 +283,7 @@ func (s *server) wire(ctx context.Context) error {
 		Messenger:            destination.NewMessenger(configOf, targets),
 		Audit:                s.audit,
 		MLflow:               s.mlflow,
+		Kubernetes:           s.kubernetes,
 		MasterKeys:           source,
 		KeyFiles:             []manage.KeyFiles{signing, s.certs.ca},
 	})
@@ -359,6 +365,27 @@ func (s *server) guard() (*egress.Guard, error) {
 		RootCAs: roots, AllowLoopback: private, Allow: networks, AllowHosts: hosts,
 		Own: func() []netip.AddrPort { return own },
 	}), nil
+}
+
+// clusters makes what follows Kubernetes clusters. The one that this server runs in has a
+// private address, which the operator allowed with it.
+func (s *server) clusters(store *resource.Store, sealer *secret.Sealer, guard *egress.Guard) (*kubernetes.Service, error) {
+	roots, err := destinationRoots(s.cfg.DestinationCA)
+	if err != nil {
+		return nil, err
+	}
+	c := kubernetes.Config{
+		Store: store, Ledger: s.workspaces, Dial: guard.DialContext, DialClear: guard.DialClear, RootCAs: roots, Logger: s.log, Registerer: s.registry,
+		Secret: func(c *resource.Cluster) (secret.String, error) { return manage.OpenClusterSecret(sealer, c) },
+	}
+	if s.cfg.InCluster {
+		u, err := url.Parse(kubernetes.PodServer())
+		if err != nil || u.Host == "" {
+			return nil, errors.New("--in-cluster needs a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")
+		}
+		c.PodServer, c.DialPod = u.String(), egress.New(egress.Options{AllowHosts: []string{u.Hostname()}}).DialContext
+	}
+	return kubernetes.New(c), nil
 }
 
 // destinationRoots returns the authorities that destinations may be signed by, nil for
@@ -483,6 +510,7 @@ func (s *server) serve(ctx context.Context, ready func(Ready)) error {
 	managers.Go(func() error { return s.tendIdentity(managing) })
 	managers.Go(func() error { return s.workspaces.Run(managing) })
 	managers.Go(func() error { return s.mlflow.Run(managing) })
+	managers.Go(func() error { return s.kubernetes.Run(managing) })
 	managers.Go(func() error { return s.drift.Run(managing) })
 	if own := s.certs.own; own != nil {
 		hangup := make(chan os.Signal, 1)
