@@ -275,17 +275,28 @@ func TestDriftDatasetsThatFail(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(root, "out.csv")); err != nil {
 		t.Fatal(err)
 	}
-	empty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.NotFound(w, r)
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/grows.csv":
+			http.NotFound(w, r)
+		case r.Header.Get("If-Match") == "" && r.Header.Get("If-Range") == "":
+			w.Header().Set("ETag", `"1"`)
+			w.Header().Set("Content-Length", "1000000")
+			_, _ = w.Write([]byte(orders(24, 0)))
+			panic(http.ErrAbortHandler) // in the middle, and now it is another file
+		default:
+			w.WriteHeader(http.StatusPreconditionFailed)
+		}
 	}))
-	t.Cleanup(empty.Close)
+	t.Cleanup(broken.Close)
 	s := New(t, func(c *server.Config) { c.DataRoots = []string{root} })
 	for target, want := range map[string]string{
 		root + "/vanished.csv":          "does not exist|no such file",
 		root + "/cut.parquet":           "Parquet",
 		root + "/out.csv":               "escapes",
 		"/etc/hosts.csv":                "--data-root",
-		empty.URL + "/vanished.csv":     "404",
+		broken.URL + "/vanished.csv":    "404",
+		broken.URL + "/grows.csv":       "changed while it was read",
 		"https://10.0.0.1/private.csv":  "10.0.0.1",
 		root + "/../outside/secret.csv": "--data-root|no such file",
 	} {
