@@ -352,7 +352,7 @@ func (p *Plane) settleWebhook(ctx context.Context, c MLflowChange, m, present *r
 	if c.Webhook == nil {
 		origin = present.Webhook.Origin
 	}
-	at := cmp.Or(origin, p.PublicURL) + "/mlflow/" + url.PathEscape(m.Workspace.ResourceGroup()+"~"+m.Workspace.Name()) + "/webhook"
+	at := cmp.Or(origin, p.PublishURL, p.PublicURL) + "/mlflow/" + url.PathEscape(m.Workspace.ResourceGroup()+"~"+m.Workspace.Name()) + "/webhook"
 	if same && present.Webhook.URL == at {
 		if c.Webhook == nil {
 			m.Webhook = present.Webhook

@@ -60,6 +60,7 @@ type Config struct {
 	// error is shown to the caller. Nil: to none.
 	CheckDeadLetter func(*resource.DeadLetterDestination) error
 	PublicURL       string     // scheme, host and port under which the server is reached: begins validation links
+	PublishURL      string     // the same of what takes webhooks; "" for PublicURL
 	SubscriptionID  string     // the one subscription, a GUID; "" for FirstSubscription
 	Location        string     // of what the first start makes; "" for FirstLocation
 	Partition       func() int // home of a new topic in the log; nil for partition 0

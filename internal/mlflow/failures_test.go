@@ -15,8 +15,8 @@ func TestFailures(t *testing.T) {
 		failure string
 		test    func(t *testing.T)
 	}{
-		// What leads to a look at once is the intent file's (proxy); here it is lost, and the
-		// rounds find what was committed, whichever search shows it.
+		// TestIntents holds that the run is looked at as soon as Carillon is there again. Here
+		// the intent is lost, and the rounds find what was committed, whichever search shows it.
 		{"proxy crashes after MLflow committed", func(t *testing.T) {
 			b := newBridge(t)
 			b.rounds(1)
@@ -30,7 +30,8 @@ func TestFailures(t *testing.T) {
 			b.rounds(1)
 			b.want(failed, finished, completed, canceled)
 		}},
-		// A look beside the rounds stands for the proxy: both submit observations.
+		// A look beside the rounds, which webhooks lead to. TestProxyRaces and
+		// TestProxyRaisesTheSameIDs hold the same of the proxy.
 		{"same transition seen by proxy and poller", func(t *testing.T) {
 			b := newBridge(t)
 			b.rounds(1)

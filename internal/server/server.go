@@ -277,7 +277,7 @@ func (s *server) wire(ctx context.Context) error {
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer), Targets: targets,
 		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
-		PublicURL: s.origin, Log: s.log,
+		PublicURL: s.origin, PublishURL: publishOrigin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 		Rules:                rules,
 		Messenger:            destination.NewMessenger(configOf, targets),
