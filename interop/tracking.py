@@ -40,7 +40,8 @@ class Tracking:
             raise
 
     def _wait(self) -> None:
-        for _ in range(240):
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
             try:
                 if requests.get(self.url + self._prefix + "/health", timeout=5).ok:
                     return
