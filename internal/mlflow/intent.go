@@ -42,6 +42,7 @@ type intents struct {
 	least int  // size after it was written anew
 	torn  bool // the last write failed: a piece of a line may stand there
 	told  bool // that it cannot be written
+	ended bool // closed
 	last  uint64
 	under map[uint64]intent // those that have not ended
 }
@@ -190,6 +191,9 @@ func (i *intents) end(n uint64) {
 	}
 	delete(i.under, n)
 	i.write(fmt.Sprintf("- %d\n", n))
+	if i.ended {
+		return
+	}
 	if len(i.under) == 0 && i.size > intentsSmall || i.size > i.least+intentsLarge {
 		i.rewrite()
 	}
@@ -204,6 +208,9 @@ func (i *intents) open() int {
 
 // write adds a line. The caller holds mu.
 func (i *intents) write(line string) {
+	if i.ended {
+		return
+	}
 	if i.file == nil || i.torn {
 		i.rewrite() // it may be possible again
 		return
@@ -255,7 +262,7 @@ func (i *intents) failed(what string, err error) {
 func (i *intents) close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.file != nil {
+	if i.ended = true; i.file != nil {
 		_ = i.file.Close()
 	}
 }

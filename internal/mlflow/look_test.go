@@ -183,11 +183,24 @@ func TestAttached(t *testing.T) {
 	if _, err := s.Attached("bells"); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "carillon mlflow attach URL --workspace bells") {
 		t.Errorf("error %v", err)
 	}
-	b.attach(t, 0)
-	if item, err := s.Attached("Bells"); err != nil || item.Value.UID != 7 {
-		t.Errorf("%+v, error %v", item, err)
+	revision := b.attach(t, 0)
+	for range 2 { // the second time it is remembered
+		if server, err := s.Attached("Bells"); err != nil || server.UID != 7 || server.NoProxy {
+			t.Errorf("%+v, error %v", server, err)
+		}
 	}
 	if _, err := s.Attached("gongs"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("error %v", err)
+	}
+	b.record.NoProxy = true
+	revision = b.attach(t, revision)
+	if server, err := s.Attached("bells"); err != nil || !server.NoProxy {
+		t.Errorf("%+v, error %v", server, err)
+	}
+	if err := b.store.MLflowServers.Delete(t.Context(), workspaceID.Key(), revision); err != nil {
+		t.Fatal(err)
+	}
+	if server, err := s.Attached("bells"); err == nil {
+		t.Errorf("%+v is detached", server)
 	}
 }

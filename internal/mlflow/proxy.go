@@ -153,11 +153,10 @@ func (p *Proxy) exchange(r *http.Request) (*exchange, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "InvalidRequest", "The path is not encoded as a path.")
 	}
-	item, err := p.service.Attached(name)
+	server, err := p.service.Attached(name)
 	if err != nil {
 		return nil, err
 	}
-	server := &item.Value
 	if server.NoProxy {
 		return nil, fault.New(fault.NotFound, "ResourceNotFound",
 			"The workspace '%s' follows its MLflow server without a proxy: use the server's own address, or attach it without --no-proxy.", server.Workspace.Name())

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,8 @@ type Service struct {
 	cfg     Config
 	metrics *metrics
 	wake    chan struct{} // the records have changed
+	changes atomic.Uint64 // of the records
+	named   sync.Map      // what Attached found, by name in lower case: attached
 
 	mu     sync.Mutex
 	status map[resource.UID]manage.MLflowStatus
@@ -61,6 +64,7 @@ func New(c Config) *Service {
 }
 
 func (s *Service) signal() {
+	s.changes.Add(1)
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -119,19 +123,31 @@ func (s *Service) record(uid resource.UID) (resource.MLflowServer, bool) {
 	return resource.MLflowServer{}, false
 }
 
+// attached is a server that was found by the name of its workspace, when there had been
+// so many changes.
+type attached struct {
+	changes uint64
+	server  *resource.MLflowServer
+}
+
 // Attached returns the server that the workspace of a name follows: requests of MLflow's
-// clients and webhooks name a workspace so. The error is a fault.
-func (s *Service) Attached(name string) (item resource.Item[resource.MLflowServer], err error) {
+// clients and webhooks name a workspace so. Nobody may change it. The error is a fault.
+func (s *Service) Attached(name string) (*resource.MLflowServer, error) {
+	now, key := s.changes.Load(), strings.ToLower(name)
+	if known, ok := s.named.Load(key); ok && known.(attached).changes == now {
+		return known.(attached).server, nil
+	}
 	ws, err := s.cfg.Store.WorkspaceNamed(name)
 	if err != nil {
-		return item, err
+		return nil, err
 	}
 	item, ok := s.cfg.Store.MLflowServers.Get(ws.Key)
 	if !ok {
-		return item, fault.New(fault.NotFound, "ResourceNotFound",
+		return nil, fault.New(fault.NotFound, "ResourceNotFound",
 			"The workspace '%s' follows no MLflow server: attach one with carillon mlflow attach URL --workspace %[1]s.", ws.Value.ID.Name())
 	}
-	return item, nil
+	s.named.Store(key, attached{now, &item.Value})
+	return &item.Value, nil
 }
 
 // looksOf returns what waits at a server, nil when it is not attached.

@@ -148,6 +148,7 @@ func TestTransparentCompression(t *testing.T) {
 
 // Events of a stream come one by one, for longer than a request may take elsewhere.
 func TestTransparentStream(t *testing.T) {
+	t.Parallel()
 	next := make(chan struct{})
 	address, _ := newTransparent(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -174,6 +175,7 @@ func TestTransparentStream(t *testing.T) {
 
 // A connection that is switched to another protocol carries bytes both ways.
 func TestTransparentUpgrade(t *testing.T) {
+	t.Parallel()
 	address, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "websocket" {
 			http.Error(w, "no upgrade", http.StatusBadRequest)

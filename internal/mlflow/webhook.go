@@ -136,11 +136,10 @@ func (s *Service) hear(w http.ResponseWriter, r *http.Request) (outcome string, 
 		return callRefused, fault.New(fault.MethodNotAllowed, "HttpMethodNotSupported", "MLflow's webhooks come as POST.")
 	}
 	name, _ := webhookWorkspace(r.URL.Path)
-	item, err := s.Attached(name)
+	server, err := s.Attached(name)
 	if err != nil {
 		return callRefused, err
 	}
-	server := &item.Value
 	if !server.Webhook.Registered() {
 		return callRefused, fault.New(fault.NotFound, "ResourceNotFound", "The MLflow server of the workspace '%s' has no webhook here: register one with carillon mlflow attach URL --webhook.", server.Workspace.Name())
 	}

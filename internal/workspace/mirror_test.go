@@ -373,3 +373,25 @@ func TestObservationsOfDeployments(t *testing.T) {
 		t.Errorf("DeleteEndpoint: %v", err)
 	}
 }
+
+// Who saw no more than the status of a run takes none of its labels away.
+func TestObservationWithoutLabels(t *testing.T) {
+	b := newBench(t, allStatuses)
+	first := b.observe(t, b.seen(mlevent.RunRunning, ""))
+	o := b.seen(Failed, noon)
+	o.LabelsUnknown, o.Tags, o.RunType, o.Properties = true, nil, "mlflow.other", map[string]string{"mlflow.endTime": noon}
+	out := b.observe(t, o)
+	if !out.Changed || out.At <= first.At || first.At == "" {
+		t.Errorf("observed %+v after %+v", out, first)
+	}
+	var r Run
+	if found, err := b.read(t.Context(), mirroredRunKey(b.ws.UID, "0", "r1"), &r); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	if r.Status != Failed || r.RunType != "mlflow.run" || r.Tags["team"] != "growth" || r.Properties["mlflow.user"] != "kim" || r.Properties["mlflow.endTime"] != noon {
+		t.Errorf("run %+v", r)
+	}
+	if again := b.observe(t, b.seen(Failed, noon)); again.At < out.At {
+		t.Errorf("observed %+v after %+v", again, out)
+	}
+}
