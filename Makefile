@@ -29,7 +29,7 @@ bench: ## every bar once; see bench/README.md
 	go test ./bench -run - -bench 'TLS|Signed|Batch|Uninterested' -benchtime 100000x -timeout 20m
 	go test ./bench -run - -bench Latency -benchtime 2000x
 	go test ./bench -run - -bench History -benchtime 300x
-	go test ./bench -run - -bench 'Idle|DeadHandler|HalfDead|Drain|Recovery' -benchtime 1x -timeout 20m
+	go test ./bench -run - -bench 'Idle|DeadHandler|HalfDead|Drain|Recovery|MLflow' -benchtime 1x -timeout 20m
 	go test ./internal/filter -run - -bench 'Match$$/subs=(100|100000)$$/op=mixed/hits=10/event=1KB' -benchtime 1s
 
 interop: ## real Azure SDKs against the true binary; needs Python 3 and Node
