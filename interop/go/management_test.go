@@ -509,7 +509,9 @@ func TestCatalogueAndTheRestOfARM(t *testing.T) {
 	})
 	events := names(t, grid.NewTopicTypesClient().NewListEventTypesPager(topicType, nil), func(p armeventgrid.TopicTypesClientListEventTypesResponse) (list []*string) {
 		for _, one := range p.Value {
-			list = append(list, one.Name)
+			if *one.Properties.IsInDefaultSet {
+				list = append(list, one.Name)
+			}
 		}
 		return list
 	})
