@@ -27,7 +27,7 @@ func TestReferenceValues(t *testing.T) {
 	a16, b16 := repeat([]float64{2, 3, 5, 6}, 3, 4, 5, 4), repeat([]float64{3, 4, 6, 7}, 3, 4, 5, 4)
 	a100, b110 := line(100, 1, 100), line(110, 21.1, 120.1)
 	// The sheet has 0.0189312693 for the limit; its series, 2(e^-2λ²-e^-8λ²+…) with
-	// λ² = (232/1100)²·11000/210, is 0.0189312696044.
+	// λ² = (232/1100)²·11000/210, is 0.0189312696044, and so it is by scipy (kstwobign.sf).
 	root := math.Sqrt(100 * 110 / 210.0)
 	fit := ChiSquareFit([]float64{16, 18, 16, 14, 12, 12}, []float64{88. / 6, 88. / 6, 88. / 6, 88. / 6, 88. / 6, 88. / 6})
 	fit2 := ChiSquareFit([]float64{16, 18, 16, 14, 12, 12}, []float64{16, 16, 16, 16, 16, 8})
