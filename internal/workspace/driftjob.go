@@ -327,8 +327,14 @@ func (s *Service) BeginDriftJob(ctx context.Context, job DriftJob) (task DriftTa
 			_, err := s.endDriftRun(ctx, ws, m, d, nil, schedulerStamp)
 			return err
 		}
-		defer s.locks.lock(runKey(ws.UID, m.Name, d.Name))()
+		unlock := s.locks.lock(runKey(ws.UID, m.Name, d.Name))
 		run, found, err := s.runOfDrift(ctx, ws, m, d)
+		if err == nil && found && run.Status == Canceled { // while it waited
+			unlock()
+			_, err := s.endDriftRun(ctx, ws, m, d, nil, schedulerStamp)
+			return err
+		}
+		defer unlock()
 		if err != nil {
 			return err
 		}

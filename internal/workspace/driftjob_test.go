@@ -292,9 +292,23 @@ func TestDriftRunCancel(t *testing.T) {
 	if _, err := b.PatchRun(t.Context(), b.ws, "m", third.Name, status(Canceled), kim); err != nil {
 		t.Fatal(err)
 	}
-	b.compute(t, third, 0.5)
-	if d, err := b.GetDriftRun(t.Context(), b.ws, "m", third.Name); err != nil || d.Status != Canceled || d.Document != nil {
-		t.Errorf("drift run is %+v, error %v", d, err)
+	if _, ok, err := b.BeginDriftJob(t.Context(), b.job(third)); ok || err != nil {
+		t.Errorf("begun %v, error %v", ok, err)
+	}
+	fourth := b.start(t, "m", week("2026-03-16"))
+	if _, ok, err := b.BeginDriftJob(t.Context(), b.job(fourth)); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if _, err := b.PatchRun(t.Context(), b.ws, "m", fourth.Name, status(Canceled), kim); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.EndDriftJob(t.Context(), b.job(fourth), DriftOutcome{Result: result(0.5)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range []DriftRun{third, fourth} {
+		if d, err := b.GetDriftRun(t.Context(), b.ws, "m", run.Name); err != nil || d.Status != Canceled || d.Document != nil {
+			t.Errorf("drift run is %+v, error %v", d, err)
+		}
 	}
 }
 
