@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/mlevent"
 )
 
 const eventSubscriptions = "/providers/Microsoft.EventGrid/eventSubscriptions"
@@ -254,7 +256,7 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
       --azure-active-directory-tenant-id 7a000000-… --azure-active-directory-application-id-or-uri api://vault`}
 	fill := a.deliveryFlags(cmd)
 	filters := filterFlags(cmd)
-	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, _ *remote, _ string) (any, http.Header, error) {
+	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {
 		if err := required(cmd, "endpoint"); err != nil {
 			return nil, nil, err
 		}
@@ -268,6 +270,7 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
 		}
 		if len(filter) > 0 {
 			properties["filter"] = filter
+			a.hintAtExtraEvents(cmd.Context(), s, path, filter)
 		}
 		return enveloped(properties), nil, nil
 	})
@@ -310,6 +313,7 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 		}
 		if len(changes) > 0 {
 			body["filter"] = over(decoded(present, "properties.filter"), changes)
+			a.hintAtExtraEvents(cmd.Context(), s, path, changes)
 		}
 		if policy != nil {
 			body["retryPolicy"] = over(decoded(present, "properties.retryPolicy"), policy)
@@ -320,6 +324,46 @@ func (a *app) eventSubscriptionUpdate(k kind) *cobra.Command {
 		}
 		return body, ifMatch(read.Get("ETag")), nil // what was read is what is changed
 	})
+}
+
+// hintAtExtraEvents tells of event types that a filter names and the workspace is not
+// told to raise: that is no error, yet nothing would come. What cannot be read is not
+// told of.
+func (a *app) hintAtExtraEvents(ctx context.Context, s *remote, path string, filter map[string]any) {
+	named, _ := filter["includedEventTypes"].([]string)
+	id, _, _ := strings.Cut(path, "/providers/Microsoft.EventGrid/")
+	if !strings.Contains(strings.ToLower(id), strings.ToLower(learningWorkspaces)+"/") ||
+		!slices.ContainsFunc(named, func(t string) bool { return extraEvent(t) != "" }) {
+		return
+	}
+	raw, err := s.get(ctx, id)
+	var ws struct {
+		Name       string
+		Properties struct{ ExtraEvents []string }
+	}
+	if err != nil || json.Unmarshal(raw, &ws) != nil {
+		return
+	}
+	raised := ws.Properties.ExtraEvents
+	var missing []string
+	for _, t := range named {
+		if event := extraEvent(t); event != "" && !slices.ContainsFunc(raised, func(r string) bool { return strings.EqualFold(r, event) }) {
+			missing = append(missing, event)
+		}
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(a.stderr, "The workspace %s does not raise %s. To have it do so: carillon workspace update %s --extra-events %s\n",
+			ws.Name, strings.Join(missing, ", "), ws.Name, strings.Join(append(raised, missing...), " "))
+	}
+}
+
+// extraEvent is the name of an event type beyond Azure's without its prefix, "" for
+// others.
+func extraEvent(eventType string) string {
+	if n := len(mlevent.ExtraPrefix); len(eventType) > n && strings.EqualFold(eventType[:n], mlevent.ExtraPrefix) {
+		return eventType[n:]
+	}
+	return ""
 }
 
 // over lays changes over what is there.
