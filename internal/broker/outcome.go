@@ -29,6 +29,8 @@ const (
 	Canceled        // cut short by this side: shutdown or deletion
 	Disabled        // entity disabled
 	Full            // entity over its quota
+
+	SessionQueueNotSupported // entity with sessions, message without one
 )
 
 var outcomeNames = [...]string{
@@ -36,6 +38,7 @@ var outcomeNames = [...]string{
 	Forbidden: "Forbidden", NotFound: "NotFound", TimedOut: "TimedOut", PayloadTooLarge: "PayloadTooLarge",
 	Busy: "Busy", GenericError: "GenericError", SocketError: "SocketError", ResolutionError: "ResolutionError",
 	Probation: "Probation", Aborted: "Aborted", Canceled: "Canceled", Disabled: "Disabled", Full: "Full",
+	SessionQueueNotSupported: "SessionQueueNotSupported",
 }
 
 // String returns the documented name.

@@ -17,6 +17,7 @@ type destinationBody struct {
 	Needs              string             `json:"needs,omitempty"`
 	Takes              string             `json:"takes"`
 	DeliveryAttributes string             `json:"deliveryAttributes,omitempty"`
+	Named              []string           `json:"namedAttributes,omitempty"`
 	Action             []string           `json:"actions,omitempty"`
 	Fields             []destinationField `json:"fields"`
 }
@@ -51,6 +52,9 @@ func destinationOf(k *resource.Kind) destinationBody {
 	default:
 		b.Takes = webhookBody.Takes
 	}
+	for _, n := range k.Named {
+		b.Named = append(b.Named, n.Name+" is "+n.Becomes)
+	}
 	for _, l := range k.Linked {
 		b.Action = append(b.Action, l.Action)
 	}
@@ -64,7 +68,7 @@ var (
 	destinationView = view{
 		plural:  "destinations",
 		columns: []column{{"Type", "name"}, {"Is", "summary"}, {"Needs", "needs"}},
-		detail:  []column{{"Takes", "takes"}, {"Delivery attributes", "?deliveryAttributes"}, {"Needed permission", "?actions"}},
+		detail:  []column{{"Takes", "takes"}, {"Delivery attributes", "?deliveryAttributes"}, {"Of these names", "?namedAttributes"}, {"Needed permission", "?actions"}},
 	}
 	fieldView = view{plural: "fields", columns: []column{{"Field", "name"}, {"Type", "type"}, {"Required", "required"}, {"Default", "default"}, {"Is", "help"}, {"Example", "example"}}}
 )

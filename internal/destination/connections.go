@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -163,6 +164,28 @@ func (c *Connections) of(id resource.ID) (string, error) {
 		return "", err
 	}
 	return "", fmt.Errorf("the operator of this server has given no connection for %s: put one into the file of --connections", id)
+}
+
+// ofEntity returns the connection string of an entity, or of the namespace that it is in.
+func (c *Connections) ofEntity(id resource.ID) (string, error) {
+	text, err := c.of(id)
+	if err != nil {
+		if ofNamespace, fault := c.of(id.Parent()); fault == nil {
+			return ofNamespace, nil
+		}
+	}
+	return text, err
+}
+
+// connectionValues are what a connection string says, by names in lower case.
+func connectionValues(text string) map[string]string {
+	values := map[string]string{}
+	for part := range strings.SplitSeq(text, ";") {
+		if name, value, ok := strings.Cut(part, "="); ok {
+			values[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
+		}
+	}
+	return values
 }
 
 // StorageAccounts returns the connection strings of all resources.

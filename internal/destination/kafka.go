@@ -138,30 +138,20 @@ func kafkaAnswer(ctx context.Context, err error) broker.Response {
 	return unconnected(err)
 }
 
-// eventHubTarget sends arrays of events to an event hub by the Kafka protocol.
+// kafkaHub sends arrays of events to an event hub by the Kafka protocol.
 // Source: spec/handlers.md section 5.
-type eventHubTarget struct {
+type kafkaHub struct {
 	*targetConfig
 	link[*kgo.Client]
 	topic string
 }
 
-func checkEventHub(c *targetConfig) error {
-	if _, err := c.hub(); err != nil {
-		return fault.Field("resourceId", "The event hub cannot be used: %v.", err)
-	}
-	return nil
-}
-
 // hub reads the connection of the event hub, or of its namespace.
 func (c *targetConfig) hub() (cluster, error) {
 	id := c.values.ID("resourceId")
-	text, err := c.connections.of(id)
+	text, err := c.connections.ofEntity(id)
 	if err != nil {
-		var fromNamespace error
-		if text, fromNamespace = c.connections.of(id.Parent()); fromNamespace != nil {
-			return cluster{}, err
-		}
+		return cluster{}, err
 	}
 	hub, err := kafkaConnection(text)
 	hub.topic = id.Name()
@@ -174,12 +164,7 @@ func (c *targetConfig) hub() (cluster, error) {
 // kafkaConnection reads a connection string: one of Event Hubs, or one of a Kafka cluster
 // that stands for them. Its errors show nothing of it.
 func kafkaConnection(text string) (c cluster, err error) {
-	values := map[string]string{}
-	for part := range strings.SplitSeq(text, ";") {
-		if name, value, ok := strings.Cut(part, "="); ok {
-			values[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
-		}
-	}
+	values := connectionValues(text)
 	if list := values["bootstrapservers"]; list != "" {
 		if c.brokers, err = brokerList(list); err != nil {
 			return c, errors.New("has BootstrapServers that are not host:port, separated by commas")
@@ -227,8 +212,8 @@ func mechanismOf(name, user, password string) (sasl.Mechanism, error) {
 	return nil, errors.New("names a mechanism that is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
 }
 
-func openEventHub(c *targetConfig) (targetSender, error) {
-	t := &eventHubTarget{targetConfig: c, topic: c.values.ID("resourceId").Name()}
+func openKafkaHub(c *targetConfig) *kafkaHub {
+	t := &kafkaHub{targetConfig: c, topic: c.values.ID("resourceId").Name()}
 	t.link.dial = func(ctx context.Context) (*kgo.Client, error) { // each time by the connection in force
 		hub, err := c.hub()
 		if err != nil {
@@ -237,10 +222,10 @@ func openEventHub(c *targetConfig) (targetSender, error) {
 		return hub.dial(ctx, c.guard)
 	}
 	t.end = func(client *kgo.Client) { client.Close() }
-	return t, nil
+	return t
 }
 
-func (t *eventHubTarget) Send(ctx context.Context, r *broker.Request) (resp broker.Response) {
+func (t *kafkaHub) Send(ctx context.Context, r *broker.Request) (resp broker.Response) {
 	err := t.use(ctx, func(client *kgo.Client) (broken bool) {
 		if r.Fill() != nil {
 			resp = canceled()
@@ -257,13 +242,9 @@ func (t *eventHubTarget) Send(ctx context.Context, r *broker.Request) (resp brok
 	return resp
 }
 
-// partitionKey is the delivery attribute that becomes the key.
-// Source: spec/delivery.md section 6.
-const partitionKey = "PartitionKey"
-
 // record is the message of a request. Its value is a copy: the client may keep it until
 // the cluster has answered.
-func (t *eventHubTarget) record(r *broker.Request) *kgo.Record {
+func (t *kafkaHub) record(r *broker.Request) *kgo.Record {
 	out := &kgo.Record{Topic: t.topic, Value: bytes.Clone(r.Body)}
 	out.Headers = append(out.Headers, kgo.RecordHeader{Key: "content-type", Value: []byte(r.ContentType)})
 	for _, a := range t.properties(wholeOf(r)) {
@@ -276,7 +257,7 @@ func (t *eventHubTarget) record(r *broker.Request) *kgo.Record {
 	return out
 }
 
-func (t *eventHubTarget) probe(ctx context.Context) error {
+func (t *kafkaHub) probe(ctx context.Context) error {
 	var problem error
 	if err := t.use(ctx, func(client *kgo.Client) bool {
 		problem = probeTopic(ctx, client, t.topic)
@@ -307,7 +288,7 @@ func probeTopic(ctx context.Context, client *kgo.Client, topic string) error {
 	}
 }
 
-func (t *eventHubTarget) preview(r *broker.Request, _ int) manage.Receipt {
+func (t *kafkaHub) preview(r *broker.Request, _ int) manage.Receipt {
 	return receipt("PRODUCE "+t.topic, append([]attribute{{name: "content-type", value: r.ContentType}}, t.properties(wholeOf(r))...))
 }
 

@@ -178,7 +178,7 @@ func TestEventHub(t *testing.T) {
 		}
 	})
 	t.Run("the partition key is the key", func(t *testing.T) {
-		s := targetOf(t, "EventHub", values, nil, namespace).(*eventHubTarget)
+		s := targetOf(t, "EventHub", values, nil, namespace).(*eventHubTarget).kafka
 		r := attemptOf("EventHub", 1, suiteEvent(1))
 		r.Attributes = []broker.Attribute{{Name: "partitionKey", Value: "churn"}}
 		record := s.record(r)

@@ -62,10 +62,13 @@ type targetKind struct {
 
 // targetKinds has an entry for each resource.Kind; a test holds it to that.
 var targetKinds = map[string]targetKind{
-	"EventHub":     {checkEventHub, openEventHub},
-	"Kafka":        {checkKafka, openKafka},
-	"Nats":         {checkNATS, openNATS},
-	"StorageQueue": {checkStorageQueue, openStorageQueue},
+	"Amqp":            {checkAMQP, openAMQP},
+	"ServiceBusQueue": {checkServiceBus, openServiceBus},
+	"ServiceBusTopic": {checkServiceBus, openServiceBus},
+	"EventHub":        {checkEventHub, openEventHub},
+	"Kafka":           {checkKafka, openKafka},
+	"Nats":            {checkNATS, openNATS},
+	"StorageQueue":    {checkStorageQueue, openStorageQueue},
 }
 
 // Targets makes the senders of destinations that are no webhooks. It satisfies

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -74,10 +75,28 @@ func (p *Plane) newTarget(v *checker, es *resource.EventSubscription, kind *reso
 	if kind.Attributes == "" && len(d.Attributes) > 0 {
 		v.field(destinationProperties+".deliveryAttributeMappings", "A destination of type %s takes no delivery attributes: leave deliveryAttributeMappings out.", kind.Name)
 	}
+	v.namedAttributes(kind, d.Attributes)
 	if !kind.Batching && cmp.Or(d.MaxEventsPerBatch, d.PreferredBatchSizeInKilobytes) != nil {
 		v.field(destinationProperties+".maxEventsPerBatch", "A destination of type %s puts events together by itself: leave maxEventsPerBatch and preferredBatchSizeInKilobytes out.", kind.Name)
 	}
 	return t
+}
+
+// namedAttributes checks the delivery attributes whose names mean something to a kind.
+func (v *checker) namedAttributes(kind *resource.Kind, attributes []AttributeChange) {
+	for i, a := range attributes {
+		named := kind.NamedAttribute(a.Name)
+		if named == nil {
+			continue
+		}
+		at := fmt.Sprintf("%s.deliveryAttributeMappings[%d]", destinationProperties, i)
+		if named.Dynamic && !strings.EqualFold(a.Type, resource.AttributeDynamic) {
+			v.field(at+".type", "The delivery attribute %s is of one message alone and cannot be the same text for all: make it Dynamic, with a sourceField such as id.", named.Name)
+		}
+		if named.Without != "" && slices.ContainsFunc(attributes[:i], func(other AttributeChange) bool { return strings.EqualFold(other.Name, named.Without) }) {
+			v.field(at+".name", "A message can have one of the delivery attributes %s and %s: leave one of them out.", named.Without, named.Name)
+		}
+	}
 }
 
 // fieldProblem puts where the fields are before the target of a fault.

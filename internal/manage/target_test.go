@@ -47,11 +47,16 @@ func TestTargetProblems(t *testing.T) {
 	batched.Destination.MaxEventsPerBatch = number(10)
 	attributes := to("StorageQueue", `{"resourceId":"`+storageAccount+`","queueName":"q12"}`)
 	attributes.Destination.Attributes = []AttributeChange{{Name: "X-Team", Type: "Static", Value: text("mlops")}}
+	named := to("ServiceBusQueue", `{"resourceId":"/subscriptions/S/resourceGroups/G/providers/Microsoft.ServiceBus/namespaces/NS/queues/Q"}`)
+	named.Destination.Attributes = []AttributeChange{{Name: "sessionid", Type: "Static", Value: text("s")}, {Name: "messageid", Type: "Static", Value: text("1")}}
 	for _, tt := range []struct {
 		name string
 		c    EventSubscriptionChange
 		want string
 	}{
+		{"attributes that mean something", named,
+			base + "deliveryAttributeMappings[1].type: The delivery attribute MessageId is of one message alone and cannot be the same text for all: make it Dynamic, with a sourceField such as id.\n" +
+				base + "deliveryAttributeMappings[1].name: A message can have one of the delivery attributes SessionId and MessageId: leave one of them out."},
 		{"nothing", to("Nats", `{}`), base + "url: A destination of type Nats needs url: the server, nats:// or tls://; more of them separated by commas, for example nats://127.0.0.1:4222.\n" +
 			base + "subject: A destination of type Nats needs subject: the subject; {type}, {subject}, {source} and {id} stand for what the event has there, dots and blanks replaced, for example ml.events.{type}."},
 		{"a member that it does not have", to("Nats", `{"url":"u","subject":"s","endpointUrl":"https://x"}`),

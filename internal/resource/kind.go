@@ -29,9 +29,30 @@ type Kind struct {
 	Batching bool
 	// Attributes says what delivery attributes become; "" = it takes none.
 	Attributes string
+	// Named are delivery attributes that become something else, each of its own.
+	Named []NamedAttribute
 	// Linked are the actions of which whoever aims an event subscription at a resource
 	// needs one. Source: spec/access.md section 10.
 	Linked []Link
+}
+
+// NamedAttribute is a delivery attribute whose name means something to a kind of
+// destination. Source: spec/delivery.md section 6.
+type NamedAttribute struct {
+	Name    string
+	Becomes string // for people
+	Dynamic bool   // it has to be a field of the event
+	Without string // another one that cannot be there beside it
+}
+
+// NamedAttribute returns the named delivery attribute of that name in any case, nil when
+// there is none.
+func (k *Kind) NamedAttribute(name string) *NamedAttribute {
+	i := slices.IndexFunc(k.Named, func(a NamedAttribute) bool { return strings.EqualFold(a.Name, name) })
+	if i < 0 {
+		return nil
+	}
+	return &k.Named[i]
 }
 
 // Link is an action that is needed on a resource.
