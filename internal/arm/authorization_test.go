@@ -363,7 +363,7 @@ func needs(d door, scope, target resource.ID) (all [][]need) {
 		if verb == "action" {
 			verb = "write"
 		}
-	case d.method == "POST" && slices.Contains([]string{"pause", "resume", "rotatesigningkey", "sendtestevent"}, last):
+	case d.method == "POST" && slices.Contains([]string{"pause", "resume", "rotatesigningkey", "sendtestevent", "renderevent"}, last):
 		typed, verb = typed[:len(typed)-1], "write"
 	case d.method == "POST" && slices.Contains([]string{"explain", "testfilter"}, last):
 		scope = target.Parent()

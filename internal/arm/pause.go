@@ -12,6 +12,7 @@ const (
 	PausePath     = "/pause"         // no more delivery attempts until it is resumed
 	ResumePath    = "/resume"        // the way back
 	TestEventPath = "/sendTestEvent" // one event to the handler, outside the log
+	RenderPath    = "/renderEvent"   // what the handler would be sent of one
 )
 
 func pauseEventSubscription(a *api, r *request) (answer, error) {
@@ -40,9 +41,9 @@ func pausedOf(v manage.EventSubscription) *pausedBody {
 
 // testEventBody is the answer to sendTestEvent. This API is Carillon's own.
 type testEventBody struct {
-	EventSubscription string           `json:"eventSubscription"` // full resource id
-	Request           testRequestBody  `json:"request"`
-	Response          testResponseBody `json:"response"`
+	EventSubscription string            `json:"eventSubscription"` // full resource id
+	Request           testRequestBody   `json:"request"`
+	Response          *testResponseBody `json:"response,omitempty"` // none where nothing was sent
 }
 
 type testRequestBody struct {
@@ -68,23 +69,46 @@ type testResponseBody struct {
 // sendTestEvent sends one event to the handler: event, as it would be published, or a
 // sample of eventType.
 func sendTestEvent(a *api, r *request) (answer, error) {
-	f, err := r.readBody()
-	t := manage.TestEvent{EventType: f.str("eventType"), Event: f.raw("event")}
-	t.Invalid = f.verdict(err)
-	sent, err := a.Plane.SendTestEvent(r.ctx, r.caller, r.id, t)
+	sent, err := a.Plane.SendTestEvent(r.ctx, r.caller, r.id, r.testEvent())
 	if err != nil {
 		return answer{}, err
 	}
+	body := testEventOf(&sent)
+	body.Response = &testResponseBody{
+		Outcome: sent.Response.Outcome.String(), Status: sent.Response.Status, Detail: sent.Response.Detail,
+		Duration: float64(sent.Duration.Microseconds()) / 1000, Delivered: sent.Action == broker.Done, WouldBe: sent.Action.String(),
+	}
+	return ok(body), nil
+}
+
+// renderEvent says what the handler would be sent, of the same body.
+func renderEvent(a *api, r *request) (answer, error) {
+	made, err := a.Plane.RenderEvent(r.ctx, r.caller, r.id, r.testEvent())
+	if err != nil {
+		return answer{}, err
+	}
+	return ok(testEventOf(&made)), nil
+}
+
+func (r *request) testEvent() manage.TestEvent {
+	f, err := r.readBody()
+	t := manage.TestEvent{EventType: f.str("eventType"), Event: f.raw("event")}
+	t.Invalid = f.verdict(err)
+	return t
+}
+
+func testEventOf(sent *manage.SentTestEvent) testEventBody {
 	body := testEventBody{
 		EventSubscription: sent.EventSubscription.ID.String(),
 		Request:           testRequestBody{Line: sent.RequestLine, Headers: []headerBody{}, Body: sent.Body},
-		Response: testResponseBody{
-			Outcome: sent.Response.Outcome.String(), Status: sent.Response.Status, Detail: sent.Response.Detail,
-			Duration: float64(sent.Duration.Microseconds()) / 1000, Delivered: sent.Action == broker.Done, WouldBe: sent.Action.String(),
-		},
+	}
+	if made := sent.Receipt.Body; json.Valid(made) {
+		body.Request.Body = made
+	} else if made != nil {
+		body.Request.Body = quoted(string(made)) // a form
 	}
 	for _, h := range sent.Headers {
 		body.Request.Headers = append(body.Request.Headers, headerBody(h))
 	}
-	return ok(body), nil
+	return body
 }

@@ -53,3 +53,7 @@ func TestPutOfWhatWasShownKeepsThePause(t *testing.T) {
 		}
 	})
 }
+
+func (f messengerFunc) Preview(_ *resource.EventSubscription, m manage.Message) (manage.Receipt, error) {
+	return manage.Receipt{RequestLine: "POST /jobs", Headers: []manage.Header{{Name: "Content-Type", Value: m.ContentType}}, Body: []byte("a=b")}, nil
+}

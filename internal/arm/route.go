@@ -253,6 +253,7 @@ var eventSubscriptionRoutes = map[string]methods{
 	"/pause":                 {http.MethodPost: pauseEventSubscription},
 	"/resume":                {http.MethodPost: resumeEventSubscription},
 	"/sendtestevent":         {http.MethodPost: sendTestEvent},
+	"/renderevent":           {http.MethodPost: renderEvent},
 	"/testfilter":            {http.MethodPost: testFilter},
 	"/getdeliveryattributes": {http.MethodPost: getDeliveryAttributes},
 }

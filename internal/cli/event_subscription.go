@@ -236,6 +236,7 @@ func (a *app) eventSubscriptionGroup(from source) *cobra.Command {
 		a.eventSubscriptionAttempts(k),
 		a.eventSubscriptionTestFilter(k),
 		a.eventSubscriptionTest(k),
+		a.eventSubscriptionRender(k),
 		a.eventSubscriptionPause(k),
 		a.eventSubscriptionResume(k),
 	)
@@ -257,8 +258,10 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
 	fill := a.deliveryFlags(cmd)
 	filters := filterFlags(cmd)
 	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {
-		if err := required(cmd, "endpoint"); err != nil {
-			return nil, nil, err
+		if kind := resource.KindOf(cmd.Flag("endpoint-type").Value.String()); kind == nil || kind.Fields[0].Required {
+			if err := required(cmd, "endpoint"); err != nil {
+				return nil, nil, err
+			}
 		}
 		properties := map[string]any{}
 		if err := fill(properties); err != nil {

@@ -17,6 +17,21 @@ func (a *app) eventSubscriptionTest(k kind) *cobra.Command {
 		Example: `  carillon event-subscription test --name failed-runs
   carillon event-subscription test --name failed-runs --event-type Microsoft.MachineLearningServices.RunStatusChanged
   carillon event-subscription test --name failed-runs --file event.json -o json`}
+	return a.testEventCommand(k, cmd, arm.TestEventPath)
+}
+
+// eventSubscriptionRender shows what a destination would be sent.
+func (a *app) eventSubscriptionRender(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "render", Short: "Show what the handler would be sent of an event, and send nothing",
+		Long: "Show what the destination of an event subscription would be sent of an event: the request\nor message, with what expressions make of it. The event is a sample of the first event type\nthat the filter names, or of RunCompleted, or what --file holds, in the input schema of the\nsource. Nothing is sent.",
+		Example: `  carillon event-subscription render --name retrain
+  carillon event-subscription render --name retrain --file drift.json -o json`}
+	return a.testEventCommand(k, cmd, arm.RenderPath)
+}
+
+// testEventCommand makes a command that posts a test event to a path of an event
+// subscription.
+func (a *app) testEventCommand(k kind, cmd *cobra.Command, at string) *cobra.Command {
 	file := cmd.Flags().String("file", "", "File with the event, - for standard input.")
 	eventType := cmd.Flags().String("event-type", "", "Event type of the sample.")
 	_ = cmd.RegisterFlagCompletionFunc("event-type", cobra.FixedCompletions(eventTypesToName(), cobra.ShellCompDirectiveNoFileComp))
@@ -42,7 +57,7 @@ func (a *app) eventSubscriptionTest(k kind) *cobra.Command {
 			return err
 		}
 		done := a.waiting("Waiting for the handler to answer")
-		raw, err := s.ask(cmd.Context(), http.MethodPost, p+arm.TestEventPath, body, nil)
+		raw, err := s.ask(cmd.Context(), http.MethodPost, p+at, body, nil)
 		done()
 		if err != nil {
 			return err
@@ -59,7 +74,7 @@ func (a *app) printTestEvent(raw json.RawMessage) error {
 			Headers []struct{ Name, Value string }
 			Body    json.RawMessage
 		}
-		Response struct {
+		Response *struct {
 			Outcome, Detail, WouldBe string
 			Status                   int
 			DurationInMilliseconds   float64
@@ -83,6 +98,9 @@ func (a *app) printTestEvent(raw json.RawMessage) error {
 		if err := writeJSON(a.stdout, sent.Request.Body); err != nil {
 			return err
 		}
+		if r == nil {
+			return nil
+		}
 		answer := "no answer"
 		if r.Status != 0 {
 			answer = strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, http.StatusText(r.Status)))
@@ -98,7 +116,7 @@ func (a *app) printTestEvent(raw json.RawMessage) error {
 			fmt.Fprintln(a.stdout, "A delivery with this answer would be dead-lettered at once.")
 		}
 	}
-	if !r.Delivered {
+	if r != nil && !r.Delivered {
 		return errQuiet
 	}
 	return nil

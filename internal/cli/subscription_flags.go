@@ -38,6 +38,8 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 				return err
 			}
 			properties["destination"] = to
+		} else if kind := resource.KindOf(*endpointType); kind != nil && !kind.Fields[0].Required {
+			properties["destination"] = map[string]any{"endpointType": kind.Name, "properties": map[string]any{}}
 		} else if cmd.Flag("endpoint-type").Changed {
 			return usagef(cmd, "--endpoint-type needs --endpoint.")
 		}

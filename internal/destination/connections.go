@@ -166,12 +166,13 @@ func (c *Connections) of(id resource.ID) (string, error) {
 	return "", fmt.Errorf("the operator of this server has given no connection for %s: put one into the file of --connections", id)
 }
 
-// ofEntity returns the connection string of an entity, or of the namespace that it is in.
+// ofEntity returns the connection string of an entity, or of what it is part of: the
+// namespace of a queue, the factory of a pipeline.
 func (c *Connections) ofEntity(id resource.ID) (string, error) {
 	text, err := c.of(id)
-	if err != nil {
-		if ofNamespace, fault := c.of(id.Parent()); fault == nil {
-			return ofNamespace, nil
+	for above := id.Parent(); err != nil && above.Type() != ""; above = above.Parent() {
+		if inherited, problem := c.of(above); problem == nil {
+			return inherited, nil
 		}
 	}
 	return text, err

@@ -1,7 +1,6 @@
 package destination
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
-	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // Messenger sends single requests to destinations, with all that a delivery has: its
@@ -53,6 +51,28 @@ func (m *Messenger) SendMessage(ctx context.Context, es *resource.EventSubscript
 	return receipt, nil
 }
 
+// Preview says what would be sent, and connects to nobody.
+func (m *Messenger) Preview(es *resource.EventSubscription, msg manage.Message) (manage.Receipt, error) {
+	if es.Destination.WebHook == nil {
+		to, err := m.targets.open(es)
+		if err != nil {
+			return manage.Receipt{}, err
+		}
+		defer to.Close()
+		return to.preview(msg.Request, 0), nil
+	}
+	c, err := m.configOf(es)
+	if err != nil {
+		return manage.Receipt{}, err
+	}
+	w, err := NewWebhook(c)
+	if err != nil {
+		return manage.Receipt{}, err
+	}
+	defer w.Close()
+	return shown(w.appendHead(slices.Clone(w.head), msg.Request, ""), es), nil
+}
+
 func (m *Messenger) sendToTarget(ctx context.Context, es *resource.EventSubscription, msg manage.Message) (manage.Receipt, error) {
 	to, err := m.targets.open(es)
 	if err != nil {
@@ -62,6 +82,12 @@ func (m *Messenger) sendToTarget(ctx context.Context, es *resource.EventSubscrip
 	for i := range msg.Parts {
 		for _, h := range msg.Headers {
 			msg.Parts[i].Attributes = append(msg.Parts[i].Attributes, broker.Attribute{Name: h.Name, Value: h.Value})
+		}
+	}
+	if hook, is := to.(*azureWebhook); is {
+		hook.more = msg.Headers
+		if msg.EventType != "" {
+			hook.eventType = functionGoodbye
 		}
 	}
 	receipt := to.preview(msg.Request, 0)
@@ -74,21 +100,7 @@ func (m *Messenger) sendToTarget(ctx context.Context, es *resource.EventSubscrip
 // shown takes the head of a request apart and hides what is secret in it: the query,
 // the delivery attributes that are, and credentials.
 func shown(head []byte, es *resource.EventSubscription) manage.Receipt {
-	lines := strings.Split(string(bytes.TrimRight(head, "\r\n")), "\r\n")
-	var r manage.Receipt
-	r.RequestLine = lines[0]
-	if target, query, ok := strings.Cut(lines[0], "?"); ok {
-		_, version, _ := strings.Cut(query, " ")
-		r.RequestLine = target + "?" + secret.Hidden + " " + version
-	}
-	for _, line := range lines[1:] {
-		name, value, _ := strings.Cut(line, ": ")
-		if isSecretHeader(name, es) {
-			value = secret.Hidden
-		}
-		r.Headers = append(r.Headers, manage.Header{Name: name, Value: value})
-	}
-	return r
+	return shownHead(head, func(name string) bool { return isSecretHeader(name, es) })
 }
 
 // isSecretHeader reports whether the value of a header is not for showing.

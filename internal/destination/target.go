@@ -69,6 +69,23 @@ var targetKinds = map[string]targetKind{
 	"Kafka":           {checkKafka, openKafka},
 	"Nats":            {checkNATS, openNATS},
 	"StorageQueue":    {checkStorageQueue, openStorageQueue},
+
+	"AzureFunction":       {checkInherited, openFunction},
+	"HybridConnection":    {checkInherited, openRelay},
+	"DataFactoryPipeline": {checkTrigger(checkDataFactory), openTrigger(dataFactory)},
+	"Airflow":             {checkTrigger(checkAirflow), openTrigger(airflow)},
+	"GitHubRepository":    {checkTrigger(checkGitHub), openTrigger(gitHubRepository)},
+	"GitHubWorkflow":      {checkTrigger(checkGitHub), openTrigger(gitHubWorkflow)},
+	"GitLab":              {checkTrigger(nil), openTrigger(gitLab)},
+	"ArgoWorkflow":        {checkTrigger(nil), openTrigger(argoWorkflow)},
+	"ArgoWorkflowEvent":   {checkTrigger(nil), openTrigger(argoEvent)},
+	"ArgoEvents":          {checkTrigger(nil), openTrigger(argoEvents)},
+	"Prefect":             {checkTrigger(nil), openTrigger(prefect)},
+	"Dagster":             {checkTrigger(nil), openTrigger(dagster)},
+	"Jenkins":             {checkTrigger(nil), openTrigger(jenkins)},
+	"KubernetesJob":       {checkTrigger(checkKubernetesJob), openTrigger(kubernetesJob)},
+	"Slack":               {checkTrigger(nil), openTrigger(slack)},
+	"Teams":               {checkTrigger(nil), openTrigger(teams)},
 }
 
 // Targets makes the senders of destinations that are no webhooks. It satisfies

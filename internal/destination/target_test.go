@@ -37,7 +37,7 @@ func TestKinds(t *testing.T) {
 				t.Errorf("%s.%s: help %q, example %q", k.Name, f.Name, f.Help, f.Example)
 			}
 			example, _ := json.Marshal(f.Example)
-			if f.Type == resource.FieldInteger || f.Type == resource.FieldBoolean || f.Type == resource.FieldMap {
+			if f.Type == resource.FieldInteger || f.Type == resource.FieldBoolean || f.Type == resource.FieldMap { // as JSON
 				example = []byte(f.Example)
 			}
 			if _, _, problems := k.Check("p", map[string]json.RawMessage{f.Name: example}); slices.ContainsFunc(problems, func(p *fault.Error) bool {
@@ -68,6 +68,18 @@ type counterpart struct {
 	cases []counterCase
 	// at describes a destination like it at another address.
 	at func(t *testing.T, address string) (values map[string]any, connections *Connections)
+	// open makes the sender to such another address instead, where what arrives is held
+	// elsewhere.
+	open func(t *testing.T, address string) targetSender
+}
+
+func (c counterpart) elsewhere(t *testing.T, kind, address string) targetSender {
+	t.Helper()
+	if c.open != nil {
+		return c.open(t, address)
+	}
+	values, connections := c.at(t, address)
+	return targetOf(t, kind, values, c.secrets, connections)
 }
 
 type counterCase struct {
@@ -155,7 +167,7 @@ func bodiesOf(r *broker.Request) (bodies []string) {
 }
 
 func suiteEvent(n int) string {
-	return fmt.Sprintf(`{"id":"e%d","topic":"/t","subject":"models/churn:%d","eventType":"T.ModelRegistered","eventTime":"2026-03-01T10:00:00Z","data":{"n":%d,"text":"ä\u00e4"},"dataVersion":"2","metadataVersion":"1"}`, n, n, n)
+	return fmt.Sprintf(`{"id":"e%d","topic":"/t","subject":"models/churn:%d","eventType":"T.ModelRegistered","eventTime":"2026-03-01T10:00:00Z","data":{"n":%d,"text":"ä\u00e4","modelName":"churn","evil":"e","nested":{}},"dataVersion":"2","metadataVersion":"1"}`, n, n, n)
 }
 
 // testTarget is the suite that every kind of destination passes.
@@ -169,6 +181,9 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 		}
 	}
 	t.Run("delivers", func(t *testing.T) {
+		if c.received == nil {
+			return
+		}
 		s := targetOf(t, kind, c.values, c.secrets, connections)
 		if err := s.probe(t.Context()); err != nil {
 			t.Fatalf("probe: %v", err)
@@ -257,8 +272,7 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 		})
 	}
 	t.Run("refused", func(t *testing.T) {
-		values, connections := c.at(t, freeAddress(t))
-		s := targetOf(t, kind, values, c.secrets, connections)
+		s := c.elsewhere(t, kind, freeAddress(t))
 		got := s.Send(t.Context(), attemptOf(kind, 91, suiteEvent(1), suiteEvent(2)))
 		if got.Outcome != broker.SocketError {
 			t.Errorf("outcome %+v", got)
@@ -270,8 +284,7 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 		"without end": func(conn net.Conn) { talkWithoutEnd(conn) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			values, connections := c.at(t, listenAndTalk(t, talk))
-			s := targetOf(t, kind, values, c.secrets, connections)
+			s := c.elsewhere(t, kind, listenAndTalk(t, talk))
 			ctx, cancel := context.WithCancelCause(t.Context())
 			time.AfterFunc(300*time.Millisecond, func() { cancel(errors.New("shutdown")) })
 			began := time.Now()

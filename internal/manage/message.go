@@ -22,6 +22,8 @@ type Messenger interface {
 	// SendMessage makes one attempt. What the destination answered is in the Receipt,
 	// as is that there was no answer; an error says that nothing could be tried.
 	SendMessage(ctx context.Context, es *resource.EventSubscription, m Message) (Receipt, error)
+	// Preview says what SendMessage would send, and asks nobody.
+	Preview(es *resource.EventSubscription, m Message) (Receipt, error)
 }
 
 // Message is one request.
@@ -35,6 +37,7 @@ type Message struct {
 type Receipt struct {
 	RequestLine string   // the query is hidden
 	Headers     []Header // in the order sent; secrets are hidden
+	Body        []byte   // what was made of the event, nil where that is the event itself
 	Response    broker.Response
 	Duration    time.Duration
 }
@@ -58,7 +61,7 @@ const (
 // far as that is possible: nobody waits for it, it is not tried again, and what waits
 // when the process ends is not sent. One that never consented hears nothing.
 func (p *Plane) noteDeletion(es resource.EventSubscription) {
-	if p.Messenger == nil || !es.Active || es.Destination.WebHook == nil {
+	if p.Messenger == nil || !es.Active || es.Destination.WebHook == nil && es.Destination.Type != "AzureFunction" {
 		return
 	}
 	select {

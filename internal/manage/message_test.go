@@ -39,6 +39,10 @@ func (m *messenger) SendMessage(ctx context.Context, es *resource.EventSubscript
 	return answer(ctx)
 }
 
+func (m *messenger) Preview(_ *resource.EventSubscription, msg Message) (Receipt, error) {
+	return Receipt{RequestLine: "POST /", Body: msg.Body}, nil
+}
+
 // told returns whom something was sent to.
 func (m *messenger) told() string {
 	m.mu.Lock()

@@ -35,11 +35,12 @@ type TestEvent struct {
 	Event     json.RawMessage
 }
 
-// SentTestEvent is what was sent to a handler and what it answered.
+// SentTestEvent is what was sent to a handler and what it answered. What was made of the
+// event, if anything was, is the Receipt's Body.
 type SentTestEvent struct {
 	EventSubscription EventSubscription
 	Receipt
-	Body   []byte
+	Body   []byte        // the event, as it is delivered
 	Action broker.Action // what would follow this answer to a first attempt
 }
 
@@ -49,36 +50,15 @@ type SentTestEvent struct {
 // asked. The caller needs what changing the event subscription needs. One whose
 // endpoint never consented is sent nothing.
 func (p *Plane) SendTestEvent(ctx context.Context, caller access.Caller, id resource.ID, t TestEvent) (SentTestEvent, error) {
-	if err := p.authorizeWrite(ctx, caller, id, "write"); err != nil {
-		return SentTestEvent{}, err
-	}
-	if t.Invalid != nil {
-		return SentTestEvent{}, t.Invalid
-	}
-	s, item, err := p.find(id)
+	sent, es, m, err := p.testMessage(ctx, caller, id, t)
 	if err != nil {
 		return SentTestEvent{}, err
 	}
-	es := &item.Value
-	if !es.Active || p.Messenger == nil {
+	if !es.Active {
 		return SentTestEvent{}, fault.New(fault.Conflict, "EventSubscriptionNotActive",
 			"Event subscription '%s' is not active, its state is %s: nothing is sent to an endpoint before it consented.", es.Name, es.State)
 	}
-	if t.Event != nil && t.EventType != "" {
-		return SentTestEvent{}, fault.Field("eventType", "Send an event, or name the eventType of a sample; not both.")
-	}
-	e, err := p.testEvent(s, es, t)
-	if err != nil {
-		return SentTestEvent{}, err
-	}
-	m := Message{Request: p.Rules.FirstRequest(es, &e, strings.Repeat("0", mlevent.StampSize)), Headers: []Header{{TestHeader, "true"}}}
-	if m.Single != nil { // receivers may know a repeated message by it
-		m.Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
-	}
-	for i := range m.Parts {
-		m.Parts[i].Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
-	}
-	sent := SentTestEvent{EventSubscription: s.view(item, isNested(id)), Body: m.Body}
+	m.Headers = []Header{{TestHeader, "true"}}
 	if sent.Receipt, err = p.Messenger.SendMessage(ctx, es, m); err != nil {
 		return SentTestEvent{}, fmt.Errorf("send a test event to %s: %w", es.ID(), err)
 	}
@@ -90,6 +70,52 @@ func (p *Plane) SendTestEvent(ctx context.Context, caller access.Caller, id reso
 	p.Log.LogAttrs(ctx, slog.LevelInfo, "test event sent", slog.String(telemetry.EventSubscription, es.ID().String()),
 		slog.String(telemetry.Principal, caller.ObjectID), slog.String(telemetry.Outcome, sent.Response.Outcome.String()), slog.Int(telemetry.Status, sent.Response.Status))
 	return sent, nil
+}
+
+// RenderEvent says what the destination of an event subscription would be sent of an
+// event, or of a sample, and sends nothing. It needs what SendTestEvent needs.
+func (p *Plane) RenderEvent(ctx context.Context, caller access.Caller, id resource.ID, t TestEvent) (SentTestEvent, error) {
+	made, es, m, err := p.testMessage(ctx, caller, id, t)
+	if err != nil {
+		return SentTestEvent{}, err
+	}
+	if made.Receipt, err = p.Messenger.Preview(es, m); err != nil {
+		return SentTestEvent{}, fmt.Errorf("render an event for %s: %w", es.ID(), err)
+	}
+	return made, nil
+}
+
+// testMessage makes the first request of a test event.
+func (p *Plane) testMessage(ctx context.Context, caller access.Caller, id resource.ID, t TestEvent) (made SentTestEvent, es *resource.EventSubscription, m Message, err error) {
+	if err := p.authorizeWrite(ctx, caller, id, "write"); err != nil {
+		return made, nil, m, err
+	}
+	if t.Invalid != nil {
+		return made, nil, m, t.Invalid
+	}
+	s, item, err := p.find(id)
+	if err != nil {
+		return made, nil, m, err
+	}
+	es = &item.Value
+	if p.Messenger == nil {
+		return made, nil, m, fault.New(fault.Conflict, "NotAvailable", "This server sends no test events.")
+	}
+	if t.Event != nil && t.EventType != "" {
+		return made, nil, m, fault.Field("eventType", "Send an event, or name the eventType of a sample; not both.")
+	}
+	e, err := p.testEvent(s, es, t)
+	if err != nil {
+		return made, nil, m, err
+	}
+	m = Message{Request: p.Rules.FirstRequest(es, &e, strings.Repeat("0", mlevent.StampSize))}
+	if m.Single != nil { // receivers may know a repeated message by it
+		m.Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
+	}
+	for i := range m.Parts {
+		m.Parts[i].Single.OutputID = strings.ReplaceAll(uuid.NewString(), "-", "")
+	}
+	return SentTestEvent{EventSubscription: s.view(item, isNested(id)), Body: m.Body}, es, m, nil
 }
 
 // testEvent is the event that is given, or a sample.

@@ -91,6 +91,7 @@ type Field struct {
 	Choices  []string
 	Min, Max int64  // of FieldInteger; of FieldText the longest in bytes is Max, 0 = MaxFieldText
 	Resource string // of FieldResourceID: its type
+	URL      bool   // the text is an http or https address
 	// Address says that the destination's secrets go where the field says. With another
 	// value secrets have to be given anew.
 	Address bool
@@ -109,12 +110,13 @@ const (
 	FieldBoolean
 	FieldChoice
 	FieldResourceID
-	FieldMap // names to texts
+	FieldMap        // names to texts
+	FieldExpression // of the Common Expression Language: JSON made of an event
 )
 
 // String names the type for people.
 func (t FieldType) String() string {
-	return [...]string{"text", "secret", "integer", "boolean", "choice", "resource id", "object"}[t]
+	return [...]string{"text", "secret", "integer", "boolean", "choice", "resource id", "object", "expression"}[t]
 }
 
 // MaxFieldText bounds texts that say no other bound, in bytes.

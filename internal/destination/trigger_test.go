@@ -1,0 +1,541 @@
+package destination
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/resource"
+)
+
+// told is a request that a trigger made.
+type told struct {
+	method, path string
+	header       http.Header
+	body         string
+}
+
+// triggerServer answers as it is told and keeps what it was asked.
+type triggerServer struct {
+	*httptest.Server
+	mu     sync.Mutex
+	asked  []told
+	answer func(t told) (status int, header map[string]string, body string)
+}
+
+func newTriggerServer(t *testing.T) *triggerServer {
+	s := &triggerServer{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, _ := io.ReadAll(r.Body)
+		a := told{r.Method, r.URL.RequestURI(), r.Header, string(raw)}
+		s.mu.Lock()
+		s.asked = append(s.asked, a)
+		answer := s.answer
+		s.mu.Unlock()
+		status, header, body := answer(a)
+		for name, value := range header {
+			w.Header().Set(name, value)
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *triggerServer) will(answer func(told) (int, map[string]string, string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer, s.asked = answer, nil
+}
+
+func (s *triggerServer) got() []told {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]told(nil), s.asked...)
+}
+
+const modelRegistered = `{"id":"e1","topic":"/t","subject":"models/churn:3","eventType":"T.ModelRegistered","eventTime":"2026-03-01T10:00:00Z","dataVersion":"2","metadataVersion":"1",` +
+	`"data":{"modelName":"churn","modelVersion":"3","n":7,"nested":{"a":[1]},"evil":"\"}],<&> $(rm)"}}`
+
+// Verdicts of a table.
+const (
+	taken = "taken"
+	again = "again"
+	never = "never"
+)
+
+// triggerCase is one kind: what it sends of modelRegistered, and what answers mean to it.
+// Source of the tables: spec/handlers.md sections 14 and 15.
+type triggerCase struct {
+	kind    string
+	values  map[string]any // $ is the address of the server
+	secrets map[string]string
+	path    string
+	header  map[string]string
+	body    string // JSON; KEY and RUN are the key and the UUID made of it
+	form    string // instead of a JSON body
+	answers map[int]string
+	ok      string // body of a success
+}
+
+var triggerCases = []triggerCase{
+	{
+		kind: "Airflow", values: map[string]any{"url": "$/base/", "dagId": "re/train", "conf": `{"model": data.modelName, "n": data.n}`},
+		secrets: map[string]string{"token": suiteSecret}, path: "/base/api/v2/dags/re%2Ftrain/dagRuns",
+		header: map[string]string{"Authorization": "Bearer " + suiteSecret}, body: `{"dag_run_id":"carillon__KEY","logical_date":null,"conf":{"model":"churn","n":7}}`,
+		answers: map[int]string{200: taken, 409: taken, 400: never, 401: again, 403: never, 404: never, 422: never, 429: again, 500: again},
+	},
+	{
+		kind: "Airflow", values: map[string]any{"url": "$", "dagId": "retrain", "version": "2", "username": "u"},
+		secrets: map[string]string{"password": suiteSecret}, path: "/api/v1/dags/retrain/dagRuns",
+		header: map[string]string{"Authorization": "Basic " + "dTpzM2NyZXQtb2YtdGhlLXN1aXRl"}, body: `{"dag_run_id":"carillon__KEY","conf":{"event":EVENT}}`,
+		answers: map[int]string{200: taken},
+	},
+	{
+		kind: "GitHubRepository", values: map[string]any{"url": "$", "repository": "acme/models", "eventType": "registered {subject}", "payload": `{"event": {"id": id, "evil": data.evil}}`},
+		secrets: map[string]string{"token": suiteSecret}, path: "/repos/acme/models/dispatches",
+		header:  map[string]string{"Authorization": "Bearer " + suiteSecret, "X-GitHub-Api-Version": "2022-11-28", "Accept": "application/vnd.github+json"},
+		body:    `{"event_type":"registered models/churn:3","client_payload":{"event":{"id":"e1","evil":"\"}],<&> $(rm)"}}}`,
+		answers: map[int]string{204: taken, 401: never, 403: never, 404: never, 422: never, 500: again},
+	},
+	{
+		kind: "GitHubWorkflow", values: map[string]any{"url": "$", "repository": "acme/models", "workflow": "deploy.yml", "inputs": `{"model": data.modelName, "n": data.n, "nested": data.nested}`},
+		secrets: map[string]string{"token": suiteSecret}, path: "/repos/acme/models/actions/workflows/deploy.yml/dispatches",
+		body:    `{"ref":"main","inputs":{"model":"churn","n":"7","nested":"{\"a\":[1]}"}}`,
+		answers: map[int]string{204: taken, 200: taken, 404: never, 422: never, 502: again},
+	},
+	{
+		kind: "GitLab", values: map[string]any{"url": "$", "project": "acme/models", "variables": `{"MODEL": data.modelName, "EVENT": data.nested}`},
+		secrets: map[string]string{"token": suiteSecret}, path: "/api/v4/projects/acme%2Fmodels/trigger/pipeline",
+		body:    `{"token":"` + suiteSecret + `","ref":"main","variables":{"MODEL":"churn","EVENT":"{\"a\":[1]}"}}`,
+		answers: map[int]string{201: taken, 400: never, 404: never, 429: again, 500: again},
+	},
+	{
+		kind: "ArgoWorkflow", values: map[string]any{"url": "$", "namespace": "ml", "workflowTemplate": "retrain", "parameters": `{"b": data.n, "a": data.modelName}`},
+		secrets: map[string]string{"token": suiteSecret}, path: "/api/v1/workflows/ml/submit", header: map[string]string{"Authorization": "Bearer " + suiteSecret},
+		body:    `{"namespace":"ml","resourceKind":"WorkflowTemplate","resourceName":"retrain","submitOptions":{"name":"carillon-KEY","labels":"source=carillon","parameters":["a=churn","b=7"]}}`,
+		answers: map[int]string{200: taken, 409: taken, 400: never, 403: never, 404: never, 401: again, 500: again},
+	},
+	{
+		kind: "ArgoWorkflowEvent", values: map[string]any{"url": "$", "namespace": "ml"}, path: "/api/v1/events/ml/", header: map[string]string{"X-Carillon-Event-Id": "e1", "X-Carillon-Event-Type": "T.ModelRegistered"},
+		body: `EVENT`, answers: map[int]string{200: taken, 401: never, 403: never, 404: never, 503: again, 500: again}, ok: "{}",
+	},
+	{
+		kind: "ArgoEvents", values: map[string]any{"url": "$/models?x=1", "payload": `{"model": data.modelName}`}, secrets: map[string]string{"token": suiteSecret},
+		path: "/models?x=1", body: `{"model":"churn"}`, answers: map[int]string{200: taken, 400: again, 404: again, 401: never, 500: again}, ok: "success",
+	},
+	{
+		kind: "Prefect", values: map[string]any{"url": "$/api", "deploymentId": "7f3c1c5e", "parameters": `{"model": data.modelName}`}, secrets: map[string]string{"token": suiteSecret},
+		path: "/api/deployments/7f3c1c5e/create_flow_run", header: map[string]string{"Authorization": "Bearer " + suiteSecret},
+		body:    `{"parameters":{"model":"churn"},"idempotency_key":"KEY","tags":["carillon"],"state":{"type":"SCHEDULED"},"labels":{"carillon.eventId":"e1"}}`,
+		answers: map[int]string{201: taken, 200: taken, 400: never, 404: never, 409: never, 422: never, 401: again, 500: again},
+	},
+	{
+		kind: "Dagster", values: map[string]any{"url": "$", "location": "ml", "job": "retrain", "runConfig": `{"ops": {"train": {"config": {"model": data.modelName}}}}`}, secrets: map[string]string{"token": suiteSecret},
+		path: "/graphql", header: map[string]string{"Dagster-Cloud-Api-Token": suiteSecret},
+		body: `{"query":QUERY,"variables":{"executionParams":{"selector":{"repositoryLocationName":"ml","repositoryName":"__repository__","jobName":"retrain"},` +
+			`"runConfigData":{"ops":{"train":{"config":{"model":"churn"}}}},"executionMetadata":{"runId":"RUN","tags":[{"key":"carillon/event_id","value":"e1"},{"key":"carillon/key","value":"KEY"}]}}}}`,
+		answers: map[int]string{200: taken, 400: never, 500: again}, ok: `{"data":{"launchRun":{"__typename":"LaunchRunSuccess"}}}`,
+	},
+	{
+		kind: "Jenkins", values: map[string]any{"url": "$/ci", "job": "ml/re train", "username": "u", "parameters": `{"MODEL": data.modelName, "EVIL": data.evil}`}, secrets: map[string]string{"password": suiteSecret},
+		path: "/ci/job/ml/job/re%20train/buildWithParameters", header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"},
+		form:    "EVIL=" + url.QueryEscape(`"}],<&> $(rm)`) + "&MODEL=churn",
+		answers: map[int]string{201: taken, 400: never, 403: never, 404: never, 409: again, 500: again},
+	},
+	{
+		kind: "Jenkins", values: map[string]any{"url": "$", "job": "retrain"}, path: "/job/retrain/build", form: "", answers: map[int]string{201: taken},
+	},
+	{
+		kind: "KubernetesJob", values: map[string]any{
+			"url": "$", "namespace": "ml", "event": `{"id": id}`,
+			"job": `{"metadata":{"generateName":"x-","labels":{"team":"ml"}},"spec":{"template":{"spec":{"containers":[{"name":"run","image":"r","env":[{"name":"A","value":"b"}]}]}}}}`,
+		},
+		secrets: map[string]string{"token": suiteSecret}, path: "/apis/batch/v1/namespaces/ml/jobs", header: map[string]string{"Authorization": "Bearer " + suiteSecret},
+		body: `{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"carillon-KEY","labels":{"team":"ml","carillon.dev/source":"carillon"},"annotations":{"carillon.dev/event-id":"e1"}},` +
+			`"spec":{"template":{"spec":{"restartPolicy":"Never","containers":[{"name":"run","image":"r","env":[{"name":"A","value":"b"},{"name":"EVENT_JSON","value":"{\"id\":\"e1\"}"},{"name":"EVENT_KEY","value":"KEY"}]}]}}}}`,
+		answers: map[int]string{201: taken, 409: taken, 401: never, 403: never, 404: never, 422: never, 429: again, 500: again},
+	},
+	{
+		kind: "Slack", secrets: map[string]string{"url": "$/services/" + suiteSecret}, values: map[string]any{"text": `"Model " + data.modelName + data.evil`}, path: "/services/" + suiteSecret,
+		body: `{"text":"Model churn\"}],&lt;&amp;&gt; $(rm)"}`, answers: map[int]string{200: taken, 400: never, 403: never, 404: never, 410: never, 429: again, 500: again}, ok: "ok",
+	},
+	{
+		kind: "Teams", secrets: map[string]string{"url": "$/workflows/" + suiteSecret}, path: "/workflows/" + suiteSecret,
+		body: `{"type":"message","attachments":[{"contentType":"application/vnd.microsoft.card.adaptive","contentUrl":null,"content":{"$schema":"http://adaptivecards.io/schemas/adaptive-card.json",` +
+			`"type":"AdaptiveCard","version":"1.4","body":[{"type":"TextBlock","text":"T.ModelRegistered models/churn:3","wrap":true}]}}]}`,
+		answers: map[int]string{202: taken, 400: never, 404: never, 429: again, 500: again},
+	},
+}
+
+// triggerOf makes the sender of a case at a server.
+func triggerOf(t *testing.T, c triggerCase, address string) targetSender {
+	t.Helper()
+	values, secrets := map[string]any{}, map[string]string{}
+	for name, v := range c.values {
+		if text, ok := v.(string); ok {
+			v = strings.Replace(text, "$", address, 1)
+		}
+		values[name] = v
+	}
+	for name, text := range c.secrets {
+		secrets[name] = strings.Replace(text, "$", address, 1)
+	}
+	return targetOf(t, c.kind, values, secrets, nil)
+}
+
+func TestTriggers(t *testing.T) {
+	srv := newTriggerServer(t)
+	for _, c := range triggerCases {
+		t.Run(c.kind, func(t *testing.T) {
+			s := triggerOf(t, c, srv.URL)
+			for status, want := range c.answers {
+				srv.will(func(told) (int, map[string]string, string) {
+					if status/100 == 2 {
+						return status, nil, c.ok
+					}
+					return status, nil, `{"message":"` + suiteSecret + `"}`
+				})
+				r := attemptOf(c.kind, 1, modelRegistered)
+				got := s.Send(t.Context(), r)
+				verdict := map[broker.Action]string{broker.Done: taken, broker.Retry: again, broker.DeadLetter: never}[broker.Policy{MaxAttempts: 30, TimeToLive: time.Hour}.Next(1, time.Now(), got, time.Now(), 0).Action]
+				if verdict != want || got.Status != status || strings.Contains(got.Detail, suiteSecret) || want != taken && got.Detail == "" {
+					t.Errorf("%d: %s (%+v), want %s", status, verdict, got, want)
+				}
+			}
+			asked := srv.got()
+			if len(asked) == 0 {
+				t.Fatal("nothing was asked")
+			}
+			a := asked[len(asked)-1]
+			if method := a.method; method != "POST" || a.path != c.path {
+				t.Errorf("%s %s, want %s", method, a.path, c.path)
+			}
+			for name, value := range c.header {
+				if a.header.Get(name) != value {
+					t.Errorf("%s: %q, want %q", name, a.header.Get(name), value)
+				}
+			}
+			r := attemptOf(c.kind, 1, modelRegistered)
+			key := ""
+			if tr, ok := s.(*trigger); ok {
+				o, err := tr.occur(r, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				key = o.key
+			}
+			if c.body == "" {
+				if a.body != c.form {
+					t.Errorf("form %q, want %q", a.body, c.form)
+				}
+			} else {
+				query, _ := json.Marshal(dagsterLaunch)
+				want := strings.NewReplacer("KEY\"", key+"\"", "EVENT_KEY", "EVENT_KEY", "RUN", guidOf(key), "QUERY", string(query)).Replace(c.body)
+				want = strings.ReplaceAll(want, "EVENT_"+key, "EVENT_KEY")
+				want = strings.Replace(want, `"event":EVENT}`, `"event":`+modelRegistered+`}`, 1)
+				if want == "EVENT" {
+					want = modelRegistered
+				}
+				if !equalJSON(t, a.body, want) {
+					t.Errorf("body\n%s\nwant\n%s", a.body, want)
+				}
+			}
+			shown := s.preview(r, 0)
+			if text := fmt.Sprint(shown.RequestLine, shown.Headers, string(shown.Body)); strings.Contains(text, suiteSecret) {
+				t.Errorf("the preview shows a secret: %s", text)
+			}
+		})
+		t.Run(c.kind+" in trouble", func(t *testing.T) {
+			testTarget(t, c.kind, nil, counterpart{
+				values: c.values, secrets: c.secrets,
+				open: func(t *testing.T, address string) targetSender { return triggerOf(t, c, "http://"+address) },
+			})
+		})
+	}
+}
+
+func equalJSON(t *testing.T, a, b string) bool {
+	t.Helper()
+	var x, y any
+	if err := json.Unmarshal([]byte(a), &x); err != nil {
+		t.Errorf("%v in %s", err, a)
+	}
+	if err := json.Unmarshal([]byte(b), &y); err != nil {
+		t.Errorf("%v in %s", err, b)
+	}
+	return reflect.DeepEqual(x, y)
+}
+
+// TestTriggerKey holds that the key of an event is the same in every attempt, and of no
+// other event or event subscription.
+func TestTriggerKey(t *testing.T) {
+	keyOf := func(uid string, from int, body string, count int) string {
+		s := triggerOf(t, triggerCases[0], "https://airflow.example").(*trigger)
+		s.uid = uid
+		r := attemptOf("Airflow", from, body)
+		r.Parts[0].Count = count
+		o, err := s.occur(r, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.key
+	}
+	first := keyOf("a", 1, modelRegistered, 0)
+	if len(first) != 32 || keyOf("a", 1, modelRegistered, 3) != first {
+		t.Errorf("key %s, at a later attempt %s", first, keyOf("a", 1, modelRegistered, 3))
+	}
+	for name, other := range map[string]string{
+		"another event subscription": keyOf("b", 1, modelRegistered, 0),
+		"another event":              keyOf("a", 2, strings.Replace(modelRegistered, `"e1"`, `"e2"`, 1), 0),
+		"the id published again":     keyOf("a", 2, modelRegistered, 0),
+	} {
+		if other == first {
+			t.Errorf("%s has the same key", name)
+		}
+	}
+}
+
+// TestAirflowToken: Airflow 3 takes tokens that a user and password get; one that is
+// refused is renewed once.
+func TestAirflowToken(t *testing.T) {
+	srv := newTriggerServer(t)
+	issued := 0
+	srv.will(func(a told) (int, map[string]string, string) {
+		if a.path == "/auth/token" {
+			if !strings.Contains(a.body, suiteSecret) {
+				return 401, nil, ""
+			}
+			issued++
+			return 201, nil, fmt.Sprintf(`{"access_token":"t%d"}`, issued)
+		}
+		if a.header.Get("Authorization") != "Bearer t2" {
+			return 401, nil, ""
+		}
+		return 200, nil, "{}"
+	})
+	c := triggerCase{kind: "Airflow", values: map[string]any{"url": "$", "dagId": "d", "username": "u"}, secrets: map[string]string{"password": suiteSecret}}
+	s := triggerOf(t, c, srv.URL)
+	for range 2 {
+		if got := s.Send(t.Context(), attemptOf("Airflow", 1, modelRegistered)); got.Outcome != broker.Delivered {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if issued != 2 || len(srv.got()) != 5 { // token, refused, token, taken; taken
+		t.Errorf("%d tokens, %d requests", issued, len(srv.got()))
+	}
+	c.secrets = map[string]string{"password": "wrong"}
+	if got := triggerOf(t, c, srv.URL).Send(t.Context(), attemptOf("Airflow", 1, modelRegistered)); got.Outcome != broker.Unauthorized || got.Verdict != broker.TryAgain {
+		t.Errorf("wrong password: %+v", got)
+	}
+}
+
+// TestJudges holds answers whose meaning is not in the status alone.
+func TestJudges(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		judge   func(int, http.Header, []byte) broker.Response
+		status  int
+		header  http.Header
+		body    string
+		outcome broker.Outcome
+		verdict broker.Verdict
+	}{
+		{"GitHub's limit", judgeGitHub, 403, http.Header{"X-Ratelimit-Remaining": {"0"}}, "", broker.Busy, broker.TryAgain},
+		{"GitHub's second limit", judgeGitHub, 429, http.Header{"Retry-After": {"60"}}, "", broker.Busy, broker.TryAgain},
+		{"a token that may not", judgeGitHub, 403, http.Header{"X-Ratelimit-Remaining": {"4999"}}, "", broker.Forbidden, broker.GiveUp},
+		{"Dagster has the run", judgeDagster, 200, nil, `{"data":{"launchRun":{"__typename":"RunConflict"}}}`, broker.Delivered, broker.ByOutcome},
+		{"Dagster fails", judgeDagster, 200, nil, `{"data":{"launchRun":{"__typename":"PythonError","message":"boom"}}}`, broker.GenericError, broker.TryAgain},
+		{"Dagster refuses the config", judgeDagster, 200, nil, `{"data":{"launchRun":{"__typename":"RunConfigValidationInvalid"}}}`, broker.BadRequest, broker.GiveUp},
+		{"Dagster does not understand", judgeDagster, 200, nil, `{"errors":[{"message":"no such field"}]}`, broker.BadRequest, broker.GiveUp},
+		{"no GraphQL", judgeDagster, 200, nil, `<html>`, broker.GenericError, broker.TryAgain},
+		{"a quota of Kubernetes", kubernetesJob.judge, 403, nil, `{"message":"pods \"x\" is forbidden: exceeded quota: q"}`, broker.Full, broker.TryAgain},
+		{"a role of Kubernetes", kubernetesJob.judge, 403, nil, `{"message":"cannot create resource"}`, broker.Forbidden, broker.GiveUp},
+		{"a redirect", airflow.judge, 302, nil, ``, broker.GenericError, broker.TryAgain},
+		{"another success", airflow.judge, 204, nil, ``, broker.GenericError, broker.TryAgain},
+	} {
+		if got := tt.judge(tt.status, tt.header, []byte(tt.body)); got.Outcome != tt.outcome || got.Verdict != tt.verdict {
+			t.Errorf("%s: %s %d, want %s %d", tt.name, got.Outcome, got.Verdict, tt.outcome, tt.verdict)
+		}
+	}
+}
+
+// TestExpressions holds what expressions can do, and that they end.
+func TestExpressions(t *testing.T) {
+	var data any
+	if err := json.Unmarshal([]byte(modelRegistered), &data); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{"event": data, "data": data.(map[string]any)["data"], "id": "e1", "type": "T", "subject": "models/churn:3", "source": "/t", "time": "", "key": "k"}
+	for _, tt := range []struct{ text, want string }{
+		{`{"model": data.modelName, "n": data.n + 1.0}`, `{"model":"churn","n":8}`},
+		{`data.evil`, `"\"}],<&> $(rm)"`},
+		{`subject.split("/")[1].split(":")`, `["churn","3"]`},
+		{`has(data.missing) ? data.missing : "none"`, `"none"`},
+		{`event.data.nested.a.map(x, x * 2.0)`, `[2]`},
+		{`null`, `null`},
+		{`data.missing`, ``},
+		{`[1,2,3,4,5,6,7,8,9,10].map(a, [1,2,3,4,5,6,7,8,9,10].map(b, [1,2,3,4,5,6,7,8,9,10].map(c, [1,2,3,4,5,6,7,8,9,10].map(d, [1,2,3,4,5,6,7,8,9,10].map(e, a*b*c*d*e)))))`, ``},
+	} {
+		e, err := compile(tt.text)
+		if err != nil {
+			t.Errorf("%s: %v", tt.text, err)
+			continue
+		}
+		got, err := e.of(values)
+		if (err == nil) != (tt.want != "") || err == nil && !equalJSON(t, string(got), tt.want) {
+			t.Errorf("%s: %s, %v; want %s", tt.text, got, err, tt.want)
+		}
+	}
+	for _, bad := range []string{``, `{"model": }`, `unknown.name`, `"x" * 3`, strings.Repeat("(", 100) + strings.Repeat(")", 100), `"` + strings.Repeat("x", 5<<10) + `"`} {
+		if _, err := compile(bad); err == nil {
+			t.Errorf("%.40s is an expression", bad)
+		}
+	}
+}
+
+// TestDataFactory runs a pipeline as Azure's API is documented: a token, createRun, and
+// before a second attempt a look at the runs. Source: spec/handlers.md section 6.
+func TestDataFactory(t *testing.T) {
+	const pipeline = "/subscriptions/s/resourceGroups/g/providers/Microsoft.DataFactory/factories/f/pipelines/retrain"
+	srv := newTriggerServer(t)
+	var runs []string
+	fail := false
+	srv.will(func(a told) (int, map[string]string, string) {
+		switch {
+		case a.path == "/tenant/oauth2/v2.0/token":
+			form, _ := url.ParseQuery(a.body)
+			if form.Get("client_secret") != suiteSecret || form.Get("scope") != srv.URL+"/.default" {
+				return 401, nil, `{"error":"invalid_client"}`
+			}
+			return 200, nil, `{"access_token":"bearer-text","expires_in":3600}`
+		case a.header.Get("Authorization") != "Bearer bearer-text":
+			return 401, nil, ""
+		case a.path == pipeline+"/createRun?api-version=2018-06-01":
+			runs = append(runs, a.body)
+			if fail {
+				return 500, nil, "" // it had started all the same
+			}
+			return 200, nil, `{"runId":"r"}`
+		case strings.HasSuffix(a.path, "/factories/f/queryPipelineRuns?api-version=2018-06-01"):
+			var value []string
+			for _, r := range runs {
+				value = append(value, `{"pipelineName":"retrain","parameters":`+r+`}`)
+			}
+			return 200, nil, `{"value":[` + strings.Join(value, ",") + `]}`
+		}
+		return 404, nil, ""
+	})
+	connect := func(text string) *Connections {
+		id := resource.MustID(pipeline).Parent() // the factory's holds for its pipelines
+		c, err := OpenConnections(connectionsIn(t, connectionTo(id, text), 0o600))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	text := "TenantId=tenant;ClientId=app;ClientSecret=" + suiteSecret + ";Authority=" + srv.URL + ";Endpoint=" + srv.URL
+	s := targetOf(t, "DataFactoryPipeline", map[string]any{"resourceId": pipeline, "parameters": `{"model": data.modelName}`}, nil, connect(text))
+	fail = true
+	r := attemptOf("DataFactoryPipeline", 1, modelRegistered)
+	if got := s.Send(t.Context(), r); got.Outcome != broker.GenericError || got.Verdict != broker.TryAgain {
+		t.Fatalf("first attempt: %+v", got)
+	}
+	fail = false
+	r = attemptOf("DataFactoryPipeline", 1, modelRegistered)
+	r.Parts[0].Count = 1
+	if got := s.Send(t.Context(), r); got.Outcome != broker.Delivered || len(runs) != 1 || !equalJSON(t, runs[0], `{"model":"churn","eventId":"e1"}`) {
+		t.Errorf("second attempt: %+v, runs %s", got, runs)
+	}
+	other := strings.Replace(modelRegistered, `"e1"`, `"e2"`, 1)
+	r = attemptOf("DataFactoryPipeline", 2, other)
+	r.Parts[0].Count = 1
+	if got := s.Send(t.Context(), r); got.Outcome != broker.Delivered || len(runs) != 2 {
+		t.Errorf("another event: %+v, %d runs", got, len(runs))
+	}
+	wrong := targetOf(t, "DataFactoryPipeline", map[string]any{"resourceId": pipeline}, nil, connect(strings.Replace(text, suiteSecret, "wrong", 1)))
+	if got := wrong.Send(t.Context(), attemptOf("DataFactoryPipeline", 1, modelRegistered)); got.Outcome != broker.Unauthorized || got.Verdict != broker.TryAgain {
+		t.Errorf("wrong secret: %+v", got)
+	}
+	for _, bad := range []string{"TenantId=t;ClientId=c", "x"} {
+		if err := checkOf("DataFactoryPipeline", map[string]any{"resourceId": pipeline}, connect(bad)); err == nil {
+			t.Errorf("%s is a connection", bad)
+		}
+	}
+}
+
+// TestAzureWebhooks delivers to a function and to a relay as their pages say.
+// Source: spec/handlers.md sections 3 and 9.
+func TestAzureWebhooks(t *testing.T) {
+	srv := newTriggerServer(t)
+	for _, tt := range []struct {
+		kind, id, connection, path string
+		header                     string // that has to be there
+		statuses                   map[int]string
+	}{
+		{
+			"AzureFunction", "/subscriptions/s/resourceGroups/g/providers/Microsoft.Web/sites/app/functions/retrain", "Endpoint=$/;SystemKey=" + suiteSecret,
+			"/runtime/webhooks/eventgrid?code=" + suiteSecret + "&functionName=retrain", "Aeg-Event-Type",
+			map[int]string{202: taken, 200: taken, 400: never, 403: never, 413: never, 401: again, 404: again, 500: again},
+		},
+		{
+			"HybridConnection", "/subscriptions/s/resourceGroups/g/providers/Microsoft.Relay/namespaces/ns/hybridConnections/hc",
+			"Endpoint=$;SharedAccessKeyName=send;SharedAccessKey=" + suiteSecret, "/hc", "Servicebusauthorization",
+			map[int]string{200: taken, 400: never, 403: never, 401: again, 404: again, 502: again, 504: again},
+		},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			connections, err := OpenConnections(connectionsIn(t, connectionTo(resource.MustID(tt.id).Parent(), strings.Replace(tt.connection, "$", srv.URL, 1)), 0o600))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := targetOf(t, tt.kind, map[string]any{"resourceId": tt.id}, nil, connections)
+			for status, want := range tt.statuses {
+				srv.will(func(told) (int, map[string]string, string) { return status, nil, suiteSecret })
+				r := &broker.Request{Body: []byte("[" + modelRegistered + "]"), ContentType: "application/json; charset=utf-8", Hold: 30 * time.Second, Single: &broker.SingleEvent{OutputID: "o", MetadataVersion: "1", DataVersion: "2"}}
+				got := s.Send(t.Context(), r)
+				verdict := map[broker.Action]string{broker.Done: taken, broker.Retry: again, broker.DeadLetter: never}[broker.Policy{MaxAttempts: 30, TimeToLive: time.Hour}.Next(1, time.Now(), got, time.Now(), 0).Action]
+				if verdict != want || strings.Contains(got.Detail, suiteSecret) {
+					t.Errorf("%d: %s (%+v), want %s", status, verdict, got, want)
+				}
+				shown := s.preview(r, 0)
+				if text := fmt.Sprint(shown); strings.Contains(text, suiteSecret) || strings.Contains(text, "sig=") {
+					t.Errorf("the preview shows a secret: %s", text)
+				}
+			}
+			asked := srv.got()
+			a := asked[len(asked)-1]
+			if a.path != tt.path || a.header.Get(tt.header) == "" || a.body != "["+modelRegistered+"]" || a.header.Get("x-key") != suiteSecret {
+				t.Errorf("asked %s with %v: %s", a.path, a.header, a.body)
+			}
+			if token := a.header.Get(relayHeader); tt.kind == "HybridConnection" {
+				values, err := url.ParseQuery(strings.TrimPrefix(token, "SharedAccessSignature "))
+				if err != nil || values.Get("skn") != "send" || !strings.HasSuffix(values.Get("sr"), "/hc") || values.Get("sig") == "" {
+					t.Errorf("token %q", token)
+				}
+			}
+			if err := checkOf(tt.kind, map[string]any{"resourceId": tt.id}, mustConnections(t, resource.MustID(tt.id), "x=y")); err == nil {
+				t.Error("a connection without an address is taken")
+			}
+		})
+	}
+}
+
+func mustConnections(t *testing.T, id resource.ID, text string) *Connections {
+	t.Helper()
+	c, err := OpenConnections(connectionsIn(t, connectionTo(id, text), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
