@@ -249,13 +249,7 @@ func (f *fakeServer) alter(w http.ResponseWriter, path string, raw []byte) bool 
 		f.models[v.Name] = &registeredModel{Name: v.Name, LastUpdated: now}
 		answer = map[string]any{"model_version": v}
 	case "registered-models/rename":
-		delete(f.models, body.Name)
-		f.models[body.NewName] = &registeredModel{Name: body.NewName, LastUpdated: whole(time.Now().UnixMilli())}
-		for _, v := range f.versions {
-			if v.Name == body.Name {
-				v.Name = body.NewName
-			}
-		}
+		f.renamed(body.Name, body.NewName)
 		answer = map[string]any{"registered_model": f.models[body.NewName]}
 	case "experiments/update":
 		for i := range f.experiments {
@@ -424,6 +418,23 @@ func (f *fakeServer) register(model string, tags ...pair) *modelVersion {
 	}
 	m.LastUpdated = now
 	return v
+}
+
+// rename gives a registered model another name.
+func (f *fakeServer) rename(from, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.renamed(from, to)
+}
+
+func (f *fakeServer) renamed(from, to string) {
+	delete(f.models, from)
+	f.models[to] = &registeredModel{Name: to, LastUpdated: whole(time.Now().UnixMilli())}
+	for _, v := range f.versions {
+		if v.Name == from {
+			v.Name = to
+		}
+	}
 }
 
 // asked returns how often the server was asked, and as whom the last time.

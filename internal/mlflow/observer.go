@@ -166,12 +166,11 @@ func (o *observer) findOldName(ctx context.Context, seen *workspace.VersionObser
 	if err != nil || name == "" {
 		return err
 	}
-	if _, err := o.client.modelVersion(ctx, name, seen.Version); absent(err) {
+	now, err := o.client.modelVersion(ctx, name, seen.Version)
+	if absent(err) || err == nil && int64(now.Created) != seen.Created { // another one that was made under the old name
 		seen.RenamedFrom = name
-	} else if err != nil {
-		return err
 	}
-	return nil
+	return unlessAbsent(err)
 }
 
 // inheritedBy returns the tags that versions have from their registered model.

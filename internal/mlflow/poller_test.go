@@ -121,30 +121,63 @@ func TestPoller(t *testing.T) {
 		b.fake.register("churn")
 		b.rounds(1)
 		b.want("ModelRegistered", "ModelRegistered")
-		rename := func(from, to string) {
-			b.fake.change(func() {
-				delete(b.fake.models, from)
-				b.fake.models[to] = &registeredModel{Name: to, LastUpdated: whole(time.Now().UnixMilli())}
-				for _, v := range b.fake.versions {
-					if v.Name == from {
-						v.Name = to
-					}
-				}
-			})
-		}
-		rename("churn", "Churn") // soon after
+		b.fake.rename("churn", "Churn") // soon after
 		b.rounds(3)
 		b.want()
 		time.Sleep(45 * time.Minute)
 		b.fake.register("other")
 		b.rounds(1)
 		b.want("ModelRegistered")
-		rename("Churn", "leavers")
+		b.fake.rename("Churn", "leavers")
 		b.rounds(3)
 		b.want()
 		b.fake.register("leavers")
 		b.rounds(1)
 		b.want("ModelRegistered")
+	})
+	in(t, "model renamed and made again under its old name", func(t *testing.T) {
+		for _, first := range []string{"the old name", "the new name"} { // is read first
+			b := newBridge(t)
+			b.rounds(1)
+			b.fake.register("churn")
+			b.rounds(1)
+			b.want("ModelRegistered")
+			for i, name := range []string{"leavers", "goers"} { // the second time after an hour, by the sweep
+				b.fake.rename("churn", name)
+				time.Sleep(time.Second)
+				b.fake.register("churn")
+				if first == "the new name" {
+					b.fake.change(func() { b.fake.models[name].LastUpdated = whole(time.Now().Add(time.Second).UnixMilli()) })
+				}
+				b.rounds(3)
+				b.want("ModelRegistered")
+				time.Sleep(time.Duration(i) * sweepEvery)
+				b.rounds(1)
+				b.want()
+				if got := b.last().Data.ModelName; got != "churn" {
+					t.Errorf("%s first: %q is registered", first, got)
+				}
+			}
+			b.fake.register("leavers")
+			b.rounds(1)
+			b.want("ModelRegistered")
+		}
+	})
+	in(t, "models that take each other's names", func(t *testing.T) {
+		b := newBridge(t)
+		b.rounds(1)
+		b.fake.register("blue")
+		time.Sleep(time.Second)
+		b.fake.register("green")
+		b.rounds(1)
+		b.want("ModelRegistered", "ModelRegistered")
+		b.fake.rename("blue", "old")
+		b.fake.rename("green", "blue")
+		b.fake.rename("old", "green")
+		b.rounds(6)
+		time.Sleep(sweepEvery)
+		b.rounds(2)
+		b.want()
 	})
 	in(t, "prompts and versions that are not ready", func(t *testing.T) {
 		b := newBridge(t)

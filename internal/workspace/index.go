@@ -109,18 +109,13 @@ func (w *write) indexVersion(ws resource.UID, before, m *ModelVersion) {
 	}
 }
 
-// NameOfVersion returns the name of the mirrored model, other than o's, that has the
-// version of o: the same number, made at the same time, of the same run and files.
-// It is "" when there is none.
+// NameOfVersion returns the name of the mirrored model, other than o's, under which the
+// version of o was recorded last: the same number, made at the same time, of the same run
+// and files. It is "" when there is none. Another version may have the name by now.
 func (s *Service) NameOfVersion(ctx context.Context, ws resource.Workspace, o VersionObservation) (string, error) {
 	looked := ModelVersion{Head: Head{Name: o.Version}, Registered: o.Created, RunID: o.RunID, ModelURI: o.URI}
 	var at origin
 	if found, err := s.read(ctx, looked.originKey(ws.UID), &at); err != nil || !found || at.Model == o.Model {
-		return "", err
-	}
-	var m ModelVersion // it may be another one by now
-	found, err := s.read(ctx, mirroredVersionKey(ws.UID, at.Model, o.Version), &m)
-	if err != nil || !found || m.Registered != o.Created {
 		return "", err
 	}
 	return at.Model, nil

@@ -223,6 +223,8 @@ type VersionObservation struct {
 
 	// RenamedFrom is the name that the model had, "" when it was not renamed. The
 	// version that the ledger knows by it takes the new one and is not registered again.
+	// Where a version that was made since has the name already, what this one had last is
+	// not known any more, and nothing is raised of it.
 	RenamedFrom string
 
 	Seen   Mark
@@ -237,8 +239,15 @@ func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace
 	}
 	defer leave()
 	mk, k := mirroredModelKey(ws.UID, o.Model), mirroredVersionKey(ws.UID, o.Model, o.Version)
+	from := k
+	if o.RenamedFrom != "" {
+		from = mirroredVersionKey(ws.UID, o.RenamedFrom, o.Version)
+	}
 	defer s.locks.lock(mk)()
-	defer s.locks.lock(k)()
+	defer s.locks.lock(min(k, from))()
+	if from != k {
+		defer s.locks.lock(max(k, from))()
+	}
 	var old ModelVersion
 	if out.Known, err = s.read(ctx, k, &old); err != nil {
 		return out, err
@@ -252,22 +261,22 @@ func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace
 	now := time.Now()
 	var w write
 	m := old
-	renamed := false
+	silent := o.Silent
 	if !out.Known {
 		m = ModelVersion{}
-		from := mirroredVersionKey(ws.UID, o.RenamedFrom, o.Version)
-		if o.RenamedFrom != "" {
-			if renamed, err = s.read(ctx, from, &m); err != nil {
+		if from != k {
+			found, err := s.read(ctx, from, &m)
+			if err != nil {
 				return out, err
 			}
-			if renamed = renamed && m.Registered == o.Created; renamed {
+			if found && m.Registered == o.Created {
 				w.gone(from)
 			} else {
-				m = ModelVersion{}
+				m, silent = ModelVersion{}, true
 			}
 		}
 	}
-	isNew, before := !out.Known && !renamed, m
+	isNew, before := m.Model == "", m
 	m.Head.Name, m.Model, m.Mirrored, m.Registered = o.Version, o.Model, true, o.Created
 	m.RunID, m.ModelURI, m.Tags, m.Properties = o.RunID, o.URI, o.Tags, o.Properties
 	if out.Known && same(&old, &m) {
@@ -283,10 +292,10 @@ func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace
 	}
 	fact := w.fact(k, &m)
 	w.indexVersion(ws.UID, &before, &m)
-	if isNew && !o.Silent {
+	if isNew && !silent {
 		w.modelRegistered(ws, &m, now, fact)
 	}
-	if !isNew || !o.Silent {
+	if !isNew || !silent {
 		w.modelMoved(ws, &m, moves, now, fact)
 	}
 	if _, err := s.record(ctx, &w); err != nil {

@@ -237,6 +237,15 @@ func TestObservationsOfModelVersions(t *testing.T) {
 	if m, err := b.GetModelVersion(ctx, b.ws, "Kündigung", "1"); err != nil || m.Registered != 200 {
 		t.Errorf("%+v, error %v", m, err)
 	}
+
+	made := renamed // under the name that the other one had until then, and seen first
+	made.RenamedFrom, made.Created = "", 300
+	observe(made, false, 1)
+	moved := renamed
+	moved.Model, moved.RenamedFrom = "leavers", "Kündigung"
+	observe(moved, false, 0)
+	observe(moved, true, 0)
+	observe(made, true, 0)
 }
 
 // After a restart of the real engine whatever is read is newer than what is known.
