@@ -145,6 +145,21 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.forward.ServeHTTP(w, r)
 }
 
+// Open reports whether a path leads to a server that asks nobody who they are, as far as
+// is known here: it was attached without credentials.
+func (p *Proxy) Open(u *url.URL) (workspace resource.ID, open bool) {
+	segment, _, _ := strings.Cut(strings.TrimPrefix(u.EscapedPath(), proxyRoot), "/")
+	name, err := url.PathUnescape(segment)
+	if err != nil {
+		return resource.ID{}, false // said by ServeHTTP
+	}
+	server, err := p.service.Attached(name)
+	if err != nil {
+		return resource.ID{}, false
+	}
+	return server.Workspace, server.SealedSecret == ""
+}
+
 // exchange finds where a request goes. It is nil for a browser that left out the slash
 // behind the workspace. The error is a fault.
 func (p *Proxy) exchange(r *http.Request) (*exchange, error) {

@@ -44,9 +44,10 @@ func (p planes) String() string {
 type door struct {
 	address string
 	planes  planes
-	// openOps: the operator said that this listener has the plane ops, and so who may
-	// reach it; its metrics need no token. Source: decisions.md 26.
-	openOps bool
+	// named are the planes that the operator gave this listener by name, and so said who
+	// may reach it: its metrics need no token, nor does an MLflow server without
+	// authentication behind it. Source: decisions.md 25 and 26.
+	named planes
 }
 
 // parseDoor reads HOST:PORT, or HOST:PORT,planes=PLANE,PLANE.
@@ -78,7 +79,7 @@ func parseDoor(text string) (door, error) {
 		}
 		d.planes |= planeNames[i].plane
 	}
-	d.openOps = d.planes.has(planeOps)
+	d.named = d.planes
 	return d, nil
 }
 

@@ -16,7 +16,7 @@ import (
 func TestParseDoor(t *testing.T) {
 	for _, test := range []struct {
 		text, planes string
-		openOps      bool
+		named        bool // the plane ops
 		problem      string
 	}{
 		{"127.0.0.1:7443", "publish,management,issuer,ops,mlflow", false, ""},
@@ -35,8 +35,8 @@ func TestParseDoor(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.problem) || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%s: %v, want a problem with %q", test.text, err, test.problem)
 			}
-		case err != nil || d.planes.String() != test.planes || d.openOps != test.openOps:
-			t.Errorf("%s: %s, open ops %t, %v", test.text, d.planes, d.openOps, err)
+		case err != nil || d.planes.String() != test.planes || d.named.has(planeOps) != test.named:
+			t.Errorf("%s: %s, open ops %t, %v", test.text, d.planes, d.named.has(planeOps), err)
 		}
 	}
 	for want, listen := range map[string][]string{

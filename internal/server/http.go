@@ -20,6 +20,7 @@ import (
 	"github.com/carillon-events/carillon/internal/issuer"
 	"github.com/carillon-events/carillon/internal/mlflow"
 	"github.com/carillon-events/carillon/internal/openlineage"
+	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -30,8 +31,9 @@ type front struct {
 	door
 	publish, identity, management http.Handler
 	lineage                       http.Handler
-	webhook                       http.Handler // of MLflow servers
-	mlflow                        http.Handler // the proxy before them
+	webhook                       http.Handler  // of MLflow servers
+	mlflow                        *mlflow.Proxy // before them
+	mayTrain                      func(access.Caller, resource.ID) error
 	metrics                       http.Handler
 	authenticate                  func(*http.Request) (access.Caller, error)
 	reasons                       func() []string // why the server is not ready
@@ -90,7 +92,7 @@ func (f *front) route(r *http.Request) (planes, http.Handler) {
 	case r.URL.Path == "/metrics":
 		return planeOps, http.HandlerFunc(f.serveMetrics)
 	case mlflow.Proxies(r.URL.Path):
-		return planeMLflow, f.mlflow
+		return planeMLflow, http.HandlerFunc(f.serveMLflow)
 	case issuer.Serves(r.URL.Path):
 		return planeIssuer, f.identity
 	}
@@ -155,13 +157,32 @@ func (f *front) ready(w http.ResponseWriter) {
 // serveMetrics shows the metrics to this machine, to others with a token, and to
 // whoever reaches a listener that was given the plane ops.
 func (f *front) serveMetrics(w http.ResponseWriter, r *http.Request) {
-	if !f.openOps && !fromThisMachine(r) {
+	if !f.named.has(planeOps) && !fromThisMachine(r) {
 		if _, err := f.authenticate(r); err != nil {
 			fault.Write(w, r, err)
 			return
 		}
 	}
 	f.metrics.ServeHTTP(w, r)
+}
+
+// serveMLflow passes on what is for an MLflow server. One that has no authentication of
+// its own would be open to whoever reaches a listener on other networks: there a token of
+// this server is wanted, of somebody who may write runs of the workspace, and goes no
+// further. Source: decisions.md 25.
+func (f *front) serveMLflow(w http.ResponseWriter, r *http.Request) {
+	if ws, open := f.mlflow.Open(r.URL); open && !f.named.has(planeMLflow) && !fromThisMachine(r) {
+		caller, err := f.authenticate(r)
+		if err == nil {
+			err = f.mayTrain(caller, ws)
+		}
+		if err != nil {
+			fault.Write(w, r, err)
+			return
+		}
+		r.Header.Del("Authorization")
+	}
+	f.mlflow.ServeHTTP(w, r)
 }
 
 func metricsHandler(r *prometheus.Registry) http.Handler {

@@ -305,7 +305,9 @@ func (s *server) wire(ctx context.Context) error {
 		lineage: openlineage.New(openlineage.Config{
 			Store: store, Ledger: s.workspaces, Keys: s.plane.OpenLineageKeys, Authenticate: tokens.Authenticate, Authorizer: authorizer, Registerer: s.registry,
 		}),
-		identity: issuer.New(tokens, directory, s.audit), mlflow: s.proxy, webhook: http.HandlerFunc(s.mlflow.ServeWebhook),
+		identity: issuer.New(tokens, directory, s.audit), mlflow: s.proxy, mayTrain: func(caller access.Caller, ws resource.ID) error {
+			return authorizer.Check(caller, openlineage.ActionWrite, ws)
+		}, webhook: http.HandlerFunc(s.mlflow.ServeWebhook),
 		management: arm.NewHandler(arm.Config{
 			Plane: s.plane, Authenticate: tokens.Authenticate, Deliveries: s.broker, TenantID: owner.TenantID, PublicURL: publishOrigin,
 			Done: s.stopping, Subresources: &arm.WorkspaceAPI{Service: s.workspaces, Authorizer: authorizer},

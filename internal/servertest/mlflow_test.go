@@ -7,7 +7,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/server"
 )
 
@@ -56,5 +58,71 @@ func TestMLflowProxy(t *testing.T) {
 	s.Must("PUT", at, map[string]any{"properties": map[string]any{"url": upstream.URL, "proxy": false}}, nil)
 	if status, body, _ := get("http://" + apart + "/mlflow/default/health"); status != 404 || !strings.Contains(body, "--no-proxy") {
 		t.Errorf("%d %s, want 404", status, body)
+	}
+}
+
+// TestMLflowProxyFromElsewhere holds that an MLflow server without authentication of its
+// own is not open to other networks: whoever comes from one shows that they may write
+// runs, and their token stays here. Source: decisions.md 25.
+func TestMLflowProxyFromElsewhere(t *testing.T) {
+	var seen []string
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/mine") {
+			seen = append(seen, r.Header.Get("Authorization"))
+		}
+		_, _ = io.WriteString(w, "{}")
+	}))
+	t.Cleanup(upstream.Close)
+	s := New(t, func(c *server.Config) { c.TrustedProxy = []string{"127.0.0.0/8"} })
+	at := Workspace + "/providers/Carillon.MLflow/servers/default"
+	s.Must("PUT", at, map[string]any{"properties": map[string]any{"url": upstream.URL}}, nil)
+	local, err := access.OpenLocal(t.Context(), s.Dir, s.cfg.MasterKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := local.Token(access.AudienceManagement, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(from, authorization string) int {
+		t.Helper()
+		r, err := http.NewRequest("GET", s.HTTP()+"/mlflow/default/mine", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from != "" {
+			r.Header.Set("X-Forwarded-For", from)
+			r.Header.Set("X-Forwarded-Proto", "https")
+		}
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	const elsewhere = "203.0.113.7"
+	for _, tt := range []struct {
+		name, from, authorization string
+		want                      int
+		passed                    string
+	}{
+		{"this machine", "", "Basic bWU6aXQ=", 200, "Basic bWU6aXQ="},
+		{"elsewhere", elsewhere, "", 401, ""},
+		{"elsewhere, with what MLflow is told", elsewhere, "Basic bWU6aXQ=", 401, ""},
+		{"elsewhere, with a token", elsewhere, "Bearer " + issued.Token.Reveal(), 200, ""},
+	} {
+		seen = nil
+		got := ask(tt.from, tt.authorization)
+		if got != tt.want || (len(seen) > 0) != (tt.want == 200) || len(seen) > 0 && seen[0] != tt.passed {
+			t.Errorf("%s: %d, passed on %q; want %d, %q", tt.name, got, seen, tt.want, tt.passed)
+		}
+	}
+	s.Must("PUT", at, map[string]any{"properties": map[string]any{"url": upstream.URL, "username": "u", "password": "p"}}, nil)
+	if got := ask(elsewhere, "Basic bWU6aXQ="); got != 200 {
+		t.Errorf("a server with authentication decides itself: %d", got)
 	}
 }
