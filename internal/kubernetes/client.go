@@ -14,10 +14,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
@@ -96,7 +98,7 @@ func (s *Service) connect(c *resource.Cluster, credential secret.String) (dynami
 	if c.Certificate == "" && (credential != "" || c.InCluster) {
 		transport = bearer{token, transport}
 	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: bounded{transport}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	made, err := dynamic.NewForConfigAndClient(&rest.Config{Host: server, UserAgent: "carillon", QPS: -1}, client)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the cluster: %w", err)
@@ -112,7 +114,7 @@ const (
 
 // Check satisfies manage.Kubernetes: each kind is listed as it would be followed.
 func (s *Service) Check(ctx context.Context, c *resource.Cluster, credential secret.String) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, logr.Discard()), dialTime)
 	defer cancel()
 	client, err := s.connect(c, credential)
 	if err != nil {

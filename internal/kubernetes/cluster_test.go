@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -36,12 +35,11 @@ type apiServer struct {
 	changed   chan struct{} // closed at each change
 	dropped   chan struct{} // closed to end every watch
 
-	lacks   bool // of InferenceServices
-	down    bool
-	status  int  // that everything is answered with, 0 for none
-	streams bool // watches may begin with a list
-	expire  bool // the next watch is told 410 in its stream
-	lists   int
+	lacks  bool // of InferenceServices
+	down   bool
+	status int  // that everything is answered with, 0 for none
+	expire bool // the next watch is told 410 in its stream
+	lists  int
 }
 
 type change struct {
@@ -192,13 +190,7 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, prefix string,
 	}
 	a.mu.Lock()
 	dropped := a.dropped
-	initial := r.URL.Query().Get("sendInitialEvents") == "true"
-	expired := !initial && from < a.compacted
-	if initial && !a.streams {
-		a.mu.Unlock()
-		fail(422, "Invalid")
-		return
-	}
+	expired := from < a.compacted
 	if expired {
 		inStream := a.expire
 		a.expire = false
@@ -212,21 +204,11 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, prefix string,
 		return
 	}
 	var due []func() // sent without the lock: a client that does not read must not hold up the others
-	bookmark := func(annotations map[string]any) {
+	bookmark := func() {
 		version := strconv.Itoa(a.version)
 		due = append(due, func() {
-			send("BOOKMARK", map[string]any{"kind": "X", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": version, "annotations": annotations}})
+			send("BOOKMARK", map[string]any{"kind": "X", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": version}})
 		})
-	}
-	if initial {
-		a.lists++
-		for _, at := range slices.Sorted(maps.Keys(a.objects)) {
-			if object := a.objects[at]; strings.HasPrefix(at, prefix) {
-				due = append(due, func() { send("ADDED", object) })
-			}
-		}
-		from = a.version
-		bookmark(map[string]any{"k8s.io/initial-events-end": "true"})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
@@ -237,7 +219,7 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, prefix string,
 			}
 		}
 		from = a.version
-		bookmark(nil)
+		bookmark()
 		changed := a.changed
 		a.mu.Unlock()
 		for _, f := range due {
@@ -495,111 +477,105 @@ func deploymentOf(name string, available int) map[string]any {
 	}
 }
 
-// TestCluster follows a cluster through all that may happen to it, with lists and with
-// watches that begin with one.
+// TestCluster follows a cluster through all that may happen to it.
 func TestCluster(t *testing.T) {
-	for name, streams := range map[string]bool{"lists": false, "streams": true} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				api := newAPIServer()
-				api.streams = streams
-				b := newBridge(t, api)
-				for _, old := range []string{"a", "b", "c", "d", "e"} { // three pages
-					b.put(old, 1, old != "e")
-				}
-				cluster := b.attach()
-				b.want()
-				b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Healthy", "ml.e Transitioning")
+	synctest.Test(t, func(t *testing.T) {
+		api := newAPIServer()
+		b := newBridge(t, api)
+		for _, old := range []string{"a", "b", "c", "d", "e"} { // three pages
+			b.put(old, 1, old != "e")
+		}
+		cluster := b.attach()
+		b.want()
+		b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Healthy", "ml.e Transitioning")
 
-				b.put("e", 1, true)
-				b.want("ModelDeployed ml/e e:1")
-				b.put("f", 1, false)
-				b.put("f", 1, true)
-				b.put("f", 1, false)
-				b.put("f", 1, true)
-				b.put("a", 2, false)
-				api.put("deployments/ml/scorer", deploymentOf("scorer", 1))
-				b.want("ModelDeployed ml/f f:1")
-				api.put("deployments/ml/scorer", deploymentOf("scorer", 2))
-				b.want("ModelDeployed ml/scorer scorer:1")
+		b.put("e", 1, true)
+		b.want("ModelDeployed ml/e e:1")
+		b.put("f", 1, false)
+		b.put("f", 1, true)
+		b.put("f", 1, false)
+		b.put("f", 1, true)
+		b.put("a", 2, false)
+		api.put("deployments/ml/scorer", deploymentOf("scorer", 1))
+		b.want("ModelDeployed ml/f f:1")
+		api.put("deployments/ml/scorer", deploymentOf("scorer", 2))
+		b.want("ModelDeployed ml/scorer scorer:1")
 
-				// The connections break, and go on where they were.
-				lists := api.listed()
-				api.drop(false)
-				b.put("a", 2, true)
-				b.want("ModelDeployed ml/a a:2")
-				if n := api.listed(); n != lists {
-					t.Errorf("%d lists more after a watch that broke", n-lists)
-				}
+		// The connections break, and go on where they were.
+		lists := api.listed()
+		api.drop(false)
+		b.put("a", 2, true)
+		b.want("ModelDeployed ml/a a:2")
+		if n := api.listed(); n != lists {
+			t.Errorf("%d lists more after a watch that broke", n-lists)
+		}
 
-				// The server is away for ten minutes while a service is deployed.
-				api.away(false, func() {
-					time.Sleep(10 * time.Minute)
-					b.put("b", 2, true)
-				})
-				time.Sleep(time.Minute)
-				b.want("ModelDeployed ml/b b:2")
-
-				// What happened in a gap is found by a list: told by the answer, and in the stream.
-				for _, inStream := range []bool{false, true} {
-					api.away(true, func() {
-						b.put("g", 1, true)
-						api.put("inferenceservices/ml/g", nil)
-						api.put("inferenceservices/ml/f", nil)
-						b.put("h", map[bool]int{false: 1, true: 2}[inStream], true)
-						api.set(func() { api.expire = inStream })
-					})
-					time.Sleep(time.Minute)
-				}
-				b.want("ModelDeployed ml/h h:1", "ModelDeployed ml/h h:2")
-				b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Healthy", "ml.e Healthy", "ml.h Healthy", "ml.scorer Healthy")
-
-				// A new process asks again, and knows all of it.
-				b.restart()
-				b.want()
-				b.stop()
-				b.put("c", 2, true)
-				api.put("deployments/ml/scorer", nil)
-				b.start()
-				b.want("ModelDeployed ml/c c:2")
-				b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Healthy", "ml.e Healthy", "ml.h Healthy")
-
-				// While nothing can be stored the watch waits.
-				b.log.refuse(fault.New(fault.Unavailable, "LogFull", "The log is full."))
-				b.put("d", 2, true)
-				b.put("d", 3, false)
-				api.put("inferenceservices/ml/e", nil)
-				time.Sleep(10 * time.Minute)
-				b.state(cluster, manage.KubernetesFailing)
-				b.log.refuse(nil)
-				time.Sleep(time.Minute)
-				b.state(cluster, manage.KubernetesWatching)
-				b.want("ModelDeployed ml/d d:2")
-				b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Transitioning", "ml.h Healthy")
-
-				// An hour later everything is listed once more, and is known.
-				lists = api.listed()
-				time.Sleep(90 * time.Minute)
-				b.want()
-				if n := api.listed(); n != lists+2 {
-					t.Errorf("%d lists in 90 minutes, want one of each kind", n-lists)
-				}
-				if status := b.state(cluster, manage.KubernetesWatching); status.Objects != 5 || status.Absent || time.Since(status.LastList) > time.Hour {
-					t.Errorf("status is %+v", status)
-				}
-
-				// One that is detached is forgotten, and raises nothing when it comes back.
-				if err := b.store.Clusters.Delete(t.Context(), cluster.ID().Key(), 0); err != nil {
-					t.Fatal(err)
-				}
-				b.settle()
-				b.endpoints()
-				b.attach(func(c *resource.Cluster) { c.EmitBacklog = true })
-				b.want()
-				b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Transitioning", "ml.h Healthy")
-			})
+		// The server is away for ten minutes while a service is deployed.
+		api.away(false, func() {
+			time.Sleep(10 * time.Minute)
+			b.put("b", 2, true)
 		})
-	}
+		time.Sleep(time.Minute)
+		b.want("ModelDeployed ml/b b:2")
+
+		// What happened in a gap is found by a list: told by the answer, and in the stream.
+		for _, inStream := range []bool{false, true} {
+			api.away(true, func() {
+				b.put("g", 1, true)
+				api.put("inferenceservices/ml/g", nil)
+				api.put("inferenceservices/ml/f", nil)
+				b.put("h", map[bool]int{false: 1, true: 2}[inStream], true)
+				api.set(func() { api.expire = inStream })
+			})
+			time.Sleep(time.Minute)
+		}
+		b.want("ModelDeployed ml/h h:1", "ModelDeployed ml/h h:2")
+		b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Healthy", "ml.e Healthy", "ml.h Healthy", "ml.scorer Healthy")
+
+		// A new process asks again, and knows all of it.
+		b.restart()
+		b.want()
+		b.stop()
+		b.put("c", 2, true)
+		api.put("deployments/ml/scorer", nil)
+		b.start()
+		b.want("ModelDeployed ml/c c:2")
+		b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Healthy", "ml.e Healthy", "ml.h Healthy")
+
+		// While nothing can be stored the watch waits.
+		b.log.refuse(fault.New(fault.Unavailable, "LogFull", "The log is full."))
+		b.put("d", 2, true)
+		b.put("d", 3, false)
+		api.put("inferenceservices/ml/e", nil)
+		time.Sleep(10 * time.Minute)
+		b.state(cluster, manage.KubernetesFailing)
+		b.log.refuse(nil)
+		time.Sleep(time.Minute)
+		b.state(cluster, manage.KubernetesWatching)
+		b.want("ModelDeployed ml/d d:2")
+		b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Transitioning", "ml.h Healthy")
+
+		// An hour later everything is listed once more, and is known.
+		lists = api.listed()
+		time.Sleep(90 * time.Minute)
+		b.want()
+		if n := api.listed(); n != lists+2 {
+			t.Errorf("%d lists in 90 minutes, want one of each kind", n-lists)
+		}
+		if status := b.state(cluster, manage.KubernetesWatching); status.Objects != 5 || status.Absent || time.Since(status.LastList) > time.Hour {
+			t.Errorf("status is %+v", status)
+		}
+
+		// One that is detached is forgotten, and raises nothing when it comes back.
+		if err := b.store.Clusters.Delete(t.Context(), cluster.ID().Key(), 0); err != nil {
+			t.Fatal(err)
+		}
+		b.settle()
+		b.endpoints()
+		b.attach(func(c *resource.Cluster) { c.EmitBacklog = true })
+		b.want()
+		b.endpoints("ml.a Healthy", "ml.b Healthy", "ml.c Healthy", "ml.d Transitioning", "ml.h Healthy")
+	})
 }
 
 // A cluster without KServe is followed, and KServe found when it comes; one that refuses

@@ -116,27 +116,25 @@ func (w *watcher) turn() error {
 	defer cancel()
 	objects := w.client.Resource(w.kind.resource).Namespace(w.namespace)
 	selector := selectorOf(w.cluster, w.kind)
-	reflector := cache.NewReflectorWithOptions(&cache.ListWatch{
+	var listed listing
+	reflector := cache.NewReflectorWithOptions(&paged{cache.ListWatch{
 		ListWithContextFunc: func(_ context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector = selector
 			o.ResourceVersion, o.ResourceVersionMatch = "", "" // from the store, not from a cache that may be older
-			return objects.List(ctx, o)
+			return listed.list(ctx, objects, o)
 		},
 		WatchFuncWithContext: func(_ context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.LabelSelector = selector
 			stream, err := objects.Watch(ctx, o)
-			switch {
-			case err == nil:
+			if err == nil {
 				w.health.set(watching)
-			case o.SendInitialEvents != nil: // older servers do not know that, and are asked for a list
-				return nil, err
-			default:
+			} else {
 				w.health.fail(err)
 			}
 			w.metrics.watches.WithLabelValues(outcomeOf(err)).Inc()
 			return stream, err
 		},
-	}, &unstructured.Unstructured{}, w, cache.ReflectorOptions{Name: "carillon", TypeDescription: w.kind.resource.Resource})
+	}}, &unstructured.Unstructured{}, w, cache.ReflectorOptions{Name: "carillon", TypeDescription: w.kind.resource.Resource})
 	reflector.WatchListPageSize = pageOfList
 	return reflector.ListAndWatchWithContext(ctx)
 }
