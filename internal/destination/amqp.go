@@ -36,6 +36,7 @@ type amqpNode struct {
 	host           string // that the connection is opened for
 	user, password string // user "" = anonymous
 	address        string
+	capability     string // queue or topic, for brokers that make what is not there; "" says nothing
 }
 
 // amqpLink is a link to a node with the connection that it is on.
@@ -80,8 +81,12 @@ func (n amqpNode) dial(ctx context.Context, guard *egress.Guard) (*amqpLink, err
 	}
 	session, err := conn.NewSession(ctx, nil)
 	if err == nil {
+		options := &amqp.SenderOptions{SettlementMode: amqp.SenderSettleModeUnsettled.Ptr()}
+		if n.capability != "" {
+			options.TargetCapabilities = []string{n.capability}
+		}
 		var sender *amqp.Sender
-		if sender, err = session.NewSender(ctx, n.address, &amqp.SenderOptions{SettlementMode: amqp.SenderSettleModeUnsettled.Ptr()}); err == nil {
+		if sender, err = session.NewSender(ctx, n.address, options); err == nil {
 			return &amqpLink{conn, sender}, nil
 		}
 	}
@@ -152,22 +157,24 @@ func openAMQPTarget(c *targetConfig, node func() (amqpNode, error)) *amqpTarget 
 	return t
 }
 
-func (t *amqpTarget) Send(ctx context.Context, r *broker.Request) broker.Response {
-	parts := r.Parts
+func (t *amqpTarget) Send(ctx context.Context, r *broker.Request) (resp broker.Response) {
 	if err := t.use(ctx, func(l *amqpLink) (broken bool) {
 		if r.Fill() != nil {
-			each(parts, canceled())
+			resp = canceled()
 			return false
 		}
 		defer r.Sent()
-		if parts == nil {
+		parts := r.Parts // there since Fill
+		if t.kind.Form != resource.FormMessages {
 			parts = []broker.Part{*wholeOf(r)}
 		}
-		return t.transfer(ctx, l, r, parts)
+		broken = t.transfer(ctx, l, r, parts)
+		resp = broker.Together(parts)
+		return broken
 	}); err != nil {
 		return amqpFailed(ctx, err)
 	}
-	return broker.Together(parts)
+	return resp
 }
 
 // transfer sends the messages of an attempt and waits until each is settled. They may be
@@ -301,7 +308,7 @@ func (t *amqpTarget) probe(ctx context.Context) error {
 
 func (t *amqpTarget) preview(r *broker.Request, i int) manage.Receipt {
 	p := wholeOf(r)
-	if i < len(r.Parts) {
+	if t.kind.Form == resource.FormMessages {
 		p = &r.Parts[i]
 	}
 	line := "TRANSFER"
@@ -372,20 +379,26 @@ func (c *targetConfig) entity() (amqpNode, error) {
 	if err != nil {
 		return amqpNode{}, err
 	}
-	n, err := amqpConnection(text, id.Name())
+	n, azure, err := amqpConnection(text, id.Name())
 	if err != nil {
 		return n, fmt.Errorf("the connection string of %s %w", id, err)
+	}
+	if !azure { // Artemis would make a topic of either, which drops what nobody reads at the time
+		n.capability = "queue"
+		if c.kind.Name == "ServiceBusTopic" {
+			n.capability = "topic"
+		}
 	}
 	return n, nil
 }
 
 // amqpConnection reads a connection string: one of Service Bus or Event Hubs, or one of a
-// broker that stands for them. Its errors show nothing of it.
-func amqpConnection(text, entity string) (n amqpNode, err error) {
+// broker that stands for them: azure says which. Its errors show nothing of it.
+func amqpConnection(text, entity string) (n amqpNode, azure bool, err error) {
 	values := connectionValues(text)
 	endpoint, err := url.Parse(values["endpoint"])
 	if err != nil || endpoint.Hostname() == "" {
-		return n, errors.New("cannot be used: it needs Endpoint, SharedAccessKeyName and SharedAccessKey, or an Endpoint=amqps://host:port with Username, Password and Address")
+		return n, false, errors.New("cannot be used: it needs Endpoint, SharedAccessKeyName and SharedAccessKey, or an Endpoint=amqps://host:port with Username, Password and Address")
 	}
 	n.address = entity
 	switch endpoint.Scheme {
@@ -397,16 +410,16 @@ func amqpConnection(text, entity string) (n amqpNode, err error) {
 	case "sb":
 		n.secure, n.user, n.password = !strings.EqualFold(values["usedevelopmentemulator"], "true"), values["sharedaccesskeyname"], values["sharedaccesskey"]
 		if n.user == "" || n.password == "" {
-			return n, errors.New("has no SharedAccessKeyName and SharedAccessKey")
+			return n, false, errors.New("has no SharedAccessKeyName and SharedAccessKey")
 		}
 	default:
-		return n, errors.New("has an Endpoint that is none of sb://, amqp:// and amqps://")
+		return n, false, errors.New("has an Endpoint that is none of sb://, amqp:// and amqps://")
 	}
 	n.broker, n.host = withPort(endpoint, n.secure), endpoint.Hostname()
 	if host := values["hostname"]; host != "" {
 		n.host = host
 	}
-	return n, nil
+	return n, endpoint.Scheme == "sb", nil
 }
 
 func withPort(u *url.URL, secure bool) string {

@@ -314,9 +314,9 @@ func TestAMQPConnection(t *testing.T) {
 		{"endpoint=amqp://b:1234", "b:1234 false b  q"},
 		{"Endpoint=sb://ns;SharedAccessKeyName=Root", ""}, {"Endpoint=http://ns;Password=" + suiteSecret, ""}, {suiteSecret, ""}, {"Endpoint=::", ""},
 	} {
-		n, err := amqpConnection(tt.text, "q")
-		if got := fmt.Sprint(n.broker, " ", n.secure, " ", n.host, " ", n.user, " ", n.address); (err == nil) != (tt.want != "") || err == nil && got != tt.want {
-			t.Errorf("%s: %s, %v", tt.text, got, err)
+		n, azure, err := amqpConnection(tt.text, "q")
+		if got := fmt.Sprint(n.broker, " ", n.secure, " ", n.host, " ", n.user, " ", n.address); (err == nil) != (tt.want != "") || err == nil && (got != tt.want || azure != strings.Contains(tt.text, "sb:")) {
+			t.Errorf("%s: %s %t, %v", tt.text, got, azure, err)
 		}
 		if err != nil && strings.Contains(err.Error(), suiteSecret) {
 			t.Errorf("a secret is shown: %v", err)

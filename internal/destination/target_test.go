@@ -155,6 +155,21 @@ func attemptOf(kind string, from int, events ...string) *broker.Request {
 	return r
 }
 
+// later is an attempt whose body and parts are made when they are asked for, as the
+// broker's are.
+func later(made *broker.Request) *broker.Request {
+	r := *made
+	r.Body, r.Parts, r.Source = nil, nil, laterSource{made}
+	return &r
+}
+
+type laterSource struct{ made *broker.Request }
+
+func (s laterSource) Encode(r *broker.Request, dst []byte) ([]byte, error) {
+	r.Parts = append(r.Parts[:0], s.made.Parts...)
+	return append(dst, s.made.Body...), nil
+}
+
 // bodiesOf are the messages that an attempt makes.
 func bodiesOf(r *broker.Request) (bodies []string) {
 	for _, p := range r.Parts {
@@ -200,8 +215,13 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 			}
 			shown := s.preview(r, 0)
 			shows(t, shown.RequestLine, fmt.Sprint(shown.Headers))
+			sent := len(r.Parts)
+			r = later(r)
 			if got := s.Send(t.Context(), r); got.Outcome != broker.Delivered {
 				t.Fatalf("sent: %+v", got)
+			}
+			if len(r.Parts) != sent {
+				t.Errorf("%d messages are answered for, of %d", len(r.Parts), sent)
 			}
 			for i, p := range r.Parts {
 				if p.Outcome != broker.Delivered {
