@@ -1,7 +1,9 @@
 package openlineage
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -16,13 +18,13 @@ import (
 // wireEvent is an event as producers send it, of a run, a job or a dataset: what is of
 // use here. Source: OpenLineage/OpenLineage: spec/OpenLineage.json.
 type wireEvent struct {
-	EventType string           `json:"eventType"`
-	EventTime string           `json:"eventTime"`
-	Producer  string           `json:"producer"`
-	Run       *wireRun         `json:"run"`
-	Job       wireJob          `json:"job"`
-	Inputs    loose[[]wireJob] `json:"inputs"` // a dataset is named as a job is
-	Outputs   loose[[]wireJob] `json:"outputs"`
+	EventType string            `json:"eventType"`
+	EventTime string            `json:"eventTime"`
+	Producer  string            `json:"producer"`
+	Run       *wireRun          `json:"run"`
+	Job       wireJob           `json:"job"`
+	Inputs    loose[few[named]] `json:"inputs"`
+	Outputs   loose[few[named]] `json:"outputs"`
 }
 
 type wireRun struct {
@@ -74,18 +76,21 @@ type reference struct {
 	Run struct {
 		RunID string `json:"runId"`
 	} `json:"run"`
-	Job struct {
-		Namespace string `json:"namespace"`
-		Name      string `json:"name"`
-	} `json:"job"`
+	Job named `json:"job"`
+}
+
+// named is what names a job or a dataset.
+type named struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
 }
 
 type tags struct {
 	list loose[struct {
-		Tags []loose[struct {
+		Tags few[loose[struct {
 			Key   string `json:"key"`
 			Value scalar `json:"value"`
-		}] `json:"tags"`
+		}]] `json:"tags"`
 	}]
 }
 
@@ -111,6 +116,41 @@ func (l *loose[T]) UnmarshalJSON(raw []byte) error {
 		l.value = v
 	}
 	return nil
+}
+
+// mostItems bounds what is read of a list in a facet.
+const mostItems = 10_000
+
+// few is a list of which no more than its first items are read: a small body may unpack
+// to millions.
+type few[T any] []T
+
+// UnmarshalJSON satisfies json.Unmarshaler.
+func (f *few[T]) UnmarshalJSON(raw []byte) (err error) {
+	*f, _, err = atMost[T](raw, mostItems)
+	return err
+}
+
+// atMost reads the first items of a list, n at most. more says that there are others.
+func atMost[T any](raw []byte, n int) (list []T, more bool, err error) {
+	if string(raw) == "null" {
+		return nil, false, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		return nil, false, errors.New("it is no list")
+	}
+	for d.More() {
+		if len(list) == n {
+			return list, true, nil
+		}
+		var item T
+		if err := d.Decode(&item); err != nil {
+			return nil, false, err
+		}
+		list = append(list, item)
+	}
+	return list, false, nil
 }
 
 // scalar is the text of a string, a number or a truth value.
@@ -268,7 +308,7 @@ func (r *reference) job() string {
 }
 
 // datasets names what a run reads or writes, with commas between.
-func datasets(list []wireJob) string {
+func datasets(list []named) string {
 	var b strings.Builder
 	for _, d := range list {
 		if d.Name == "" || b.Len() > longestText {

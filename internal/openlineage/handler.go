@@ -45,14 +45,15 @@ type Config struct {
 type Handler struct {
 	cfg     Config
 	metrics *metrics
-	places  chan struct{} // of bodies that are held at once
+	places  chan struct{} // of large bodies that are held at once
 }
 
 // Bounds of a request.
 const (
-	maxBody   = 8 << 20 // bytes, as sent and unpacked
-	maxEvents = 1000    // of a batch
-	maxBodies = 8       // held at once; more wait
+	maxBody   = 8 << 20  // bytes, as sent and unpacked
+	maxEvents = 1000     // of a batch
+	smallBody = 64 << 10 // bytes of a body that waits for nobody
+	maxBodies = 8        // larger ones held at once; more wait
 )
 
 // New makes a Handler.
@@ -145,16 +146,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	telemetry.RecordOf(r.Context()).Add(slog.String(telemetry.Workspace, ws.ID.String()))
-	select {
-	case h.places <- struct{}{}:
-		defer func() { <-h.places }()
-	case <-r.Context().Done():
-		return r.Context().Err()
-	}
-	body, err := read(w, r)
+	body, release, err := h.read(w, r)
 	if err != nil {
 		return err
 	}
+	defer release()
 	if at.batch {
 		return h.takeBatch(r.Context(), w, ws, by, body)
 	}
@@ -234,28 +230,45 @@ func (h *Handler) key(r *http.Request, ws resource.Workspace) (string, error) {
 	return which, nil
 }
 
-// read reads a body, unpacked, within bounds.
-func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// read reads a body, unpacked, within bounds. One that is large has a place, until release
+// is called: so those that are sent slowly hold up no small ones.
+func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
 	var from io.Reader = http.MaxBytesReader(w, r.Body, maxBody)
 	switch encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); encoding {
 	case "", "identity":
 	case "gzip", "x-gzip":
 		unpacked, err := gzip.NewReader(from)
 		if err != nil {
-			return nil, unreadable(err)
+			return nil, nil, unreadable(err)
 		}
 		from = unpacked
 	default:
-		return nil, fault.New(fault.UnsupportedMedia, "UnsupportedMediaType", "The Content-Encoding '%.40s' is not taken: use gzip, or none.", encoding)
+		return nil, nil, fault.New(fault.UnsupportedMedia, "UnsupportedMediaType", "The Content-Encoding '%.40s' is not taken: use gzip, or none.", encoding)
 	}
-	body, err := io.ReadAll(io.LimitReader(from, maxBody+1))
+	release = func() {}
+	body, err = io.ReadAll(io.LimitReader(from, smallBody))
+	if err == nil && len(body) == smallBody {
+		select {
+		case h.places <- struct{}{}:
+		case <-r.Context().Done():
+			return nil, nil, r.Context().Err()
+		}
+		release = func() { <-h.places }
+		var rest []byte
+		rest, err = io.ReadAll(io.LimitReader(from, maxBody+1-smallBody))
+		body = append(body, rest...)
+	}
 	switch {
 	case len(body) > maxBody:
-		return nil, tooLarge()
+		err = tooLarge()
 	case err != nil:
-		return nil, unreadable(err)
+		err = unreadable(err)
 	}
-	return body, nil
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return body, release, nil
 }
 
 func tooLarge() error {
@@ -321,12 +334,16 @@ type failedEvent struct {
 // takeBatch takes events one by one. Those that are not good are told of; when one could
 // not be stored the request fails, for all of them may be sent again.
 func (h *Handler) takeBatch(ctx context.Context, w http.ResponseWriter, ws resource.Workspace, by resource.Stamp, raw []byte) error {
-	var list []json.RawMessage
-	if err := json.Unmarshal(raw, &list); err != nil {
+	var all json.RawMessage // it is valid to its end
+	if err := json.Unmarshal(raw, &all); err != nil {
 		return fault.New(fault.Invalid, "InvalidRequestContent", "The body is not an array of OpenLineage events: %v.", err)
 	}
-	if len(list) > maxEvents {
-		return fault.New(fault.TooLarge, "PayloadTooLarge", "The batch has %d events; at most %d are taken at once.", len(list), maxEvents)
+	list, more, err := atMost[json.RawMessage](all, maxEvents)
+	if err != nil {
+		return fault.New(fault.Invalid, "InvalidRequestContent", "The body is not an array of OpenLineage events: %v.", err)
+	}
+	if more {
+		return fault.New(fault.TooLarge, "PayloadTooLarge", "The batch has more events than are taken at once: at most %d are.", maxEvents)
 	}
 	telemetry.RecordOf(ctx).Add(slog.Int("reports", len(list)))
 	out := batchAnswer{Status: "partial_success", Summary: batchSummary{Received: len(list)}, Failed: []failedEvent{}}

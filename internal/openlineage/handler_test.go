@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -258,6 +259,55 @@ func TestRequests(t *testing.T) {
 				t.Errorf("%d events, want %d: %q", len(d.log.events), c.events, d.log.events)
 			}
 		})
+	}
+}
+
+// What is read of a long list of little is little, and what cannot be read of one is not.
+func TestLongLists(t *testing.T) {
+	many := func(one string) string { return one + strings.Repeat(","+one, (maxBody-2000)/(len(one)+1)) }
+	run := func(facets string) string {
+		return lineageEvent("START", noon, `,"run":{"runId":"`+runID+`","facets":{`+facets+`}}`)
+	}
+	for name, c := range map[string]struct {
+		path, body string
+		status     int
+	}{
+		"events":       {at + batch, "[" + many("0") + "]", 413},
+		"datasets":     {at, lineageEvent("START", noon, `,"inputs":[`+many("{}")+`]`), 200},
+		"tags":         {at, run(`"tags":{"tags":[` + many("{}") + `]}`), 200},
+		"strange tags": {at, run(`"tags":{"tags":[` + many("0") + `]}`), 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			w := d.send(t, c.path, c.body, nil)
+			runtime.ReadMemStats(&after)
+			if took := (after.TotalAlloc - before.TotalAlloc) >> 20; w.Code != c.status || took > 150 {
+				t.Errorf("answer %d, want %d; %d MiB were taken for 8", w.Code, c.status, took)
+			}
+		})
+	}
+}
+
+// Large bodies that are sent slowly hold up other large ones, and no small ones.
+func TestSlowBodies(t *testing.T) {
+	d := newDesk(t)
+	for range maxBodies {
+		d.places <- struct{}{}
+	}
+	if w := d.send(t, at, lineageEvent("START", noon, ""), nil); w.Code != 200 {
+		t.Errorf("a small one: %d %s", w.Code, w.Body)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	d.send(t, at, lineageEvent("START", noon, `,"x":"`+strings.Repeat("x", smallBody)+`"`), func(r *http.Request) { *r = *r.WithContext(ctx) })
+	if ctx.Err() == nil {
+		t.Error("a large one did not wait")
+	}
+	<-d.places
+	if w := d.send(t, at, lineageEvent("COMPLETE", later, `,"x":"`+strings.Repeat("x", 2*smallBody)+`"`), nil); w.Code != 200 || len(d.places) != maxBodies-1 {
+		t.Errorf("a large one: %d %s, %d places are taken", w.Code, w.Body, len(d.places))
 	}
 }
 
