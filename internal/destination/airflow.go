@@ -3,12 +3,9 @@ package destination
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
-	"sync"
 	"time"
 
-	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/fault"
 )
 
@@ -79,96 +76,3 @@ func checkAirflow(c *targetConfig) error {
 	}
 	return nil
 }
-
-// tokenKeeper keeps a token that is fetched, until it ends or is refused.
-type tokenKeeper struct {
-	mu    sync.Mutex
-	text  string
-	until time.Time
-}
-
-// get returns the token. Only one fetch runs at a time.
-func (k *tokenKeeper) get(ctx context.Context, refresh bool, fetch func(context.Context) (string, time.Time, error)) (string, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.text != "" && !refresh && time.Now().Before(k.until) {
-		return k.text, nil
-	}
-	text, until, err := fetch(ctx)
-	if err != nil {
-		return "", err
-	}
-	k.text, k.until = text, until
-	return text, nil
-}
-
-// renews reports whether there is a token that can be fetched anew.
-func (k *tokenKeeper) renews() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.text != ""
-}
-
-// plain sends a request without the trigger's credentials.
-func (t *trigger) plain(ctx context.Context, out outgoing) (status int, body []byte, err error) {
-	bare := *t.targetConfig
-	u := &trigger{targetConfig: &bare, client: t.client}
-	status, _, body, err = u.exchange(ctx, out, false)
-	return status, body, err
-}
-
-var errNoScalar = errors.New("a value is a list or an object; only texts, numbers, true and false can be sent there")
-
-// scalars are the payload's members as texts: those that are texts as they are.
-func (o occurrence) scalars(nested bool) (map[string]string, error) {
-	members, err := o.object()
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for name, value := range members {
-		switch v := value.(type) {
-		case string:
-			out[name] = v
-		case nil:
-		case map[string]any, []any:
-			if !nested {
-				return nil, errNoScalar
-			}
-			raw, err := json.Marshal(v)
-			if err != nil {
-				return nil, errNoScalar
-			}
-			out[name] = string(raw)
-		default:
-			raw, err := json.Marshal(v)
-			if err != nil {
-				return nil, errNoScalar
-			}
-			out[name] = string(raw)
-		}
-	}
-	return out, nil
-}
-
-// bearer is a sign by a token in a field.
-func bearer(field string) func(context.Context, *trigger, *http.Request, bool) error {
-	return func(_ context.Context, t *trigger, r *http.Request, _ bool) error {
-		if token := t.secrets[field]; token != "" {
-			r.Header.Set("Authorization", "Bearer "+token)
-		}
-		return nil
-	}
-}
-
-// basicOrBearer is a sign by a user and password, or by a token.
-func basicOrBearer(ctx context.Context, t *trigger, r *http.Request, refresh bool) error {
-	if user := t.values.Text("username"); user != "" {
-		r.SetBasicAuth(user, t.secrets["password"])
-		return nil
-	}
-	return bearer("token")(ctx, t, r, refresh)
-}
-
-// delivered is a success.
-var delivered = broker.Response{Outcome: broker.Delivered}

@@ -1,9 +1,9 @@
 package destination
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -55,12 +55,12 @@ var gitHubWorkflow = adapter{
 		if len(inputs) > gitHubInputs {
 			return outgoing{}, errors.New("a workflow takes 25 inputs at most")
 		}
-		return post(gitHubAddress(t)+"/actions/workflows/"+pathSegment(t.values.Text("workflow"))+"/dispatches", map[string]any{"ref": t.setting("ref"), "inputs": inputs}, gitHubHeader...)
+		return post(gitHubAddress(t)+"/actions/workflows/"+url.PathEscape(t.values.Text("workflow"))+"/dispatches", map[string]any{"ref": t.setting("ref"), "inputs": inputs}, gitHubHeader...)
 	},
 	judge: judgeGitHub,
 	sign:  bearer("token"),
 	asks: func(t *trigger) string {
-		return gitHubAddress(t) + "/actions/workflows/" + pathSegment(t.values.Text("workflow"))
+		return gitHubAddress(t) + "/actions/workflows/" + url.PathEscape(t.values.Text("workflow"))
 	},
 }
 
@@ -88,77 +88,4 @@ func judgeGitHub(status int, header http.Header, body []byte) broker.Response {
 		return broker.Response{Outcome: broker.Busy, Verdict: broker.TryAgain}
 	}
 	return byTable([]int{200, 204}, []int{400, 401, 403, 404, 422})(status, header, body)
-}
-
-// gitLab starts a pipeline by a trigger token. Source: spec/handlers.md section 14.3.
-var gitLab = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
-		variables, err := o.scalars(true)
-		if err != nil {
-			return outgoing{}, err
-		}
-		return post(t.base("url", "api", "v4", "projects", t.values.Text("project"), "trigger", "pipeline"),
-			map[string]any{"token": t.secrets["token"], "ref": t.setting("ref"), "variables": variables})
-	},
-	judge: byTable([]int{201}, []int{400, 401, 403, 404, 422}),
-}
-
-// dagster launches a run with an id of its own: a repeated request meets the run that is
-// there. Its answers are 200 also where nothing was started.
-// Source: spec/handlers.md section 14.6.
-var dagster = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
-		config, err := o.object()
-		if err != nil {
-			return outgoing{}, err
-		}
-		return post(t.base("url", "graphql"), map[string]any{"query": dagsterLaunch, "variables": map[string]any{"executionParams": map[string]any{
-			"selector":      map[string]string{"repositoryLocationName": t.values.Text("location"), "repositoryName": t.setting("repository"), "jobName": t.values.Text("job")},
-			"runConfigData": config,
-			"executionMetadata": map[string]any{
-				"runId": guidOf(o.key),
-				"tags":  []map[string]string{{"key": "carillon/event_id", "value": o.text("id")}, {"key": "carillon/key", "value": o.key}},
-			},
-		}}})
-	},
-	judge: judgeDagster,
-	sign: func(_ contextT, t *trigger, r *http.Request, _ bool) error {
-		if token := t.secrets["token"]; token != "" {
-			r.Header.Set("Dagster-Cloud-Api-Token", token)
-		}
-		return nil
-	},
-}
-
-const dagsterLaunch = `mutation Launch($executionParams: ExecutionParams!) { launchRun(executionParams: $executionParams) { __typename
- ... on LaunchRunSuccess { run { runId } } ... on RunConflict { message } ... on PythonError { message } } }`
-
-func judgeDagster(status int, header http.Header, body []byte) broker.Response {
-	if status != http.StatusOK {
-		return byTable(nil, []int{400, 401, 403, 404, 422})(status, header, body)
-	}
-	var answer struct {
-		Data struct {
-			LaunchRun struct {
-				Typename string `json:"__typename"`
-				Message  string `json:"message"`
-			} `json:"launchRun"`
-		} `json:"data"`
-		Errors []json.RawMessage `json:"errors"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
-		return broker.Response{Outcome: broker.GenericError, Detail: "the answer is not of GraphQL", Verdict: broker.TryAgain}
-	}
-	switch kind := answer.Data.LaunchRun.Typename; {
-	case kind == "LaunchRunSuccess", kind == "RunConflict", kind == "PythonError" && strings.Contains(answer.Data.LaunchRun.Message, "DagsterRunAlreadyExists"):
-		return delivered
-	case kind == "PythonError", kind == "" && len(answer.Errors) == 0:
-		return broker.Response{Outcome: broker.GenericError, Detail: "Dagster failed", Verdict: broker.TryAgain}
-	case kind == "UnauthorizedError":
-		return broker.Response{Outcome: broker.Unauthorized, Detail: "Dagster does not allow the run", Verdict: broker.GiveUp}
-	case kind == "":
-		return broker.Response{Outcome: broker.BadRequest, Detail: "Dagster does not understand the request", Verdict: broker.GiveUp}
-	default:
-		return broker.Response{Outcome: broker.BadRequest, Detail: short("Dagster answered " + kind), Verdict: broker.GiveUp}
-	}
 }

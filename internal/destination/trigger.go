@@ -209,6 +209,40 @@ func (o occurrence) object() (map[string]any, error) {
 	return m, nil
 }
 
+var errNoScalar = errors.New("a value is a list or an object; only texts, numbers, true and false can be sent there")
+
+// scalars are the payload's members as texts: those that are texts as they are.
+func (o occurrence) scalars(nested bool) (map[string]string, error) {
+	members, err := o.object()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for name, value := range members {
+		switch v := value.(type) {
+		case string:
+			out[name] = v
+		case nil:
+		case map[string]any, []any:
+			if !nested {
+				return nil, errNoScalar
+			}
+			raw, err := json.Marshal(v)
+			if err != nil {
+				return nil, errNoScalar
+			}
+			out[name] = string(raw)
+		default:
+			raw, err := json.Marshal(v)
+			if err != nil {
+				return nil, errNoScalar
+			}
+			out[name] = string(raw)
+		}
+	}
+	return out, nil
+}
+
 func (t *trigger) Send(ctx context.Context, r *broker.Request) broker.Response {
 	if r.Fill() != nil {
 		return canceled()
