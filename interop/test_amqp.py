@@ -1,0 +1,114 @@
+"""Service Bus, Event Hubs and AMQP 1.0: what a real broker, ActiveMQ Artemis, gets,
+read with rhea and compared byte for byte with what a webhook gets.
+Source: spec/handlers.md sections 5 and 7."""
+
+import json
+
+import pytest
+from azure.core.credentials import AzureKeyCredential
+from azure.core.exceptions import HttpResponseError
+from azure.eventgrid import EventGridEvent, EventGridPublisherClient
+from azure.mgmt.eventgrid.models import (
+    DynamicDeliveryAttributeMapping, EventHubEventSubscriptionDestination, EventSubscription, ServiceBusQueueEventSubscriptionDestination,
+    ServiceBusTopicEventSubscriptionDestination, StaticDeliveryAttributeMapping, Topic, WebHookEventSubscriptionDestination)
+
+from artemis import PASSWORD, USER, Artemis
+from server import GROUP, GROUP_ID, OwnServer
+
+SERVICE_BUS = f"{GROUP_ID}/providers/Microsoft.ServiceBus/namespaces/ns"
+EVENT_HUBS = f"{GROUP_ID}/providers/Microsoft.EventHub/namespaces/ns"
+EVENTS = 200
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    artemis = Artemis(tmp_path_factory.mktemp("artemis"), "direct", "away")
+    yield artemis
+    artemis.close()
+
+
+@pytest.fixture(scope="module")
+def own_server(broker, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("server")
+    connections = directory / "connections.json"
+    connections.touch(mode=0o600)
+    text = f"Endpoint={broker.url};Username={USER};Password={PASSWORD}"
+    connections.write_text(json.dumps({"connections": [{"resourceId": i, "connectionString": text} for i in (SERVICE_BUS, EVENT_HUBS)]}))
+    server = OwnServer(directory, "--connections", str(connections))
+    yield server
+    assert server.stop() == 0
+    server.close()
+
+
+@pytest.fixture
+def topic(own_server, unique):
+    with own_server.management() as management:
+        made = management.topics.begin_create_or_update(GROUP, unique("orders"), Topic(location="local")).result()
+        made.key = management.topics.list_shared_access_keys(GROUP, made.name).key1
+        return made
+
+
+def publish(own_server, topic, first: int, count: int) -> None:
+    with EventGridPublisherClient(topic.endpoint, AzureKeyCredential(topic.key)) as client:
+        client.send([EventGridEvent(f"orders/{n}", "Shop.OrderPlaced", {"number": n, "text": "<ä&>"}, "1.7", id=f"e{n}") for n in range(first, first + count)],
+                    connection_verify=own_server.ca)
+
+
+def subscribe(own_server, topic, name: str, destination, **properties) -> None:
+    with own_server.management() as management:
+        management.event_subscriptions.begin_create_or_update(topic.id, name, EventSubscription(destination=destination, **properties)).result()
+
+
+def test_each_kind_gets_what_a_webhook_gets(own_server, broker, topic, make_handler):
+    hook = make_handler()
+    subscribe(own_server, topic, "hook", WebHookEventSubscriptionDestination(endpoint_url=hook.url))
+    mappings = [DynamicDeliveryAttributeMapping(name="SessionId", source_field="subject"), StaticDeliveryAttributeMapping(name="Label", value="order"),
+                StaticDeliveryAttributeMapping(name="X-Team", value="s3cret", is_secret=True)]
+    subscribe(own_server, topic, "queue", ServiceBusQueueEventSubscriptionDestination(resource_id=f"{SERVICE_BUS}/queues/q1", delivery_attribute_mappings=mappings))
+    readers = {"topic": broker.reader("topic://t1", EVENTS)}  # a topic keeps nothing for whoever comes later
+    subscribe(own_server, topic, "topic", ServiceBusTopicEventSubscriptionDestination(resource_id=f"{SERVICE_BUS}/topics/t1"))
+    own_server.command("event-subscription", "create", "--name", "direct", "--source-resource-id", topic.id, "--endpoint-type", "amqp", "--endpoint", broker.url,
+                       "--endpoint-setting", "address=direct", f"username={USER}", f"password={PASSWORD}")
+    subscribe(own_server, topic, "hub", EventHubEventSubscriptionDestination(resource_id=f"{EVENT_HUBS}/eventhubs/h1"))
+    for first in range(0, EVENTS, 50):
+        publish(own_server, topic, first, 50)
+    hook.wait(EVENTS)
+    want = sorted(r.body.removeprefix(b"[").removesuffix(b"]") for r in hook.deliveries())
+    for name, address in (("queue", "q1"), ("direct", "direct")):
+        readers[name] = broker.reader(address, EVENTS)
+    for name, reader in readers.items():
+        got = reader.messages()
+        assert sorted(m["body"] for m in got) == want, name
+        assert len({m["id"] for m in got}) == EVENTS
+        for m in got:
+            assert m["durable"] and m["contentType"] == "application/json; charset=utf-8"
+            assert m["properties"]["aeg-event-type"] == "Notification" and m["properties"]["aeg-subscription-name"] == name.upper()
+            assert m["properties"]["aeg-data-version"] == "1.7" and m["properties"]["aeg-delivery-count"] == "0"
+            if name == "queue":
+                assert m["group"] == json.loads(m["body"])["subject"] and m["subject"] == "order" and m["properties"]["X-Team"] == "s3cret"
+    events = []
+    while len(events) < EVENTS:
+        [array] = broker.reader("h1", 1).messages()
+        events += json.loads(array["body"])
+    assert sorted(json.dumps(e) for e in events) == sorted(json.dumps(e) for e in hook.events())
+
+
+def test_a_broker_that_was_away_gets_everything(own_server, broker, topic):
+    own_server.command("event-subscription", "create", "--name", "away", "--source-resource-id", topic.id, "--endpoint-type", "amqp", "--endpoint", broker.url,
+                       "--endpoint-setting", "address=away", f"username={USER}", f"password={PASSWORD}")
+    publish(own_server, topic, 0, 50)
+    broker.stop()
+    publish(own_server, topic, 50, 50)
+    broker.start()
+    got = broker.reader("away", 100).messages()
+    assert {json.loads(m["body"])["id"] for m in got} == {f"e{n}" for n in range(100)}
+
+
+def test_what_is_refused(own_server, broker, topic):
+    with pytest.raises(HttpResponseError) as wrong:
+        subscribe(own_server, topic, "both", ServiceBusQueueEventSubscriptionDestination(resource_id=f"{SERVICE_BUS}/queues/q1", delivery_attribute_mappings=[
+            DynamicDeliveryAttributeMapping(name="SessionId", source_field="subject"), DynamicDeliveryAttributeMapping(name="MessageId", source_field="id")]))
+    assert wrong.value.status_code == 400 and "SessionId and MessageId" in wrong.value.message
+    with pytest.raises(HttpResponseError) as wrong:
+        subscribe(own_server, topic, "nowhere", ServiceBusQueueEventSubscriptionDestination(resource_id=f"{GROUP_ID}/providers/Microsoft.ServiceBus/namespaces/other/queues/q1"))
+    assert wrong.value.status_code == 400 and "--connections" in wrong.value.message
