@@ -13,17 +13,29 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/carillon-events/carillon/internal/server"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
 
 // destinationEvents is how many events go to each destination.
 const destinationEvents = 10_000
 
+// How often a destination that is down may be tried: by each of the 64 attempts that may
+// be under way and by what begins until ten failures in a row are counted, and from then on
+// by probes alone, of which the first comes after 30 s.
+const (
+	mostTries    = 2 * 64
+	restingTries = 1
+)
+
 // fickle is a destination that can be taken away and brought back on its address, with
 // what it had.
 type fickle struct {
 	destination map[string]any
+	connections string // file of them, "" for none
 	down, up    func()
+	// tries returns how often it was tried while it was down; nil where that is not known.
+	tries func() int64
 	// read returns the ids of all messages that it has ever taken, repeated ones too.
 	read func() []string
 }
@@ -34,10 +46,10 @@ func TestFaultsAtDestinations(t *testing.T) {
 	if *faultsFor == 0 {
 		t.Skip("needs -faults")
 	}
-	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS} {
+	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "StorageQueue": fickleQueue} {
 		t.Run(name, func(t *testing.T) {
 			o := open(t)
-			s := servertest.New(t)
+			s := servertest.New(t, func(c *server.Config) { c.Connections = o.connections })
 			topic, publish := s.Topic("orders")
 			s.Must("PUT", topic+"/providers/Microsoft.EventGrid/eventSubscriptions/es1", map[string]any{"properties": map[string]any{"destination": o.destination}}, nil)
 			var published atomic.Int64
@@ -65,6 +77,16 @@ func TestFaultsAtDestinations(t *testing.T) {
 			until(destinationEvents / 4)
 			o.down()
 			until(destinationEvents / 2)
+			if o.tries != nil {
+				time.Sleep(2 * time.Second) // attempts that had begun have failed by then
+				before := o.tries()
+				time.Sleep(5 * time.Second)
+				after := o.tries()
+				t.Logf("%d tries until it was known to be down, %d in the 5 s after", before, after-before)
+				if before == 0 || before > mostTries || after-before > restingTries {
+					t.Errorf("%d tries until it was known to be down, %d in the 5 s after; want 1 to %d, and at most %d", before, after-before, mostTries, restingTries)
+				}
+			}
 			o.up()
 			until(3 * destinationEvents / 4)
 			s.Kill()
@@ -168,6 +190,22 @@ func fickleNATS(t *testing.T) fickle {
 					return ids
 				}
 			}
+		},
+	}
+}
+
+// fickleQueue is a storage account, down in that it closes each connection.
+func fickleQueue(t *testing.T) fickle {
+	q := servertest.NewQueue(t)
+	return fickle{
+		destination: q.Destination(), connections: q.Connections(), down: q.Down, up: q.Up, tries: q.Tries.Load,
+		read: func() (ids []string) {
+			for _, event := range q.Events() {
+				_, after, _ := strings.Cut(string(event), `"id":"`)
+				id, _, _ := strings.Cut(after, `"`)
+				ids = append(ids, id)
+			}
+			return ids
 		},
 	}
 }

@@ -1,0 +1,155 @@
+package servertest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// queueName is the name of a Queue.
+const queueName = "ml-events"
+
+// Queue stands for a storage account with one queue, ml-events. The messages that it
+// took outlive Down.
+type Queue struct {
+	Taken atomic.Int64 // messages
+	Tries atomic.Int64 // connections while it is down, each of which is closed at once
+	// Seen is given the event of each message; nil remembers them for Events. It must be
+	// set before the first message.
+	Seen func(event []byte)
+
+	t       testing.TB
+	address string
+
+	mu     sync.Mutex
+	events [][]byte
+	end    func()
+}
+
+// NewQueue starts a Queue.
+func NewQueue(t testing.TB) *Queue {
+	q := &Queue{t: t, address: "127.0.0.1:0"}
+	q.Up()
+	t.Cleanup(func() { q.end() })
+	return q
+}
+
+// URL is where the queue service is.
+func (q *Queue) URL() string { return "http://" + q.address }
+
+// Connection is the connection string of the account.
+func (q *Queue) Connection() string {
+	return "AccountName=acct;AccountKey=" + base64.StdEncoding.EncodeToString([]byte("a key of nobody")) + ";QueueEndpoint=" + q.URL() + ";"
+}
+
+// Connections writes a file for --connections with that of the account, and returns its
+// path.
+func (q *Queue) Connections() string {
+	q.t.Helper()
+	raw, err := json.Marshal(map[string]any{"connections": []any{map[string]any{"resourceId": q.account(), "connectionString": q.Connection()}}})
+	path := filepath.Join(q.t.TempDir(), "connections.json")
+	if err == nil {
+		err = os.WriteFile(path, raw, 0o600)
+	}
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	return path
+}
+
+func (q *Queue) account() string {
+	return Group + "/providers/Microsoft.Storage/storageAccounts/acct"
+}
+
+// Destination is the queue as an event subscription names it.
+func (q *Queue) Destination() map[string]any {
+	return map[string]any{"endpointType": "StorageQueue", "properties": map[string]any{"resourceId": q.account(), "queueName": queueName}}
+}
+
+// Up has the queue answer.
+func (q *Queue) Up() {
+	l := q.listen()
+	srv := &http.Server{Handler: q}
+	go func() { _ = srv.Serve(l) }()
+	q.end = func() { _ = srv.Close() }
+}
+
+// Down ends all connections and each new one.
+func (q *Queue) Down() {
+	l := q.listen()
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			q.Tries.Add(1)
+			_ = c.Close()
+		}
+	}()
+	q.end = func() { _ = l.Close() }
+}
+
+// listen takes the place of what there was.
+func (q *Queue) listen() net.Listener {
+	q.t.Helper()
+	if q.end != nil {
+		q.end()
+	}
+	l, err := net.Listen("tcp", q.address)
+	if err != nil {
+		q.t.Fatal(err)
+	}
+	q.address = l.Addr().String()
+	return l
+}
+
+// ServeHTTP answers as the queue service does to what is well. Source: spec/handlers.md
+// section 8.
+func (q *Queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method + " " + r.URL.Path {
+	case "GET /" + queueName:
+		return
+	case "POST /" + queueName + "/messages":
+	default:
+		w.Header().Set("x-ms-error-code", "QueueNotFound")
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	_, after, _ := bytes.Cut(body, []byte("<MessageText>"))
+	text, _, whole := bytes.Cut(after, []byte("</MessageText>"))
+	event := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Decode(event, text)
+	if !whole || err != nil {
+		w.Header().Set("x-ms-error-code", "InvalidXmlDocument")
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	if q.Seen != nil {
+		q.Seen(event[:n])
+	} else {
+		q.mu.Lock()
+		q.events = append(q.events, event[:n])
+		q.mu.Unlock()
+	}
+	q.Taken.Add(1)
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(http.StatusCreated)
+	fmt.Fprint(w, `<?xml version="1.0" encoding="utf-8"?><QueueMessagesList/>`)
+}
+
+// Events returns the event of each message so far.
+func (q *Queue) Events() [][]byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return append([][]byte(nil), q.events...)
+}
