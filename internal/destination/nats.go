@@ -31,8 +31,9 @@ type natsTarget struct {
 // natsConn is a connection to NATS. It does not reconnect by itself: the next attempt
 // makes another one.
 type natsConn struct {
-	nc *nats.Conn
-	js jetstream.JetStream
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	turns chan struct{} // of attempts that have messages on their way
 
 	once   sync.Once
 	denied chan struct{} // closed when a publish was refused, which NATS tells beside it
@@ -43,6 +44,10 @@ const (
 	natsConnectTime = 10 * time.Second
 	natsAnswerTime  = 10 * time.Second
 )
+
+// natsTurns is how many attempts have messages on their way at a time. More make nothing
+// quicker, and what the library or the stream cannot take it refuses.
+const natsTurns = 4
 
 func checkNATS(c *targetConfig) error {
 	if _, err := addresses("url", c.values.Text("url"), "nats", "tls"); err != nil {
@@ -100,7 +105,7 @@ func (natsDialer) SkipTLSHandshake() bool { return false }
 func (t *natsTarget) connect(ctx context.Context) (*natsConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, natsConnectTime)
 	secured := strings.HasPrefix(t.servers[0], "tls:")
-	n := &natsConn{denied: make(chan struct{})}
+	n := &natsConn{denied: make(chan struct{}), turns: make(chan struct{}, natsTurns)}
 	options := []nats.Option{
 		nats.Name("carillon"), nats.NoReconnect(), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup(), nats.DontRandomize(), nats.Timeout(natsConnectTime),
 		nats.SetCustomDialer(natsDialer{ctx, t.guard, !secured}), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { n.refused(err) }),
@@ -122,7 +127,7 @@ func (t *natsTarget) connect(ctx context.Context) (*natsConn, error) {
 		defer cancel()
 		var err error
 		if n.nc, err = nats.Connect(strings.Join(t.servers, ","), options...); err == nil {
-			if n.js, err = jetstream.New(n.nc, jetstream.WithPublishAsyncMaxPending(4*t.kind.Together)); err != nil {
+			if n.js, err = jetstream.New(n.nc, jetstream.WithPublishAsyncMaxPending(natsTurns*t.kind.Together)); err != nil {
 				n.nc.Close()
 			}
 		}
@@ -148,13 +153,25 @@ func (n *natsConn) refused(err error) {
 }
 
 func (t *natsTarget) Send(ctx context.Context, r *broker.Request) broker.Response {
+	limit := time.NewTimer(min(r.Hold, natsAnswerTime))
+	defer limit.Stop()
 	if err := t.use(ctx, func(n *natsConn) (broken bool) {
+		select {
+		case n.turns <- struct{}{}:
+			defer func() { <-n.turns }()
+		case <-ctx.Done():
+			each(r.Parts, canceled())
+			return false
+		case <-limit.C:
+			each(r.Parts, timedOut(natsAnswerTime))
+			return false
+		}
 		if r.Fill() != nil {
 			each(r.Parts, canceled())
 			return false
 		}
 		defer r.Sent()
-		return t.publish(ctx, n, r)
+		return t.publish(ctx, n, r, limit.C)
 	}); err != nil {
 		return natsFailed(ctx, err)
 	}
@@ -162,7 +179,7 @@ func (t *natsTarget) Send(ctx context.Context, r *broker.Request) broker.Respons
 }
 
 // publish sends the messages of an attempt and waits for the stream's answers.
-func (t *natsTarget) publish(ctx context.Context, n *natsConn, r *broker.Request) (broken bool) {
+func (t *natsTarget) publish(ctx context.Context, n *natsConn, r *broker.Request, limit <-chan time.Time) (broken bool) {
 	futures := make([]jetstream.PubAckFuture, len(r.Parts))
 	for i := range r.Parts {
 		m, err := t.message(r, i)
@@ -174,8 +191,6 @@ func (t *natsTarget) publish(ctx context.Context, n *natsConn, r *broker.Request
 			r.Parts[i].Response = natsFailed(ctx, err)
 		}
 	}
-	limit := time.NewTimer(min(r.Hold, natsAnswerTime))
-	defer limit.Stop()
 	for i, f := range futures {
 		if f == nil {
 			continue
@@ -192,7 +207,7 @@ func (t *natsTarget) publish(ctx context.Context, n *natsConn, r *broker.Request
 		case <-n.denied:
 			each(r.Parts, broker.Response{Outcome: broker.Unauthorized, Detail: "the user may not publish to the subject", Verdict: broker.TryAgain})
 			return true
-		case <-limit.C:
+		case <-limit:
 			each(r.Parts, timedOut(natsAnswerTime))
 			return true
 		}

@@ -1,6 +1,7 @@
 package destination
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -111,6 +112,23 @@ func TestNATS(t *testing.T) {
 		if err != nil || info.State.Subjects["ml.events.once"] != 1 {
 			t.Errorf("%v, %+v", err, info.State.Subjects)
 		}
+	})
+	t.Run("more attempts at a time than the library takes", func(t *testing.T) {
+		s := targetOf(t, "Nats", with(values, "subject", "ml.events.many"), secrets, nil)
+		events := make([]string, 256)
+		for i := range events {
+			events[i] = suiteEvent(i)
+		}
+		var all sync.WaitGroup
+		for n := range 64 {
+			all.Go(func() {
+				r := attemptOf("Nats", 1000*(n+1), events...)
+				if got := s.Send(t.Context(), r); got.Outcome != broker.Delivered {
+					t.Errorf("attempt %d: %+v", n, got)
+				}
+			})
+		}
+		all.Wait()
 	})
 }
 

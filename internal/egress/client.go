@@ -49,7 +49,7 @@ func (g *Guard) Client(timeout time.Duration, certificate ...tls.Certificate) *h
 			return &http.Transport{
 				TLSClientConfig:        g.TLS(certificate...),
 				MaxResponseHeaderBytes: 64 << 10,
-				MaxIdleConnsPerHost:    4,
+				MaxIdleConnsPerHost:    64, // as many attempts as an event subscription has under way
 				IdleConnTimeout:        30 * time.Second,
 			}
 		}),
