@@ -96,18 +96,29 @@ func (r *Reader) Sample() (*Sample, error) {
 	return r.sample, nil
 }
 
-// A ration lets one record have so many bytes.
+// mostFields bounds the commas of a row, each of which may make a column: what reads them
+// needs ten times the memory of their bytes.
+const mostFields = 1 << 20
+
+// A ration lets one record have so many bytes and commas.
 type ration struct {
-	from io.Reader
-	left int
+	from         io.Reader
+	left, commas int
 }
+
+// renew begins the next record.
+func (r *ration) renew() { r.left, r.commas = mostRecord, mostFields }
 
 func (r *ration) Read(p []byte) (int, error) {
 	if r.left <= 0 {
 		return 0, fmt.Errorf("a row is longer than %d MiB", mostRecord>>20)
 	}
+	if r.commas <= 0 {
+		return 0, fmt.Errorf("a row has more than %d commas", mostFields)
+	}
 	n, err := r.from.Read(p[:min(len(p), r.left)])
 	r.left -= n
+	r.commas -= bytes.Count(p[:n], []byte{','})
 	return n, err
 }
 
@@ -122,7 +133,8 @@ func withoutMark(r io.Reader) io.Reader {
 }
 
 func (s *Sample) readCSV(r io.Reader) error {
-	limited := &ration{withoutMark(r), mostRecord}
+	limited := &ration{from: withoutMark(r)}
+	limited.renew()
 	records := csv.NewReader(limited)
 	records.ReuseRecord = true
 	header, err := records.Read()
@@ -148,7 +160,7 @@ func (s *Sample) readCSV(r io.Reader) error {
 		}
 	}
 	for {
-		limited.left = mostRecord
+		limited.renew()
 		record, err := records.Read()
 		if errors.Is(err, io.EOF) {
 			return nil

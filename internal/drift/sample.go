@@ -15,6 +15,7 @@ import (
 const (
 	DefaultRows = 50_000     // rows kept of each side
 	mostColumns = 1_000      // of a dataset
+	mostName    = 4 << 10    // bytes of a column's name
 	mostCells   = 10_000_000 // rows times columns kept; 12 bytes each and the texts
 	mostText    = 256        // bytes of a text that tell it from others
 	mostCell    = 4 << 10    // bytes of a value that are looked at
@@ -88,6 +89,9 @@ func (s *Sample) column(name string) (*column, error) {
 	}
 	if len(s.columns) == mostColumns {
 		return nil, fmt.Errorf("it has more than %d columns: name those to compare", mostColumns)
+	}
+	if len(name) > mostName {
+		return nil, fmt.Errorf("a column's name has %d bytes; at most %d are taken", len(name), mostName)
 	}
 	c := &column{name: name, at: len(s.columns), taken: s.texts, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
 	if s.period != nil && name == s.period.Column {

@@ -71,6 +71,12 @@ func label(o workspace.DriftOutcome) string {
 	return outcomeNoDrift
 }
 
+// longest bounds a job: a server that sends a file byte by byte, or one without an end,
+// must not keep others from their turn for ever.
+const longest = 6 * time.Hour
+
+var errTooLong = fmt.Errorf("it took more than %d hours, the most that a drift run may: have it read fewer rows, or from a server that is quicker", int(longest.Hours()))
+
 // outcome compares, whatever happens on the way.
 func (s *Service) outcome(ctx context.Context, task workspace.DriftTask) (o workspace.DriftOutcome) {
 	defer func() {
@@ -80,6 +86,8 @@ func (s *Service) outcome(ctx context.Context, task workspace.DriftTask) (o work
 			o = workspace.DriftOutcome{Failure: "The server made a mistake; its log says more."}
 		}
 	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, longest, errTooLong)
+	defer cancel()
 	result, err := s.compare(ctx, task)
 	if err != nil {
 		return workspace.DriftOutcome{Failure: secret.Redact(err.Error())}

@@ -373,6 +373,31 @@ func TestCancelEndsTheWork(t *testing.T) {
 	})
 }
 
+// A job that reads without end fails, and others have their turn.
+func TestJobsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		l.monitors["m"], l.monitors["other"] = monitorNamed("/a", "/a"), monitorNamed("/b", "/b")
+		d := &texts{csv: map[string]string{"/b": rows(0)}, slow: map[string]chan struct{}{"/a": make(chan struct{})}}
+		_, stop := serve(t, l, d, 1)
+		defer stop()
+		l.post("m", "first", monday)
+		l.post("other", "second", monday)
+		time.Sleep(longest - time.Second)
+		if len(l.order) != 0 {
+			t.Fatalf("ended are %q", l.order)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if o, ok := l.outcome("first"); !ok || !strings.Contains(o.Failure, "more than 6 hours") {
+			t.Errorf("the first: %+v", o)
+		}
+		if o, ok := l.outcome("second"); !ok || o.Result == nil {
+			t.Errorf("the second: %+v", o)
+		}
+	})
+}
+
 // A shutdown cuts a job short and ends nothing; the next process does it again.
 func TestShutdownLeavesJobsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
