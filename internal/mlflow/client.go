@@ -87,6 +87,9 @@ func invalid(err error) bool {
 	return ok && e.Status == http.StatusBadRequest
 }
 
+// errTooMany is a list that goes on and on.
+var errTooMany = fmt.Errorf("the MLflow server lists more than %d experiments or registered models, the most that are followed", mostObjects)
+
 // errTooLarge is an answer of more than answerLimit bytes.
 var errTooLarge = errors.New("the MLflow server's answer is too large")
 
@@ -204,6 +207,60 @@ func (w *whole) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// Bounds of lists in an answer.
+const (
+	mostListed  = 10_000  // objects of a page; the server was asked for 2,000 at most
+	mostLabels  = 10_000  // tags, parameters or metrics of an object; further ones are left out
+	mostObjects = 100_000 // experiments or registered models of a server
+)
+
+// page is a list that a server was asked for a part of. One that is much longer is none:
+// what it says in 32 MiB can take gigabytes to hold.
+type page[T any] []T
+
+// UnmarshalJSON satisfies json.Unmarshaler.
+func (p *page[T]) UnmarshalJSON(raw []byte) error {
+	if firstOf(raw, mostListed) != len(raw) {
+		return fmt.Errorf("a list has more than %d objects, and fewer were asked for", mostListed)
+	}
+	return json.Unmarshal(raw, (*[]T)(p))
+}
+
+// labels is a list of which the first ones count.
+type labels[T any] []T
+
+// UnmarshalJSON satisfies json.Unmarshaler.
+func (l *labels[T]) UnmarshalJSON(raw []byte) error {
+	if n := firstOf(raw, mostLabels); n != len(raw) {
+		raw = append(raw[:n:n], ']')
+	}
+	return json.Unmarshal(raw, (*[]T)(l))
+}
+
+// firstOf is how many bytes of a JSON list its first n items take, or the length of all
+// where it has no more, or is no list.
+func firstOf(raw []byte, n int) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			depth--
+		case c == ',' && depth == 1 && raw[0] == '[':
+			if n--; n == 0 {
+				return i
+			}
+		}
+	}
+	return len(raw)
+}
+
 // pair is a tag or a parameter.
 type pair struct {
 	Key   string `json:"key"`
@@ -234,9 +291,9 @@ type runInfo struct {
 type run struct {
 	Info runInfo `json:"info"`
 	Data struct {
-		Params  []pair   `json:"params"`
-		Tags    []pair   `json:"tags"`
-		Metrics []metric `json:"metrics"`
+		Params  labels[pair]   `json:"params"`
+		Tags    labels[pair]   `json:"tags"`
+		Metrics labels[metric] `json:"metrics"`
 	} `json:"data"`
 }
 
@@ -255,29 +312,31 @@ type experiment struct {
 }
 
 type registeredModel struct {
-	Name        string `json:"name"`
-	LastUpdated whole  `json:"last_updated_timestamp"`
-	Tags        []pair `json:"tags"`
-	Aliases     []struct {
-		Alias   string `json:"alias"`
-		Version string `json:"version"`
-	} `json:"aliases"`
-	Latest []modelVersion `json:"latest_versions"` // of each stage
+	Name        string               `json:"name"`
+	LastUpdated whole                `json:"last_updated_timestamp"`
+	Tags        labels[pair]         `json:"tags"`
+	Aliases     labels[modelAlias]   `json:"aliases"`
+	Latest      labels[modelVersion] `json:"latest_versions"` // of each stage
+}
+
+type modelAlias struct {
+	Alias   string `json:"alias"`
+	Version string `json:"version"`
 }
 
 type modelVersion struct {
-	Name        string   `json:"name"`
-	Version     string   `json:"version"`
-	Created     whole    `json:"creation_timestamp"`
-	UserID      string   `json:"user_id"`
-	Stage       string   `json:"current_stage"`
-	Description string   `json:"description"`
-	Source      string   `json:"source"`
-	RunID       string   `json:"run_id"`
-	Status      string   `json:"status"`
-	Tags        []pair   `json:"tags"`
-	Aliases     []string `json:"aliases"`
-	ModelID     string   `json:"model_id"`
+	Name        string         `json:"name"`
+	Version     string         `json:"version"`
+	Created     whole          `json:"creation_timestamp"`
+	UserID      string         `json:"user_id"`
+	Stage       string         `json:"current_stage"`
+	Description string         `json:"description"`
+	Source      string         `json:"source"`
+	RunID       string         `json:"run_id"`
+	Status      string         `json:"status"`
+	Tags        labels[pair]   `json:"tags"`
+	Aliases     labels[string] `json:"aliases"`
+	ModelID     string         `json:"model_id"`
 }
 
 // Check asks the server something small: whether it is there, and takes the
@@ -292,8 +351,8 @@ func (c *Client) experiments(ctx context.Context) ([]experiment, error) {
 	var all []experiment
 	for token := ""; ; {
 		var answer struct {
-			Experiments []experiment `json:"experiments"`
-			Next        string       `json:"next_page_token"`
+			Experiments page[experiment] `json:"experiments"`
+			Next        string           `json:"next_page_token"`
 		}
 		body := map[string]any{"max_results": 1000, "view_type": "ALL", "order_by": []string{"experiment_id ASC"}}
 		if token != "" {
@@ -302,7 +361,9 @@ func (c *Client) experiments(ctx context.Context) ([]experiment, error) {
 		if err := c.call(ctx, "/mlflow/experiments/search", nil, body, &answer); err != nil {
 			return nil, err
 		}
-		all = append(all, answer.Experiments...)
+		if all = append(all, answer.Experiments...); len(all) > mostObjects {
+			return nil, errTooMany
+		}
 		if token = answer.Next; token == "" || len(answer.Experiments) == 0 {
 			return all, nil
 		}
@@ -329,8 +390,8 @@ type runQuery struct {
 
 func (c *Client) searchRuns(ctx context.Context, q runQuery) (runs []run, next string, err error) {
 	var answer struct {
-		Runs []run  `json:"runs"`
-		Next string `json:"next_page_token"`
+		Runs page[run] `json:"runs"`
+		Next string    `json:"next_page_token"`
 	}
 	err = c.call(ctx, "/mlflow/runs/search", nil, q, &answer)
 	return answer.Runs, answer.Next, err
@@ -348,10 +409,10 @@ func (c *Client) run(ctx context.Context, id string) (run, error) {
 // changed last first.
 func (c *Client) registeredModels(ctx context.Context, token string, most int) (models []registeredModel, next string, err error) {
 	var answer struct {
-		Models []registeredModel `json:"registered_models"`
-		Next   string            `json:"next_page_token"`
+		Models page[registeredModel] `json:"registered_models"`
+		Next   string                `json:"next_page_token"`
 	}
-	err = c.call(ctx, "/mlflow/registered-models/search", page(token, most, url.Values{"order_by": {"last_updated_timestamp DESC"}}), nil, &answer)
+	err = c.call(ctx, "/mlflow/registered-models/search", paged(token, most, url.Values{"order_by": {"last_updated_timestamp DESC"}}), nil, &answer)
 	return answer.Models, answer.Next, err
 }
 
@@ -378,10 +439,10 @@ func (c *Client) modelVersions(ctx context.Context, model, token string) (versio
 		query["order_by"] = []string{"name ASC", "version_number ASC"}
 	}
 	var answer struct {
-		Versions []modelVersion `json:"model_versions"`
-		Next     string         `json:"next_page_token"`
+		Versions page[modelVersion] `json:"model_versions"`
+		Next     string             `json:"next_page_token"`
 	}
-	err = c.call(ctx, "/mlflow/model-versions/search", page(token, 1000, query), nil, &answer)
+	err = c.call(ctx, "/mlflow/model-versions/search", paged(token, 1000, query), nil, &answer)
 	return answer.Versions, answer.Next, err
 }
 
@@ -393,7 +454,7 @@ func (c *Client) modelVersion(ctx context.Context, model, version string) (model
 	return answer.Version, err
 }
 
-func page(token string, most int, query url.Values) url.Values {
+func paged(token string, most int, query url.Values) url.Values {
 	query.Set("max_results", strconv.Itoa(most))
 	if token != "" {
 		query.Set("page_token", token)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -79,6 +80,39 @@ func TestErrorsShowNoSecret(t *testing.T) {
 				t.Errorf("refused %v, invalid %v, absent %v", Refused(err), invalid(err), absent(err))
 			}
 		})
+	}
+}
+
+// What a server says in few bytes, or goes on saying, takes no memory without bounds.
+func TestLongLists(t *testing.T) {
+	many := func(one string, n int) string { return "[" + one + strings.Repeat(","+one, n-1) + "]" }
+	answer := ""
+	client := NewClient(Connection{URL: "https://m"}, &http.Client{
+		Transport: answers(func(*http.Request) (int, string) { return 200, answer }),
+	})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	answer = `{"runs":` + many("null", 5_000_000) + `}`
+	if _, _, err := client.searchRuns(t.Context(), runQuery{}); err == nil || !strings.Contains(err.Error(), "more than 10000 objects") {
+		t.Errorf("runs: %v", err)
+	}
+	answer = `{"run":{"info":{"run_id":"a"},"data":{"tags":` + many(`{"key":"a]},\"\\"}`, mostLabels+2) + `,"params":` + many("null", 5_000_000) + `}}}`
+	if r, err := client.run(t.Context(), "a"); err != nil || len(r.Data.Tags) != mostLabels || r.Data.Tags[mostLabels-1].Key != `a]},"\` || len(r.Data.Params) != mostLabels {
+		t.Errorf("%d tags, %d parameters, error %v", len(r.Data.Tags), len(r.Data.Params), err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 500 {
+		t.Errorf("two answers of 24 MiB took %d MiB", took)
+	}
+	answer = `{"experiments":` + many(`{"experiment_id":"1","name":"a"}`, mostListed) + `,"next_page_token":"more"}`
+	if _, err := client.experiments(t.Context()); !errors.Is(err, errTooMany) {
+		t.Errorf("experiments: %v", err)
+	}
+	for _, n := range []int{0, 1, mostListed} {
+		answer = `{"runs":` + strings.Replace(many(`{"info":{"run_id":"a"}}`, max(n, 1)), `{"info":{"run_id":"a"}}`, "", 1-min(n, 1)) + `}`
+		if runs, _, err := client.searchRuns(t.Context(), runQuery{}); err != nil || len(runs) != n {
+			t.Errorf("%d runs of %d, error %v", len(runs), n, err)
+		}
 	}
 }
 

@@ -371,10 +371,7 @@ func (f *fakeServer) setAlias(model, alias, version string) {
 	m := f.models[model]
 	m.Aliases = nil
 	if version != "" {
-		m.Aliases = append(m.Aliases, struct {
-			Alias   string `json:"alias"`
-			Version string `json:"version"`
-		}{alias, version})
+		m.Aliases = append(m.Aliases, modelAlias{alias, version})
 	}
 }
 

@@ -104,6 +104,9 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 			next.Models = max(next.Models, int64(m.LastUpdated))
 			all[m.Name] = m
 		}
+		if len(all) > mostObjects {
+			return errTooMany
+		}
 		if token = more; token == "" || len(models) == 0 {
 			break
 		}

@@ -248,10 +248,10 @@ func (s *Service) Registration(ctx context.Context, server *resource.MLflowServe
 func (c *Client) register(ctx context.Context, name, at string, signing secret.String) (string, error) {
 	for token := ""; ; {
 		var answer struct {
-			Webhooks []webhook `json:"webhooks"`
-			Next     string    `json:"next_page_token"`
+			Webhooks page[webhook] `json:"webhooks"`
+			Next     string        `json:"next_page_token"`
 		}
-		if err := c.call(ctx, "/mlflow/webhooks", page(token, 100, url.Values{}), nil, &answer); err != nil {
+		if err := c.call(ctx, "/mlflow/webhooks", paged(token, 100, url.Values{}), nil, &answer); err != nil {
 			return "", err
 		}
 		for _, w := range answer.Webhooks {
