@@ -16,7 +16,7 @@ import (
 
 // Options are how a peer answers.
 type Options struct {
-	User, Password string // that PLAIN has to show; an empty user has everybody in
+	User, Password string // that PLAIN has to show; without a user, everybody is let in as ANONYMOUS
 	// Attach tells why nobody may send to an address, nil for that anybody may.
 	Attach func(address string) *Error
 	// Settle tells what becomes of a message; nil takes all.
@@ -172,7 +172,11 @@ func (c *conn) serve() {
 	if !c.header(3) {
 		return
 	}
-	c.send(1, 0, described{codeMechanisms, []any{Symbol("PLAIN")}})
+	mechanism := Symbol("PLAIN")
+	if c.peer.options.User == "" {
+		mechanism = "ANONYMOUS"
+	}
+	c.send(1, 0, described{codeMechanisms, []any{mechanism}})
 	_, init, ok := c.frame()
 	if !ok || init.code != codeInit {
 		return

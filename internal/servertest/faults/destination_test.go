@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/carillon-events/carillon/internal/amqppeer"
 	"github.com/carillon-events/carillon/internal/server"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
@@ -46,7 +47,7 @@ func TestFaultsAtDestinations(t *testing.T) {
 	if *faultsFor == 0 {
 		t.Skip("needs -faults")
 	}
-	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "StorageQueue": fickleQueue} {
+	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Amqp": fickleAMQP, "StorageQueue": fickleQueue} {
 		t.Run(name, func(t *testing.T) {
 			o := open(t)
 			s := servertest.New(t, func(c *server.Config) { c.Connections = o.connections })
@@ -122,6 +123,28 @@ func TestFaultsAtDestinations(t *testing.T) {
 				t.Errorf("%d messages of %d events", len(ids), destinationEvents)
 			}
 		})
+	}
+}
+
+// fickleAMQP is an AMQP 1.0 broker that keeps everything.
+func fickleAMQP(t *testing.T) fickle {
+	peer := amqppeer.Start(t, amqppeer.Options{})
+	return fickle{
+		destination: map[string]any{"endpointType": "Amqp", "properties": map[string]any{"url": "amqp://" + peer.Addr(), "address": "ml-events"}},
+		down:        peer.Down,
+		up: func() {
+			if err := peer.Up(); err != nil {
+				t.Fatal(err)
+			}
+		},
+		read: func() (ids []string) {
+			for _, m := range peer.Messages("ml-events") {
+				_, after, _ := strings.Cut(m.Body, `"id":"`)
+				id, _, _ := strings.Cut(after, `"`)
+				ids = append(ids, id)
+			}
+			return ids
+		},
 	}
 }
 
