@@ -120,6 +120,9 @@ func stepOf(old *Run, known bool, o *RunObservation) step {
 
 // ObserveRun takes what was seen of a run. Its experiment has been observed before.
 func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunObservation, by resource.Stamp) (out Observed, err error) {
+	if err := namesFit(o.ID, o.ExperimentID, o.Experiment, o.EventExperimentID, o.RunType); err != nil {
+		return out, err
+	}
 	ws, leave, err := s.enter(ws)
 	if err != nil {
 		return out, err
@@ -233,6 +236,9 @@ type VersionObservation struct {
 
 // ObserveModelVersion takes what was seen of a model version.
 func (s *Service) ObserveModelVersion(ctx context.Context, ws resource.Workspace, o VersionObservation, by resource.Stamp) (out Observed, err error) {
+	if err := namesFit(o.Model, o.Version, o.RunID, o.URI); err != nil {
+		return out, err
+	}
 	ws, leave, err := s.enter(ws)
 	if err != nil {
 		return out, err
@@ -322,6 +328,9 @@ type DeploymentObservation struct {
 // there: it is an online endpoint that is Healthy, with a new revision whenever its
 // models change.
 func (s *Service) ObserveDeployment(ctx context.Context, ws resource.Workspace, o DeploymentObservation, by resource.Stamp) (out Observed, err error) {
+	if err := namesFit(o.Service, o.ModelIDs); err != nil {
+		return out, err
+	}
 	ws, leave, err := s.enter(ws)
 	if err != nil {
 		return out, err
@@ -398,6 +407,9 @@ func (s *Service) mirrorModel(ctx context.Context, w *write, key string, o Versi
 
 // ObserveExperiment takes the name that an experiment has in another system.
 func (s *Service) ObserveExperiment(ctx context.Context, ws resource.Workspace, id, name string, by resource.Stamp) error {
+	if err := namesFit(id, name); err != nil {
+		return err
+	}
 	ws, leave, err := s.enter(ws)
 	if err != nil {
 		return err

@@ -266,6 +266,29 @@ func TestObservationAfterRestartIsNews(t *testing.T) {
 	}
 }
 
+// What another system names at great length is refused and not stored: it would outgrow
+// events, and what is too large for the log would be tried for ever.
+func TestLongNames(t *testing.T) {
+	b, ctx := newBench(t, allStatuses), t.Context()
+	for _, n := range []int{mostName, mostName + 1} {
+		long, frames := strings.Repeat("ü", n/2)+strings.Repeat("x", n%2), b.log.count()
+		run := b.seen(mlevent.RunRunning, "")
+		run.ID = long
+		_, errRun := b.ObserveRun(ctx, b.ws, run, bridge)
+		_, errVersion := b.ObserveModelVersion(ctx, b.ws, VersionObservation{Model: "m", Version: "1", Created: 1, URI: long}, bridge)
+		_, errDeployment := b.ObserveDeployment(ctx, b.ws, DeploymentObservation{Service: long, ModelIDs: "m:1"}, bridge)
+		_, errService := b.ObserveService(ctx, b.ws, Sighting{Origin: "k/a", Name: "a", Service: "a", ModelIDs: long, State: Healthy, Spec: "1", Deployment: "1"}, bridge)
+		for what, err := range map[string]error{"run": errRun, "version": errVersion, "deployment": errDeployment, "service": errService, "experiment": b.ObserveExperiment(ctx, b.ws, "7", long, bridge)} {
+			if fault.Is(err, fault.Invalid) != (n > mostName) || err != nil && len(err.Error()) > 300 {
+				t.Errorf("%s of %d bytes: %v", what, n, err)
+			}
+		}
+		if stored := b.log.count() > frames; stored != (n <= mostName) {
+			t.Errorf("%d bytes: stored %v", n, stored)
+		}
+	}
+}
+
 func TestNotesOfWatchers(t *testing.T) {
 	b := newBench(t)
 	var n int

@@ -101,6 +101,9 @@ func afterSighting(old *OnlineEndpoint, known bool, o *Sighting) (e OnlineEndpoi
 // ObserveService takes what was seen of a service of a cluster. One of the same name that
 // another cluster keeps is a Conflict.
 func (s *Service) ObserveService(ctx context.Context, ws resource.Workspace, o Sighting, by resource.Stamp) (out Observed, err error) {
+	if err := namesFit(o.Origin, o.Name, o.Service, o.ModelIDs, o.ScoringURI, o.Spec, o.Deployment); err != nil {
+		return out, err
+	}
 	ws, leave, err := s.enter(ws)
 	if err != nil {
 		return out, err

@@ -151,6 +151,20 @@ func labelsFit(tags, properties map[string]string) error {
 	return fault.Join(sizeProblem(size))
 }
 
+// mostName bounds a name or an address that another system gave, in bytes: several of
+// them are in an event.
+const mostName = 8 << 10
+
+// namesFit refuses what another system named at such a length that no event could hold it.
+func namesFit(names ...string) error {
+	for _, name := range names {
+		if len(name) > mostName {
+			return fault.New(fault.Invalid, "InvalidRequest", "The name or address '%s…' has %d bytes; at most %d are taken.", strings.ToValidUTF8(name[:80], ""), len(name), mostName)
+		}
+	}
+	return nil
+}
+
 // set puts the value that a request gives into a field. Without one the field
 // keeps its value, or takes its default when the request replaces the object.
 func set[T any](field *T, given *T, replace bool, byDefault T) {
