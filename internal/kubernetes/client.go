@@ -1,11 +1,13 @@
 package kubernetes
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -54,7 +56,24 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+token)
-	return b.next.RoundTrip(r)
+	res, err := b.next.RoundTrip(r)
+	if err == nil && res.StatusCode >= http.StatusBadRequest {
+		err = forget(res, token)
+	}
+	return res, err
+}
+
+// forget takes a secret out of what an answer that says no tells: it is shown, and what
+// servers write there is not ours to trust.
+func forget(res *http.Response, word string) error {
+	const most = 64 << 10
+	raw, err := io.ReadAll(io.LimitReader(res.Body, most))
+	_ = res.Body.Close()
+	if word != "" {
+		raw = bytes.ReplaceAll(raw, []byte(word), []byte(secret.Hidden))
+	}
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(raw)), int64(len(raw))
+	return err
 }
 
 // connect makes a client of a cluster. Connections are dialled by the guard, no proxy is

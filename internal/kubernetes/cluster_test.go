@@ -135,7 +135,7 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fail := func(code int, reason string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
-		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": "the server says " + reason, "code": code})
+		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": "the server says " + reason + " to " + strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), "code": code})
 	}
 	switch {
 	case r.Header.Get("Authorization") != "Bearer s3cret":

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/workspace"
 )
 
@@ -146,7 +147,7 @@ func lookAtService(object *unstructured.Unstructured, o *workspace.Sighting) err
 	generation := object.GetGeneration()
 	o.ScoringURI = status.URL
 	for name, value := range map[string]string{
-		"url": status.URL, "runtime": runtimeOf(&s), "storageUri": uri, "revision": predictor.LatestRolledoutRevision,
+		"url": status.URL, "runtime": runtimeOf(&s), "storageUri": secret.Redact(uri), "revision": predictor.LatestRolledoutRevision,
 		"generation": strconv.FormatInt(generation, 10), "deploymentMode": status.DeploymentMode,
 	} {
 		o.Properties[name] = value
@@ -249,6 +250,7 @@ func joined(reason, message string) string {
 	if message != "" {
 		text = strings.TrimPrefix(reason+": "+message, ": ")
 	}
+	text = secret.Redact(text) // it may quote an address with a signature
 	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }
 

@@ -38,6 +38,19 @@ status: {%s}
 
 const readyTrue, readyFalse = `{type: PredictorReady, status: "True"}, {type: Ready, status: "True"}`, `{type: Ready, status: "False", reason: RevisionMissing}`
 
+// An address that is signed is shown without what signs it.
+func TestStorageURI(t *testing.T) {
+	for uri, want := range map[string]string{
+		"models:/churn/3": "models:/churn/3", "pvc://volume/churn": "pvc://volume/churn", "s3://models/churn/v3": "s3://models/churn/v3",
+		"https://a.blob.core.windows.net/m/churn?sv=1&sig=s3cret": "https://a.blob.core.windows.net/m/churn", "https://kim:s3cret@h.example/m": "https://h.example/m",
+	} {
+		o, err := sight(&prod, &kinds[0], object(t, strings.Replace(fmt.Sprintf(inference, "", ""), "models:/churn/3", uri, 1)))
+		if err != nil || o.Properties["storageUri"] != want {
+			t.Errorf("%s is %q, error %v", uri, o.Properties["storageUri"], err)
+		}
+	}
+}
+
 // Source: spec/workspace.md section 6.2.
 func TestInferenceServices(t *testing.T) {
 	for name, c := range map[string]struct{ status, want string }{
@@ -50,6 +63,7 @@ func TestInferenceServices(t *testing.T) {
 		"rolling out":                 {`observedGeneration: 2, conditions: [` + readyTrue + `], components: {predictor: {latestReadyRevision: r1, latestCreatedRevision: r2, latestRolledoutRevision: r1}}, modelStatus: {transitionStatus: UpToDate}`, "Transitioning+ u1/2 u1/2/r1"},
 		"loading":                     {`observedGeneration: 2, conditions: [` + readyTrue + `], modelStatus: {transitionStatus: InProgress}`, "Transitioning+ u1/2 u1/2/"},
 		"failed to load":              {`observedGeneration: 2, conditions: [` + readyFalse + `], modelStatus: {transitionStatus: BlockedByFailedLoad, lastFailureInfo: {reason: ModelLoadFailed, message: no such key}}`, "Failed u1/2 u1/2/ ModelLoadFailed: no such key"},
+		"failed, with an address":     {`observedGeneration: 2, conditions: [` + readyFalse + `], modelStatus: {transitionStatus: BlockedByFailedLoad, lastFailureInfo: {reason: ModelLoadFailed, message: "GET https://kim:s3cret@h.example/m?sig=s3cret: 403"}}`, "Failed u1/2 u1/2/ ModelLoadFailed: GET https://h.example/m 403"},
 		"failed, the old one serves":  {`observedGeneration: 2, conditions: [` + readyTrue + `], components: {predictor: {latestReadyRevision: r1, latestCreatedRevision: r2, latestRolledoutRevision: r1}}, modelStatus: {transitionStatus: BlockedByFailedLoad}`, "Failed+ u1/2 u1/2/r1 BlockedByFailedLoad"},
 		"invalid":                     {`observedGeneration: 2, modelStatus: {transitionStatus: InvalidSpec}`, "Failed u1/2 u1/2/ InvalidSpec"},
 		"failed, of before":           {`observedGeneration: 1, conditions: [` + readyFalse + `], modelStatus: {transitionStatus: BlockedByFailedLoad}`, "Transitioning u1/2 u1/2/"},
