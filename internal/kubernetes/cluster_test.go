@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,11 +36,12 @@ type apiServer struct {
 	changed   chan struct{} // closed at each change
 	dropped   chan struct{} // closed to end every watch
 
-	lacks  bool // of InferenceServices
-	down   bool
-	status int  // that everything is answered with, 0 for none
-	expire bool // the next watch is told 410 in its stream
-	lists  int
+	lacks   bool // of InferenceServices
+	refuses bool // connections
+	down    bool
+	status  int  // that everything is answered with, 0 for none
+	expire  bool // the next watch is told 410 in its stream
+	lists   int
 }
 
 type change struct {
@@ -354,7 +356,15 @@ func newBridge(t *testing.T, api *apiServer) *bridge {
 	listener := &pipes{make(chan net.Conn), make(chan struct{})}
 	server := &http.Server{Handler: api, ErrorLog: log.New(discard{}, "", 0)}
 	go func() { _ = server.Serve(listener) }()
-	b.dial = listener.dial
+	b.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		api.mu.Lock()
+		refuses := api.refuses
+		api.mu.Unlock()
+		if refuses {
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+		}
+		return listener.dial(ctx, network, addr)
+	}
 	t.Cleanup(func() {
 		b.stop()
 		api.drop(false)
@@ -615,6 +625,33 @@ func TestClusterThatLacks(t *testing.T) {
 		time.Sleep(15 * time.Minute)
 		b.state(cluster, manage.KubernetesWatching)
 		b.want()
+	})
+}
+
+// A cluster that takes no connections when it is begun with is said to fail, and does not
+// hold up the end.
+func TestClusterThatIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newAPIServer()
+		api.refuses = true
+		b := newBridge(t, api)
+		b.put("churn", 1, true)
+		cluster := b.attach(func(c *resource.Cluster) { c.EmitBacklog = true })
+		if status := b.state(cluster, manage.KubernetesFailing); !strings.Contains(status.LastError, "connection refused") {
+			t.Errorf("status is %+v", status)
+		}
+		time.Sleep(5 * time.Minute)
+		asked := time.Now()
+		b.stop()
+		if took := time.Since(asked); took > time.Second {
+			t.Errorf("it ended after %v", took)
+		}
+		b.start()
+		b.settle()
+		b.state(cluster, manage.KubernetesFailing)
+		api.set(func() { api.refuses = false })
+		b.want("ModelDeployed ml/churn churn:1")
+		b.state(cluster, manage.KubernetesWatching)
 	})
 }
 
