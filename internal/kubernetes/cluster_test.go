@@ -588,23 +588,40 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-// A cluster without KServe is followed, and KServe found when it comes; one that refuses
-// says so.
+// A cluster without KServe is followed; what comes with KServe is new, and what goes with
+// it is gone. One that refuses says so.
 func TestClusterThatLacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := newAPIServer()
 		api.lacks = true
 		b := newBridge(t, api)
+		cluster := b.attach()
 		api.put("deployments/ml/scorer", deploymentOf("scorer", 2))
-		cluster := b.attach(func(c *resource.Cluster) { c.EmitBacklog = true })
 		b.want("ModelDeployed ml/scorer scorer:1")
 		if status := b.state(cluster, manage.KubernetesWatching); !status.Absent || status.LastError != "" {
 			t.Errorf("status is %+v", status)
 		}
+		time.Sleep(2 * time.Minute)
 		api.set(func() { api.lacks = false })
 		b.put("churn", 1, true)
 		time.Sleep(2 * time.Minute)
 		b.want("ModelDeployed ml/churn churn:1")
+
+		b.stop()
+		api.set(func() { api.lacks = true })
+		b.start()
+		b.settle()
+		b.endpoints("ml.churn Healthy", "ml.scorer Healthy") // it may be that the server has just begun
+		time.Sleep(2 * time.Minute)
+		b.endpoints("ml.scorer Healthy")
+		if status := b.state(cluster, manage.KubernetesWatching); !status.Absent || status.Objects != 1 {
+			t.Errorf("status is %+v", status)
+		}
+		api.set(func() { api.lacks = false })
+		b.put("new", 1, true)
+		time.Sleep(2 * time.Minute)
+		b.want("ModelDeployed ml/new new:1")
+		b.endpoints("ml.churn Healthy", "ml.new Healthy", "ml.scorer Healthy")
 
 		api.set(func() { api.status = 403 })
 		api.drop(true)

@@ -56,8 +56,9 @@ type watcher struct {
 	client    dynamic.Interface
 	log       *slog.Logger
 
-	known  bool // a list was taken whole once: what comes now is new
-	health *health
+	known    bool // a list was taken whole once: what comes now is new
+	absences int  // answers in a row that there is no such kind: the second is an empty list, for a server that has just begun may not know its kinds yet
+	health   *health
 }
 
 // note remembers that a list was taken whole.
@@ -84,10 +85,15 @@ func (w *watcher) follow(ctx context.Context) {
 			failures = 0
 			pause = time.Second
 		case w.kind.optional && apierrors.IsNotFound(err):
+			w.absences++
+			if w.absences == 2 && w.replace(nil) != nil {
+				return
+			}
 			w.health.set(absent)
 			failures, pause = 0, absentPause
 		default:
 			failures++
+			w.absences = 0
 			pause = min(longestPause, time.Second<<min(failures, 12))
 			if Refused(err) {
 				pause = refusedPause
@@ -163,6 +169,11 @@ func (w *watcher) Delete(object any) error {
 
 // Replace satisfies cache.ReflectorStore: the list is all that there is.
 func (w *watcher) Replace(list []any, _ string) error {
+	w.absences = 0
+	return w.replace(list)
+}
+
+func (w *watcher) replace(list []any) error {
 	there := map[string]bool{}
 	w.health.skip(nil)
 	for _, object := range list {
