@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -231,19 +232,26 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
-// A workspace and the MLflow server that it follows are made from a file, and exported
-// without the secret.
-func TestApplyOfAnMLflowServer(t *testing.T) {
-	mlflow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, password, _ := r.BasicAuth(); password != "s3cret" {
+// A workspace and what it follows, an MLflow server and a Kubernetes cluster, are made
+// from a file, and exported without the secrets.
+func TestApplyOfWhatIsFollowed(t *testing.T) {
+	followed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		if password != "s3cret" && r.Header.Get("Authorization") != "Bearer s3cret" {
 			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasPrefix(r.URL.Path, "/apis/") {
+			_, _ = io.WriteString(w, `{"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}`)
 			return
 		}
 		_, _ = io.WriteString(w, "{}")
 	}))
-	defer mlflow.Close()
+	defer followed.Close()
 	env := environment(t, startServer(t))
 	const ws = "/subscriptions/" + defaultSubscription + "/resourceGroups/local" + learningWorkspaces + "/churn"
+	const cluster = ws + clusterList + "/prod"
 	file := filepath.Join(t.TempDir(), "churn.yaml")
 	write := func(text string) {
 		t.Helper()
@@ -267,39 +275,63 @@ func TestApplyOfAnMLflowServer(t *testing.T) {
 		}
 		return stdout
 	}
-	text := strings.NewReplacer("{ws}", ws, "{url}", mlflow.URL).Replace(`id: {ws}` + mlflowServer + `
+	text := strings.NewReplacer("{ws}", ws, "{url}", followed.URL).Replace(`id: {ws}` + mlflowServer + `
 properties: {url: "{url}", username: carillon, password: "${env:PASSWORD}", pollIntervalSeconds: 5}
+---
+id: {ws}/providers/Carillon.Kubernetes/clusters/prod
+properties: {server: "{url}/", token: "${env:TOKEN}", selector: team=growth, namespaces: [ml]}
 ---
 id: {ws}
 location: local
 properties: {statusEvents: [Failed, Canceled], extraEvents: [ModelAliasSet]}
 `)
 	write(text)
-	env["PASSWORD"] = "s3cret"
-	does("diff -f FILE", 1, "+ "+ws+" would be created", "+ "+ws+mlflowServer+" would be created")
-	does("apply -f FILE", 0, mlflowServer+" created")
+	env["PASSWORD"], env["TOKEN"] = "s3cret", "s3cret"
+	does("diff -f FILE", 1, "+ "+ws+" would be created", "+ "+ws+mlflowServer+" would be created", cluster+" would be created")
+	does("apply -f FILE", 0, mlflowServer+" created", cluster+" created")
 	does("diff -f FILE", 0)
 	does("mlflow show --workspace churn", 0, "Basic", "carillon")
+	does("kubernetes show prod --workspace churn", 0, "Token", followed.URL, "team=growth")
 	does("workspace show churn", 0, "Failed, Canceled", "ModelAliasSet")
 
-	write(strings.Replace(strings.Replace(text, "Seconds: 5", "Seconds: 6", 1), "[ModelAliasSet]", "[]", 1))
+	write(strings.NewReplacer("Seconds: 5", "Seconds: 6", "[ModelAliasSet]", "[]", `token: "${env:TOKEN}", selector: team=growth, `, "").Replace(text))
 	does("apply -f FILE", 0, "properties.pollIntervalSeconds: 5 → 6", `properties.extraEvents: ["ModelAliasSet"] → []`)
 	does("diff -f FILE", 0)
 	does("mlflow show --workspace churn", 0, "Basic", "carillon") // what the file does not say stays
+	does("kubernetes show prod --workspace churn", 0, "Token", "team=growth")
+	write(strings.Replace(text, "team=growth", "team=risk", 1))
+	does("apply -f FILE", 0, cluster+" changed", `properties.selector: "team=growth" → "team=risk"`)
 
-	exported := does("export", 0, "Set these before apply: CHURN_MLFLOW_PASSWORD", "${env:CHURN_MLFLOW_PASSWORD}", "statusEvents:", ws+mlflowServer)
+	exported := does("export", 0, "Set these before apply: CHURN_MLFLOW_PASSWORD, CHURN_KUBERNETES_PROD_TOKEN", "${env:CHURN_MLFLOW_PASSWORD}", "${env:CHURN_KUBERNETES_PROD_TOKEN}", "statusEvents:", ws+mlflowServer, cluster)
 	for _, own := range []string{"workspaceId", "tenantId", "status:", "authentication", "lagSeconds", "hbiWorkspace"} {
 		if strings.Contains(exported, own) {
 			t.Errorf("%s is exported:\n%s", own, exported)
 		}
 	}
 	write(exported)
-	env["CHURN_MLFLOW_PASSWORD"] = "s3cret"
+	env["CHURN_MLFLOW_PASSWORD"], env["CHURN_KUBERNETES_PROD_TOKEN"] = "s3cret", "s3cret"
 	does("diff -f FILE", 0)
 	does("workspace delete churn --yes", 0)
-	does("apply -f FILE", 0, ws+" created", ws+mlflowServer+" created")
+	does("apply -f FILE", 0, ws+" created", ws+mlflowServer+" created", cluster+" created")
 	does("diff -f FILE", 0)
 	env["CHURN_MLFLOW_PASSWORD"] = "wrong"
 	does("workspace delete churn --yes", 0)
 	does("apply -f FILE", 1, mlflowServer+": ", "cannot be followed")
+}
+
+func TestHideFollowedSecret(t *testing.T) {
+	for authentication, want := range map[string]string{
+		"None": "", "Pod": "", "Basic": "password", "Bearer": "token", "Token": "token", "ClientCertificate": "clientKey",
+	} {
+		properties, x := map[string]any{"authentication": authentication}, exporter{}
+		x.hideFollowedSecret(map[string]any{"properties": properties}, "churn", "kubernetes", "prod-1")
+		delete(properties, "authentication")
+		wanted := map[string]any{}
+		if want != "" {
+			wanted[want] = "${env:CHURN_KUBERNETES_PROD_1_" + strings.ToUpper(want) + "}"
+		}
+		if !maps.Equal(properties, wanted) || len(x.secrets) != len(wanted) {
+			t.Errorf("%s: %v, variables %q", authentication, properties, x.secrets)
+		}
+	}
 }

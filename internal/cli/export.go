@@ -17,8 +17,8 @@ import (
 
 func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "export", Short: "Write workspaces, topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
-		Long: `Write workspaces and the MLflow servers that they follow, topics, domains, event subscriptions, custom roles,
-role assignments and deny assignments of the subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
+		Long: `Write workspaces and the MLflow servers and Kubernetes clusters that they follow, topics, domains, event subscriptions,
+custom roles, role assignments and deny assignments of the subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
 Secrets are left out: ${env:NAME} stands in their place, and the names are listed at the
 end on standard error. URLs of endpoints are written as they are when they have no query.`,
 		Example: `  carillon export > carillon.yaml
@@ -89,9 +89,16 @@ func (x *exporter) all(ctx context.Context) ([]any, error) {
 			return nil, err
 		}
 		for _, server := range servers {
-			x.hideMLflowSecret(plain(ws["name"]), server)
+			x.hideFollowedSecret(server, plain(ws["name"]), "mlflow")
 		}
-		resources = append(append(resources, workspaceForm(ws)), servers...)
+		clusters, err := x.list(ctx, plain(ws["id"])+clusterList, nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, cluster := range clusters {
+			x.hideFollowedSecret(cluster, plain(ws["name"]), "kubernetes", plain(cluster["name"]))
+		}
+		resources = slices.Concat(resources, []map[string]any{workspaceForm(ws)}, servers, clusters)
 	}
 	resources = slices.Concat(resources, topics, domains)
 	var lists []string // of event subscriptions
@@ -166,7 +173,7 @@ var answered = []string{
 	"properties.deliveryLimits.allowedRequestsPerMinute", "properties.destination.properties.endpointBaseUrl",
 	"properties.destination.properties.signing.keys",
 	"properties.workspaceId", "properties.tenantId", "properties.publicNetworkAccess", // of a workspace
-	"properties.authentication", "properties.status", "properties.webhookUrl", // of an MLflow server
+	"properties.authentication", "properties.status", "properties.webhookUrl", // of what a workspace follows
 	"properties.destination.properties.clientCertificate.subject", "properties.destination.properties.clientCertificate.issuer",
 	"properties.destination.properties.clientCertificate.thumbprint", "properties.destination.properties.clientCertificate.notBefore",
 	"properties.destination.properties.clientCertificate.expires",
@@ -210,14 +217,13 @@ func pruned(path string, value any) any {
 	return out
 }
 
-// hideMLflowSecret puts a reference in the place of an MLflow server's secret.
-func (x *exporter) hideMLflowSecret(workspace string, server map[string]any) {
-	properties, _ := server["properties"].(map[string]any)
-	switch properties["authentication"] {
-	case "Basic":
-		properties["password"] = x.reference(workspace, "mlflow password")
-	case "Bearer":
-		properties["token"] = x.reference(workspace, "mlflow token")
+// hideFollowedSecret puts a reference in the place of the secret that a workspace proves
+// itself with to an MLflow server or a Kubernetes cluster.
+func (x *exporter) hideFollowedSecret(r map[string]any, of ...string) {
+	properties, _ := r["properties"].(map[string]any)
+	member := map[any]string{"Basic": "password", "Bearer": "token", "Token": "token", "ClientCertificate": "clientKey"}[properties["authentication"]]
+	if member != "" {
+		properties[member] = x.reference(append(of, member)...)
 	}
 }
 

@@ -11,10 +11,11 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 )
 
+// clusterList is where the Kubernetes clusters of a workspace are in the API.
+const clusterList = "/providers/Carillon.Kubernetes/clusters"
+
 // clustersPath begins the paths of the clusters of a workspace.
-func (a *app) clustersPath() string {
-	return a.workspaceID() + "/providers/Carillon.Kubernetes/clusters"
-}
+func (a *app) clustersPath() string { return a.workspaceID() + clusterList }
 
 func (a *app) clusterKind() kind {
 	return kind{

@@ -40,6 +40,7 @@ var declaredKinds = []declared{
 	{"Microsoft.Resources/resourceGroups", 0, false},
 	{"Microsoft.MachineLearningServices/workspaces", 1, false},
 	{"Carillon.MLflow/servers", 2, true},
+	{"Carillon.Kubernetes/clusters", 2, true},
 	{"Microsoft.EventGrid/topics", 2, false},
 	{"Microsoft.EventGrid/domains", 2, false},
 	{"Microsoft.EventGrid/systemTopics", 2, false},
@@ -268,7 +269,7 @@ func differences(path string, there, said any) []difference {
 }
 
 // unshown are members whose values the server never shows.
-var unshown = append([]string{"clientSecret", "key", "password", "token"}, fieldSecrets...)
+var unshown = append([]string{"clientSecret", "key", "password", "token", "clientKey"}, fieldSecrets...)
 
 // fieldSecrets are those of destinations that are no webhooks: null says that there is
 // one.
@@ -319,7 +320,7 @@ func same(path string, there, said any) bool {
 		switch {
 		case name == "roleDefinitionId":
 			return strings.EqualFold(s[strings.LastIndexByte(s, '/')+1:], t[strings.LastIndexByte(t, '/')+1:])
-		case strings.HasPrefix(s, "/"), slices.Contains([]string{"endpointType", "operatorType", "location", "inputSchema", "eventDeliverySchema", "principalId", "id"}, name):
+		case strings.HasPrefix(s, "/"), slices.Contains([]string{"endpointType", "operatorType", "location", "inputSchema", "eventDeliverySchema", "principalId", "id", "server"}, name):
 			return strings.EqualFold(strings.TrimRight(s, "/"), strings.TrimRight(t, "/"))
 		}
 		return s == t
