@@ -168,18 +168,22 @@ func (f *front) serveMetrics(w http.ResponseWriter, r *http.Request) {
 
 // serveMLflow passes on what is for an MLflow server. One that has no authentication of
 // its own would be open to whoever reaches a listener on other networks: there a token of
-// this server is wanted, of somebody who may write runs of the workspace, and goes no
-// further. Source: decisions.md 25.
+// this server is wanted, of somebody who may write runs of the workspace. Such a token
+// goes no further, wherever it is shown: whoever attached the server could use it here.
+// Source: decisions.md 25.
 func (f *front) serveMLflow(w http.ResponseWriter, r *http.Request) {
+	caller, err := f.authenticate(r)
+	ours := err == nil
 	if ws, open := f.mlflow.Open(r.URL); open && !f.named.has(planeMLflow) && !fromThisMachine(r) {
-		caller, err := f.authenticate(r)
-		if err == nil {
+		if ours {
 			err = f.mayTrain(caller, ws)
 		}
 		if err != nil {
 			fault.Write(w, r, err)
 			return
 		}
+	}
+	if ours {
 		r.Header.Del("Authorization")
 	}
 	f.mlflow.ServeHTTP(w, r)

@@ -111,6 +111,8 @@ func TestMLflowProxyFromElsewhere(t *testing.T) {
 		passed                    string
 	}{
 		{"this machine", "", "Basic bWU6aXQ=", 200, "Basic bWU6aXQ="},
+		{"this machine, with a token", "", "Bearer " + issued.Token.Reveal(), 200, ""},
+		{"this machine, with a token of MLflow's", "", "Bearer bWU6aXQ", 200, "Bearer bWU6aXQ"},
 		{"elsewhere", elsewhere, "", 401, ""},
 		{"elsewhere, with what MLflow is told", elsewhere, "Basic bWU6aXQ=", 401, ""},
 		{"elsewhere, with a token", elsewhere, "Bearer " + issued.Token.Reveal(), 200, ""},
@@ -122,7 +124,10 @@ func TestMLflowProxyFromElsewhere(t *testing.T) {
 		}
 	}
 	s.Must("PUT", at, map[string]any{"properties": map[string]any{"url": upstream.URL, "username": "u", "password": "p"}}, nil)
-	if got := ask(elsewhere, "Basic bWU6aXQ="); got != 200 {
-		t.Errorf("a server with authentication decides itself: %d", got)
+	for authorization, want := range map[string]string{"Basic bWU6aXQ=": "Basic bWU6aXQ=", "Bearer " + issued.Token.Reveal(): ""} {
+		seen = nil
+		if got := ask(elsewhere, authorization); got != 200 || len(seen) != 1 || seen[0] != want {
+			t.Errorf("a server with authentication decides itself: %d, passed on %q", got, seen)
+		}
 	}
 }
