@@ -32,3 +32,17 @@ def test_drift_retrain():
     assert "trained: orders:1 on 700 orders" in told
     assert "cleared: the orders of 2026-03-16" in told
     assert re.search(r"orders-v1 +Healthy +orders:1", told)
+
+
+def test_drift_pipeline():
+    told = run("drift-pipeline")
+    assert told.count("Data Factory runs pipeline retrain") == 1 and '"from":"2026-03-09T00:00:00Z"' in told
+    assert told.count("Airflow runs DAG retrain with") == 1 and '"coefficient":0.41' in told
+    assert '"dag_run_id": "carillon__' in told  # rendered
+    assert "a-password" not in told and "not-shown" not in told
+
+
+def test_deploy_by_tags():
+    told = run("deploy-by-tags")
+    assert told.count("Kubernetes runs a Job") == 1 and '"model":"churn:2","service":"churn-v2"' in told
+    assert "a-token" not in told
