@@ -20,10 +20,10 @@ def free_port() -> int:
 
 
 class Azurite:
-    """A storage account whose blobs outlive a stop."""
+    """A storage account whose blobs, or queues, outlive a stop."""
 
-    def __init__(self, directory):
-        self._directory = directory
+    def __init__(self, directory, service="blob"):
+        self._directory, self._service = directory, service
         self._log = open(directory / "azurite.log", "ab")
         self.port = free_port()
         self._process = None
@@ -31,12 +31,13 @@ class Azurite:
 
     @property
     def connection(self) -> str:
-        return f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint=http://127.0.0.1:{self.port}/{ACCOUNT};"
+        return f"AccountName={ACCOUNT};AccountKey={KEY};{self._service.title()}Endpoint=http://127.0.0.1:{self.port}/{ACCOUNT};"
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            ["node", os.path.join(os.environ["CARILLON_NODE_MODULES"], "azurite", "dist", "src", "blob", "main.js"),
-             "--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--location", str(self._directory / "blobs"), "--skipApiVersionCheck", "--disableTelemetry"],
+            ["node", os.path.join(os.environ["CARILLON_NODE_MODULES"], "azurite", "dist", "src", self._service, "main.js"),
+             f"--{self._service}Host", "127.0.0.1", f"--{self._service}Port", str(self.port),
+             "--location", str(self._directory / f"{self._service}s"), "--skipApiVersionCheck", "--disableTelemetry"],
             stdout=self._log, stderr=self._log)
         for _ in range(300):
             assert self._process.poll() is None, "Azurite ended at its start"

@@ -50,6 +50,7 @@ func (c cluster) dial(ctx context.Context, guard *egress.Guard) (*kgo.Client, er
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(kafkaTime), kgo.ProduceRequestTimeout(kafkaTime / 2), kgo.UnknownTopicRetries(1),
 		kgo.RequestRetries(2), kgo.RetryTimeout(kafkaTime / 2), kgo.ConnIdleTimeout(kafkaConnIdle), kgo.MetadataMaxAge(kafkaConnIdle),
 		kgo.ProducerLinger(0), kgo.ProducerBatchMaxBytes(kafkaMostRecord),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), // Event Hubs take gzip at most, and not in every tier; not every consumer has snappy
 		kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
 			if !c.secure {
 				return guard.DialClear(ctx, network, host)

@@ -45,8 +45,11 @@ func consumed(t *testing.T, address, user, password, topic string, n int) (recor
 	return records
 }
 
-func arrivals(records []*kgo.Record) (out []arrived) {
+func arrivals(t *testing.T, records []*kgo.Record) (out []arrived) {
 	for _, r := range records {
+		if codec := r.Attrs.CompressionType(); codec != 0 {
+			t.Errorf("compressed by codec %d, which not everybody reads", codec)
+		}
 		a := arrived{body: string(r.Value), properties: map[string]string{"key": string(r.Key)}}
 		for _, h := range r.Headers {
 			a.properties[h.Key] = string(h.Value)
@@ -66,7 +69,7 @@ func TestKafka(t *testing.T) {
 			return with(values, "bootstrapServers", address), nil
 		},
 		received: func(t *testing.T, n int) []arrived {
-			out := arrivals(consumed(t, address, "carillon", suiteSecret, "ml-events", n))
+			out := arrivals(t, consumed(t, address, "carillon", suiteSecret, "ml-events", n))
 			for _, a := range out {
 				if !strings.HasPrefix(a.properties["key"], "models/churn:") || a.properties["content-type"] != "application/json; charset=utf-8" {
 					t.Errorf("key and content type of %v", a.properties)
@@ -110,7 +113,7 @@ func TestKafkaBinary(t *testing.T) {
 		t.Errorf("broken base64: %s", o)
 	}
 	byKey := map[string]arrived{}
-	for _, a := range arrivals(consumed(t, address, "carillon", suiteSecret, "ml-events", 2)) {
+	for _, a := range arrivals(t, consumed(t, address, "carillon", suiteSecret, "ml-events", 2)) {
 		byKey[a.properties["key"]] = a
 	}
 	first, second := byKey["T/e1"], byKey["T/e2"]
@@ -151,7 +154,7 @@ func TestEventHub(t *testing.T) {
 			return values, to(t, hub("hub"), strings.ReplaceAll(connection, "%s", address))
 		},
 		received: func(t *testing.T, n int) []arrived {
-			return arrivals(consumed(t, address, "carillon", suiteSecret, "hub", n))
+			return arrivals(t, consumed(t, address, "carillon", suiteSecret, "hub", n))
 		},
 		cases: []counterCase{
 			{name: "no hub", values: map[string]any{"resourceId": hub("unknown").String()}, want: broker.NotFound, again: true, probed: "it is not there"},
