@@ -2,16 +2,21 @@
 row of what az sends for Event Grid. Source: spec/management.md sections 3 and 10.3.
 It runs in a virtual environment of its own, because it pins older SDKs."""
 
+import base64
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 
 import certifi
 import pytest
 import requests
+from azure.storage.queue import QueueClient
 
+import kafka_broker
+from azurite import Azurite
 from certificates import make_certificate
 from pages import Browser
 from server import GROUP, GROUP_ID, SUBSCRIPTION, TOPIC_TYPE
@@ -216,6 +221,46 @@ def test_event_arrives(az, server, group, topic, make_handler):
     answer = requests.post(topic["endpoint"], params={"api-version": "2018-01-01"}, json=events, headers={"aeg-sas-key": key}, verify=server.ca, timeout=10)
     assert answer.status_code == 200
     assert [e["id"] for e in handler.wait(1)] == ["e2"]
+
+
+def test_destinations_of_azure(az, server, group, topic, make_handler, tmp_path):
+    """What az makes of the ids of a queue, an event hub and a function, and what comes there."""
+    of_group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers"
+    account, hub = f"{of_group}/Microsoft.Storage/storageAccounts/acct", f"{of_group}/Microsoft.EventHub/namespaces/ns/eventhubs/hub"
+    function, app = f"{of_group}/Microsoft.Web/sites/app/functions/train", make_handler()
+    azurite, broker = Azurite(tmp_path, "queue"), kafka_broker.Kafka(tmp_path, "hub")
+    try:
+        with open(os.environ["CARILLON_CONNECTIONS"], "w") as file:
+            json.dump({"connections": [{"resourceId": i, "connectionString": text} for i, text in (
+                (account, azurite.connection), (function, f"Endpoint=http://127.0.0.1:{app.port};SystemKey=s3cret"),
+                (hub, f"BootstrapServers={broker.address};Security=SaslPlaintext;Username={kafka_broker.USER};Password={kafka_broker.PASSWORD}"))]}, file)
+        queue = QueueClient.from_connection_string(azurite.connection, "ml-events")
+        queue.create_queue()
+        create = f"eventgrid event-subscription create --source-resource-id {topic['id']}"
+        made = az(f"{create} -n es-queue --endpoint-type storagequeue --endpoint {account}/queueservices/default/queues/ml-events --storage-queue-msg-ttl 300")
+        assert made["destination"] == {"endpointType": "StorageQueue", "resourceId": account, "queueName": "ml-events", "queueMessageTimeToLiveInSeconds": 300}
+        made = az(f"{create} -n es-hub --endpoint-type eventhub --endpoint {hub} --delivery-attribute-mapping PartitionKey dynamic subject")
+        assert (made["destination"]["endpointType"], made["destination"]["resourceId"]) == ("EventHub", hub)
+        made = az(f"{create} -n es-function --endpoint-type azurefunction --endpoint {function} --max-events-per-batch 10")
+        assert (made["destination"]["endpointType"], made["destination"]["resourceId"], made["destination"]["maxEventsPerBatch"]) == ("AzureFunction", function, 10)
+        with pytest.raises(Failure, match="no queue nowhere"):
+            az(f"{create} -n es-nowhere --endpoint-type storagequeue --endpoint {account}/queueservices/default/queues/nowhere")
+
+        event = {"id": "e1", "eventType": "Shop.OrderPlaced", "subject": "orders/1", "eventTime": "2026-01-02T03:04:05Z", "dataVersion": "1", "data": {}}
+        key = az(f"eventgrid topic key list -g {group} -n orders")["key1"]
+        assert requests.post(topic["endpoint"], params={"api-version": "2018-01-01"}, json=[event], headers={"aeg-sas-key": key}, verify=server.ca, timeout=10).ok
+        assert [e["id"] for e in app.wait(1)] == ["e1"]
+        [record] = broker.records("hub", 1)
+        assert record.key == b"orders/1" and [e["id"] for e in json.loads(record.value)] == ["e1"]
+        for _ in range(50):
+            messages = queue.peek_messages(2)
+            if messages:
+                break
+            time.sleep(0.1)
+        assert [json.loads(base64.b64decode(m.content))["id"] for m in messages] == ["e1"]
+    finally:
+        azurite.close()
+        broker.close()
 
 
 def test_event_subscription_lists(az, group, topic, make_handler):
