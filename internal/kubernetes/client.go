@@ -78,7 +78,7 @@ func forget(res *http.Response, word string) error {
 
 // connect makes a client of a cluster. Connections are dialled by the guard, no proxy is
 // used and no redirect followed: the credential is for this server alone.
-func (s *Service) connect(c *resource.Cluster, credential secret.String) (dynamic.Interface, error) {
+func (s *Service) connect(c *resource.Cluster, credential secret.String) (*client, error) {
 	server, authority, dial, clear := c.Server, []byte(c.Authority), s.cfg.Dial, s.cfg.DialClear
 	token := func() (string, error) { return credential.Reveal(), nil }
 	if c.InCluster {
@@ -110,20 +110,30 @@ func (s *Service) connect(c *resource.Cluster, credential secret.String) (dynami
 	if u, err := url.Parse(server); err == nil && u.Scheme == "http" {
 		dial = clear
 	}
-	var transport http.RoundTripper = &http.Transport{
+	connections := &http.Transport{
 		DialContext: dial, TLSClientConfig: settings, TLSHandshakeTimeout: dialTime, ResponseHeaderTimeout: answerTime,
 		ForceAttemptHTTP2: true, HTTP2: &http.HTTP2Config{SendPingTimeout: pingTime, PingTimeout: pingTime}, IdleConnTimeout: 2 * time.Minute,
 	}
+	var transport http.RoundTripper = connections
 	if c.Certificate == "" && (credential != "" || c.InCluster) {
 		transport = bearer{token, transport}
 	}
-	client := &http.Client{Transport: bounded{transport}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	made, err := dynamic.NewForConfigAndClient(&rest.Config{Host: server, UserAgent: "carillon", QPS: -1}, client)
+	over := &http.Client{Transport: bounded{transport}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	made, err := dynamic.NewForConfigAndClient(&rest.Config{Host: server, UserAgent: "carillon", QPS: -1}, over)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the cluster: %w", err)
 	}
-	return made, nil
+	return &client{made, connections}, nil
 }
+
+// client is a client of one cluster. Its connections are its own.
+type client struct {
+	dynamic.Interface
+	connections *http.Transport
+}
+
+// hangUp closes the connections: no request is under way.
+func (c *client) hangUp() { c.connections.CloseIdleConnections() }
 
 const (
 	dialTime   = 10 * time.Second
@@ -139,6 +149,7 @@ func (s *Service) Check(ctx context.Context, c *resource.Cluster, credential sec
 	if err != nil {
 		return err
 	}
+	defer client.hangUp()
 	for i := range kinds {
 		k := &kinds[i]
 		for _, namespace := range namespacesOf(c) {

@@ -12,7 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
@@ -40,6 +42,15 @@ func TestConnections(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{"resourceVersion": "1"}, "items": []any{}})
 	}))
+	var connections atomic.Int64
+	api.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			connections.Add(1)
+		case http.StateClosed:
+			connections.Add(-1)
+		}
+	}
 	api.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	api.Config.ErrorLog = log.New(discard{}, "", 0)
 	api.StartTLS()
@@ -98,5 +109,10 @@ func TestConnections(t *testing.T) {
 	}
 	if err := s.Check(t.Context(), &resource.Cluster{InCluster: true}, ""); err == nil || len(seen) > 0 {
 		t.Errorf("a pod without a token: error %v, seen %q", err, seen)
+	}
+	for end := time.Now().Add(10 * time.Second); connections.Load() != 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d connections are left", connections.Load())
+		}
 	}
 }

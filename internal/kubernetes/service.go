@@ -119,11 +119,15 @@ type follower struct {
 	revision uint64
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
+	client   *client // nil for a cluster that cannot be followed
 }
 
 func (f *follower) stop() {
 	f.cancel()
 	f.running.Wait()
+	if f.client != nil {
+		f.client.hangUp()
+	}
 }
 
 // Run follows the attached clusters until ctx ends. It returns after its last goroutine.
@@ -213,6 +217,7 @@ func (s *Service) start(ctx context.Context, item resource.Item[resource.Cluster
 		all = append(all, h)
 		log.LogAttrs(ctx, slog.LevelError, "Kubernetes cluster cannot be followed", slog.String(telemetry.Error, shown(err).Error()))
 	} else {
+		f.client = client
 		for i := range kinds {
 			for _, namespace := range namespacesOf(&cluster) {
 				w := &watcher{Service: s, cluster: &cluster, ws: ws, kind: &kinds[i], namespace: namespace, client: client, log: log, health: &health{state: connecting}}
