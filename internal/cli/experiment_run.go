@@ -199,15 +199,20 @@ func (a *app) runList(k kind) *cobra.Command {
 	return cmd
 }
 
-// names returns the names of a list's entries.
+// names returns the names of a list's entries, each once: one of another system may be
+// called as one of ours, and both are under the name.
 func (s *remote) names(cmd *cobra.Command, path string) ([]string, error) {
 	entries, err := s.all(cmd.Context(), path, pageSize())
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = text(e, "name")
+	var names []string
+	seen := map[string]bool{}
+	for _, e := range entries {
+		if name := text(e, "name"); !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
 	}
 	return names, nil
 }

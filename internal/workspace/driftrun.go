@@ -411,7 +411,7 @@ func (s *Service) ListDriftRuns(ctx context.Context, ws resource.Workspace, moni
 	if _, err := s.GetMonitor(ctx, ws, monitor); err != nil {
 		return nil, "", err
 	}
-	runs, next, err := list[DriftRun](ctx, s, key(kindDriftRun, ws.UID, monitor), page, strings.Compare)
+	runs, next, err := list[DriftRun](ctx, s, page, strings.Compare, key(kindDriftRun, ws.UID, monitor))
 	for i := range runs {
 		s.driftJobs.progressOf(&runs[i])
 	}

@@ -199,7 +199,7 @@ func (s *Service) changeEndpoint(ctx context.Context, ws resource.Workspace, ser
 		return e, false, err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredEndpointKey(ws.UID, service), endpointWords(service)); err != nil {
+	if err := s.notMirrored(ctx, endpointKey(ws.UID, service), mirroredEndpointKey(ws.UID, service), endpointWords(service)); err != nil {
 		return e, false, err
 	}
 	k := endpointKey(ws.UID, service)
@@ -295,7 +295,7 @@ func (s *Service) GetEndpoint(ctx context.Context, ws resource.Workspace, servic
 
 // ListEndpoints reads a page of the workspace's online endpoints.
 func (s *Service) ListEndpoints(ctx context.Context, ws resource.Workspace, page Page) ([]OnlineEndpoint, string, error) {
-	return list[OnlineEndpoint](ctx, s, key(kindEndpoint, ws.UID), page, strings.Compare)
+	return list[OnlineEndpoint](ctx, s, page, strings.Compare, key(kindEndpoint, ws.UID))
 }
 
 // DeleteEndpoint forgets an online endpoint, ends its probe and raises nothing.
@@ -306,7 +306,7 @@ func (s *Service) DeleteEndpoint(ctx context.Context, ws resource.Workspace, ser
 		return err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredEndpointKey(ws.UID, service), endpointWords(service)); err != nil {
+	if err := s.notMirrored(ctx, endpointKey(ws.UID, service), mirroredEndpointKey(ws.UID, service), endpointWords(service)); err != nil {
 		return err
 	}
 	k := endpointKey(ws.UID, service)

@@ -38,9 +38,6 @@ func (s *Service) PutExperiment(ctx context.Context, ws resource.Workspace, name
 		return e, false, err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredExperimentKey(ws.UID, name), experimentWords(name)); err != nil {
-		return e, false, err
-	}
 	now := time.Now()
 	e, isNew, release, err := s.holdExperiment(ctx, ws, name, t.By, now)
 	if err != nil {
@@ -73,7 +70,7 @@ func (s *Service) GetExperiment(ctx context.Context, ws resource.Workspace, name
 
 // ListExperiments reads a page of the workspace's experiments.
 func (s *Service) ListExperiments(ctx context.Context, ws resource.Workspace, page Page) ([]Experiment, string, error) {
-	return list[Experiment](ctx, s, key(kindExperiment, ws.UID), page, strings.Compare)
+	return list[Experiment](ctx, s, page, strings.Compare, key(kindExperiment, ws.UID))
 }
 
 // DeleteExperiment forgets an experiment and its runs. One that is not there is
@@ -84,7 +81,7 @@ func (s *Service) DeleteExperiment(ctx context.Context, ws resource.Workspace, n
 		return err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredExperimentKey(ws.UID, name), experimentWords(name)); err != nil {
+	if err := s.notMirrored(ctx, experimentKey(ws.UID, name), mirroredExperimentKey(ws.UID, name), experimentWords(name)); err != nil {
 		return err
 	}
 	k := experimentKey(ws.UID, name)
@@ -109,7 +106,7 @@ func (s *Service) DeleteExperiment(ctx context.Context, ws resource.Workspace, n
 	return s.forget(ctx, []string{k})
 }
 
-// holdExperiment returns an experiment, a new one if there is none, and keeps it
+// holdExperiment returns an experiment of our own, a new one if there is none, and keeps it
 // from being made or deleted by others until release is called. A new one is not
 // recorded: the caller's frame has to hold it.
 func (s *Service) holdExperiment(ctx context.Context, ws resource.Workspace, name string, by resource.Stamp, now time.Time) (e Experiment, isNew bool, release func(), err error) {
@@ -125,6 +122,9 @@ func (s *Service) holdExperiment(ctx context.Context, ws resource.Workspace, nam
 	}
 	release = s.locks.lock(k)
 	found, err = s.read(ctx, k, &e) // somebody may have made it meanwhile
+	if err == nil && !found {
+		err = s.notMirrored(ctx, k, mirroredExperimentKey(ws.UID, name), experimentWords(name))
+	}
 	if err != nil {
 		release()
 		return e, false, nil, err

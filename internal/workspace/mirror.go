@@ -525,14 +525,20 @@ func mirroredEndpointKey(ws resource.UID, service string) string {
 	return key(kindEndpoint, ws, mirrored(service))
 }
 
-// notMirrored refuses a change of an object that another system keeps.
-func (s *Service) notMirrored(ctx context.Context, key, what string) error {
-	_, found, err := s.facts.Fact(ctx, key)
-	if err != nil {
-		return fmt.Errorf("read fact %s: %w", key, err)
-	}
-	if found {
-		return fault.New(fault.Conflict, "Conflict", "%s is mirrored from another system (an MLflow server, OpenLineage events or a Kubernetes cluster): change it there.", what)
+// notMirrored refuses a change of an object that another system keeps, and so also the
+// making of one of our own by its name. One of our own that was there before the other
+// system was followed goes on beside it.
+func (s *Service) notMirrored(ctx context.Context, own, mirrored, what string) error {
+	for _, k := range []string{own, mirrored} {
+		_, found, err := s.facts.Fact(ctx, k)
+		switch {
+		case err != nil:
+			return fmt.Errorf("read fact %s: %w", k, err)
+		case found && k == own:
+			return nil
+		case found:
+			return fault.New(fault.Conflict, "Conflict", "%s is mirrored from another system (an MLflow server, OpenLineage events or a Kubernetes cluster): change it there, or take another name here.", what)
+		}
 	}
 	return nil
 }

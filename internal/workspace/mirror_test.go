@@ -170,6 +170,7 @@ func TestMirroredObjectsAreReadOnly(t *testing.T) {
 		"PutExperiment":    func() error { _, _, err := b.PutExperiment(ctx, b.ws, "0", kim); return err },
 		"DeleteExperiment": func() error { return b.DeleteExperiment(ctx, b.ws, "0", kim) },
 		"PutRun":           func() error { _, _, err := b.PutRun(ctx, b.ws, "0", "r1", status(Failed), kim); return err },
+		"PutAnotherRun":    func() error { _, _, err := b.PutRun(ctx, b.ws, "0", "mine", status(Failed), kim); return err },
 		"PatchRun":         func() error { _, err := b.PatchRun(ctx, b.ws, "0", "r1", status(Failed), kim); return err },
 		"DeleteRun":        func() error { return b.DeleteRun(ctx, b.ws, "0", "r1", kim) },
 		"RegisterModel":    func() error { _, err := b.RegisterModel(ctx, b.ws, "churn", ModelChange{}, kim); return err },
@@ -189,6 +190,83 @@ func TestMirroredObjectsAreReadOnly(t *testing.T) {
 	}
 	if err := b.DeleteAll(ctx, b.ws.UID); err != nil || len(b.log.facts) != 0 {
 		t.Errorf("left over: %v, error %v", b.log.facts, err)
+	}
+}
+
+// What was ours before another system was followed goes on beside what that one has of
+// the same name, and lists hold both.
+func TestOwnObjectsBesideMirroredOnes(t *testing.T) {
+	b, ctx := newBench(t), t.Context()
+	put := func(run string) {
+		t.Helper()
+		if _, _, err := b.PutRun(ctx, b.ws, "0", run, status(mlevent.RunRunning), kim); err != nil {
+			t.Fatal(err)
+		}
+	}
+	register := func(want string) {
+		t.Helper()
+		if m, err := b.RegisterModel(ctx, b.ws, "churn", ModelChange{}, kim); err != nil || m.Name != want {
+			t.Fatalf("version %+v, error %v", m, err)
+		}
+	}
+	put("mine")
+	register("1")
+	if err := b.ObserveExperiment(ctx, b.ws, "0", "Default / new", bridge); err != nil {
+		t.Fatal(err)
+	}
+	b.observe(t, b.seen(Completed, noon))
+	for _, version := range []string{"2", "10"} {
+		if _, err := b.ObserveModelVersion(ctx, b.ws, VersionObservation{Model: "churn", Version: version, Created: 5, Seen: b.Mark()}, bridge); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("mine too")
+	register("2")
+	if _, err := b.PatchRun(ctx, b.ws, "0", "mine", status(Failed), kim); err != nil {
+		t.Error(err)
+	}
+	wantFault(t, func() error { _, _, err := b.PutRun(ctx, b.ws, "0", "r1", status(Failed), kim); return err }(), fault.Conflict, nil, "is mirrored")
+
+	var runs, versions []string
+	for page := (Page{Limit: 1}); ; {
+		list, next, err := b.ListRuns(ctx, b.ws, "0", page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			runs = append(runs, r.Name+" of "+r.Experiment)
+		}
+		if page.After = next; next == "" {
+			break
+		}
+	}
+	if want := []string{"mine of 0", "mine too of 0", "r1 of Default / new"}; !slices.Equal(runs, want) {
+		t.Errorf("runs %q, want %q", runs, want)
+	}
+	for page := (Page{Limit: 1}); ; {
+		list, next, err := b.ListModelVersions(ctx, b.ws, "churn", page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range list {
+			versions = append(versions, m.Name)
+		}
+		if page.After = next; next == "" {
+			break
+		}
+	}
+	if want := []string{"1", "2", "2", "10"}; !slices.Equal(versions, want) {
+		t.Errorf("versions %q, want %q", versions, want)
+	}
+	experiments, _, err := b.ListExperiments(ctx, b.ws, Page{})
+	if err != nil || len(experiments) != 2 || experiments[0].Mirrored() || !experiments[1].Mirrored() {
+		t.Errorf("experiments %+v, error %v", experiments, err)
+	}
+	if err := b.DeleteExperiment(ctx, b.ws, "0", kim); err != nil {
+		t.Error(err)
+	}
+	if list, _, err := b.ListRuns(ctx, b.ws, "0", Page{}); err != nil || len(list) != 1 || list[0].Name != "r1" {
+		t.Errorf("runs %+v, error %v", list, err)
 	}
 }
 

@@ -164,7 +164,7 @@ func (s *Service) putVersion(ctx context.Context, ws resource.Workspace, name, v
 		return m, false, err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredModelKey(ws.UID, name), modelWords(name)); err != nil {
+	if err := s.notMirrored(ctx, modelKey(ws.UID, name), mirroredModelKey(ws.UID, name), modelWords(name)); err != nil {
 		return m, false, err
 	}
 	defer s.locks.lock(modelKey(ws.UID, name))()
@@ -240,7 +240,7 @@ func (s *Service) PatchModelVersion(ctx context.Context, ws resource.Workspace, 
 		return m, err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredVersionKey(ws.UID, model, version), versionWords(model, version)); err != nil {
+	if err := s.notMirrored(ctx, versionKey(ws.UID, model, version), mirroredVersionKey(ws.UID, model, version), versionWords(model, version)); err != nil {
 		return m, err
 	}
 	k := versionKey(ws.UID, model, version)
@@ -287,18 +287,12 @@ func (s *Service) GetModelVersion(ctx context.Context, ws resource.Workspace, mo
 }
 
 // ListModelVersions reads a page of a model's versions: numbers in their order,
-// then the others.
+// then the others. Those that another system has of a model of the same name are among them.
 func (s *Service) ListModelVersions(ctx context.Context, ws resource.Workspace, model string, page Page) ([]ModelVersion, string, error) {
-	switch err := s.mustRead(ctx, modelKey(ws.UID, model), modelWords(model), &Model{}); {
-	case fault.Is(err, fault.NotFound):
-		if _, err := s.GetModel(ctx, ws, model); err != nil {
-			return nil, "", err
-		}
-		model = mirrored(model)
-	case err != nil:
+	if _, err := s.GetModel(ctx, ws, model); err != nil {
 		return nil, "", err
 	}
-	return list[ModelVersion](ctx, s, key(kindVersion, ws.UID, model), page, compareVersions)
+	return list[ModelVersion](ctx, s, page, compareVersions, key(kindVersion, ws.UID, model), key(kindVersion, ws.UID, mirrored(model)))
 }
 
 // GetModel reads what the versions of a model share.
@@ -319,13 +313,14 @@ func versionNumber(version string) int64 {
 
 // ListModels reads a page of the workspace's models.
 func (s *Service) ListModels(ctx context.Context, ws resource.Workspace, page Page) ([]Model, string, error) {
-	return list[Model](ctx, s, key(kindModel, ws.UID), page, strings.Compare)
+	return list[Model](ctx, s, page, strings.Compare, key(kindModel, ws.UID))
 }
 
-// compareVersions puts numbers before other names and orders them as numbers.
+// compareVersions puts numbers before other names and orders them as numbers, those of
+// other systems behind our own.
 func compareVersions(a, b string) int {
-	x, errX := strconv.ParseInt(a, 10, 64)
-	y, errY := strconv.ParseInt(b, 10, 64)
+	x, errX := strconv.ParseInt(strings.TrimPrefix(a, mirrorSign), 10, 64)
+	y, errY := strconv.ParseInt(strings.TrimPrefix(b, mirrorSign), 10, 64)
 	switch {
 	case errX == nil && errY == nil:
 		return cmp.Or(cmp.Compare(x, y), strings.Compare(a, b))
@@ -345,7 +340,7 @@ func (s *Service) DeleteModelVersion(ctx context.Context, ws resource.Workspace,
 		return err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredVersionKey(ws.UID, model, version), versionWords(model, version)); err != nil {
+	if err := s.notMirrored(ctx, versionKey(ws.UID, model, version), mirroredVersionKey(ws.UID, model, version), versionWords(model, version)); err != nil {
 		return err
 	}
 	k := versionKey(ws.UID, model, version)

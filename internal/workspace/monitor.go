@@ -396,7 +396,7 @@ func (s *Service) GetMonitor(ctx context.Context, ws resource.Workspace, name st
 
 // ListMonitors reads a page of the workspace's drift monitors.
 func (s *Service) ListMonitors(ctx context.Context, ws resource.Workspace, page Page) ([]DriftMonitor, string, error) {
-	return list[DriftMonitor](ctx, s, key(kindMonitor, ws.UID), page, strings.Compare)
+	return list[DriftMonitor](ctx, s, page, strings.Compare, key(kindMonitor, ws.UID))
 }
 
 // DeleteMonitor forgets a drift monitor and its results; the runs of its

@@ -168,21 +168,25 @@ type Page struct {
 
 const defaultPage = 100
 
-// list reads one page of the objects below a prefix, in the order of their names,
-// and the name to go on after, "" at the end.
+// list reads one page of the objects below prefixes, in the order of their names,
+// and the name to go on after, "" at the end. No name is below two of the prefixes.
 func list[T any, P interface {
 	*T
 	object
-}](ctx context.Context, s *Service, prefix string, page Page, compare func(a, b string) int) (objects []T, next string, err error) {
-	prefix += "/"
-	keys, err := s.facts.FactKeys(ctx, prefix)
-	if err != nil {
-		return nil, "", fmt.Errorf("list facts of %s: %w", prefix, err)
-	}
-	names := make([]string, 0, len(keys))
-	for _, k := range keys {
-		if name := strings.TrimPrefix(k, prefix); !strings.Contains(name, "/") {
-			names = append(names, name)
+}](ctx context.Context, s *Service, page Page, compare func(a, b string) int, prefixes ...string) (objects []T, next string, err error) {
+	var names []string
+	at := map[string]string{} // keys by name
+	for _, prefix := range prefixes {
+		prefix += "/"
+		keys, err := s.facts.FactKeys(ctx, prefix)
+		if err != nil {
+			return nil, "", fmt.Errorf("list facts of %s: %w", prefix, err)
+		}
+		for _, k := range keys {
+			if name := strings.TrimPrefix(k, prefix); !strings.Contains(name, "/") {
+				names = append(names, name)
+				at[name] = k
+			}
 		}
 	}
 	slices.SortFunc(names, compare)
@@ -199,7 +203,7 @@ func list[T any, P interface {
 			return objects, last, nil
 		}
 		var o T
-		found, err := s.read(ctx, prefix+name, P(&o))
+		found, err := s.read(ctx, at[name], P(&o))
 		if err != nil {
 			return nil, "", err
 		}

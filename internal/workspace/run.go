@@ -128,7 +128,7 @@ func (s *Service) PutRun(ctx context.Context, ws resource.Workspace, experiment,
 		return r, false, err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
+	if err := s.notMirrored(ctx, runKey(ws.UID, experiment, id), mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
 		return r, false, err
 	}
 	now := time.Now()
@@ -175,7 +175,7 @@ func (s *Service) PatchRun(ctx context.Context, ws resource.Workspace, experimen
 		return r, err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
+	if err := s.notMirrored(ctx, runKey(ws.UID, experiment, id), mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
 		return r, err
 	}
 	k := runKey(ws.UID, experiment, id)
@@ -285,16 +285,13 @@ func (s *Service) GetRun(ctx context.Context, ws resource.Workspace, experiment,
 	return r, s.mustFind(ctx, runWords(id), &r, runKey(ws.UID, experiment, id), mirroredRunKey(ws.UID, experiment, id))
 }
 
-// ListRuns reads a page of an experiment's runs.
+// ListRuns reads a page of an experiment's runs: our own, then those that another system
+// has of an experiment of the same name.
 func (s *Service) ListRuns(ctx context.Context, ws resource.Workspace, experiment string, page Page) ([]Run, string, error) {
-	e, err := s.GetExperiment(ctx, ws, experiment)
-	if err != nil {
+	if _, err := s.GetExperiment(ctx, ws, experiment); err != nil {
 		return nil, "", err
 	}
-	if e.Mirrored() {
-		experiment = mirrored(experiment)
-	}
-	return list[Run](ctx, s, key(kindRun, ws.UID, experiment), page, strings.Compare)
+	return list[Run](ctx, s, page, strings.Compare, key(kindRun, ws.UID, experiment), key(kindRun, ws.UID, mirrored(experiment)))
 }
 
 // DeleteRun forgets a run and raises nothing. One that is not there is no error.
@@ -304,7 +301,7 @@ func (s *Service) DeleteRun(ctx context.Context, ws resource.Workspace, experime
 		return err
 	}
 	defer leave()
-	if err := s.notMirrored(ctx, mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
+	if err := s.notMirrored(ctx, runKey(ws.UID, experiment, id), mirroredRunKey(ws.UID, experiment, id), runWords(id)); err != nil {
 		return err
 	}
 	return s.deleteRun(ctx, ws, runKey(ws.UID, experiment, id), id, t)
