@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -21,30 +20,23 @@ const queueName = "ml-events"
 // Queue stands for a storage account with one queue, ml-events. The messages that it
 // took outlive Down.
 type Queue struct {
+	*Fickle
 	Taken atomic.Int64 // messages
-	Tries atomic.Int64 // connections while it is down, each of which is closed at once
 	// Seen is given the event of each message; nil remembers them for Events. It must be
 	// set before the first message.
 	Seen func(event []byte)
 
-	t       testing.TB
-	address string
-
+	t      testing.TB
 	mu     sync.Mutex
 	events [][]byte
-	end    func()
 }
 
 // NewQueue starts a Queue.
 func NewQueue(t testing.TB) *Queue {
-	q := &Queue{t: t, address: "127.0.0.1:0"}
-	q.Up()
-	t.Cleanup(func() { q.end() })
+	q := &Queue{t: t}
+	q.Fickle = NewFickle(t, q)
 	return q
 }
-
-// URL is where the queue service is.
-func (q *Queue) URL() string { return "http://" + q.address }
 
 // Connection is the connection string of the account.
 func (q *Queue) Connection() string {
@@ -73,40 +65,6 @@ func (q *Queue) account() string {
 // Destination is the queue as an event subscription names it.
 func (q *Queue) Destination() map[string]any {
 	return map[string]any{"endpointType": "StorageQueue", "properties": map[string]any{"resourceId": q.account(), "queueName": queueName}}
-}
-
-// Up has the queue answer.
-func (q *Queue) Up() {
-	l := q.listen()
-	srv := &http.Server{Handler: q}
-	go func() { _ = srv.Serve(l) }()
-	q.end = func() { _ = srv.Close() }
-}
-
-// Down ends all connections and each new one.
-func (q *Queue) Down() {
-	l := q.listen()
-	go func() {
-		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
-			q.Tries.Add(1)
-			_ = c.Close()
-		}
-	}()
-	q.end = func() { _ = l.Close() }
-}
-
-// listen takes the place of what there was.
-func (q *Queue) listen() net.Listener {
-	q.t.Helper()
-	if q.end != nil {
-		q.end()
-	}
-	l, err := net.Listen("tcp", q.address)
-	if err != nil {
-		q.t.Fatal(err)
-	}
-	q.address = l.Addr().String()
-	return l
 }
 
 // ServeHTTP answers as the queue service does to what is well. Source: spec/handlers.md

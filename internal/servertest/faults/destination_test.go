@@ -2,9 +2,13 @@ package faults
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,7 +51,7 @@ func TestFaultsAtDestinations(t *testing.T) {
 	if *faultsFor == 0 {
 		t.Skip("needs -faults")
 	}
-	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Amqp": fickleAMQP, "StorageQueue": fickleQueue} {
+	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Amqp": fickleAMQP, "StorageQueue": fickleQueue, "ArgoEvents": fickleTrigger} {
 		t.Run(name, func(t *testing.T) {
 			o := open(t)
 			s := servertest.New(t, func(c *server.Config) { c.Connections = o.connections })
@@ -205,9 +209,7 @@ func fickleNATS(t *testing.T) fickle {
 				}
 				n := 0
 				for m := range batch.Messages() {
-					_, after, _ := strings.Cut(string(m.Data()), `"id":"`)
-					id, _, _ := strings.Cut(after, `"`)
-					ids, n = append(ids, id), n+1
+					ids, n = append(ids, idOf(m.Data())), n+1
 				}
 				if n == 0 {
 					return ids
@@ -224,11 +226,40 @@ func fickleQueue(t *testing.T) fickle {
 		destination: q.Destination(), connections: q.Connections(), down: q.Down, up: q.Up, tries: q.Tries.Load,
 		read: func() (ids []string) {
 			for _, event := range q.Events() {
-				_, after, _ := strings.Cut(string(event), `"id":"`)
-				id, _, _ := strings.Cut(after, `"`)
-				ids = append(ids, id)
+				ids = append(ids, idOf(event))
 			}
 			return ids
 		},
 	}
+}
+
+// fickleTrigger is an event source of Argo Events, down in that it closes each connection.
+func fickleTrigger(t *testing.T) fickle {
+	var mu sync.Mutex
+	var ids []string
+	f := servertest.NewFickle(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		event, err := io.ReadAll(r.Body)
+		if err != nil || r.Method != http.MethodPost {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ids = append(ids, idOf(event))
+	}))
+	return fickle{
+		destination: map[string]any{"endpointType": "ArgoEvents", "properties": map[string]any{"url": f.URL() + "/models"}},
+		down:        f.Down, up: f.Up, tries: f.Tries.Load,
+		read: func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(ids)
+		},
+	}
+}
+
+// idOf is the id of an event of these tests.
+func idOf(event []byte) string {
+	_, after, _ := strings.Cut(string(event), `"id":"`)
+	id, _, _ := strings.Cut(after, `"`)
+	return id
 }
