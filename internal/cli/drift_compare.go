@@ -25,6 +25,7 @@ type comparison struct {
 	baseline, target, format   string
 	features                   *words
 	numeric, categorical       *words
+	exclude                    *words
 	method, report             string
 	monitor, start, end        string
 	threshold                  float64
@@ -63,6 +64,7 @@ told: a file cannot be read, or has too few rows.`
 	f.StringVar(&c.target, "target", "", "Dataset to compare with it; {yyyy}, {MM}, {dd} and {HH} stand for the dates from --start to --end.")
 	f.StringVar(&c.format, "format", "", "Format of all files, where their names do not tell: csv, jsonl or parquet.")
 	c.features = wordsFlag(runs, "features", "NAME...", "Columns to compare; all common ones by default.")
+	c.exclude = wordsFlag(runs, "exclude", "COLUMN...", "Columns to leave out, such as row numbers and ids.")
 	c.numeric = wordsFlag(runs, "numeric", "NAME...", "Columns to take as numbers, also if they have few values.")
 	c.categorical = wordsFlag(runs, "categorical", "NAME...", "Columns to take as categories.")
 	f.StringVar(&c.method, "coefficient", string(drift.ByClassifier), "How the coefficient is made: classifier, auc, share or maxjs.")
@@ -278,9 +280,13 @@ func (a *app) askMonitor(cmd *cobra.Command, server *remote, c *comparison) erro
 
 // compute reads both files and compares them.
 func (a *app) compute(cmd *cobra.Command, c *comparison) (*drift.Result, error) {
+	var excluded []string
+	if c.exclude.given() {
+		excluded = c.exclude.list()
+	}
 	done := a.waiting("Reading and comparing " + path.Base(dataset.Shown(c.target)))
 	defer done()
-	places, kept := a.places(), drift.ReadOptions{Features: c.featureNames, Rows: c.rows, Seed: c.seed}
+	places, kept := a.places(), drift.ReadOptions{Features: c.featureNames, Exclude: excluded, Rows: c.rows, Seed: c.seed}
 	baseline, err := places.Read(cmd.Context(), dataset.Reference{URI: c.baseline, Format: drift.Format(c.format)}, kept)
 	if err != nil {
 		return nil, unread(cmd.Context(), "baseline", err)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"strings"
 )
 
 // A columnPair is a column of both sides, ready to be compared.
@@ -15,6 +16,7 @@ type columnPair struct {
 	categories []string   // of both, those of most rows first
 	ranks      [2][]int32 // of each kept row in categories; -1 is missing
 	counts     [2][]float64
+	boolean    bool // True, TRUE and true are one
 }
 
 // pair finds the columns to compare, in the order of the baseline, and says of the
@@ -46,6 +48,7 @@ func (p *columnPair) typed(numeric, categorical bool) string {
 	b, t := p.sides[0], p.sides[1]
 	declared := numeric || categorical
 	valued := func(c *column) int64 { return c.numeric + c.textual }
+	numbers := func(c *column) bool { return c.numeric > 0 && c.textual == 0 && !c.temporal }
 	dated := func(c *column) bool { return c.temporal || c.textual > 0 && c.numeric == 0 && c.dated > 0 }
 	switch {
 	case b.unfit+t.unfit != "":
@@ -54,6 +57,8 @@ func (p *columnPair) typed(numeric, categorical bool) string {
 		return "it has no values"
 	case !declared && (dated(b) || dated(t)) && (dated(b) || valued(b) == 0) && (dated(t) || valued(t) == 0):
 		return "it holds times"
+	case !declared && (dated(b) && numbers(t) || dated(t) && numbers(b)):
+		return "one side has times, the other numbers"
 	case b.temporal != t.temporal:
 		return "one side has times, the other not"
 	}
@@ -66,14 +71,19 @@ func (p *columnPair) typed(numeric, categorical bool) string {
 				}
 			}
 		}
-		if !declared && b.rising && t.rising && b.numeric > idRows && t.numeric > idRows {
+		switch {
+		case declared:
+		case b.counts() && t.counts():
 			return "it counts the rows: whole numbers that rise from row to row"
+		case (b.index || t.index) && b.whole && t.whole:
+			return "it is an index: whole numbers under a name that pandas gives"
 		}
 		p.numeric = numeric || !categorical && len(distinct) > fewValues
 	}
 	if p.numeric {
 		return ""
 	}
+	p.boolean = b.boolean() && t.boolean()
 	p.categorise()
 	if len(p.categories) == 1 && b.missing+t.missing == 0 {
 		return fmt.Sprintf("it is %q in all rows of both sides", p.categories[0])
@@ -106,6 +116,9 @@ func (p *columnPair) categorise() {
 			if !ok {
 				p.ranks[side][row] = -1
 				continue
+			}
+			if p.boolean {
+				v = strings.ToLower(v)
 			}
 			i, known := seen[v]
 			if !known {

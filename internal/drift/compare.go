@@ -341,6 +341,13 @@ func (o Options) unknown(baseline, target *Sample) error {
 			return fmt.Errorf("neither side has a column %q", name)
 		}
 	}
+	for _, s := range []*Sample{baseline, target} {
+		for name := range s.exclude {
+			if baseline.byName[name] == nil && target.byName[name] == nil && baseline.Rows > 0 && target.Rows > 0 {
+				return fmt.Errorf("neither side has a column %q", name)
+			}
+		}
+	}
 	for _, name := range o.Numeric {
 		if slices.Contains(o.Categorical, name) {
 			return fmt.Errorf("column %q cannot be both numeric and categorical", name)

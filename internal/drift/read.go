@@ -74,6 +74,7 @@ func (r *Reader) Add(source Source, size int64, format Format) error {
 	if r.pause != nil {
 		source = paused{source, func() error { return r.pause(r.sample.Rows) }}
 	}
+	r.sample.newFile()
 	switch format {
 	case CSV:
 		return r.sample.readCSV(source)
@@ -144,13 +145,24 @@ func (s *Sample) readCSV(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	if len(header) == 1 {
+		for _, separator := range []struct{ sign, name string }{{";", "semicolons"}, {"\t", "tabs"}} {
+			if strings.Contains(header[0], separator.sign) {
+				return fmt.Errorf("its header is one column, %q: it seems to be separated by %s; write it with commas", header[0][:min(len(header[0]), mostText)], separator.name)
+			}
+		}
+	}
 	columns, here := make([]*column, len(header)), map[*column]bool{}
 	for i, name := range header {
-		if name == "" { // an index that was written without a name
+		nameless := name == ""
+		if nameless {
 			name = fmt.Sprintf("column %d", i+1)
 		}
 		if columns[i], err = s.columnOfFile(strings.Clone(name), here); err != nil {
 			return err
+		}
+		if nameless && columns[i] != nil {
+			columns[i].index = true
 		}
 	}
 	absent, times := s.without(here), -1

@@ -108,6 +108,8 @@ func TestReadRefuses(t *testing.T) {
 		text   string
 		want   string
 	}{
+		{"separated by semicolons", CSV, "a;b\n1,5;2\n", `its header is one column, "a;b": it seems to be separated by semicolons`},
+		{"separated by tabs", CSV, "a\tb\n1\t2\n", "it seems to be separated by tabs"},
 		{"nothing", CSV, "", "it is empty"},
 		{"one name twice", CSV, "a,b,a\n", `column "a" stands there twice`},
 		{"a short row", CSV, "a,b\n1,2\n3\n", "record on line 3: wrong number of fields"},

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ type Sample struct {
 	wanted  map[string]bool // nil: all
 	texts   *int            // bytes that texts take
 	period  *Period         // rows to take; nil: all
+	exclude map[string]bool // columns that are not compared
 }
 
 // A draw chooses the rows to keep. A copy draws the same again, which is how columns
@@ -58,6 +60,7 @@ func (d *draw) skips() bool {
 // ReadOptions say what to keep of a dataset.
 type ReadOptions struct {
 	Features []string // columns to read; nil means all
+	Exclude  []string // columns not to compare
 	Rows     int      // rows to keep; 0 means DefaultRows
 	Seed     uint64
 	Period   *Period // rows to read; nil means all
@@ -68,9 +71,12 @@ type ReadOptions struct {
 }
 
 func newSample(o ReadOptions) *Sample {
-	s := &Sample{byName: map[string]*column{}, texts: new(int), period: o.Period, draw: draw{most: o.Rows, chance: *rand.NewPCG(o.Seed, 0x6d70_6c65)}}
+	s := &Sample{byName: map[string]*column{}, texts: new(int), period: o.Period, exclude: map[string]bool{}, draw: draw{most: o.Rows, chance: *rand.NewPCG(o.Seed, 0x6d70_6c65)}}
 	if s.most <= 0 {
 		s.most = DefaultRows
+	}
+	for _, e := range o.Exclude {
+		s.exclude[e] = true
 	}
 	if o.Features != nil {
 		s.wanted = map[string]bool{}
@@ -93,7 +99,10 @@ func (s *Sample) column(name string) (*column, error) {
 	if len(name) > mostName {
 		return nil, fmt.Errorf("a column's name has %d bytes; at most %d are taken", len(name), mostName)
 	}
-	c := &column{name: name, at: len(s.columns), taken: s.texts, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), rising: true}
+	c := &column{name: name, at: len(s.columns), taken: s.texts, missing: s.Rows, min: math.Inf(1), max: math.Inf(-1), last: math.Inf(-1), whole: true, rising: true, index: pandasIndex.MatchString(name)}
+	if s.exclude[name] {
+		c.unfit = excluded
+	}
 	if s.period != nil && name == s.period.Column {
 		c.unfit = chosenBy
 	}
@@ -121,6 +130,17 @@ func (s *Sample) columnOfFile(name string, here map[*column]bool) (*column, erro
 	here[c] = true
 	return c, nil
 }
+
+// newFile is called before each file: what counts the rows begins anew in each.
+func (s *Sample) newFile() {
+	for _, c := range s.columns {
+		c.last = math.Inf(-1)
+	}
+}
+
+// pandasIndex is how pandas names an index that has no name: Parquet's, and that of CSV
+// that was read and written again. In CSV its name is empty.
+var pandasIndex = regexp.MustCompile(`^(__index_level_[0-9]+__|Unnamed: [0-9]+)$`)
 
 // without returns the columns that a file does not have.
 func (s *Sample) without(here map[*column]bool) (absent []*column) {
@@ -199,17 +219,23 @@ type column struct {
 	numbers []float64 // NaN where there is none
 	texts   []uint32  // index into words plus 1, or 0
 	words   []string
-	index   map[string]uint32
+	places  map[string]uint32
 	taken   *int // by texts of all columns
 
 	missing, numeric, textual int64 // rows of each sort
 	min, max, mean            float64
-	last                      float64
-	rising                    bool   // every number is whole and above the one before
-	dated                     int    // texts that are times; -1: one was not
-	temporal                  bool   // its type says so
-	unfit                     string // why its values cannot be compared, or ""
+	last                      float64 // number of the file that is read; -Inf: none yet
+	whole                     bool    // every number is
+	rising                    bool    // every number is above the one before it in its file
+	risen                     int64   // numbers that have one before them
+	index                     bool    // named as an index that pandas writes
+	dated                     int     // texts that are times; -1: one was not
+	temporal                  bool    // its type says so
+	unfit                     string  // why its values cannot be compared, or ""
 }
+
+// excluded is why columns that were named so are not compared.
+const excluded = "it was excluded"
 
 // listed is why columns of nested values are not compared.
 const listed = "its values are lists or objects"
@@ -286,8 +312,10 @@ func (c *column) put(place int, v cell) {
 		c.numeric++
 		c.min, c.max = min(c.min, v.number), max(c.max, v.number)
 		c.mean += (v.number - c.mean) / float64(c.numeric)
-		if c.rising && (v.number != math.Trunc(v.number) || c.numeric > 1 && v.number <= c.last) {
-			c.rising = false
+		c.whole = c.whole && v.number == math.Trunc(v.number)
+		c.rising = c.rising && v.number > c.last
+		if !math.IsInf(c.last, 0) {
+			c.risen++
 		}
 		c.last = v.number
 	case words:
@@ -316,18 +344,28 @@ func (c *column) put(place int, v cell) {
 // intern keeps a text once. Texts of rows that gave way stay; they grow with the
 // logarithm of the rows only, as the rows kept do.
 func (c *column) intern(text string) uint32 {
-	if i, ok := c.index[text]; ok {
+	if i, ok := c.places[text]; ok {
 		return i
 	}
-	if c.index == nil {
-		c.index = map[string]uint32{}
+	if c.places == nil {
+		c.places = map[string]uint32{}
 	}
 	text = strings.Clone(text) // not the whole line
 	*c.taken += len(text) + textCost
 	c.words = append(c.words, text)
 	i := uint32(len(c.words))
-	c.index[text] = i
+	c.places[text] = i
 	return i
+}
+
+// counts reports whether the column counts the rows of each file.
+func (c *column) counts() bool { return c.whole && c.rising && c.risen >= idRows }
+
+// boolean reports whether every value is one; without values it is.
+func (c *column) boolean() bool {
+	return c.numeric == 0 && !slices.ContainsFunc(c.words, func(word string) bool {
+		return !strings.EqualFold(word, "true") && !strings.EqualFold(word, "false")
+	})
 }
 
 // category is the value of a kept row as a text, and whether it has one.
