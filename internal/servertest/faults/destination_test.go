@@ -53,6 +53,7 @@ func TestFaultsAtDestinations(t *testing.T) {
 	}
 	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Amqp": fickleAMQP, "StorageQueue": fickleQueue, "ArgoEvents": fickleTrigger} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is the rest that a destination gets
 			o := open(t)
 			s := servertest.New(t, func(c *server.Config) { c.Connections = o.connections })
 			topic, publish := s.Topic("orders")
