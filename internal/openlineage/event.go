@@ -21,8 +21,10 @@ type wireEvent struct {
 	EventType string            `json:"eventType"`
 	EventTime string            `json:"eventTime"`
 	Producer  string            `json:"producer"`
+	SchemaURL string            `json:"schemaURL"`
 	Run       *wireRun          `json:"run"`
 	Job       wireJob           `json:"job"`
+	Dataset   loose[named]      `json:"dataset"`
 	Inputs    loose[few[named]] `json:"inputs"`
 	Outputs   loose[few[named]] `json:"outputs"`
 }
@@ -190,9 +192,20 @@ const (
 	longestSegment = 64 // of a run type
 )
 
-// ofRun reports whether the event is about a run; those of jobs and datasets alone are
-// not.
-func (e *wireEvent) ofRun() bool { return e.Run != nil }
+// aside reports whether the event is of a job or a dataset alone: its schemaURL says so,
+// or its members where that does not tell. Events of runs that lack their run are not.
+func (e *wireEvent) aside() bool {
+	if e.Run != nil || e.EventType != "" {
+		return false
+	}
+	switch e.SchemaURL[strings.LastIndexByte(e.SchemaURL, '/')+1:] {
+	case "JobEvent", "DatasetEvent":
+		return true
+	case "RunEvent":
+		return false
+	}
+	return e.Job.Name != "" || e.Dataset.value.Name != ""
+}
 
 // report says what an event of a run means, or what is wrong with it.
 func (e *wireEvent) report(ws resource.ID) (o workspace.RunReport, err error) {
@@ -208,8 +221,9 @@ func (e *wireEvent) report(ws resource.ID) (o workspace.RunReport, err error) {
 	if !ok {
 		wrong("eventTime", "The eventTime '%.40s' is not a date-time: write it as in \"2026-03-02T09:14:07Z\".", e.EventTime)
 	}
-	id, err := uuid.Parse(e.Run.RunID)
-	if err != nil || len(e.Run.RunID) != len(uuid.UUID{}.String()) {
+	if e.Run == nil {
+		wrong("run", "The event has no run, with its runId: events of runs need one, and those of jobs and datasets have no eventType.")
+	} else if len(e.Run.RunID) != len(uuid.UUID{}.String()) || uuid.Validate(e.Run.RunID) != nil {
 		wrong("run.runId", "The runId '%.40s' is not a UUID.", e.Run.RunID)
 	}
 	for _, name := range []struct{ field, text string }{{"job.namespace", e.Job.Namespace}, {"job.name", e.Job.Name}} {
@@ -220,6 +234,7 @@ func (e *wireEvent) report(ws resource.ID) (o workspace.RunReport, err error) {
 	if err := fault.Join(problems...); err != nil {
 		return o, err
 	}
+	id := uuid.MustParse(e.Run.RunID)
 	job := jobName(e.Job.Namespace, e.Job.Name)
 	return workspace.RunReport{
 		Source: workspace.SourceOpenLineage, ID: id.String(), ExperimentID: experimentID(ws, job), Experiment: job, At: at, Status: status,

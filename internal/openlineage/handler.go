@@ -291,7 +291,7 @@ func (h *Handler) take(ctx context.Context, ws resource.Workspace, by resource.S
 		}
 		return fault.New(fault.Invalid, "InvalidRequestContent", "The body is not an OpenLineage event: %v.", err)
 	}
-	if !e.ofRun() {
+	if e.aside() {
 		h.metrics.took("", 0)
 		return nil
 	}
