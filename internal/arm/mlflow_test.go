@@ -215,6 +215,10 @@ func TestMLflowWebhook(t *testing.T) {
 	did("register https://m.example s3cret http://127.0.0.1:7443"+address, "unregister https://m.example s3cret w1")
 	put("", 200, `"webhookOrigin":"http://127.0.0.1:7443"`)
 	did()
+	put(`,"webhookOrigin":"http://127.0.0.1:7444"`, 200, `"webhook":true`, `"webhookOrigin":"http://127.0.0.1:7444"`)
+	did("register https://m.example s3cret http://127.0.0.1:7444"+address, "unregister https://m.example s3cret w1")
+	put(`,"webhook":false,"webhookOrigin":"http://127.0.0.1:7444"`, 400, "properties.webhookOrigin")
+	did()
 	item, _ := s.plane.Store.MLflowServers.Get(resource.MustID(wsID).Key())
 	fake.status[item.Value.UID] = manage.MLflowStatus{Webhook: manage.WebhookDisabled, LastWebhook: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)}
 	if body := s.do("reader", "GET", at, "").Body.String(); !strings.Contains(body, `"webhook":"Disabled","lastWebhook":"2026-03-02T12:00:00`) {

@@ -3,7 +3,9 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -140,8 +142,29 @@ func (a *app) mlflowAttach(k kind) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if *webhook || cmd.Flag("webhook-origin").Changed {
+			a.warnOfWebhook(server)
+		}
 		return a.showMLflow(k, server)
 	})
+}
+
+// warnOfWebhook says so when MLflow will not call the webhook of a server: it trusts
+// public certificate authorities alone.
+func (a *app) warnOfWebhook(server json.RawMessage) {
+	u, err := url.Parse(text(server, "properties.webhookUrl"))
+	if err != nil || u.Scheme != "https" {
+		return
+	}
+	ip := net.ParseIP(u.Hostname())
+	private := u.Hostname() == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsUnspecified())
+	if at, err := a.address(); err == nil && at.ca != "" && !private {
+		ours, err := url.Parse(at.url)
+		private = err == nil && ours.Host == u.Host // we need an authority of its own to call it
+	}
+	if private {
+		fmt.Fprintf(a.stderr, "MLflow cannot call %s unless the certificate there is of a public authority, so events wait for the next round. Give Carillon a certificate of your own with --public-url; where all is on one machine, attach again with --webhook-origin http://ADDRESS, and see docs/mlflow.md for what mlflow server needs then.\n", u.Redacted())
+	}
 }
 
 // mlflowList asks every workspace that may be read.

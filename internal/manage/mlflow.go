@@ -287,8 +287,8 @@ func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.M
 	if c.WebhookOrigin != "" {
 		if u, err := url.Parse(c.WebhookOrigin); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || len(c.WebhookOrigin) > 255 {
 			wrong("webhookOrigin", "The webhookOrigin '%.80s' is not an http or https address without a path: write what the MLflow server reaches this server by, such as https://carillon.example:7443.", c.WebhookOrigin)
-		} else if c.Webhook == nil || !*c.Webhook {
-			wrong("webhookOrigin", "A webhookOrigin goes with webhook true.")
+		} else if c.Webhook != nil && !*c.Webhook || c.Webhook == nil && (another || !present.Webhook.Registered()) {
+			wrong("webhookOrigin", "The webhookOrigin '%.80s' is of no use without a webhook: register one with webhook true (carillon mlflow attach --webhook).", c.WebhookOrigin)
 		}
 	}
 	switch strings.ToLower(c.ExperimentIDFormat) {
@@ -349,7 +349,7 @@ func (p *Plane) settleWebhook(ctx context.Context, c MLflowChange, m, present *r
 		return undo, nil
 	}
 	origin := strings.TrimRight(c.WebhookOrigin, "/")
-	if c.Webhook == nil {
+	if c.Webhook == nil && origin == "" {
 		origin = present.Webhook.Origin
 	}
 	at := cmp.Or(origin, p.PublishURL, p.PublicURL) + "/mlflow/" + url.PathEscape(m.Workspace.ResourceGroup()+"~"+m.Workspace.Name()) + "/webhook"
