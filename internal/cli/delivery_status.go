@@ -12,7 +12,7 @@ var deliveryStatusView = view{
 		{"Open deliveries", "properties.openDeliveries"}, {"Waiting for retry", "properties.waitingForRetry"}, {"Attempts in flight", "properties.inFlight"},
 		{"Paused", "properties.paused"}, {"Lagging", "properties.lagging"}, {"Lags from", "?properties.lagPosition"},
 		{"Destination rests", "properties.breakerOpen"}, {"Rests until", "?properties.breakerUntil"}, {"Waits for its limit", "?properties.waitsForLimit"},
-		{"Matched", "properties.matchedEvents"}, {"Delivered", "properties.deliveredEvents"}, {"Failed attempts", "properties.failedAttempts"},
+		{"Counts", "=since the start of the server"}, {"Matched", "properties.matchedEvents"}, {"Delivered", "properties.deliveredEvents"}, {"Failed attempts", "properties.failedAttempts"},
 		{"Dead-lettered", "properties.deadLetteredEvents"}, {"Dropped", "properties.droppedEvents"},
 		{"Last warning", "?properties.lastWarning"}, {"Dead letters' store", "?properties.deadLetterStore"},
 	},

@@ -363,8 +363,10 @@ func (a *app) hintAtExtraEvents(ctx context.Context, s *remote, path string, fil
 // extraEvent is the name of an event type beyond Azure's without its prefix, "" for
 // others.
 func extraEvent(eventType string) string {
-	if n := len(mlevent.ExtraPrefix); len(eventType) > n && strings.EqualFold(eventType[:n], mlevent.ExtraPrefix) {
-		return eventType[n:]
+	for _, t := range mlevent.ExtraTypes() {
+		if strings.EqualFold(t, eventType) {
+			return strings.TrimPrefix(t, mlevent.ExtraPrefix)
+		}
 	}
 	return ""
 }

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/carillon-events/carillon/internal/fault"
 )
 
 func (a *app) runKind() kind {
@@ -16,7 +19,7 @@ func (a *app) runKind() kind {
 		what: "run",
 		view: view{
 			plural: "runs",
-			columns: []column{{"Experiment", "properties.experimentName"}, {"Run", "name"}, {"Status", "properties.status"}, {"Type", "properties.runType"},
+			columns: []column{{"Experiment", "properties.experimentName"}, {"Run", "name"}, {"Name", "?properties.properties.mlflow.runName"}, {"Status", "properties.status"}, {"Type", "properties.runType"},
 				{"Started", "properties.startTime"}, {"Ended", "properties.endTime"}, {"Tags", "properties.tags"}},
 			detail: []column{{"Properties", "properties.properties"}, {"Etag", "etag"}, {"Id", "id"}},
 		},
@@ -39,6 +42,41 @@ func (a *app) runKind() kind {
 
 func experimentFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().StringP("experiment", "e", "", "Name of the experiment.")
+}
+
+// readExperimentFlag is experimentFlag of commands that take names of other systems, too.
+func readExperimentFlag(cmd *cobra.Command) *string {
+	name := experimentFlag(cmd)
+	cmd.Flag("experiment").Usage = "Name of the experiment; of one that MLflow or OpenLineage has, its id, or its name there if no other has that."
+	return name
+}
+
+// inExperiment calls read with the path of an experiment: the one of that name or id, or
+// else the one that another system calls so.
+func (a *app) inExperiment(cmd *cobra.Command, s *remote, name string, read func(path string) error) error {
+	err := segment(cmd, "experiment", name)
+	if err == nil {
+		if err = read(a.experimentsPath() + "/" + name); !fault.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	all, listing := s.all(cmd.Context(), a.experimentsPath(), pageSize())
+	if listing != nil {
+		return err
+	}
+	var ids []string
+	for _, e := range all {
+		if text(e, "properties.displayName") == name {
+			ids = append(ids, text(e, "name"))
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return err
+	case 1:
+		return read(a.experimentsPath() + "/" + ids[0])
+	}
+	return usagef(cmd, "Several experiments are called %q: give --experiment the id of one, %s.", name, strings.Join(ids, " or "))
 }
 
 // runIDFlag is the name flag of runs, which are also called by --run-id.
@@ -68,7 +106,7 @@ func (a *app) runCommand() *cobra.Command {
 		`  carillon run create --experiment churn --run-id r1 --status Running
   carillon run update --experiment churn --run-id r1 --status Completed`,
 		a.runCreate(k),
-		a.showCommand(k, `  carillon run show --experiment churn --run-id r1`),
+		a.runShow(k),
 		a.runList(k),
 		a.runUpdate(k),
 		a.deleteCommand(k, `  carillon run delete --experiment churn --run-id r1`),
@@ -166,11 +204,37 @@ func removeTagsFlag(cmd *cobra.Command) func(properties map[string]any) {
 	}
 }
 
+func (a *app) runShow(k kind) *cobra.Command {
+	cmd := &cobra.Command{Use: "show", Short: "Show one run", Example: `  carillon run show --experiment churn --run-id r1`}
+	experiment, id := readExperimentFlag(cmd), runIDFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name, err := id(args)
+		if err != nil {
+			return err
+		}
+		if err := required(cmd, "experiment"); err != nil {
+			return err
+		}
+		s, err := a.connect()
+		if err != nil {
+			return err
+		}
+		return a.inExperiment(cmd, s, *experiment, func(path string) error {
+			run, err := s.get(cmd.Context(), path+"/runs/"+name)
+			if err != nil {
+				return err
+			}
+			return a.show(k.view, run)
+		})
+	}
+	return cmd
+}
+
 func (a *app) runList(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List runs of one experiment, or of all", Args: noArguments,
 		Example: `  carillon run list --experiment churn
   carillon run list -o json`}
-	experiment := experimentFlag(cmd)
+	experiment := readExperimentFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.connect()
 		if err != nil {
@@ -184,14 +248,14 @@ func (a *app) runList(k kind) *cobra.Command {
 		}
 		runs := []json.RawMessage{}
 		for _, e := range experiments {
-			if err := segment(cmd, "experiment", e); err != nil {
+			err := a.inExperiment(cmd, s, e, func(path string) error {
+				of, err := s.all(cmd.Context(), path+"/runs", pageSize())
+				runs = append(runs, of...)
 				return err
-			}
-			of, err := s.all(cmd.Context(), a.experimentsPath()+"/"+e+"/runs", pageSize())
+			})
 			if err != nil {
 				return err
 			}
-			runs = append(runs, of...)
 		}
 		return a.list(k.view, runs)
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -17,20 +18,40 @@ func (a *app) modelKind() kind {
 			detail: []column{{"Uri", "properties.modelUri"}, {"Properties", "properties.properties"}, {"Etag", "etag"}, {"Id", "id"}},
 		},
 		locate: func(cmd *cobra.Command) func([]string) (string, error) {
-			name := nameFlag(cmd, "model")
-			version := cmd.Flags().StringP("version", "v", "", "Version of the model.")
+			named := versionFlags(cmd, "Version of the model.")
 			return func(args []string) (string, error) {
-				n, err := name(args)
-				if err != nil {
-					return "", err
+				model, version, err := named(args)
+				if err == nil && version == "" {
+					err = usagef(cmd, "Which version of the model %s? Give %[1]s:VERSION, or --version.", model)
 				}
-				if err := required(cmd, "version"); err != nil {
-					return "", err
-				}
-				return a.versionsPath(n) + "/" + *version, segment(cmd, "version", *version)
+				return a.versionsPath(model) + "/" + version, err
 			}
 		},
 		names: a.modelsPath,
+	}
+}
+
+// versionFlags are the name flag of models and --version. A version may be given behind
+// the name, too, as output has it.
+func versionFlags(cmd *cobra.Command, usage string) func(args []string) (model, version string, err error) {
+	name := nameOrIDFlag(cmd, "model", "Name of the model, or NAME:VERSION")
+	flag := cmd.Flags().StringP("version", "v", "", usage)
+	return func(args []string) (model, version string, err error) {
+		chosen, err := name(args)
+		if err != nil {
+			return "", "", err
+		}
+		model, version, both := strings.Cut(chosen, ":")
+		if both && *flag != "" && *flag != version {
+			return "", "", usagef(cmd, "--version says %q and the name says %q; give one of them.", *flag, version)
+		}
+		if !both {
+			version = *flag
+		}
+		if err := segment(cmd, "model", model); err != nil {
+			return "", "", err
+		}
+		return model, version, segment(cmd, "version", version)
 	}
 }
 
@@ -44,10 +65,10 @@ func (a *app) modelCommand() *cobra.Command {
 		`  carillon model register churn --tags stage=production
   carillon model list --name churn`,
 		a.modelRegister(k),
-		a.showCommand(k, `  carillon model show churn --version 3`),
+		a.showCommand(k, `  carillon model show churn:3`),
 		a.modelList(k),
 		a.modelUpdate(k),
-		a.deleteCommand(k, `  carillon model delete churn --version 3`),
+		a.deleteCommand(k, `  carillon model delete churn:3`),
 	)
 }
 
@@ -69,17 +90,13 @@ func modelFlags(cmd *cobra.Command) func(properties map[string]any) {
 func (a *app) modelRegister(k kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "register", Aliases: []string{"create"}, Short: "Register a model as its next version, or as the version given",
 		Example: `  carillon model register churn --tags stage=production ncd=true
-  carillon model register churn --version 7 --model-uri s3://models/churn/7 --run-id nightly-7`}
-	name := nameFlag(cmd, "model")
-	version := cmd.Flags().StringP("version", "v", "", "Version; the next number by default.")
+  carillon model register churn:7 --model-uri s3://models/churn/7 --run-id nightly-7`}
+	named := versionFlags(cmd, "Version; the next number by default.")
 	fill := modelFlags(cmd)
 	a.complete(cmd, k.names)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		model, err := name(args)
+		model, version, err := named(args)
 		if err != nil {
-			return err
-		}
-		if err := segment(cmd, "version", *version); err != nil {
 			return err
 		}
 		s, err := a.connect()
@@ -89,10 +106,10 @@ func (a *app) modelRegister(k kind) *cobra.Command {
 		properties := map[string]any{}
 		fill(properties)
 		var registered json.RawMessage
-		if *version == "" {
+		if version == "" {
 			registered, err = s.ask(cmd.Context(), http.MethodPost, a.versionsPath(model), enveloped(properties), nil)
 		} else {
-			registered, err = s.ask(cmd.Context(), http.MethodPut, a.versionsPath(model)+"/"+*version, enveloped(properties), create())
+			registered, err = s.ask(cmd.Context(), http.MethodPut, a.versionsPath(model)+"/"+version, enveloped(properties), create())
 		}
 		if err != nil {
 			return err
@@ -136,7 +153,7 @@ func (a *app) modelList(k kind) *cobra.Command {
 }
 
 func (a *app) modelUpdate(k kind) *cobra.Command {
-	cmd := &cobra.Command{Use: "update", Short: "Change tags of a model version", Example: `  carillon model update churn --version 3 --tags stage=production --remove-tags candidate`}
+	cmd := &cobra.Command{Use: "update", Short: "Change tags, properties, run or files of a model version", Example: `  carillon model update churn:3 --tags stage=production --remove-tags candidate`}
 	fill := modelFlags(cmd)
 	remove := removeTagsFlag(cmd)
 	etag := cmd.Flags().String("if-match", "", "Change only while the model version has this etag.")

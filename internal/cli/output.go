@@ -25,8 +25,8 @@ type view struct {
 // column is a title and the path of a member, segments separated by dots;
 // alternatives are separated by '|', the first that is there counts; one that
 // begins with '=' is a text of its own, and of one that ends with '/' the last segment
-// is shown: the name in an id. A path that begins with '?' has no row where nothing is
-// there.
+// is shown: the name in an id. A path that begins with '?' has no row, and in a list no
+// column, where nothing is there.
 type column struct {
 	title string
 	path  string
@@ -77,15 +77,20 @@ func (a *app) list(v view, resources []json.RawMessage) error {
 		fmt.Fprintf(a.stderr, "No %s.\n", v.plural)
 		return nil
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	titles := make([]string, len(v.columns))
-	for i, c := range v.columns {
-		titles[i] = strings.ToUpper(c.title)
+	var columns []column
+	var titles []string
+	for _, c := range v.columns {
+		path, optional := strings.CutPrefix(c.path, "?")
+		if !optional || slices.ContainsFunc(resources, func(r json.RawMessage) bool { return member(r, path) != nil }) {
+			columns = append(columns, column{c.title, path})
+			titles = append(titles, strings.ToUpper(c.title))
+		}
 	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, strings.Join(titles, "\t"))
 	for _, r := range resources {
-		cells := make([]string, len(v.columns))
-		for i, c := range v.columns {
+		cells := make([]string, len(columns))
+		for i, c := range columns {
 			cells[i] = cell(r, c.path)
 		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
@@ -171,7 +176,7 @@ func text(resource json.RawMessage, path string) string {
 }
 
 // member returns the value at a path, nil when it is not there; the path "" is
-// the whole value.
+// the whole value. The name of the last member may hold dots.
 func member(resource json.RawMessage, path string) any {
 	decoder := json.NewDecoder(bytes.NewReader(resource))
 	decoder.UseNumber()
@@ -182,11 +187,16 @@ func member(resource json.RawMessage, path string) any {
 	if path == "" {
 		return value
 	}
-	for segment := range strings.SplitSeq(path, ".") {
+	for path != "" {
 		object, ok := value.(map[string]any)
 		if !ok {
 			return nil
 		}
+		if last, there := object[path]; there {
+			return last
+		}
+		var segment string
+		segment, path, _ = strings.Cut(path, ".")
 		value = object[segment]
 	}
 	return value
