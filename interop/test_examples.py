@@ -9,6 +9,34 @@ import sys
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
+def refused(command, **environment) -> str:
+    """Runs a command that is to fail within seconds, not after a minute of waiting; returns what it said."""
+    ran = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=50)
+    assert ran.returncode != 0, ran.stdout
+    return f"exit {ran.returncode}\n{ran.stderr}"
+
+
+def test_python_without_requirements(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    told = refused([EXAMPLES / "mlflow-email" / "run"], PYTHON=str(bare))
+    assert told.startswith("exit 2\n") and "lacks aiosmtpd mlflow" in told and "requirements.txt" in told
+
+
+def test_mail_without_settings():
+    told = refused([sys.executable, EXAMPLES / "mlflow-email" / "mail.py"], SMTP_HOST="127.0.0.1", HANDLER_KEY="", SMTP_USER="carillon", SMTP_PASSWORD="")
+    assert told.startswith("exit 2\n") and "needs HANDLER_KEY, MAIL_FROM, MAIL_TO, MLFLOW_URL, SMTP_PASSWORD" in told
+
+
+def test_server_that_does_not_start(tmp_path):
+    broken = tmp_path / "carillon"
+    broken.write_text("#!/bin/sh\necho the port is in use >&2\nexit 1\n")
+    broken.chmod(0o755)
+    told = refused([EXAMPLES / "drift-retrain" / "run"], CARILLON_BINARY=str(broken))
+    assert "the start of Carillon did not come to pass" in told and "the port is in use" in told
+
+
 def run(name: str, timeout: int = 300) -> str:
     ran = subprocess.run([EXAMPLES / name / "run"], env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=timeout)
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"

@@ -10,6 +10,7 @@ import json
 import os
 import smtplib
 import ssl
+import sys
 import urllib.parse
 from email.message import EmailMessage
 
@@ -71,4 +72,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    needed = ["HANDLER_KEY", "SMTP_HOST", "MAIL_FROM", "MAIL_TO", "MLFLOW_URL"] + ["SMTP_PASSWORD"] * bool(setting("SMTP_USER"))
+    missing = [name for name in needed if not setting(name)]
+    if missing:
+        print(f"mail.py needs {', '.join(missing)} in its environment.", file=sys.stderr)
+        sys.exit(2)
     http.server.ThreadingHTTPServer(("127.0.0.1", int(setting("HANDLER_PORT", "8025"))), Handler).serve_forever()
