@@ -13,6 +13,7 @@ import requests
 os.environ.update(MLFLOW_ENABLE_ASYNC_LOGGING="false", MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true", GIT_PYTHON_REFRESH="quiet")
 import mlflow  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
 
 from chromium import Chromium  # noqa: E402
 from tracking import Bridge, Tracking, ended, word  # noqa: E402
@@ -74,10 +75,16 @@ def test_the_client_sees_no_difference_and_ids_are_the_same(proxied, tmp_path, t
         with pytest.raises(ValueError):
             with mlflow.start_run() as failed:
                 raise ValueError("the training broke")
+        mlflow.sklearn.autolog(log_models=False)
+        try:
+            LogisticRegression(C=0.5).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
+        finally:
+            mlflow.sklearn.autolog(disable=True)
+        autologged = mlflow.last_active_run().info.run_id
         killed = client.create_run(experiment).info.run_id
         client.set_terminated(killed, "KILLED")
         subject, want = f"experiments/{experiment}/runs/{parent.info.run_id}", []
-        for run, status in ((parent.info.run_id, "Completed"), (child.info.run_id, "Completed"), (failed.info.run_id, "Failed"), (killed, "Canceled")):
+        for run, status in ((parent.info.run_id, "Completed"), (child.info.run_id, "Completed"), (autologged, "Completed"), (failed.info.run_id, "Failed"), (killed, "Canceled")):
             want += [started(experiment, run), *ended(experiment, run, status)]
         client.create_registered_model(model)
         client.create_model_version(model, "s3://models/1", run_id=parent.info.run_id)
@@ -88,6 +95,8 @@ def test_the_client_sees_no_difference_and_ids_are_the_same(proxied, tmp_path, t
         data = got["RunCompleted", subject, None]["data"]
         assert data["experimentName"] == name and data["runTags"] == {"team": "growth"} and data["runProperties"]["mlflow.param.lr"] == "0.1"
         assert got["RunCompleted", f"experiments/{experiment}/runs/{child.info.run_id}", None]["data"]["runType"].endswith(".child")
+        fitted = got["RunCompleted", f"experiments/{experiment}/runs/{autologged}", None]["data"]
+        assert fitted["runTags"]["estimator_name"] == "LogisticRegression" and fitted["runProperties"]["mlflow.param.C"] == "0.5"
         polled.settle()
 
         for _ in range(3):  # resumed, too quick for anybody who only looks
