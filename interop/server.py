@@ -59,6 +59,13 @@ class Server:
         assert answer.ok, f"{answer.status_code} {answer.text}"
         return answer.json()["value"]
 
+    def mlflow_status(self) -> dict:
+        """How the default workspace follows its MLflow server: without a process for each of many looks."""
+        answer = requests.get(f"{self.url}{WORKSPACE_ID}/providers/Carillon.MLflow/servers/default", params={"api-version": OURS}, verify=self.ca, timeout=30,
+                              headers={"Authorization": f"Bearer {self.token}"})
+        assert answer.ok, f"{answer.status_code} {answer.text}"
+        return answer.json()["properties"]["status"]
+
     def command(self, *arguments: str):
         """Runs a client command and returns its output as parsed JSON."""
         env = {**os.environ, "CARILLON_URL": self.url, "CARILLON_TOKEN": self.token, "CARILLON_CA": self.ca}

@@ -138,7 +138,7 @@ class Bridge:
                 time.sleep(0.1)
 
     def status(self) -> dict:
-        return self.server.command("mlflow", "show")["properties"]["status"]
+        return self.server.mlflow_status()
 
     def events(self) -> collections.Counter:
         """The events so far, each id once."""
