@@ -118,6 +118,7 @@ func driftMonitors(s *workspace.Service) *subresource {
 type driftRunProperties struct {
 	RunID       string                     `json:"runId"`
 	Status      workspace.RunStatus        `json:"status"`
+	Verdict     workspace.Finding          `json:"verdict,omitempty"` // of one that is Completed
 	Kind        workspace.DriftKind        `json:"kind,omitempty"`
 	DataDriftID string                     `json:"dataDriftId"`
 	StartTime   string                     `json:"startTime"`
@@ -134,19 +135,19 @@ type driftProgress struct {
 	Rows  int64  `json:"rows"`
 }
 
-// driftResult is what every result says.
+// driftResult is what every result says; without a verdict there is no coefficient.
 type driftResult struct {
 	Status          drift.Status `json:"status"`
-	Coefficient     float64      `json:"driftCoefficient"`
+	Coefficient     *float64     `json:"driftCoefficient,omitempty"`
 	Threshold       float64      `json:"threshold"`
-	Drifted         bool         `json:"driftDetected"`
+	Drifted         *bool        `json:"driftDetected,omitempty"`
 	BaseDatasetID   string       `json:"baseDatasetId"`
 	TargetDatasetID string       `json:"targetDatasetId"`
 }
 
 func driftRunEntity(d workspace.DriftRun) subEntity {
 	p := driftRunProperties{
-		RunID: d.Name, Status: d.Status, Kind: d.Kind, DataDriftID: d.DataDriftID, StartTime: d.StartTime, EndTime: d.EndTime, Reason: d.Reason, State: finished,
+		RunID: d.Name, Status: d.Status, Verdict: d.Finding(), Kind: d.Kind, DataDriftID: d.DataDriftID, StartTime: d.StartTime, EndTime: d.EndTime, Reason: d.Reason, State: finished,
 	}
 	if d.Progress != nil {
 		p.Progress = &driftProgress{d.Progress.Phase, d.Progress.Rows}
@@ -155,7 +156,10 @@ func driftRunEntity(d workspace.DriftRun) subEntity {
 		p.Coefficient = &d.Coefficient
 	}
 	if d.Status == workspace.Completed {
-		r := driftResult{d.Verdict, d.Coefficient, d.Threshold, d.Drifted(), d.BaseDatasetID, d.TargetDatasetID}
+		r := driftResult{Status: d.Verdict, Coefficient: p.Coefficient, Threshold: d.Threshold, BaseDatasetID: d.BaseDatasetID, TargetDatasetID: d.TargetDatasetID}
+		if d.Judged() {
+			r.Drifted = new(d.Drifted())
+		}
 		if r.Status == "" {
 			r.Status = drift.OK
 		}
@@ -171,12 +175,31 @@ func driftRunEntity(d workspace.DriftRun) subEntity {
 func withDocument(r driftResult, document json.RawMessage) json.RawMessage {
 	short, err := json.Marshal(struct {
 		Threshold float64 `json:"threshold"`
-		Drifted   bool    `json:"driftDetected"`
+		Drifted   *bool   `json:"driftDetected,omitempty"`
 	}{r.Threshold, r.Drifted})
 	if err != nil || len(document) < 3 || document[0] != '{' {
 		return document
 	}
+	if r.Drifted == nil {
+		document = withoutVerdict(document)
+	}
 	return append(append(short[:len(short)-1:len(short)-1], ','), document[1:]...)
+}
+
+// withoutVerdict is a document of a comparison that came to none.
+func withoutVerdict(document json.RawMessage) json.RawMessage {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(document, &members) != nil {
+		return document
+	}
+	for _, name := range []string{"driftCoefficient", "pValue", "hasDrift"} {
+		delete(members, name)
+	}
+	short, err := json.Marshal(members)
+	if err != nil {
+		return document
+	}
+	return short
 }
 
 // driftRuns are made by POST: as they were computed elsewhere, or to be computed. One

@@ -44,10 +44,10 @@ func (a *app) driftRunKind() kind {
 		what: "drift run",
 		view: view{
 			plural: "drift runs",
-			columns: []column{{"Run", "name"}, {"Status", "properties.status"}, {"Coefficient", "properties.driftCoefficient"},
+			columns: []column{{"Run", "name"}, {"Status", "properties.status"}, {"Verdict", "properties.verdict"}, {"Coefficient", "#properties.driftCoefficient"},
 				{"Start", "properties.startTime"}, {"End", "properties.endTime"}},
 			detail: []column{
-				{"Drift detected", "properties.result.driftDetected"}, {"Verdict", "?properties.result.status"}, {"Reason", "?properties.reason"},
+				{"Reason", "?properties.reason"},
 				{"Kind", "?properties.kind"}, {"Progress", "?properties.progress"}, {"Etag", "etag"}, {"Id", "id"},
 			},
 		},
@@ -222,7 +222,7 @@ func (a *app) driftMonitorSwitch(k kind, verb string, on bool) *cobra.Command {
 }
 
 func (a *app) driftMonitorBackFill(k, runs kind) *cobra.Command {
-	cmd := &cobra.Command{Use: "backfill", Short: "Compare the windows of a span", Long: "Have the server compare the windows of a span that are over, 30 at most, and print the drift run of each.\nThose that were compared are not compared again, unless --force is given.",
+	cmd := &cobra.Command{Use: "backfill", Short: "Compare the windows of a span", Long: "Have the server compare the windows of a span that are over, 30 at most, and print the drift run of each.\nThose that were compared are not compared again, unless --force is given.\n\nWith --wait, the exit code is 1 if any window drifted, 3 if none did and it cannot be told of each, and 0 otherwise.",
 		Example: `  carillon drift monitor backfill orders-weekly --start 2026-01-01 --end 2026-03-01 --wait`}
 	start := cmd.Flags().String("start", "", "Begin of the span: a date, or RFC 3339; its window is the first one.")
 	end := cmd.Flags().String("end", "", "End of the span; a window that begins there is not in it.")
@@ -267,7 +267,20 @@ func (a *app) driftMonitorBackFill(k, runs kind) *cobra.Command {
 				}
 			}
 		}
-		return a.list(runs.view, filled.Value)
+		if err := a.list(runs.view, filled.Value); err != nil || !*wait {
+			return err
+		}
+		var untold error
+		for _, run := range filled.Value {
+			switch workspace.Finding(text(run, "properties.verdict")) {
+			case workspace.FoundDrift:
+				return errQuiet
+			case workspace.FoundNoDrift:
+			default:
+				untold = &exitError{errQuiet, exitUntold}
+			}
+		}
+		return untold
 	})
 }
 
@@ -444,6 +457,13 @@ func (a *app) driftResultShow(k kind) *cobra.Command {
 		monitor, err := s.get(cmd.Context(), path[:strings.LastIndex(path, "/runs/")])
 		if err != nil {
 			return err
+		}
+		if p.Result.Status == drift.Insufficient { // the API has no coefficient without a verdict
+			for _, m := range p.Result.Metrics {
+				if m.Name == "datadrift_coefficient" {
+					p.Result.Coefficient = m.Value
+				}
+			}
 		}
 		of := printed{report: *report, baseline: firstOf(text(monitor, "properties.baseline.uri"), p.Result.BaseDatasetID), target: firstOf(text(monitor, "properties.target.uri"), p.Result.TargetDatasetID)}
 		if of.report != "" {

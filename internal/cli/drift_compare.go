@@ -206,7 +206,10 @@ func (a *app) compareFiles(cmd *cobra.Command, c *comparison) (*drift.Result, er
 		return nil, err
 	}
 	if c.monitor != "" {
-		found.Window = drift.Window{DataDriftID: c.dataDriftID, DataDriftName: c.monitor, BaseDatasetID: c.baseID, TargetDatasetID: c.nowID, StartTime: c.from, EndTime: c.to}
+		found.Window = drift.Window{DataDriftID: c.dataDriftID, DataDriftName: c.monitor, BaseDatasetID: c.baseID, TargetDatasetID: c.nowID}
+	}
+	if c.from != "" {
+		found.StartTime, found.EndTime = workspace.Window{Start: c.window[0], End: c.window[1]}.Texts()
 	}
 	if c.report != "" { // before the server hears of it: what cannot be reported is not recorded
 		if err := writeReport(c.printed(), found); err != nil {
@@ -327,12 +330,28 @@ func (c *comparison) printed() printed {
 	return printed{c.baseline, c.target, c.report, c.monitor != ""}
 }
 
+// files names the target: of a pattern, the files of the window.
+func (c printed) files(found *drift.Result) string {
+	r := dataset.Reference{URI: c.target}
+	r.From, _ = time.Parse(time.RFC3339, found.StartTime)
+	r.To, _ = time.Parse(time.RFC3339, found.EndTime)
+	return r.Files()
+}
+
+// title names the target in the title of a page.
+func (c printed) title(found *drift.Result) string {
+	if dataset.Patterned(c.target) {
+		return c.files(found)
+	}
+	return path.Base(dataset.Shown(c.target))
+}
+
 func writeReport(c printed, found *drift.Result) error {
 	file, err := os.Create(c.report)
 	if err != nil {
 		return err
 	}
-	err = found.WriteHTML(file, path.Base(dataset.Shown(c.baseline)), path.Base(dataset.Shown(c.target)))
+	err = found.WriteHTML(file, path.Base(dataset.Shown(c.baseline)), c.title(found))
 	return errors.Join(err, file.Close())
 }
 
@@ -347,9 +366,16 @@ func (a *app) printComparison(c printed, found *drift.Result) error {
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "Verdict\t%s\n", oneLine(verdict))
-	fmt.Fprintf(w, "Coefficient\t%.3g (%s), threshold %g, p %.2g\n", found.Coefficient, found.Method, found.Threshold, found.Chance)
+	if found.Status == drift.NoData {
+		fmt.Fprintf(w, "Coefficient\tnone (%s), threshold %g\n", found.Method, found.Threshold)
+	} else {
+		fmt.Fprintf(w, "Coefficient\t%.3g (%s), threshold %g, p %.2g\n", found.Coefficient, found.Method, found.Threshold, found.Chance)
+	}
 	fmt.Fprintf(w, "Baseline\t%s: %d rows, %d compared\n", oneLine(dataset.Shown(c.baseline)), found.Rows.Baseline, found.Rows.SampledBaseline)
-	fmt.Fprintf(w, "Target\t%s: %d rows, %d compared\n", oneLine(dataset.Shown(c.target)), found.Rows.Target, found.Rows.SampledTarget)
+	fmt.Fprintf(w, "Target\t%s: %d rows, %d compared\n", oneLine(c.files(found)), found.Rows.Target, found.Rows.SampledTarget)
+	if dataset.Patterned(c.target) && found.StartTime != "" {
+		fmt.Fprintf(w, "Window\t%s to %s\n", found.StartTime, found.EndTime)
+	}
 	switch {
 	case found.RunID != "":
 		fmt.Fprintf(w, "Drift run\t%s of drift monitor %s\n", found.RunID, found.DataDriftName)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,8 +26,8 @@ type view struct {
 // column is a title and the path of a member, segments separated by dots;
 // alternatives are separated by '|', the first that is there counts; one that
 // begins with '=' is a text of its own, and of one that ends with '/' the last segment
-// is shown: the name in an id. A path that begins with '?' has no row, and in a list no
-// column, where nothing is there.
+// is shown: the name in an id; one that begins with '#' is a number of three digits. A
+// path that begins with '?' has no row, and in a list no column, where nothing is there.
 type column struct {
 	title string
 	path  string
@@ -164,8 +165,12 @@ func text(resource json.RawMessage, path string) string {
 		if literal, ok := strings.CutPrefix(alternative, "="); ok {
 			return literal
 		}
+		alternative, short := strings.CutPrefix(alternative, "#")
 		path, name := strings.CutSuffix(alternative, "/")
 		if t := plain(member(resource, path)); t != "" {
+			if x, err := strconv.ParseFloat(t, 64); short && err == nil {
+				t = fmt.Sprintf("%.3g", x)
+			}
 			if name {
 				t = t[strings.LastIndexByte(t, '/')+1:]
 			}

@@ -35,13 +35,9 @@ func (anywhere) FS() fs.FS                             { return os.DirFS("/") }
 
 // local returns the files of a path.
 func (p *Places) local(ctx context.Context, r Reference, uri string) ([]file, error) {
-	name := uri
-	if strings.HasPrefix(uri, "file://") {
-		u, err := url.Parse(uri)
-		if err != nil || u.Host != "" && u.Host != "localhost" || u.RawQuery != "" || u.Fragment != "" {
-			return nil, errors.New("it is no address of a file: it begins with file:///, and what is special in it is percent-encoded")
-		}
-		name = u.Path
+	name, err := pathOf(uri)
+	if err != nil {
+		return nil, err
 	}
 	directory := strings.HasSuffix(name, "/")
 	where, name, err := p.tree(name)
@@ -67,6 +63,18 @@ func (p *Places) local(ctx context.Context, r Reference, uri string) ([]file, er
 		}
 		return p.localFile(uri+below, format)
 	})
+}
+
+// pathOf is the path of a file that is named by it, or by an address.
+func pathOf(uri string) (string, error) {
+	if !strings.HasPrefix(uri, "file://") {
+		return uri, nil
+	}
+	u, err := url.Parse(uri)
+	if err != nil || u.Host != "" && u.Host != "localhost" || u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("it is no address of a file: it begins with file:///, and what is special in it is percent-encoded")
+	}
+	return u.Path, nil
 }
 
 // walk calls each for the files below a directory.
@@ -99,8 +107,21 @@ func (p *Places) tree(name string) (tree, string, error) {
 		name, err := filepath.Abs(name)
 		return anywhere{}, name, err
 	}
+	root, below, err := p.root(name)
+	if err != nil {
+		return nil, "", err
+	}
+	opened, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, "", bare(err)
+	}
+	return opened, below, nil
+}
+
+// root returns the directory that a path has to lie below, and its name there.
+func (p *Places) root(name string) (root, below string, err error) {
 	if len(p.Roots) == 0 {
-		return nil, "", errors.New("the operator of this server lets no files of its machine be read: carillon serve --data-root DIR names where they may lie")
+		return "", "", errors.New("the operator of this server lets no files of its machine be read: carillon serve --data-root DIR names where they may lie")
 	}
 	if filepath.IsAbs(name) {
 		for _, root := range p.Roots {
@@ -108,14 +129,10 @@ func (p *Places) tree(name string) (tree, string, error) {
 			if err != nil || !filepath.IsLocal(below) {
 				continue
 			}
-			opened, err := os.OpenRoot(root)
-			if err != nil {
-				return nil, "", bare(err)
-			}
-			return opened, below, nil
+			return root, below, nil
 		}
 	}
-	return nil, "", errors.New("it lies in no directory that the operator of this server lets be read (serve --data-root)")
+	return "", "", errors.New("it lies in no directory that the operator of this server lets be read (serve --data-root)")
 }
 
 func (p *Places) localFile(uri string, format drift.Format) file {

@@ -85,6 +85,32 @@ type file struct {
 	open   func(ctx context.Context, format drift.Format) (*source, error)
 }
 
+// Check tells whether a dataset may be read at an address that is to be stored, as far as
+// that is known without a look at it.
+func (p *Places) Check(uri string) error {
+	if err := Check(uri); err != nil {
+		return err
+	}
+	uri = braced.ReplaceAllString(uri, "0")
+	scheme, _, has := strings.Cut(uri, "://")
+	switch {
+	case !has || scheme == "file":
+		name, err := pathOf(uri)
+		if err != nil || p.Everywhere {
+			return err
+		}
+		_, _, err = p.root(name)
+		return err
+	case scheme == "s3": // buckets may be connected later
+		return nil
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		return errors.New("it is no address: percent-encode what is special in it")
+	}
+	return p.Guard.CheckURL(u)
+}
+
 // Read reads a dataset into a sample.
 func (p *Places) Read(ctx context.Context, r Reference, o drift.ReadOptions) (*drift.Sample, error) {
 	reader, read := drift.NewReader(o), 0

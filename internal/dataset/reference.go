@@ -142,6 +142,19 @@ func (r Reference) expand() ([]string, error) {
 	return out, nil
 }
 
+// Files names the files of a dataset, as it may be shown: of a pattern, the first and the
+// last that its window has.
+func (r Reference) Files() string {
+	uris, err := r.expand()
+	switch {
+	case err != nil || len(uris) == 0:
+		return Shown(r.URI)
+	case len(uris) == 1:
+		return Shown(uris[0])
+	}
+	return Shown(uris[0]) + " to " + Shown(uris[len(uris)-1])
+}
+
 // takes tells the format of a file in a list, or "" where it is none of the dataset.
 func (r Reference) takes(name string) drift.Format {
 	for part := range strings.SplitSeq(name, "/") {

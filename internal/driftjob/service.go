@@ -249,14 +249,15 @@ func (s *Service) schedule(ctx context.Context, now time.Time) (next time.Time) 
 	return next
 }
 
-// startDue makes jobs of the windows of a plan that are due. Plans are the business of
-// the goroutine of Run alone.
+// startDue makes jobs of the windows of a plan that are due. With a new one, those before
+// it are looked at again: one may have had no rows yet. Plans are the business of the
+// goroutine of Run alone.
 func (s *Service) startDue(ctx context.Context, m monitor, p *plan, now time.Time) error {
-	since := p.Since
-	if p.seen.After(since) {
-		since = p.seen
+	if p.seen.After(p.Since) && len(p.Due(p.seen, now, 1)) == 0 {
+		p.seen = now
+		return nil
 	}
-	for _, w := range p.Due(since, now, workspace.MostWindows) {
+	for _, w := range p.Due(p.Since, now, workspace.MostWindows) {
 		if err := s.cfg.Ledger.StartScheduled(ctx, m.workspace, m.name, w); err != nil {
 			return fmt.Errorf("window %s: %w", w, err)
 		}

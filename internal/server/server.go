@@ -255,7 +255,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.workspaces = workspace.New(workspace.Config{
 		Recorder: s.broker, Facts: partition, Workspaces: store.Workspaces,
-		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, Logger: s.log,
+		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, CheckDataset: s.datasets.Check, Logger: s.log,
 	})
 	mlflowOrigin := cmp.Or(strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planeMLflow))
 	s.mlflow = mlflow.New(mlflow.Config{

@@ -53,6 +53,7 @@ type DriftProgress struct {
 
 const (
 	mostOpen  = 64 // drift runs of a monitor that wait or are computed
+	mostEmpty = 7  // that a schedule looks for rows in a window
 	mostBegun = 5  // that a job is begun; one that stops its process every time must end
 )
 
@@ -115,8 +116,16 @@ func (j *driftJobs) begun(job DriftJob) {
 	j.progress[job.Run] = DriftProgress{}
 }
 
+// driftRequest asks for a drift run that the server computes.
+type driftRequest struct {
+	window func(*DriftMonitor) Window
+	field  string // of the request, that names the window
+	kind   DriftKind
+	force  bool
+}
+
 // startDriftRun makes a job of a window, or returns the drift run that there is.
-func (s *Service) startDriftRun(ctx context.Context, ws resource.Workspace, monitor string, windowOf func(*DriftMonitor) Window, kind DriftKind, force bool, t Terms) (d DriftRun, created bool, err error) {
+func (s *Service) startDriftRun(ctx context.Context, ws resource.Workspace, monitor string, r driftRequest, t Terms) (d DriftRun, created bool, err error) {
 	ws, leave, err := s.enter(ws)
 	if err != nil {
 		return d, false, err
@@ -127,16 +136,21 @@ func (s *Service) startDriftRun(ctx context.Context, ws resource.Workspace, moni
 	if err := s.mustRead(ctx, monitorKey(ws.UID, monitor), monitorWords(monitor), &m); err != nil {
 		return d, false, err
 	}
-	if reason := m.Unready(); reason != "" {
-		return d, false, fault.Field("properties.driftCoefficient",
+	if field, reason := m.unready(); reason != "" {
+		return d, false, fault.Field("properties."+field,
 			"The server cannot compare for the drift monitor %q: %s. Change that, or give properties.driftCoefficient, computed elsewhere, for example by carillon drift run.", m.Name, reason)
 	}
-	window := windowOf(&m)
+	window, now := r.window(&m), time.Now()
+	early := now.Before(m.dueAt(window))
+	if early && !r.force {
+		return d, false, fault.Field(r.field, "The window %s of the drift monitor %q has all its rows at %s only (its end, and the latency of the schedule): ask again then, or set properties.force (--force) to compare what is there.",
+			window, m.Name, m.dueAt(window).UTC().Format(windowLayout))
+	}
 	state, err := s.driftState(ctx, ws, m.Name)
 	if err != nil {
 		return d, false, err
 	}
-	if there, err := s.driftRunOf(ctx, ws, m.Name, &state, window, kind, force); err != nil || there != "" {
+	if there, err := s.driftRunOf(ctx, ws, m.Name, &state, window, r); err != nil || there != "" {
 		if err == nil {
 			d, err = s.GetDriftRun(ctx, ws, m.Name, there)
 		}
@@ -146,13 +160,12 @@ func (s *Service) startDriftRun(ctx context.Context, ws resource.Workspace, moni
 		return d, false, fault.New(fault.Conflict, "TooManyDriftRuns", "The drift monitor %q has %d drift runs that are not done: wait for them, or cancel some.", m.Name, len(state.Open))
 	}
 	var w write
-	now := time.Now()
 	d, run, release, err := s.newDriftRun(ctx, &w, ws, &m, window, t.By, now)
 	if err != nil {
 		return d, false, err
 	}
 	defer release()
-	d.Kind, d.Status, run.Status = kind, Queued, Queued
+	d.Kind, d.Early, d.Status, run.Status = r.kind, early, Queued, Queued
 	run.Properties["startTime"], run.Properties["endTime"] = d.StartTime, d.EndTime
 	state.Open = append(state.Open, openRun{d.Name, window.key()})
 	w.fact(driftRunKey(ws.UID, m.Name, d.Name), &d)
@@ -168,21 +181,30 @@ func (s *Service) startDriftRun(ctx context.Context, ws resource.Workspace, moni
 }
 
 // driftRunOf returns the drift run that a window has already, "" for none that counts:
-// an open one always does, one that ended unless it is to be forced. A schedule does
-// not repeat what failed or was cancelled; who asks by hand does.
-func (s *Service) driftRunOf(ctx context.Context, ws resource.Workspace, monitor string, state *driftState, window Window, kind DriftKind, force bool) (string, error) {
+// an open one always does, one that ended unless it is to be forced, or had not the
+// rows: it found none, or began before they were all there. A schedule does not repeat
+// what failed or was cancelled, and looks for rows mostEmpty times; who asks by hand
+// does.
+func (s *Service) driftRunOf(ctx context.Context, ws resource.Workspace, monitor string, state *driftState, window Window, r driftRequest) (string, error) {
 	for _, o := range state.Open {
 		if o.Window == window.key() {
 			return o.Run, nil
 		}
 	}
-	if force {
+	if r.force {
 		return "", nil
 	}
 	var c compared
 	found, err := s.read(ctx, key(kindCompared, ws.UID, monitor, window.key()), &c)
-	if err != nil || !found || c.Status != Completed && kind != DriftScheduled {
+	scheduled := r.kind == DriftScheduled
+	if err != nil || !found || c.Early || c.Status != Completed && !scheduled {
 		return "", err
+	}
+	if c.Status == Completed && !c.Judged && (c.Empty < mostEmpty || !scheduled) {
+		var d DriftRun
+		if _, err := s.read(ctx, driftRunKey(ws.UID, monitor, c.Run), &d); err != nil || d.Verdict == drift.NoData {
+			return "", err
+		}
 	}
 	return c.Run, nil
 }
@@ -193,7 +215,7 @@ func (s *Service) StartScheduled(ctx context.Context, uid resource.UID, monitor 
 	if !ok {
 		return nil
 	}
-	_, _, err := s.startDriftRun(ctx, ws, monitor, func(*DriftMonitor) Window { return window }, DriftScheduled, false, Terms{By: schedulerStamp})
+	_, _, err := s.startDriftRun(ctx, ws, monitor, driftRequest{window: func(*DriftMonitor) Window { return window }, field: "properties.window", kind: DriftScheduled}, Terms{By: schedulerStamp})
 	return err
 }
 
@@ -260,22 +282,23 @@ func (s *Service) BackFillDrift(ctx context.Context, ws resource.Workspace, moni
 	}
 	from, _ := parseDay(*c.StartTime)
 	to, _ := parseDay(*c.EndTime)
-	if now := time.Now(); to.After(now) {
+	now, force := time.Now(), c.Force != nil && *c.Force
+	if to.After(now) {
 		to = now
 	}
 	windows := f.Cut(from, to, MostWindows)
-	if n := len(windows); n > 0 && windows[n-1].End.After(time.Now()) {
-		windows = windows[:n-1] // it is not over
+	for n := len(windows); n > 0 && !force && m.dueAt(windows[n-1]).After(now); n-- {
+		windows = windows[:n-1] // its rows are not all there
 	}
 	switch {
 	case len(windows) > MostWindows:
 		return b, fault.Field("properties.endTime", "From %s to %s there are more than %d windows of a %s: end at %s and go on from there.",
 			*c.StartTime, *c.EndTime, MostWindows, strings.ToLower(string(f)), windows[MostWindows-1].End.Format(time.DateOnly))
 	case len(windows) == 0:
-		return b, fault.Field("properties.endTime", "From %s to %s no window of a %s is over yet.", *c.StartTime, *c.EndTime, strings.ToLower(string(f)))
+		return b, fault.Field("properties.endTime", "From %s to %s no window of a %s is over yet, with the latency of the schedule: name an earlier span, or set properties.force (--force) to compare what is there.", *c.StartTime, *c.EndTime, strings.ToLower(string(f)))
 	}
 	for _, w := range windows {
-		d, created, err := s.startDriftRun(ctx, ws, monitor, func(*DriftMonitor) Window { return w }, DriftBackFill, c.Force != nil && *c.Force, t)
+		d, created, err := s.startDriftRun(ctx, ws, monitor, driftRequest{func(*DriftMonitor) Window { return w }, "properties.endTime", DriftBackFill, force}, t)
 		if err != nil {
 			return b, err
 		}
@@ -449,6 +472,7 @@ func (s *Service) endDriftRun(ctx context.Context, ws resource.Workspace, m *Dri
 	}
 	if found && MayMove(run.Status, d.Status) {
 		run.Status = d.Status
+		d.note(&run)
 		w.run(ws, &run, by, now, false, raises)
 	}
 	if _, err := s.record(ctx, &w); err != nil {

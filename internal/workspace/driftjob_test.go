@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,6 +37,9 @@ func week(day string) DriftRunChange {
 // start posts a drift run for the server to compute.
 func (b *bench) start(t *testing.T, monitor string, c DriftRunChange) DriftRun {
 	t.Helper()
+	if c.EndTime != nil && time.Now().Before(at(t, (*c.EndTime)[:10])) { // the clock of synctest stands in 2000
+		c.Force = ptr(true)
+	}
 	d, created, err := b.PostDriftRun(t.Context(), b.ws, monitor, c, kim)
 	if err != nil || !created {
 		t.Fatalf("created %v, error %v", created, err)
@@ -449,19 +453,76 @@ func TestDriftRunNeedsData(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := b.PostDriftRun(t.Context(), b.ws, "m", week("2026-02-23"), kim)
-	wantFault(t, err, fault.Invalid, []string{"properties.driftCoefficient"}, "target.uri is not set")
-	for uri, want := range map[string]string{"train.csv": "no absolute path", "ftp://h/a.csv": "cannot be read", "/a/{yyyy}.csv": "pattern of dates"} {
-		if _, _, err := b.PutMonitor(t.Context(), b.ws, "m", MonitorChange{Baseline: &DatasetChange{URI: &uri}, Target: &DatasetChange{URI: ptr("/b.csv")}, Schedule: json.RawMessage(`{"frequency":"Day"}`)}, kim); err != nil {
-			t.Fatal(err)
+	wantFault(t, err, fault.Invalid, []string{"properties.target.uri"}, "target.uri is not set")
+	b.checkDataset = func(uri string) error {
+		if uri == "/secret.csv" {
+			return errors.New("it lies outside")
 		}
-		_, _, err := b.PostDriftRun(t.Context(), b.ws, "m", week("2026-02-23"), kim)
-		wantFault(t, err, fault.Invalid, []string{"properties.driftCoefficient"}, want)
-		if m, err := b.GetMonitor(t.Context(), b.ws, "m"); err != nil {
-			t.Error(err)
-		} else if on, reason := m.Scheduled(); on || !strings.Contains(reason, want) {
+		return nil
+	}
+	for uri, want := range map[string]string{"train.csv": "no absolute path", "ftp://h/a.csv": "cannot be read", "/a/{yyyy}.csv": "pattern of dates", "/a/{day}.csv": "no part of a date", "/secret.csv": "it lies outside"} {
+		c := MonitorChange{Baseline: &DatasetChange{URI: &uri}}
+		_, _, err := b.PutMonitor(t.Context(), b.ws, "m", c, kim)
+		wantFault(t, err, fault.Invalid, []string{"properties.baseline.uri"}, want)
+		_, err = b.PatchMonitor(t.Context(), b.ws, "m", c, kim)
+		wantFault(t, err, fault.Invalid, []string{"properties.baseline.uri"}, want)
+		// Earlier versions took it.
+		m := DriftMonitor{Baseline: Dataset{URI: uri}, Target: Dataset{URI: "/b.csv"}, Schedule: &Schedule{Frequency: Daily, Enabled: true}}
+		if on, reason := m.Scheduled(); uri != "/secret.csv" && (on || !strings.Contains(reason, want)) {
 			t.Errorf("scheduled %v: %s", on, reason)
 		}
 	}
+}
+
+// A window that had no rows is not compared, and one is not over before its rows are there.
+func TestWindowWithoutRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // it is 2000-01-01 there
+		b := newBench(t)
+		b.computing(t, "m", func(c *MonitorChange) { c.Schedule = json.RawMessage(`{"frequency":"Day","latencyHours":6}`) })
+		window := Daily.At(at(t, "2000-01-01"))
+		ask := DriftRunChange{Window: ptr("2000-01-01")}
+		_, _, err := b.PostDriftRun(t.Context(), b.ws, "m", ask, kim)
+		wantFault(t, err, fault.Invalid, []string{"properties.window"}, "2000-01-02T06:00:00+00:00 only")
+		forced := ask
+		forced.Force = ptr(true)
+		b.compute(t, b.start(t, "m", forced), 0.1)
+		time.Sleep(30 * time.Hour) // it is due
+		due := func(want bool) (d DriftRun) {
+			t.Helper()
+			n := b.log.count()
+			if err := b.StartScheduled(t.Context(), b.ws.UID, "m", window); err != nil || (b.log.count() > n) != want {
+				t.Fatalf("started %v, want %v; error %v", b.log.count() > n, want, err)
+			}
+			list, _, err := b.ListDriftRuns(t.Context(), b.ws, "m", Page{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return list[len(list)-1]
+		}
+		empty := func(d DriftRun) {
+			t.Helper()
+			time.Sleep(time.Second)
+			if _, ok, err := b.BeginDriftJob(t.Context(), b.job(d)); !ok || err != nil {
+				t.Fatalf("begun %v, error %v", ok, err)
+			}
+			if err := b.EndDriftJob(t.Context(), b.job(d), DriftOutcome{Result: &drift.Result{SchemaVersion: "1.0", Status: drift.NoData}}); err != nil {
+				t.Fatal(err)
+			}
+			if run, err := b.GetRun(t.Context(), b.ws, "m", d.Name); err != nil || run.Properties["dataDriftVerdict"] != "NoData" {
+				t.Errorf("the run says %v, error %v", run.Properties, err)
+			}
+		}
+		for range mostEmpty {
+			empty(due(true))
+		}
+		due(false) // it was looked for often enough
+		d := b.start(t, "m", ask)
+		b.compute(t, d, 0.1)
+		due(false)
+		if again, created, err := b.PostDriftRun(t.Context(), b.ws, "m", ask, kim); err != nil || created || again.Name != d.Name {
+			t.Errorf("run %s, created %v, error %v", again.Name, created, err)
+		}
+	})
 }
 
 func TestDriftRunWindow(t *testing.T) {

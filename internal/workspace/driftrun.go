@@ -27,7 +27,7 @@ type DriftRun struct {
 	BaseDatasetID   string    `json:"baseDatasetId"`
 	TargetDatasetID string    `json:"targetDatasetId"`
 	Status          RunStatus `json:"status"`
-	StartTime       string    `json:"startTime"` // of the window, RFC 3339 as given; the window begins there
+	StartTime       string    `json:"startTime"` // of the window, in UTC; the window begins there
 	EndTime         string    `json:"endTime"`   // of the window, which ends before it
 	Coefficient     float64   `json:"driftCoefficient"`
 	Threshold       float64   `json:"threshold"` // of the monitor at the time
@@ -37,6 +37,7 @@ type DriftRun struct {
 	Reason      string       `json:"reason,omitempty"`   // why there is no verdict, or why it Failed
 	Method      drift.Method `json:"method,omitempty"`   // of the coefficient, where it is known
 	HasDocument bool         `json:"document,omitempty"` // a result document is kept
+	Early       bool         `json:"early,omitempty"`    // it was asked for before all rows of the window were there
 	Begun       int          `json:"begun,omitempty"`    // how often its computing was begun
 
 	Document json.RawMessage `json:"-"` // the result document, where GetDriftRun found one
@@ -62,6 +63,42 @@ func (r *DriftRun) Judged() bool {
 // Drifted reports whether the coefficient is above the threshold, strictly.
 // Source: spec/workspace.md section 1.6.
 func (r *DriftRun) Drifted() bool { return r.Judged() && r.Coefficient > r.Threshold }
+
+// Finding is what a drift run came to.
+type Finding string
+
+// The findings; "" is a run that is not Completed.
+const (
+	FoundDrift   Finding = "Drift"
+	FoundNoDrift Finding = "NoDrift"
+	FoundNoData  Finding = "NoData"
+	FoundTooFew  Finding = "InsufficientData" // too few rows to tell
+)
+
+// Finding tells what the run came to.
+func (r *DriftRun) Finding() Finding {
+	switch {
+	case r.Status != Completed:
+		return ""
+	case r.Verdict == drift.NoData:
+		return FoundNoData
+	case !r.Judged():
+		return FoundTooFew
+	case r.Drifted():
+		return FoundDrift
+	}
+	return FoundNoDrift
+}
+
+// note has the experiment's run say what the drift run came to.
+func (r *DriftRun) note(run *Run) {
+	if found := r.Finding(); found != "" {
+		if run.Properties == nil {
+			run.Properties = map[string]string{}
+		}
+		run.Properties["dataDriftVerdict"] = string(found)
+	}
+}
 
 // DriftRunType is the type of the experiment's run that a drift run also is.
 const DriftRunType = "azureml.datadrift"
@@ -159,7 +196,11 @@ func (s *Service) PostDriftRun(ctx context.Context, ws resource.Workspace, monit
 		return d, false, err
 	}
 	if c.Coefficient == nil {
-		return s.startDriftRun(ctx, ws, monitor, c.window, DriftAdhoc, c.Force != nil && *c.Force, t)
+		field := "properties.endTime"
+		if c.Window != nil {
+			field = "properties.window"
+		}
+		return s.startDriftRun(ctx, ws, monitor, driftRequest{c.window, field, DriftAdhoc, c.Force != nil && *c.Force}, t)
 	}
 	ws, leave, err := s.enter(ws)
 	if err != nil {
@@ -182,11 +223,9 @@ func (s *Service) PostDriftRun(ctx context.Context, ws resource.Workspace, monit
 	if c.Result != nil {
 		result, _ = readDocument(c.Result, c.Coefficient)
 	}
-	if c.StartTime != nil { // as they were given
-		d.StartTime, d.EndTime = *c.StartTime, *c.EndTime
-	}
 	d.Status, d.Coefficient, d.Threshold = Completed, *c.Coefficient, m.Threshold
 	run.Status, run.EndTime = Completed, event.FormatTime(now)
+	d.note(&run)
 	state, err := s.driftState(ctx, ws, m.Name)
 	if err != nil {
 		return d, false, err
@@ -222,7 +261,7 @@ func (s *Service) newDriftRun(ctx context.Context, w *write, ws resource.Workspa
 		Head: Head{Name: id}, Monitor: m.Name, DataDriftID: m.DataDriftID,
 		BaseDatasetID: m.Baseline.DatasetID, TargetDatasetID: m.Target.DatasetID, Threshold: m.Threshold,
 	}
-	d.StartTime, d.EndTime = window.texts()
+	d.StartTime, d.EndTime = window.Texts()
 	d.stamp(by, now, true)
 	run = Run{
 		Head: Head{Name: id}, Experiment: e.Name, ExperimentID: e.ExperimentID, RunType: DriftRunType,
@@ -272,7 +311,11 @@ func (s *Service) concludeDrift(ctx context.Context, w *write, ws resource.Works
 		return err
 	}
 	if d.Status == Completed || before.Status != Completed {
-		w.fact(windowKey, &compared{Run: d.Name, Status: d.Status, Judged: d.Judged(), Drifted: d.Drifted()})
+		now := compared{Run: d.Name, Status: d.Status, Judged: d.Judged(), Drifted: d.Drifted(), Early: d.Early}
+		if d.Finding() == FoundNoData {
+			now.Empty = before.Empty + 1
+		}
+		w.fact(windowKey, &now)
 	}
 	w.fact(driftStateKey(ws.UID, m.Name), state)
 	return nil
@@ -327,6 +370,8 @@ type compared struct {
 	Status  RunStatus `json:"status"`
 	Judged  bool      `json:"judged,omitempty"`
 	Drifted bool      `json:"drifted,omitempty"`
+	Early   bool      `json:"early,omitempty"` // not all rows were there yet
+	Empty   int       `json:"empty,omitempty"` // runs in a row that found no rows
 }
 
 func (c *compared) head() *Head { return &c.own }

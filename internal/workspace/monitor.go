@@ -39,18 +39,34 @@ type DriftMonitor struct {
 
 // Unready says why the server cannot compare by itself, "" if it can.
 func (m *DriftMonitor) Unready() string {
+	_, reason := m.unready()
+	return reason
+}
+
+// unready is Unready with the member that is to blame.
+func (m *DriftMonitor) unready() (field, reason string) {
 	for _, d := range []struct{ name, uri string }{{"baseline.uri", m.Baseline.URI}, {"target.uri", m.Target.URI}} {
 		if d.uri == "" {
-			return d.name + " is not set"
+			return d.name, d.name + " is not set"
 		}
 		if err := dataset.Check(d.uri); err != nil {
-			return d.name + " cannot be read: " + err.Error()
+			return d.name, d.name + " cannot be read: " + err.Error()
 		}
 	}
 	if dataset.Patterned(m.Baseline.URI) {
-		return "baseline.uri has a pattern of dates, and only the target has a window for it"
+		return "baseline.uri", "baseline.uri " + datedBaseline
 	}
-	return ""
+	return "", ""
+}
+
+const datedBaseline = "has a pattern of dates, and only the target has a window for it"
+
+// dueAt is when a window has all its rows.
+func (m *DriftMonitor) dueAt(w Window) time.Time {
+	if m.Schedule != nil {
+		return m.Schedule.DueAt(w)
+	}
+	return w.End
 }
 
 // Scheduled reports whether the monitor compares by itself, and why it does not.
@@ -174,6 +190,11 @@ func (c *DatasetChange) problems(target string) []*fault.Error {
 			problems = append(problems, textProblem(target+"."+text.name, *text.value))
 		}
 	}
+	if c.URI != nil && *c.URI != "" && len(*c.URI) <= maxText {
+		if err := dataset.Check(*c.URI); err != nil {
+			problems = append(problems, unreadable(target+".uri", *c.URI, err))
+		}
+	}
 	if c.Format != nil {
 		switch strings.ToLower(*c.Format) {
 		case "", "csv", "jsonl", "parquet":
@@ -182,6 +203,31 @@ func (c *DatasetChange) problems(target string) []*fault.Error {
 		}
 	}
 	return problems
+}
+
+// unreadable says that a dataset can never be read where it is said to lie.
+func unreadable(target, uri string, err error) *fault.Error {
+	return fault.Field(target, "The dataset %s cannot be read by the server: %v. Name data that is compared elsewhere by datasetId alone.", quote(dataset.Shown(uri)), err)
+}
+
+// checkPlaces refuses datasets that the change names and that the server may not read.
+func (c MonitorChange) checkPlaces(check func(uri string) error) error {
+	var problems []*fault.Error
+	for _, d := range []struct {
+		target string
+		change *DatasetChange
+	}{{"properties.baseline.uri", c.Baseline}, {"properties.target.uri", c.Target}} {
+		switch {
+		case d.change == nil || d.change.URI == nil || *d.change.URI == "":
+		case d.change == c.Baseline && dataset.Patterned(*d.change.URI):
+			problems = append(problems, fault.Field(d.target, "The value %s of %s %s: name a file or a directory.", quote(dataset.Shown(*d.change.URI)), d.target, datedBaseline))
+		case check != nil:
+			if err := check(*d.change.URI); err != nil {
+				problems = append(problems, unreadable(d.target, *d.change.URI, err))
+			}
+		}
+	}
+	return fault.Join(problems...)
 }
 
 func shareProblem(target string, v float64) *fault.Error {
@@ -343,6 +389,9 @@ func (s *Service) PatchMonitor(ctx context.Context, ws resource.Workspace, name 
 }
 
 func (s *Service) changeMonitor(ctx context.Context, ws resource.Workspace, name string, c MonitorChange, t Terms, replace bool) (m DriftMonitor, created bool, err error) {
+	if err := c.checkPlaces(s.checkDataset); err != nil {
+		return m, false, err
+	}
 	ws, leave, err := s.enter(ws)
 	if err != nil {
 		return m, false, err

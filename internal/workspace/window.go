@@ -13,13 +13,13 @@ type Window struct{ Start, End time.Time }
 // Source: spec/workspace.md section 2.1.
 const windowLayout = "2006-01-02T15:04:05.999999999-07:00"
 
-// texts are the times of the window on the wire.
-func (w Window) texts() (start, end string) {
+// Texts are the times of the window on the wire.
+func (w Window) Texts() (start, end string) {
 	return w.Start.UTC().Format(windowLayout), w.End.UTC().Format(windowLayout)
 }
 
 func (w Window) String() string {
-	start, end := w.texts()
+	start, end := w.Texts()
 	return start + " to " + end
 }
 

@@ -47,6 +47,9 @@ type Config struct {
 	// CheckURL says whether an address may ever be asked, so that one that may not
 	// is refused when it is set. Optional; egress.Guard.CheckURL satisfies it.
 	CheckURL func(*url.URL) error
+	// CheckDataset says whether the server may read a dataset at an address, without
+	// reading it. Optional; dataset.Places.Check satisfies it.
+	CheckDataset func(uri string) error
 	// Logger gets one record for each readiness probe that ends. Optional.
 	Logger *slog.Logger
 }
@@ -54,16 +57,17 @@ type Config struct {
 // Service does the operations on the objects of all workspaces. Its methods may
 // be called from several goroutines.
 type Service struct {
-	recorder   Recorder
-	facts      Facts
-	workspaces *resource.Collection[resource.Workspace]
-	checkURL   func(*url.URL) error
-	log        *slog.Logger
-	locks      locks
-	probes     probes
-	driftJobs  driftJobs
-	newest     atomic.Pointer[Mark] // of the last fact that this process stored
-	newID      func() string        // a GUID
+	recorder     Recorder
+	facts        Facts
+	workspaces   *resource.Collection[resource.Workspace]
+	checkURL     func(*url.URL) error
+	checkDataset func(string) error
+	log          *slog.Logger
+	locks        locks
+	probes       probes
+	driftJobs    driftJobs
+	newest       atomic.Pointer[Mark] // of the last fact that this process stored
+	newID        func() string        // a GUID
 }
 
 // New makes a Service. Readiness probes rest until Run.
@@ -73,14 +77,15 @@ func New(c Config) *Service {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Service{
-		recorder:   c.Recorder,
-		facts:      c.Facts,
-		workspaces: c.Workspaces,
-		checkURL:   c.CheckURL,
-		log:        log,
-		locks:      locks{held: map[string]*heldLock{}},
-		probes:     probes{client: c.Client, wake: make(chan struct{}, 1), waiting: map[string]probe{}, running: map[string]*runningProbe{}},
-		newID:      uuid.NewString,
+		recorder:     c.Recorder,
+		facts:        c.Facts,
+		workspaces:   c.Workspaces,
+		checkURL:     c.CheckURL,
+		checkDataset: c.CheckDataset,
+		log:          log,
+		locks:        locks{held: map[string]*heldLock{}},
+		probes:       probes{client: c.Client, wake: make(chan struct{}, 1), waiting: map[string]probe{}, running: map[string]*runningProbe{}},
+		newID:        uuid.NewString,
 	}
 }
 
