@@ -53,8 +53,8 @@ started+=($!)
 until_true "the start of what stands for others" listening
 elsewhere=http://127.0.0.1:$port
 
-serve() { # FLAGS...: starts Carillon
-  carillon serve --data "$work/data" --listen 127.0.0.1:0 "$@" >"$work/carillon.log" 2>&1 &
+serve() { # FLAGS...: starts Carillon; by its own name, for a function would be a process before it
+  "$CARILLON_BINARY" serve --data "$work/data" --listen 127.0.0.1:0 "$@" >"$work/carillon.log" 2>&1 &
   started+=($!)
   until_true "the start of Carillon" ready
   eval "$(carillon env --data "$work/data")"
