@@ -22,6 +22,11 @@ class Request:
         return body if isinstance(body, list) else [body]
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # connections that come at once; 5 by default, and refused ones are tried again in 10 s
+    daemon_threads = True
+
+
 class Handler:
     """Consents to handshakes and takes every event, unless told otherwise:
     refuse answers every request with 403, silent answers handshakes with 200 and
@@ -34,8 +39,7 @@ class Handler:
         self._seen = []
         self._changed = threading.Condition()
         self._closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._endpoint())
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", port), self._endpoint())
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
@@ -62,7 +66,7 @@ class Handler:
         """Every event delivered so far, as parsed JSON."""
         return [event for delivery in self.deliveries() for event in delivery.events()]
 
-    def wait(self, enough, timeout: float = 15) -> list:
+    def wait(self, enough, timeout: float = 60) -> list:
         """Returns the events delivered once enough(events) holds. An int means
         that many events."""
         holds = (lambda events: len(events) >= enough) if isinstance(enough, int) else enough
@@ -71,7 +75,7 @@ class Handler:
                 raise AssertionError(f"after {timeout} s only these events arrived: {self.events()}")
         return self.events()
 
-    def wait_delivery(self, timeout: float = 15) -> None:
+    def wait_delivery(self, timeout: float = 60) -> None:
         """Returns once a delivery was begun, answered or not."""
         with self._changed:
             assert self._changed.wait_for(lambda: bool(self.deliveries()), timeout), "no delivery was attempted"

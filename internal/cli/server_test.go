@@ -89,7 +89,7 @@ func TestCommandsAgainstAServer(t *testing.T) {
 		{"endpoint list", 0, "api   Healthy  churn:7  AKS", ""},
 		{"endpoint delete api", 0, "Deleted online endpoint api.", ""},
 		{"drift monitor create weekly --baseline-dataset-id a --target-dataset-id b --threshold 0.4", 0, "0.4", ""},
-		{"drift run create --monitor weekly --start 2026-02-23 --end 2026-03-02 --coefficient 0.41", 0, "Drift detected  true", ""},
+		{"drift run create --monitor weekly --start 2026-02-23 --end 2026-03-02 --coefficient 0.41", 0, "Verdict      Drift", ""},
 		{"drift run list --monitor weekly -o json", 0, `"driftCoefficient": 0.41`, ""},
 		{"drift monitor list", 0, "weekly", ""},
 		{"topic create orders", 0, "EventGridSchema", ""},
