@@ -79,7 +79,7 @@ func (s *Service) Check(ctx context.Context, server *resource.MLflowServer, pass
 }
 
 // checkLimit bounds the question that a server is asked when it is attached.
-const checkLimit = 10 * time.Second
+const checkLimit = 30 * time.Second
 
 // shown is an error as users may see it.
 func shown(err error) error {
