@@ -23,7 +23,8 @@ func (a *app) serveCommand() *cobra.Command {
 		Example: `  carillon serve --data ./data
   carillon serve --data ./data --listen 127.0.0.1:7443 --durability process
   carillon serve --data ./data --listen 0.0.0.0:7443 --allow-destination 10.0.0.0/8
-  carillon serve --data ./data --listen 127.0.0.1:7443 --listen 0.0.0.0:443,planes=publish`}
+  carillon serve --data ./data --listen 127.0.0.1:7443 --listen 0.0.0.0:443,planes=publish
+  carillon serve --data ./data --mlflow http://127.0.0.1:5000`}
 	cfg := server.DefaultConfig()
 	a.dataFlag(cmd)
 	f := cmd.Flags()
@@ -48,6 +49,10 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "PEM file of the key of --tls-certificate.")
 	f.StringArrayVar(&cfg.TrustedProxy, "trusted-proxy", nil, "Network (CIDR) of proxies in front: plain http is taken from them, and their X-Forwarded-For and -Proto are believed; may be repeated.")
 	f.StringVar(&cfg.IdentityProviders, "identity-providers", "", "File with the foreign OpenID providers whose tokens are taken, YAML or JSON.")
+	f.StringVar(&cfg.MLflow, "mlflow", "", "MLflow server that the workspace default follows from the start on; see carillon mlflow attach --help.")
+	f.StringVar(&cfg.MLflowUsername, "mlflow-username", "", "User name there, with --mlflow-password-file.")
+	f.StringVar(&cfg.MLflowPasswordFile, "mlflow-password-file", "", "File with the password, mode 0600.")
+	f.StringVar(&cfg.MLflowTokenFile, "mlflow-token-file", "", "File with a bearer token instead, mode 0600.")
 	f.BoolVar(&cfg.InCluster, "in-cluster", false, "Let workspaces follow the Kubernetes cluster that this server runs in, as the pod's service account.")
 	f.DurationVar(&cfg.SigningKeyAge, "signing-key-age", cfg.SigningKeyAge, "Age at which the key that signs tokens is replaced; 0 never does it.")
 	f.BoolVar(&cfg.InsecureHTTP, "insecure-http", false, "Take plain http from other machines, too: tokens and keys can be read on the way.")

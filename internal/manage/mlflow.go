@@ -214,6 +214,54 @@ func (p *Plane) AttachMLflow(ctx context.Context, caller access.Caller, ws resou
 	return item, p.mlflowStatus(&item.Value), !exists, nil
 }
 
+// FollowMLflow has the first workspace follow the MLflow server that the operator named at
+// the start. The server is not asked, for it may start later. One that is followed already
+// gets the credentials that are given and keeps its other settings; that the workspace
+// follows another one is an error. Call it after Bootstrap.
+func (p *Plane) FollowMLflow(ctx context.Context, by access.Caller, c MLflowChange) error {
+	ctx, unlock := p.alter(ctx)
+	defer unlock()
+	ws := settle(p.subscription.Child("resourceGroups", FirstGroup), resource.TypeWorkspace, FirstWorkspace)
+	w, err := p.workspace(ws)
+	if err != nil {
+		return fmt.Errorf("follow the MLflow server of --mlflow: %w", err)
+	}
+	present, exists := p.Store.MLflowServers.Get(ws.Key())
+	m, given, err := p.mlflowServer(c, w.Value.ID, &present.Value, exists)
+	if err != nil {
+		return fmt.Errorf("follow the MLflow server of --mlflow: %w", err)
+	}
+	switch {
+	case exists && present.Value.URL != m.URL:
+		return fmt.Errorf("--mlflow is %s, but the workspace '%s' follows %s: detach that one with carillon mlflow detach, or leave --mlflow out", m.URL, FirstWorkspace, present.Value.URL)
+	case exists:
+		kept, err := OpenMLflowSecret(p.Sealer, &present.Value)
+		if err == nil && (given == "" || given == kept && m.Username == present.Value.Username) {
+			return nil
+		}
+		username := m.Username
+		m = present.Value
+		m.Username = username
+	}
+	if given != "" {
+		if m.SealedSecret, err = p.Sealer.Seal([]byte(given.Reveal()), m.SecretOwner()); err != nil {
+			return fmt.Errorf("seal the secret of the MLflow server: %w", err)
+		}
+	}
+	m.Modified = stamp(by)
+	if exists {
+		_, err = p.Store.MLflowServers.Update(ctx, ws.Key(), m, present.Revision)
+	} else {
+		m.Created = m.Modified
+		_, err = p.Store.MLflowServers.Create(ctx, ws.Key(), m)
+	}
+	if err != nil {
+		return fmt.Errorf("follow the MLflow server of --mlflow: %w", err)
+	}
+	p.changed(ctx, by, "attach MLflow", w.Value.ID)
+	return nil
+}
+
 // mlflowServer checks a request and returns the server that it asks for, with the
 // secret that it gives.
 func (p *Plane) mlflowServer(c MLflowChange, ws resource.ID, present *resource.MLflowServer, exists bool) (m resource.MLflowServer, given secret.String, err error) {

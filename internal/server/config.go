@@ -15,6 +15,7 @@ import (
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/engine"
+	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/secret"
 )
 
@@ -39,6 +40,11 @@ type Config struct {
 
 	IdentityProviders string        // file with the foreign OpenID providers whose tokens are taken; "" = none
 	SigningKeyAge     time.Duration // at which the key that signs tokens is replaced; 0 = never; default 90 days
+
+	MLflow             string // URL of the MLflow server that the first workspace follows; "" = what is attached there
+	MLflowUsername     string // of Basic authentication there, with MLflowPasswordFile
+	MLflowPasswordFile string // file with the password, mode 0600
+	MLflowTokenFile    string // file with a bearer token instead, mode 0600
 
 	InCluster bool // workspaces may follow the Kubernetes cluster that this server runs in; default false
 
@@ -93,6 +99,9 @@ func (c *Config) Validate() error {
 	}
 	if (c.TLSCertificate == "") != (c.TLSKey == "") {
 		problems = append(problems, errors.New("--tls-certificate and --tls-key are needed both, or neither"))
+	}
+	if c.MLflow == "" && c.MLflowUsername+c.MLflowPasswordFile+c.MLflowTokenFile != "" {
+		problems = append(problems, errors.New("--mlflow-username, --mlflow-password-file and --mlflow-token-file go with --mlflow"))
 	}
 	if err := c.MasterKey.Check(); err != nil {
 		problems = append(problems, err)
@@ -181,6 +190,32 @@ func (c Config) LogValue() slog.Value {
 		slog.String("identity_providers", c.IdentityProviders), slog.Duration("signing_key_age", c.SigningKeyAge),
 		slog.String("master_key", c.MasterKey.Name()),
 		slog.Bool("insecure_http", c.InsecureHTTP), slog.String("workspace_rule", string(c.WorkspaceRule)),
+		slog.String("mlflow", secret.Redact(c.MLflow)), slog.String("mlflow_username", c.MLflowUsername), slog.String("mlflow_password_file", c.MLflowPasswordFile), slog.String("mlflow_token_file", c.MLflowTokenFile),
 		slog.Bool("in_cluster", c.InCluster), slog.Bool("revalidate_on_every_put", c.RevalidateOnEveryPut), slog.Bool("dead_letter_404", c.DeadLetter404), slog.Bool("dataschema", c.DataSchema),
 	)
+}
+
+// mlflow is what the MLflow settings ask for.
+func (c *Config) mlflow() (change manage.MLflowChange, err error) {
+	change.URL, change.Username = c.MLflow, c.MLflowUsername
+	if change.Password, err = secretFile("--mlflow-password-file", c.MLflowPasswordFile); err == nil {
+		change.Token, err = secretFile("--mlflow-token-file", c.MLflowTokenFile)
+	}
+	return change, err
+}
+
+// secretFile reads a secret from a file that nobody else may read, nil for none.
+func secretFile(flag, path string) (*secret.String, error) {
+	if path == "" {
+		return nil, nil //nolint:nilnil // no file, no secret
+	}
+	if err := secret.CheckPrivate(path); err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	text := secret.String(strings.TrimRight(string(raw), "\r\n"))
+	return &text, nil
 }

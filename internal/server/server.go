@@ -290,8 +290,18 @@ func (s *server) wire(ctx context.Context) error {
 	if err := s.plane.CheckSecrets(master); err != nil {
 		return err
 	}
-	if err := s.plane.Bootstrap(ctx, access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}); err != nil {
+	by := access.Caller{ObjectID: owner.ObjectID, TenantID: owner.TenantID, AppID: owner.AppID, Name: owner.Name, Type: access.ServicePrincipal}
+	if err := s.plane.Bootstrap(ctx, by); err != nil {
 		return err
+	}
+	if s.cfg.MLflow != "" {
+		change, err := s.cfg.mlflow()
+		if err == nil {
+			err = s.plane.FollowMLflow(ctx, by, change)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := s.plane.Restore(ctx); err != nil {
 		return err

@@ -5,7 +5,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,5 +132,53 @@ func TestMLflowProxyFromElsewhere(t *testing.T) {
 		if got := ask(elsewhere, authorization); got != 200 || len(seen) != 1 || seen[0] != want {
 			t.Errorf("a server with authentication decides itself: %d, passed on %q", got, seen)
 		}
+	}
+}
+
+// TestMLflowAtStart has the first workspace follow a server from the start on, also one
+// that is not there yet; what is attached by hand to another one is left alone.
+func TestMLflowAtStart(t *testing.T) {
+	var told atomic.Value
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told.Store(r.Header.Get("Authorization"))
+		_, _ = io.WriteString(w, "{}")
+	}))
+	t.Cleanup(upstream.Close)
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := New(t, func(c *server.Config) {
+		c.MLflow, c.MLflowUsername, c.MLflowPasswordFile = upstream.URL+"/", "carillon", password
+	})
+	at := Workspace + "/providers/Carillon.MLflow/servers/default"
+	var shown struct {
+		Properties struct {
+			URL, Authentication string
+			PollIntervalSeconds int
+			Status              struct{ State string }
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); told.Load() == nil && time.Now().Before(deadline); {
+		s.Must("GET", at, nil, &shown) // a request each, so this is no busy loop
+	}
+	s.Must("GET", at, nil, &shown)
+	if shown.Properties.URL != upstream.URL || shown.Properties.Authentication != "Basic" || told.Load() != "Basic Y2FyaWxsb246czNjcmV0" {
+		t.Errorf("%+v, told %v", shown.Properties, told.Load())
+	}
+	s.Must("PUT", at, map[string]any{"properties": map[string]any{"url": upstream.URL, "username": "carillon", "pollIntervalSeconds": 60}}, nil)
+	s.Kill()
+	s.Restart()
+	s.Must("GET", at, nil, &shown)
+	if shown.Properties.PollIntervalSeconds != 60 || shown.Properties.Authentication != "Basic" {
+		t.Errorf("after a restart: %+v", shown.Properties)
+	}
+	s.Must("DELETE", at, nil, nil)
+	other := httptest.NewServer(upstream.Config.Handler)
+	t.Cleanup(other.Close)
+	s.Must("PUT", at, map[string]any{"properties": map[string]any{"url": other.URL}}, nil)
+	s.Stop()
+	if said, err := s.run(); err == nil || !strings.Contains(said, "carillon mlflow detach") || strings.Contains(said, "s3cret") {
+		t.Errorf("another server is attached: %v, %s", err, said)
 	}
 }
