@@ -69,8 +69,19 @@ func (w *azureWebhook) Send(ctx context.Context, r *broker.Request) broker.Respo
 	resp := hook.Send(ctx, r)
 	if resp.Outcome == broker.Unauthorized || resp.Outcome == broker.NotFound {
 		resp.Verdict = broker.TryAgain
+		w.forget(hook) // its key may have been replaced
 	}
 	return resp
+}
+
+// forget has the next attempt make the webhook anew.
+func (w *azureWebhook) forget(hook *Webhook) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.hook == hook {
+		w.hook.Close()
+		w.hook = nil
+	}
 }
 
 func (w *azureWebhook) Close() {

@@ -32,18 +32,25 @@ func (l *link[C]) use(ctx context.Context, f func(C) (broken bool)) error {
 	if err != nil {
 		return err
 	}
-	broken := f(c)
+	broken := true // unless f returns
+	defer func() { l.release(c, broken) }()
+	broken = f(c)
+	return nil
+}
+
+func (l *link[C]) release(c C, broken bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.conn != c || !l.open { // another one took its place already
+		return
+	}
 	l.using--
 	switch {
-	case l.conn != c || !l.open: // another one took its place already
 	case broken || l.closed:
 		l.dropLocked()
 	case l.using == 0:
 		l.idle = time.AfterFunc(linkIdle, l.expire)
 	}
-	return nil
 }
 
 func (l *link[C]) get(ctx context.Context) (c C, err error) {
