@@ -73,7 +73,7 @@ func ofType(events []Received, eventType string) (of []Received) {
 // event says which column moved.
 func TestDriftIsComputed(t *testing.T) {
 	root := t.TempDir()
-	for name, text := range map[string]string{"train.csv": orders(200, 0), "live/2026-03-02.csv": orders(24, 600), "live/2026-03-03.csv": "at,amount,country\n"} {
+	for name, text := range map[string]string{"train.csv": orders(200, 0), "live/2026-03-02.csv": orders(24, 2000), "live/2026-03-03.csv": "at,amount,country\n"} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
