@@ -31,8 +31,6 @@ import (
 	"github.com/carillon-events/carillon/internal/servertest"
 )
 
-func TestMain(m *testing.M) { servertest.Main(m) }
-
 // eventSize is the size of one event, in bytes.
 const eventSize = 1024
 

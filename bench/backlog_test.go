@@ -1,0 +1,329 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/carillon-events/carillon/internal/servertest"
+)
+
+// counterpartEnv names what this program runs in place of tests: a counterpart in a
+// process of its own, so that processor time and garbage of the two are apart.
+const counterpartEnv = "CARILLON_BENCH_COUNTERPART"
+
+// kafkaEnv names a directory with the jars of Apache Kafka, as interop/run fetches them.
+const kafkaEnv = "CARILLON_KAFKA"
+
+func TestMain(m *testing.M) {
+	var run func(dir string) (address string, err error)
+	switch os.Getenv(counterpartEnv) {
+	case "Nats":
+		run = runNATS
+	case "Kfake":
+		run = runKfake
+	default:
+		servertest.Main(m)
+		return
+	}
+	address, err := run(os.Getenv("TMPDIR"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(address)
+	_, _ = io.Copy(io.Discard, os.Stdin) // until whoever started it lets go
+}
+
+func runNATS(dir string) (string, error) {
+	s, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
+	if err != nil {
+		return "", err
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		return "", fmt.Errorf("nats-server is not ready")
+	}
+	return s.ClientURL(), nil
+}
+
+func runKfake(string) (string, error) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, backlogTopic))
+	if err != nil {
+		return "", err
+	}
+	return c.ListenAddrs()[0], nil
+}
+
+const (
+	backlogTopic = "ml-events"
+
+	// warmUp is how many messages a counterpart takes before anything is measured: a
+	// virtual machine of Java compiles meanwhile.
+	warmUp = 100_000
+)
+
+// spawn runs a counterpart of this program in a process of its own, until the end of the
+// benchmark, and returns its address.
+func spawn(b *testing.B, name string) string {
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), counterpartEnv+"="+name, "TMPDIR="+b.TempDir())
+	out := start(b, cmd)
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		b.Fatal(err)
+	}
+	return strings.TrimSpace(address)
+}
+
+// start starts a process that ends with the benchmark and returns its output.
+func start(b *testing.B, cmd *exec.Cmd) io.Reader {
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		_, err = cmd.StdinPipe()
+	}
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return out
+}
+
+// BenchmarkBacklog hands a backlog that is stored already to a destination in a process
+// of its own, and then has the client library by itself send the same messages to an equal
+// one: as many bytes and headers, keys that spread alike, the same acknowledgements waited
+// for, as many on their way. limit=raw comes first. What it costs to publish and store events,
+// for which the library has no counterpart, is outside of it; reading the log, and journal
+// and history of each delivery are inside.
+func BenchmarkBacklog(b *testing.B) {
+	for _, kind := range []struct {
+		name string
+		open func(*testing.B) counterpart
+	}{{"Nats", openNATSBeside}, {"Kafka", openApacheKafka}, {"Kfake", openKfakeBeside}} {
+		var limit figure
+		b.Run("kind="+kind.name+"/limit=raw", func(b *testing.B) {
+			c := kind.open(b)
+			c.raw(b, nil, warmUp)
+			began := cpu()
+			b.ResetTimer()
+			c.raw(b, nil, b.N)
+			b.StopTimer()
+			limit = figure{rate(b, b.N, 0), reportCPU(b, began, b.N)}
+			if n := c.taken(); n != int64(warmUp+b.N) {
+				b.Fatalf("%d of %d messages are there", n, warmUp+b.N)
+			}
+		})
+		b.Run("kind="+kind.name+"/stored", func(b *testing.B) {
+			c := kind.open(b)
+			c.raw(b, nil, warmUp)
+			t := newTopic(b, servertest.NewLocal(b))
+			at := t.id + "/providers/Microsoft.EventGrid/eventSubscriptions/bench"
+			t.s.Must("PUT", at, map[string]any{"properties": map[string]any{"destination": c.destination}}, nil)
+			t.s.Must("POST", at+"/pause", nil, nil)
+			requests := max(b.N/100, 1)
+			total := int64(100 * requests)
+			t.post(body(100), 16, requests)
+			for metric(b, t.s, "eventgrid_matched_events_total") < float64(total) { // the dispatcher is past them
+				time.Sleep(10 * time.Millisecond)
+			}
+			began := cpu()
+			b.ResetTimer()
+			t.s.Must("POST", at+"/resume", nil, nil)
+			for deadline := time.Now().Add(2 * time.Minute); c.taken() < warmUp+total; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					b.Fatalf("%d of %d events delivered", c.taken()-warmUp, total)
+				}
+			}
+			b.StopTimer()
+			figure{rate(b, int(total), 0), reportCPU(b, began, int(total))}.against(b, limit, 0.7)
+		})
+	}
+}
+
+// stored are the events of body(100) as they are delivered.
+func stored() (events [100][]byte) {
+	for i := range events {
+		events[i] = []byte(strings.TrimSuffix(event(i), "}") + `,"topic":"` + servertest.Group + `/providers/Microsoft.EventGrid/topics/bench","metadataVersion":"1"}`)
+	}
+	return events
+}
+
+func openNATSBeside(b *testing.B) counterpart {
+	url := spawn(b, "Nats")
+	nc, err := nats.Connect(url)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1024))
+	if err != nil {
+		b.Fatal(err)
+	}
+	stream, err := js.CreateStream(b.Context(), jetstream.StreamConfig{Name: "ML", Subjects: []string{"ml.>"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	sent := 0 // with ids of their own: a repeated one is not stored
+	return counterpart{
+		destination: map[string]any{"endpointType": "Nats", "properties": map[string]any{"url": url, "subject": "ml.events"}},
+		raw: func(b *testing.B, _ []byte, n int) {
+			events := stored()
+			for i := range n {
+				m := &nats.Msg{Subject: "ml.events", Data: events[i%100], Header: nats.Header{"Content-Type": {"application/json; charset=utf-8"}}}
+				for name, value := range properties {
+					m.Header[name] = []string{value}
+				}
+				id := fmt.Sprintf("0f0e2f1c6f0a4a53%016x-9d5b7d0e-5d5a-4f5e-8f7b-0d8f5a5b9f10", sent)
+				sent++
+				if _, err := js.PublishMsgAsync(m, jetstream.WithMsgID(id), jetstream.WithStallWait(time.Minute)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			<-js.PublishAsyncComplete()
+		},
+		taken: func() int64 {
+			info, err := stream.Info(context.Background())
+			if err != nil {
+				b.Fatal(err)
+			}
+			return int64(info.State.Msgs)
+		},
+	}
+}
+
+func openKfakeBeside(b *testing.B) counterpart { return kafkaAt(b, spawn(b, "Kfake")) }
+
+// openApacheKafka runs a broker of Apache Kafka with a topic of two partitions.
+func openApacheKafka(b *testing.B) counterpart {
+	jars := os.Getenv(kafkaEnv)
+	if jars == "" {
+		b.Skip(kafkaEnv + " names no directory with Apache Kafka")
+	}
+	dir, address, controller := b.TempDir(), freeAddress(b), freeAddress(b)
+	settings := filepath.Join(dir, "server.properties")
+	text := strings.Join([]string{
+		"process.roles=broker,controller", "node.id=1", "controller.quorum.voters=1@" + controller, "controller.listener.names=CONTROLLER",
+		"listeners=PLAINTEXT://" + address + ",CONTROLLER://" + controller, "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"log.dirs=" + filepath.Join(dir, "logs"), "num.partitions=2", "offsets.topic.replication.factor=1",
+	}, "\n")
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	java := func(arguments ...string) *exec.Cmd {
+		return exec.Command("java", append([]string{"-Xmx512m", "-Dslf4j.internal.verbosity=ERROR", "-cp", filepath.Join(jars, "*")}, arguments...)...)
+	}
+	if out, err := java("kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c", settings).CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	go func(out io.Reader) { _, _ = io.Copy(io.Discard, out) }(start(b, java("kafka.Kafka", settings)))
+	client, err := kgo.NewClient(kgo.SeedBrokers(address))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	create := kmsg.NewCreateTopicsRequest()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = backlogTopic, 2, 1
+	create.Topics = append(create.Topics, topic)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		if _, err = create.RequestWith(b.Context(), client); err == nil {
+			return kafkaAt(b, address)
+		}
+		if time.Now().After(deadline) {
+			b.Fatal(err)
+		}
+	}
+}
+
+func freeAddress(b *testing.B) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// kafkaAt is the counterpart whose broker is there.
+func kafkaAt(b *testing.B, address string) counterpart {
+	client, err := kgo.NewClient(kgo.SeedBrokers(address))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(client.Close)
+	return counterpart{
+		destination: map[string]any{"endpointType": "Kafka", "properties": map[string]any{"bootstrapServers": address, "topic": backlogTopic}},
+		raw: func(b *testing.B, _ []byte, n int) {
+			client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.DefaultProduceTopic(backlogTopic), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
+				kgo.ProducerBatchMaxBytes(1<<20), kgo.ProducerBatchCompression(kgo.NoCompression()))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer client.Close()
+			events := stored()
+			for i := range n {
+				r := &kgo.Record{Key: fmt.Appendf(nil, "models/churn:%d", i%100), Value: events[i%100], Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/json; charset=utf-8")}}}
+				for name, value := range properties {
+					r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+				}
+				client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+					if err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			if err := client.Flush(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		},
+		taken: func() (n int64) {
+			request := kmsg.NewListOffsetsRequest()
+			request.ReplicaID = -1
+			topic := kmsg.NewListOffsetsRequestTopic()
+			topic.Topic = backlogTopic
+			for partition := range int32(2) {
+				p := kmsg.NewListOffsetsRequestTopicPartition()
+				p.Partition, p.Timestamp = partition, -1
+				topic.Partitions = append(topic.Partitions, p)
+			}
+			request.Topics = append(request.Topics, topic)
+			for _, shard := range client.RequestSharded(context.Background(), &request) {
+				if shard.Err != nil {
+					b.Fatal(shard.Err)
+				}
+				for _, t := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
+					for _, p := range t.Partitions {
+						n += max(p.Offset, 0)
+					}
+				}
+			}
+			return n
+		},
+	}
+}
