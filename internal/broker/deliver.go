@@ -114,10 +114,11 @@ func (s *subscription) work() {
 		s.mu.Unlock()
 
 		s.fit(a)
-		r := s.send(a)
+		r, parts := s.send(a)
 		leave()
 
 		s.mu.Lock()
+		a.parts = parts // not before: the timer may have judged it meanwhile
 		if a.late { // the worker's place was given up when the attempt was judged
 			s.settleLate(a, r)
 			s.mu.Unlock()
@@ -337,15 +338,15 @@ func (s *subscription) expiresUntried(expiry int64) bool {
 	return s.limiter.on() && expiry > max(s.b.clock.steady(s.limitedSince), s.b.clock.restUntil.Load())
 }
 
-// send makes the attempt. A panic in it is the attempt's outcome, not the
-// process's end.
-func (s *subscription) send(a *attempt) (r Response) {
+// send makes the attempt, and returns what came of the whole and of each message. A panic
+// in it is the attempt's outcome, not the process's end.
+func (s *subscription) send(a *attempt) (r Response, parts []Part) {
 	req := Request{Hold: a.hold, Count: a.count, Source: a}
 	defer func() {
 		if p := recover(); p != nil {
 			s.b.log.Error("delivery attempt panicked", telemetry.EventSubscription, s.cfg.Load().id,
 				telemetry.Error, fmt.Sprint(p), telemetry.Stack, string(debug.Stack()))
-			r = Response{Outcome: Aborted, Detail: "the attempt panicked"}
+			r, parts = Response{Outcome: Aborted, Detail: "the attempt panicked"}, nil
 			return // the buffer may still be in use: let it go
 		}
 		req.Sent()
@@ -354,10 +355,10 @@ func (s *subscription) send(a *attempt) (r Response) {
 		a.cfg = s.cfg.Load()
 	}
 	r = a.cfg.sender.Send(s.ctx, &req)
-	if a.parts = req.Parts; a.unread != nil {
-		return s.unreadable(a.cfg, a.unread)
+	if a.unread != nil {
+		r = s.unreadable(a.cfg, a.unread)
 	}
-	return r
+	return r, req.Parts
 }
 
 // unreadable is the outcome of an attempt whose body could not be made.
