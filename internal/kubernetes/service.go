@@ -1,9 +1,11 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -114,75 +116,36 @@ func (s *Service) failing() float64 {
 	return float64(n)
 }
 
-// follower is the goroutines that follow one cluster.
-type follower struct {
-	revision uint64
-	cancel   context.CancelFunc
-	running  sync.WaitGroup
-	client   *client // nil for a cluster that cannot be followed
-}
-
-func (f *follower) stop() {
-	f.cancel()
-	f.running.Wait()
-	if f.client != nil {
-		f.client.hangUp()
-	}
-}
-
 // Run follows the attached clusters until ctx ends. It returns after its last goroutine.
 func (s *Service) Run(ctx context.Context) error {
-	running := map[string]*follower{} // by key
-	defer func() {
-		for _, f := range running {
-			f.stop()
-		}
-	}()
-	for {
-		s.adjust(ctx, running)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.wake:
-		}
-	}
+	resource.Following[resource.Cluster]{Records: s.attached, Changed: s.wake, Forget: s.forgetDetached, Follow: s.follow}.Run(ctx)
+	return nil
 }
 
-// adjust starts and stops followers so that there is one for each record, as it is now,
-// and forgets what is of a cluster that is not attached.
-func (s *Service) adjust(ctx context.Context, running map[string]*follower) {
+// attached returns the clusters that are attached to a workspace, by key.
+func (s *Service) attached() map[string]resource.Item[resource.Cluster] {
 	records := map[string]resource.Item[resource.Cluster]{}
-	uids := map[resource.UID]bool{}
 	for _, item := range s.cfg.Store.Clusters.List("") {
 		if _, ok := s.cfg.Store.Workspaces.Get(item.Value.Workspace.Key()); ok {
-			records[item.Key], uids[item.Value.UID] = item, true
+			records[item.Key] = item
 		}
 	}
-	for key, f := range running {
-		if item, ok := records[key]; !ok || item.Revision != f.revision {
-			f.stop()
-			delete(running, key)
-		}
+	return records
+}
+
+// forgetDetached forgets what is of a cluster that is not attached.
+func (s *Service) forgetDetached(ctx context.Context) {
+	uids := map[resource.UID]bool{}
+	for _, item := range s.attached() {
+		uids[item.Value.UID] = true
 	}
 	s.mu.Lock()
-	for uid := range s.health {
-		if !uids[uid] {
-			delete(s.health, uid)
-		}
-	}
+	maps.DeleteFunc(s.health, func(uid resource.UID, _ []*health) bool { return !uids[uid] })
 	s.mu.Unlock()
 	for _, ws := range s.cfg.Store.Workspaces.List("") {
 		if err := s.forget(ctx, ws.Value); err != nil && ctx.Err() == nil {
 			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "services of a detached Kubernetes cluster not forgotten", slog.String(telemetry.Workspace, ws.Value.ID.String()), slog.String(telemetry.Error, err.Error()))
 			time.AfterFunc(longestPause, s.signal)
-		}
-	}
-	for key, item := range records {
-		if running[key] == nil {
-			ws, ok := s.cfg.Store.Workspaces.Get(item.Value.Workspace.Key())
-			if ok {
-				running[key] = s.start(ctx, item, ws.Value)
-			}
 		}
 	}
 }
@@ -199,35 +162,42 @@ func (s *Service) forget(ctx context.Context, ws resource.Workspace) error {
 	return err
 }
 
-// start follows one cluster.
-func (s *Service) start(ctx context.Context, item resource.Item[resource.Cluster], ws resource.Workspace) *follower {
-	following, cancel := context.WithCancel(ctx)
-	f := &follower{revision: item.Revision, cancel: cancel}
+// follow follows one cluster until ctx ends.
+func (s *Service) follow(ctx context.Context, item resource.Item[resource.Cluster]) {
 	cluster := item.Value
-	log := s.cfg.Logger.With(slog.String(telemetry.Workspace, ws.ID.String()), slog.String("cluster", cluster.Name))
-	var all []*health
+	ws, ok := s.cfg.Store.Workspaces.Get(cluster.Workspace.Key())
+	if !ok {
+		return // it goes, and so will this record
+	}
+	log := s.cfg.Logger.With(slog.String(telemetry.Workspace, ws.Value.ID.String()), slog.String("cluster", cluster.Name))
 	credential, err := s.cfg.Secret(&cluster)
 	client, connectErr := s.connect(&cluster, credential)
-	if err == nil {
-		err = connectErr
-	}
-	if err != nil {
+	if err = cmp.Or(err, connectErr); err != nil {
 		h := &health{}
 		h.fail(err)
-		all = append(all, h)
+		s.note(cluster.UID, []*health{h})
 		log.LogAttrs(ctx, slog.LevelError, "Kubernetes cluster cannot be followed", slog.String(telemetry.Error, shown(err).Error()))
-	} else {
-		f.client = client
-		for i := range kinds {
-			for _, namespace := range namespacesOf(&cluster) {
-				w := &watcher{Service: s, cluster: &cluster, ws: ws, kind: &kinds[i], namespace: namespace, client: client, log: log, health: &health{state: connecting}}
-				all = append(all, w.health)
-				f.running.Go(func() { w.follow(following) })
-			}
+		return
+	}
+	defer client.hangUp()
+	var watchers []*watcher
+	var all []*health
+	for i := range kinds {
+		for _, namespace := range namespacesOf(&cluster) {
+			w := &watcher{Service: s, cluster: &cluster, ws: ws.Value, kind: &kinds[i], namespace: namespace, client: client, log: log, health: &health{state: connecting}}
+			watchers, all = append(watchers, w), append(all, w.health)
 		}
 	}
+	s.note(cluster.UID, all)
+	var running sync.WaitGroup
+	for _, w := range watchers {
+		running.Go(func() { w.follow(ctx) })
+	}
+	running.Wait()
+}
+
+func (s *Service) note(uid resource.UID, all []*health) {
 	s.mu.Lock()
-	s.health[cluster.UID] = all
-	s.mu.Unlock()
-	return f
+	defer s.mu.Unlock()
+	s.health[uid] = all
 }

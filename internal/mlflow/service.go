@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -196,86 +197,40 @@ func (s *Service) longestLag() float64 {
 	return longest.Seconds()
 }
 
-// follower is the goroutine that follows one server.
-type follower struct {
-	revision uint64
-	cancel   context.CancelFunc
-	done     chan struct{}
-}
-
-func (f *follower) stop() {
-	f.cancel()
-	<-f.done
-}
-
-// Run follows the attached servers until ctx ends. It returns after its last
-// goroutine.
+// Run follows the attached servers until ctx ends: two never follow for one workspace at
+// once. It returns after its last goroutine.
 func (s *Service) Run(ctx context.Context) error {
-	running := map[string]*follower{} // by key
-	defer func() {
-		for _, f := range running {
-			f.stop()
-		}
-	}()
-	for {
-		s.adjust(ctx, running)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.wake:
-		}
-	}
+	resource.Following[resource.MLflowServer]{Records: s.records, Changed: s.wake, Forget: s.forgetDetached, Follow: s.follow}.Run(ctx)
+	return nil
 }
 
-// adjust starts and stops followers so that there is one for each record, as it is
-// now. Two never follow for one workspace at once.
-func (s *Service) adjust(ctx context.Context, running map[string]*follower) {
+// records returns the servers that are attached to a workspace, by its key.
+func (s *Service) records() map[string]resource.Item[resource.MLflowServer] {
 	records := map[string]resource.Item[resource.MLflowServer]{}
 	for _, item := range s.cfg.Store.MLflowServers.List("") {
 		if _, ok := s.cfg.Store.Workspaces.Get(item.Key); ok {
 			records[item.Key] = item
 		}
 	}
-	for key, f := range running {
-		if item, ok := records[key]; !ok || item.Revision != f.revision {
-			f.stop()
-			delete(running, key)
-		}
-	}
+	return records
+}
+
+// forgetDetached forgets what is of a server that is not attached.
+func (s *Service) forgetDetached(context.Context) {
+	detached := func(uid resource.UID) bool { _, ok := s.record(uid); return !ok }
 	s.mu.Lock()
-	for uid := range s.status {
-		if _, ok := s.record(uid); !ok {
-			delete(s.status, uid)
-		}
-	}
-	for uid := range s.calls {
-		if _, ok := s.record(uid); !ok {
-			delete(s.calls, uid)
-		}
-	}
+	maps.DeleteFunc(s.status, func(uid resource.UID, _ manage.MLflowStatus) bool { return detached(uid) })
+	maps.DeleteFunc(s.calls, func(uid resource.UID, _ *calls) bool { return detached(uid) })
 	var dropped []*looks
-	for uid := range s.looks {
-		if _, ok := s.record(uid); !ok {
-			dropped = append(dropped, s.looks[uid])
+	for uid, q := range s.looks {
+		if detached(uid) {
+			dropped = append(dropped, q)
 			delete(s.looks, uid)
 		}
 	}
 	s.mu.Unlock()
 	for _, q := range dropped {
 		q.drop()
-	}
-	for key, item := range records {
-		if running[key] != nil {
-			continue
-		}
-		ws, _ := s.cfg.Store.Workspaces.Get(key)
-		following, cancel := context.WithCancel(ctx)
-		f := &follower{revision: item.Revision, cancel: cancel, done: make(chan struct{})}
-		running[key] = f
-		go func() {
-			defer close(f.done)
-			s.follow(following, item.Value, ws.Value)
-		}()
 	}
 }
 
@@ -287,7 +242,13 @@ const (
 )
 
 // follow asks one server in rounds until ctx ends.
-func (s *Service) follow(ctx context.Context, server resource.MLflowServer, ws resource.Workspace) {
+func (s *Service) follow(ctx context.Context, item resource.Item[resource.MLflowServer]) {
+	server := item.Value
+	at, ok := s.cfg.Store.Workspaces.Get(item.Key)
+	if !ok {
+		return // it goes, and so will this record
+	}
+	ws := at.Value
 	log := s.cfg.Logger.With(slog.String(telemetry.Workspace, ws.ID.String()))
 	s.note(server.UID, func(st *manage.MLflowStatus) { st.State = manage.MLflowReading })
 	var p *poller
