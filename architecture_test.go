@@ -23,8 +23,10 @@ var rows = []struct {
 }{
 	{[]string{"event", "internal/fault", "internal/telemetry", "internal/drift", "internal/egress", "internal/secret", "internal/smalldisk", "internal/amqppeer"},
 		"the floor: words and tools that know nothing of Carillon's state"},
-	{[]string{"mlevent", "consumer", "internal/dataset", "internal/filter", "internal/engine"},
+	{[]string{"mlevent", "internal/dataset", "internal/filter", "internal/engine"},
 		"what can be said of events and datasets alone: their ML vocabulary, who wants them, where they are kept or lie"},
+	{[]string{"consumer"}, "what a program that handles events imports: it knows events, and nothing of the server"},
+	{[]string{"consumer/consumertest"}, "what goes with consumer and is imported by itself"},
 	{[]string{"internal/resource"}, "the nouns of the control plane, stored by the engine"},
 	{[]string{"internal/access", "internal/audit", "internal/broker", "internal/workspace"},
 		"who may, what was done, how an event walks, what a lifecycle fact means: none knows the others"},
@@ -89,6 +91,21 @@ func TestArrows(t *testing.T) {
 			if target := rowOf(to); target >= row {
 				t.Errorf("%s imports %s, which is not above it.\n  %s: %s\n  %s: %s", from, to, from, rows[row].reason, to, rows[max(target, 0)].reason)
 			}
+		}
+	}
+}
+
+// TestConsumerStandsAlone keeps the server, and what it depends on, out of the programs that
+// import package consumer.
+func TestConsumerStandsAlone(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./consumer").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	allowed := []string{module + "event", module + "mlevent", module + "consumer", "github.com/google/uuid", "github.com/go-jose/go-jose/v4"}
+	for _, p := range strings.Fields(string(out)) {
+		if !slices.ContainsFunc(allowed, func(a string) bool { return p == a || strings.HasPrefix(p, a+"/") }) {
+			t.Errorf("package consumer depends on %s", p)
 		}
 	}
 }

@@ -370,3 +370,32 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestParse reads each payload by its type, and refuses what is none.
+func TestParse(t *testing.T) {
+	p, err := Parse[ModelAliasSet]([]byte(`{"ModelName":"m","alias":"a"}`))
+	if err != nil || p.ModelName != "m" || p.Alias != "a" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := Parse[*ModelAliasSet]([]byte(`{}`)); err == nil {
+		t.Error("a pointer is taken for a payload")
+	}
+	for want, got := range map[string]func() (Payload, error){
+		ModelRegisteredType:      func() (Payload, error) { return Parse[ModelRegistered]([]byte(`{}`)) },
+		ModelDeployedType:        func() (Payload, error) { return Parse[ModelDeployed]([]byte(`{}`)) },
+		RunCompletedType:         func() (Payload, error) { return Parse[RunCompleted]([]byte(`{}`)) },
+		RunStatusChangedType:     func() (Payload, error) { return Parse[RunStatusChanged]([]byte(`{}`)) },
+		DatasetDriftDetectedType: func() (Payload, error) { return Parse[DatasetDriftDetected]([]byte(`{}`)) },
+		DeploymentFailedType:     func() (Payload, error) { return Parse[DeploymentFailed]([]byte(`{}`)) },
+		ModelAliasSetType:        func() (Payload, error) { return Parse[ModelAliasSet]([]byte(`{}`)) },
+		ModelAliasRemovedType:    func() (Payload, error) { return Parse[ModelAliasRemoved]([]byte(`{}`)) },
+		ModelStageChangedType:    func() (Payload, error) { return Parse[ModelStageChanged]([]byte(`{}`)) },
+		ModelDeletedType:         func() (Payload, error) { return Parse[ModelDeleted]([]byte(`{}`)) },
+		DriftClearedType:         func() (Payload, error) { return Parse[DriftCleared]([]byte(`{}`)) },
+		RunNotRespondingType:     func() (Payload, error) { return Parse[RunNotRespondingEvent]([]byte(`{}`)) },
+	} {
+		if p, err := got(); err != nil || p.EventType() != want {
+			t.Errorf("%s: %T, %v", want, p, err)
+		}
+	}
+}

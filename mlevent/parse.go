@@ -15,6 +15,40 @@ import (
 // ignore members they do not know and never leave a map nil.
 // Source: spec/events.md section 4.3, "Accept every spelling on input".
 
+// Parse reads the data of the event whose payload is P, which is one of the structs of
+// this package.
+func Parse[P Payload](data []byte) (payload P, err error) {
+	switch p := any(&payload).(type) {
+	case *ModelRegistered:
+		*p, err = ParseModelRegistered(data)
+	case *ModelDeployed:
+		*p, err = ParseModelDeployed(data)
+	case *RunCompleted:
+		*p, err = ParseRunCompleted(data)
+	case *RunStatusChanged:
+		*p, err = ParseRunStatusChanged(data)
+	case *DatasetDriftDetected:
+		*p, err = ParseDatasetDriftDetected(data)
+	case *DeploymentFailed:
+		*p, err = ParseDeploymentFailed(data)
+	case *ModelAliasSet:
+		*p, err = ParseModelAliasSet(data)
+	case *ModelAliasRemoved:
+		*p, err = ParseModelAliasRemoved(data)
+	case *ModelStageChanged:
+		*p, err = ParseModelStageChanged(data)
+	case *ModelDeleted:
+		*p, err = ParseModelDeleted(data)
+	case *DriftCleared:
+		*p, err = ParseDriftCleared(data)
+	case *RunNotRespondingEvent:
+		*p, err = ParseRunNotResponding(data)
+	default:
+		err = fmt.Errorf("%T is not the payload of an event: use a struct of package mlevent", payload)
+	}
+	return payload, err
+}
+
 // ParseModelRegistered reads the data of a ModelRegistered event.
 func ParseModelRegistered(data []byte) (ModelRegistered, error) {
 	var p ModelRegistered

@@ -1,0 +1,246 @@
+package consumer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carillon-events/carillon/event"
+)
+
+// ServeHTTP takes the requests of event subscriptions. A request is answered when all of its
+// events are done with, by the answer that its worst event asks for: a batch is accepted
+// whole or comes again whole, and the inbox knows those of its events that were handled.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.stats.requests.Add(1)
+	switch r.Method {
+	case http.MethodPost:
+		h.post(w, r)
+	case http.MethodOptions:
+		if err := h.verify(r, nil); err != nil {
+			h.unverified(w, r, err)
+			return
+		}
+		h.consent(w, r)
+	default:
+		w.Header().Set("Allow", "OPTIONS, POST")
+		h.refuse(w, r, http.StatusMethodNotAllowed, refusal("events are posted here"))
+	}
+}
+
+// post takes deliveries, the handshake of the Event Grid schema and notices.
+func (h *Handler) post(w http.ResponseWriter, r *http.Request) {
+	if !isTaken(r.Header) {
+		h.refuse(w, r, http.StatusUnsupportedMediaType, refusal("its body must be "+event.MediaTypeCloudEvent+", "+event.MediaTypeCloudEvents+" or application/json in UTF-8, not compressed"))
+		return
+	}
+	body, err := h.readBody(w, r)
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		h.refuse(w, r, http.StatusRequestEntityTooLarge, refusal(fmt.Sprintf("its body has more than %d bytes", tooLarge.Limit)))
+		return
+	} else if err != nil {
+		h.refuse(w, r, http.StatusInternalServerError, errors.New("its body broke off"))
+		return
+	}
+	if err := h.verify(r, body); err != nil {
+		h.unverified(w, r, err)
+		return
+	}
+	if !h.enter(r.Context()) {
+		h.stats.busy.Add(1)
+		w.Header().Set("Retry-After", strconv.Itoa(int(placeWait.Seconds())))
+		http.Error(w, "too many requests are being handled", http.StatusTooManyRequests)
+		return
+	}
+	defer h.leave()
+	if err := event.Check(body); err != nil {
+		h.stats.malformed.Add(1)
+		h.refuse(w, r, http.StatusBadRequest, refusal("its body is not JSON: "+err.Error()))
+		return
+	}
+	switch kind := r.Header.Get("Aeg-Event-Type"); {
+	case kind == "" || strings.EqualFold(kind, "Notification"):
+		h.deliver(w, r, body)
+	case strings.EqualFold(kind, "SubscriptionValidation"):
+		h.special(w, r, body, validationType)
+	case strings.EqualFold(kind, "SubscriptionDeletion") || strings.EqualFold(kind, "Unsubscribe"):
+		h.special(w, r, body, deletedType)
+	default:
+		h.refuse(w, r, http.StatusBadRequest, refusal("its aeg-event-type is not known"))
+	}
+}
+
+// isTaken reports whether a body is of a kind that deliveries have. Source: spec/delivery.md
+// section 2.1. The binary form of CloudEvents, which no event service of this kind sends,
+// would be taken for an event without an envelope.
+func isTaken(h http.Header) bool {
+	kind, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil || h.Get("Content-Encoding") != "" || h.Get("Ce-Specversion") != "" {
+		return false
+	}
+	charset, ok := parameters["charset"]
+	return (kind == "application/json" || kind == event.MediaTypeCloudEvent || kind == event.MediaTypeCloudEvents) && (!ok || strings.EqualFold(charset, "utf-8"))
+}
+
+// readBody reads the body, within the limit, once.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > h.maxBody {
+		return nil, &http.MaxBytesError{Limit: h.maxBody}
+	}
+	limited := http.MaxBytesReader(w, r.Body, h.maxBody)
+	if r.ContentLength < 0 {
+		return io.ReadAll(limited)
+	}
+	body := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(limited, body)
+	return body, err
+}
+
+func (h *Handler) verify(r *http.Request, body []byte) error {
+	for _, check := range h.checks {
+		if err := check(r, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unverified answers a request that is not known to come from who it should. One that does
+// not is told 401, and its sender not to try again; if that could not be found out, 503.
+func (h *Handler) unverified(w http.ResponseWriter, r *http.Request, err error) {
+	if _, ok := errors.AsType[refusal](err); ok {
+		h.refuse(w, r, http.StatusUnauthorized, err)
+		return
+	}
+	h.stats.busy.Add(1)
+	h.log.LogAttrs(r.Context(), slog.LevelError, "request not verified", slog.String("error", err.Error()))
+	w.Header().Set("Retry-After", strconv.Itoa(int(busyAfter.Seconds())))
+	http.Error(w, "the request cannot be verified at present", http.StatusServiceUnavailable)
+}
+
+// refuse answers a request that is no delivery for this handler. What is wrong is for the log;
+// a stranger is told no more than the status says.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
+	h.stats.refused.Add(1)
+	h.log.LogAttrs(r.Context(), slog.LevelWarn, "request refused", slog.Int("status", status), slog.String("reason", err.Error()),
+		slog.String("event_subscription", r.Header.Get("Aeg-Subscription-Name")), slog.String("remote", r.RemoteAddr))
+	http.Error(w, strings.ToLower(http.StatusText(status)), status)
+}
+
+// enter waits for a place among those of Concurrency.
+func (h *Handler) enter(ctx context.Context) bool {
+	if h.places == nil {
+		return true
+	}
+	select {
+	case h.places <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(placeWait)
+	defer timer.Stop()
+	select {
+	case h.places <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (h *Handler) leave() {
+	if h.places != nil {
+		<-h.places
+	}
+}
+
+// special takes a request whose header says that it is of the one event of a type.
+func (h *Handler) special(w http.ResponseWriter, r *http.Request, body []byte, eventType string) {
+	if !h.onlyEvent(w, r, body, eventType) {
+		h.refuse(w, r, http.StatusBadRequest, refusal("its one event is not of type "+eventType))
+	}
+}
+
+// onlyEvent answers a request whose only event is of one of the types, and reports whether
+// it is.
+func (h *Handler) onlyEvent(w http.ResponseWriter, r *http.Request, body []byte, types ...string) bool {
+	raw, n := body, 1
+	if isArray(body) {
+		n = 0
+		for c := event.Walk(body); c.Next() && n < 2; n++ {
+			raw = c.Value
+		}
+	}
+	var e Envelope
+	if n != 1 {
+		return false
+	}
+	data, err := e.read(raw)
+	if err != nil {
+		return false
+	}
+	for _, one := range types {
+		switch {
+		case !strings.EqualFold(one, e.Type):
+			continue
+		case one == validationType:
+			h.validate(w, r, &e, data)
+		default:
+			h.noteDeleted(w, r, &e, data)
+		}
+		return true
+	}
+	return false
+}
+
+func isArray(body []byte) bool {
+	return event.KindOf(bytes.TrimLeft(body, " \t\r\n")) == event.Array
+}
+
+// deliver handles the events of a request one after the other, all of them unless one wants
+// a pause.
+func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
+	if bytes.Contains(body, []byte("Microsoft.EventGrid.Subscription")) && h.onlyEvent(w, r, body, validationType, deletedType) {
+		return
+	}
+	var worst error
+	delivery := deliveryOf(r.Header)
+	if !isArray(body) {
+		worst = h.one(r.Context(), body, delivery)
+	} else {
+		for c := event.Walk(body); c.Next(); {
+			worst = worse(worst, h.one(r.Context(), c.Value, delivery))
+			if status, _ := Answer(worst); status == http.StatusServiceUnavailable || r.Context().Err() != nil {
+				break
+			}
+		}
+	}
+	status, after := Answer(worst)
+	if status == http.StatusOK {
+		w.WriteHeader(status)
+		return
+	}
+	if after > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((after+time.Second-1)/time.Second), 10))
+	}
+	http.Error(w, strings.ToLower(http.StatusText(status)), status)
+}
+
+func (h *Handler) one(ctx context.Context, raw []byte, d Delivery) error {
+	e := Envelope{Delivery: d}
+	data, err := e.read(raw)
+	if err != nil {
+		h.stats.malformed.Add(1)
+		h.note(ctx, slog.LevelError, "event refused: it cannot be read", &e, err)
+		return &malformed{err}
+	}
+	return h.handle(ctx, &e, data)
+}
