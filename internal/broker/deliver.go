@@ -119,7 +119,7 @@ func (s *subscription) work() {
 
 		s.mu.Lock()
 		a.parts = parts // not before: the timer may have judged it meanwhile
-		if a.late { // the worker's place was given up when the attempt was judged
+		if a.late {     // the worker's place was given up when the attempt was judged
 			s.settleLate(a, r)
 			s.mu.Unlock()
 			return
