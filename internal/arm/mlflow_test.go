@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,4 +239,27 @@ func TestMLflowWebhook(t *testing.T) {
 		t.Errorf("DELETE: %d %s", w.Code, w.Body)
 	}
 	did("unregister https://m.example s3cret w1")
+}
+
+// Requests at once come one after another, so that what stands at the server is what is
+// stored.
+func TestMLflowAttachedAtOnce(t *testing.T) {
+	s := newStack(t)
+	fake := &fakeMLflow{registration: manage.WebhookActive}
+	s.plane.MLflow = fake
+	const body = `{"properties":{"url":"https://m.example","token":"t","webhook":true}}`
+	codes := make([]int, 8)
+	var group sync.WaitGroup
+	for i := range codes {
+		group.Go(func() { codes[i] = s.do("owner", "PUT", mlflowID+"?api-version=2026-11-01", body).Code })
+	}
+	group.Wait()
+	slices.Sort(codes)
+	if codes[0] != 200 || codes[len(codes)-2] != 200 || codes[len(codes)-1] != 201 {
+		t.Errorf("answers are %v", codes)
+	}
+	item, _ := s.plane.Store.MLflowServers.Get(resource.MustID(wsID).Key())
+	if len(fake.webhooks) != 1 || item.Value.Webhook.ID != "w1" {
+		t.Errorf("at the server: %q; stored: %+v", fake.webhooks, item.Value.Webhook)
+	}
 }

@@ -331,7 +331,7 @@ func (p *Plane) commit(ctx context.Context, s source, old resource.Item[resource
 	if now, err := p.findSourceFor(s.id, !exists); err != nil {
 		return item, err
 	} else if now.stream != s.stream {
-		return item, overtaken(es.Name)
+		return item, overtaken("Event subscription '" + es.Name + "' or its source")
 	}
 	if exists {
 		item, err = p.replace(ctx, old, es)
@@ -339,7 +339,7 @@ func (p *Plane) commit(ctx context.Context, s source, old resource.Item[resource
 		item, err = p.create(ctx, s, es)
 	}
 	if fault.Is(err, fault.PreconditionFailed) && pre == (Precondition{}) {
-		return item, overtaken(es.Name)
+		return item, overtaken("Event subscription '" + es.Name + "' or its source")
 	}
 	if err == nil && waits {
 		if c := p.inFlight.finish(es.UID); c.granted {
@@ -349,8 +349,8 @@ func (p *Plane) commit(ctx context.Context, s source, old resource.Item[resource
 	return item, err
 }
 
-func overtaken(name string) error {
-	return fault.New(fault.Conflict, "Conflict", "Event subscription '%s' or its source was changed by another request meanwhile. Read it again and repeat the change.", name)
+func overtaken(what string) error {
+	return fault.New(fault.Conflict, "Conflict", "%s was changed by another request meanwhile. Read it again and repeat the change.", what)
 }
 
 // create stores a new event subscription and activates it; before it the topic of a

@@ -119,6 +119,11 @@ func (p *Plane) AttachCluster(ctx context.Context, caller access.Caller, ws reso
 		return item, status, false, err
 	}
 	key := resource.ClusterID(ws, name).Key()
+	done, err := p.changes.take(ctx, key)
+	if err != nil {
+		return item, status, false, err
+	}
+	defer done()
 	present, exists := p.Store.Clusters.Get(key)
 	if err := cond.Check(etagOf(present, exists)); err != nil {
 		return item, status, false, err
@@ -158,6 +163,9 @@ func (p *Plane) AttachCluster(ctx context.Context, caller access.Caller, ws reso
 	} else {
 		m.Created = m.Modified
 		item, err = p.Store.Clusters.Create(ctx, key, m)
+	}
+	if fault.Is(err, fault.PreconditionFailed) || fault.Is(err, fault.Conflict) {
+		err = overtaken("The cluster '" + name + "'")
 	}
 	if err != nil {
 		return item, status, false, err
@@ -257,9 +265,15 @@ func (p *Plane) DetachCluster(ctx context.Context, caller access.Caller, ws reso
 	if err := p.authorize(ctx, caller, actionWorkspaces+"write", ws); err != nil {
 		return false, err
 	}
+	key := resource.ClusterID(ws, name).Key()
+	done, err := p.changes.take(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	defer done()
 	ctx, unlock := p.alter(ctx)
 	defer unlock()
-	item, exists := p.Store.Clusters.Get(resource.ClusterID(ws, name).Key())
+	item, exists := p.Store.Clusters.Get(key)
 	if err := c.Check(etagOf(item, exists)); err != nil || !exists {
 		return false, err
 	}

@@ -141,6 +141,10 @@ func (p *Plane) mlflowStatus(m *resource.MLflowServer) MLflowStatus {
 	return status
 }
 
+// mlflowTurn is the key of the turn that changes of the server that a workspace follows
+// take: what is registered at the server belongs to what is stored.
+func mlflowTurn(ws resource.ID) string { return "mlflow " + ws.Key() }
+
 func notAttached(ws resource.ID) error {
 	return notFound("ResourceNotFound", "The workspace '%s' follows no MLflow server.", ws.Name())
 }
@@ -158,6 +162,11 @@ func (p *Plane) AttachMLflow(ctx context.Context, caller access.Caller, ws resou
 	if _, err := p.workspace(ws); err != nil {
 		return item, status, false, err
 	}
+	done, err := p.changes.take(ctx, mlflowTurn(ws))
+	if err != nil {
+		return item, status, false, err
+	}
+	defer done()
 	present, exists := p.Store.MLflowServers.Get(ws.Key())
 	if err := cond.Check(etagOf(present, exists)); err != nil {
 		return item, status, false, err
@@ -206,6 +215,9 @@ func (p *Plane) AttachMLflow(ctx context.Context, caller access.Caller, ws resou
 	} else {
 		m.Created = m.Modified
 		item, err = p.Store.MLflowServers.Create(ctx, ws.Key(), m)
+	}
+	if fault.Is(err, fault.PreconditionFailed) || fault.Is(err, fault.Conflict) {
+		err = overtaken("The MLflow server of workspace '" + ws.Name() + "'")
 	}
 	if err != nil {
 		return item, status, false, err
@@ -449,6 +461,11 @@ func (p *Plane) DetachMLflow(ctx context.Context, caller access.Caller, ws resou
 	if err := p.authorize(ctx, caller, actionWorkspaces+"write", ws); err != nil {
 		return false, err
 	}
+	done, err := p.changes.take(ctx, mlflowTurn(ws))
+	if err != nil {
+		return false, err
+	}
+	defer done()
 	ctx, unlock := p.alter(ctx)
 	var left resource.MLflowServer
 	defer func() { unlock(); p.forgetWebhook(ctx, &left) }()

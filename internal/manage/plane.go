@@ -99,7 +99,7 @@ type Plane struct {
 	stripes [64]sync.Mutex
 	seed    maphash.Seed
 
-	changes  turns // of event subscriptions, by key
+	changes  turns // of event subscriptions and of what workspaces follow, by key
 	inFlight handshakes
 	watch    watchlist
 	poke     chan struct{} // the sweep has a new deadline

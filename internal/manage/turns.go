@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// turns let the changes of one event subscription come one after another, from the
-// first look to the answer: the handshake in between may take half a minute, which no
-// lock is held for.
+// turns let the changes of one event subscription, or of something that a workspace
+// follows, come one after another, from the first look to the answer: the handshake in
+// between may take half a minute, which no lock is held for.
 type turns struct {
 	mu    sync.Mutex
 	taken map[string]*turn
