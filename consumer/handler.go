@@ -115,10 +115,11 @@ func Topics(topics ...string) Option {
 // that f takes: with Event[mlevent.RunCompleted], events of type RunCompleted. Every
 // published spelling of a payload is read, and members that are not known are passed over.
 //
-// By default f sees no event that is older than one of the same subject that was handled,
-// of whichever type: an old state must not undo a newer one. Where each event counts for
-// itself, and not the state that it tells of, use WithStale. Events of one subject are never
-// handled at once. An event is handled again if f returns an error, or does not return.
+// By default f sees no event that tells an older state than one of the same subject that was
+// handled, of whichever type: an old state must not undo a newer one. Events of one change
+// have one etag: none of them is older than the others. Where each event counts for itself,
+// and not the state that it tells of, use WithStale. Events of one subject are never handled
+// at once. An event is handled again if f returns an error, or does not return.
 func On[P mlevent.Payload](f func(ctx context.Context, e Event[P]) error, options ...RouteOption) Option {
 	return func(h *Handler) error {
 		eventType, ok := typeOf[P]()
@@ -299,7 +300,7 @@ func (h *Handler) handle(ctx context.Context, e *Envelope, data []byte) error {
 	}
 	limit := &limited{Context: ctx, deadline: time.Now().Add(h.limit), cause: fmt.Errorf("the event took longer than %s", h.limit)}
 	defer limit.end()
-	entry := Entry{Source: e.Source, ID: e.ID, Subject: e.Subject, Sequencer: e.Sequencer}
+	entry := Entry{Source: e.Source, ID: e.ID, Subject: e.Subject, Sequencer: e.Sequencer, ETag: e.ETag}
 	key := entry.EventKey()
 	if entry.Sequencer != "" {
 		key = entry.ObjectKey()

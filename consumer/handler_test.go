@@ -251,6 +251,32 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// One change raises several events: in whichever order they come, all are handled, and all
+// are older than the next change.
+func TestOneChange(t *testing.T) {
+	source := consumertest.NewSource(workspace)
+	end := source.Change(mlevent.RunStatusChanged{RunCompleted: run("r1"), RunStatus: mlevent.RunFinished}, run("r1"))
+	again := source.Event(mlevent.RunStatusChanged{RunCompleted: run("r1"), RunStatus: mlevent.RunRunning})
+	for _, c := range []struct {
+		order []consumertest.Event
+		want  string
+	}{
+		{[]consumertest.Event{end[0], end[1], again}, "RunStatusChanged Completed, RunCompleted r1, RunStatusChanged Running"},
+		{[]consumertest.Event{end[1], end[0], again}, "RunCompleted r1, RunStatusChanged Completed, RunStatusChanged Running"},
+		{[]consumertest.Event{end[1], again, end[0]}, "RunCompleted r1, RunStatusChanged Running"},
+		{[]consumertest.Event{again, end[1], end[0]}, "RunStatusChanged Running"},
+	} {
+		saw := &seen{}
+		h := newHandler(t, consumer.On(saw.completed), consumer.On(func(_ context.Context, e consumer.Event[mlevent.RunStatusChanged]) error {
+			return saw.add(e.Envelope, string(e.Data.RunStatus))
+		}))
+		send(t, &consumertest.Sender{Handler: h}, c.order...)
+		if got := saw.take(); got != c.want {
+			t.Errorf("saw %s, want %s", got, c.want)
+		}
+	}
+}
+
 // TestShuffled sends 10,000 events in disorder, some often, many at once, and failing now and
 // then, and expects the state that they end in.
 func TestShuffled(t *testing.T) {

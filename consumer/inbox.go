@@ -32,6 +32,15 @@ type Entry struct {
 	ID        string
 	Subject   string
 	Sequencer string // "" if the event says nothing of its order
+	ETag      string // of the object after the change, "" if the event does not say
+}
+
+// OlderThan reports whether e tells an older state of its object than the event did that
+// had the sequencer and the etag, both of the latest that was handled. One change may raise
+// several events, as the end of a run raises RunCompleted and RunStatusChanged: they have
+// one etag, and none is older than the others.
+func (e *Entry) OlderThan(sequencer, etag string) bool {
+	return e.Sequencer != "" && e.Sequencer <= sequencer && (e.ETag == "" || e.ETag != etag)
 }
 
 // Key is a digest by which an inbox may keep events and objects.
@@ -61,7 +70,7 @@ type Verdict uint8
 // The verdicts.
 const (
 	Unseen  Verdict = iota // to be handled
-	Older                  // not handled itself, but one of its subject that happened later was
+	Older                  // not handled itself, but one that tells a later state of its subject was
 	Seen                   // handled before
 	Claimed                // being handled by another process just now
 )
@@ -88,8 +97,11 @@ type Memory struct {
 type generation struct {
 	began  time.Time
 	events map[Key]struct{}
-	marks  map[Key]string // the highest sequencer of each object
+	marks  map[Key]mark // of each object
 }
+
+// mark is the latest event of an object that was handled.
+type mark struct{ sequencer, etag string }
 
 // NewMemory returns an inbox that remembers the latest events, and each for age, if both
 // are not more than it may hold: at most twice as many, for at most twice as long. An event
@@ -101,7 +113,7 @@ func NewMemory(events int, age time.Duration) *Memory {
 }
 
 func (m *Memory) generation() generation {
-	return generation{m.now(), map[Key]struct{}{}, map[Key]string{}}
+	return generation{m.now(), map[Key]struct{}{}, map[Key]mark{}}
 }
 
 // Begin judges an event.
@@ -116,7 +128,7 @@ func (m *Memory) Begin(_ context.Context, e Entry) (Verdict, error) {
 	if _, ok := m.old.events[key]; ok {
 		return Seen, nil
 	}
-	if e.Sequencer != "" && e.Sequencer <= m.mark(e.ObjectKey()) {
+	if latest := m.mark(e.ObjectKey()); e.OlderThan(latest.sequencer, latest.etag) {
 		return Older, nil
 	}
 	return Unseen, nil
@@ -133,14 +145,18 @@ func (m *Memory) End(_ context.Context, e Entry, handled bool) error {
 	m.new.events[e.EventKey()] = struct{}{}
 	if e.Sequencer != "" {
 		key := e.ObjectKey()
-		m.new.marks[key] = max(e.Sequencer, m.mark(key))
+		latest := m.mark(key)
+		if e.Sequencer > latest.sequencer {
+			latest = mark{e.Sequencer, e.ETag}
+		}
+		m.new.marks[key] = latest
 	}
 	return nil
 }
 
-func (m *Memory) mark(object Key) string {
-	if mark, ok := m.new.marks[object]; ok {
-		return mark
+func (m *Memory) mark(object Key) mark {
+	if latest, ok := m.new.marks[object]; ok {
+		return latest
 	}
 	return m.old.marks[object]
 }

@@ -9,6 +9,7 @@ package consumertest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/hmac"
@@ -65,15 +66,30 @@ func (s *Source) next() (id, sequencer string, at time.Time) {
 
 // Event raises the event of a payload. ETag and Sequencer of the payload are not used. It
 // panics if the payload cannot be written: a number in it that is none.
-func (s *Source) Event(p mlevent.Payload) Event {
+func (s *Source) Event(p mlevent.Payload) Event { return s.Change(p)[0] }
+
+// Change raises the events of one change of an object, in their order: they have one etag.
+// The end of a run is RunStatusChanged and RunCompleted.
+func (s *Source) Change(payloads ...mlevent.Payload) []Event {
+	events := make([]Event, len(payloads))
+	var etag string
+	for i, p := range payloads {
+		events[i], etag = s.event(p, etag)
+	}
+	return events
+}
+
+// event raises one event, with an etag of its own if it is given none.
+func (s *Source) event(p mlevent.Payload, etag string) (Event, string) {
 	id, sequencer, at := s.next()
+	etag = cmp.Or(etag, sequencer)
 	encoded, err := mlevent.Encode(mlevent.Envelope{Topic: s.topic, ID: id, Time: at, Casing: s.casing}, p)
 	if err != nil {
 		panic(err)
 	}
-	copy(encoded.Raw[encoded.ETagAt:], sequencer)
+	copy(encoded.Raw[encoded.ETagAt:], etag)
 	copy(encoded.Raw[encoded.SequencerAt:], sequencer)
-	return Event{ID: id, Type: p.EventType(), Subject: p.Subject(), Sequencer: sequencer, grid: encoded.Raw}
+	return Event{ID: id, Type: p.EventType(), Subject: p.Subject(), Sequencer: sequencer, grid: encoded.Raw}, etag
 }
 
 // Custom raises an event of any type. It has the etag and the sequencer that its data has, and
