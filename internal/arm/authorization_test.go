@@ -363,6 +363,11 @@ func needs(d door, scope, target resource.ID) (all [][]need) {
 		if verb == "action" {
 			verb = "write"
 		}
+		if last == "lifecycleevents" { // who reads them reads the objects
+			for _, kind := range []string{"experiments/runs", "models/versions", "onlineEndpoints"} {
+				all = append(all, []need{{"Microsoft.MachineLearningServices/workspaces/" + kind + "/read", false, target}})
+			}
+		}
 	case d.method == "POST" && slices.Contains([]string{"pause", "resume", "rotatesigningkey", "sendtestevent", "renderevent"}, last):
 		typed, verb = typed[:len(typed)-1], "write"
 	case d.method == "POST" && slices.Contains([]string{"explain", "testfilter"}, last):

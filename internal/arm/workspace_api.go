@@ -38,6 +38,8 @@ type subresource struct {
 	post  func(ctx context.Context, ws resource.Workspace, names []string, f fields, t workspace.Terms) (subEntity, error)
 	drop  func(ctx context.Context, ws resource.Workspace, names []string, t workspace.Terms) error
 	act   func(ctx context.Context, ws resource.Workspace, names []string, f fields, t workspace.Terms) (body any, err error) // POST that makes no object of the path
+
+	lifecycle bool // the list of lifecycle events, which are no objects
 }
 
 // subEntity is one object on its way to the wire.
@@ -74,6 +76,9 @@ func (a *WorkspaceAPI) serve(w http.ResponseWriter, r *http.Request, ws resource
 	if err := a.authorize(r.Context(), ws, sub, names, verb, caller); err != nil {
 		return err
 	}
+	if sub.lifecycle {
+		return a.serveLifecycle(w, r, ws, caller)
+	}
 	if !single && r.Method == http.MethodGet {
 		return a.serveList(w, r, ws, sub, names)
 	}
@@ -99,7 +104,7 @@ func (a *WorkspaceAPI) route(rest []string) (*subresource, []string, error) {
 		}
 	}
 	return nil, nil, fault.New(fault.NotFound, "InvalidResourceType",
-		"A workspace has no resource type %q. It has experiments, experiments/runs, models, models/versions, onlineEndpoints, driftMonitors, driftMonitors/runs and driftMonitors/backfill.", strings.Join(words, "/"))
+		"A workspace has no resource type %q. It has experiments, experiments/runs, models, models/versions, onlineEndpoints, driftMonitors, driftMonitors/runs, driftMonitors/backfill and lifecycleEvents.", strings.Join(words, "/"))
 }
 
 // verb returns the last word of the action that a method needs, "" for a method
@@ -109,7 +114,7 @@ func (s *subresource) verb(method string, single bool) (verb, allowed string) {
 		method, verb string
 		there        bool
 	}{
-		{http.MethodGet, "read", single && s.get != nil || !single && s.list != nil},
+		{http.MethodGet, "read", single && s.get != nil || !single && (s.list != nil || s.lifecycle)},
 		{http.MethodHead, "read", single && s.get != nil},
 		{http.MethodPut, "write", single && s.put != nil},
 		{http.MethodPatch, "write", single && s.patch != nil},

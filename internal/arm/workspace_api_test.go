@@ -49,6 +49,21 @@ type step struct {
 // its path {next} what followed the path in the last nextLink, {name} the name of the
 // object that was made last.
 var stories = map[string][]step{
+	"lifecycle": {
+		{line: "reader GET lifecycleEvents"},
+		{line: "scientist PUT experiments/churn/runs/done", body: `{"properties":{"status":"Completed","tags":{"owner":"kim"}}}`},
+		{line: "scientist PUT experiments/churn/runs/stopped", body: `{"properties":{"status":"Canceled"}}`},
+		{line: "scientist POST models/churn/versions"},
+		{line: "reader GET lifecycleEvents?$top=2"},
+		{line: "reader GET lifecycleEvents?{next}"},
+		{line: "reader GET lifecycleEvents?since=2199-01-01T00:00:00Z&$top=1"},
+		{line: "reader GET lifecycleEvents?after=00000000000000650000000000020000"},
+		{line: "reader GET lifecycleEvents?since=yesterday&experiment=churn"},
+		{line: "reader GET lifecycleEvents?after=0x5"},
+		{line: "owner POST lifecycleEvents", body: `{}`},
+		{line: "owner GET lifecycleEvents/one"},
+		{line: "nobody GET lifecycleEvents"},
+	},
 	"runs": {
 		{line: "scientist PUT experiments/Churn/runs/churn_1", body: `{"properties":{"status":"running","runType":"azureml.scriptrun","tags":{"owner":"kim"},"properties":{"iteration":"5"},"startTime":"2026-03-02T09:14:07Z","unknown":[1]}}`},
 		{line: "scientist PUT experiments/churn/runs/CHURN_1", body: `{"properties":{"status":"Running","runType":"azureml.scriptrun","tags":{"owner":"kim"},"properties":{"iteration":"5"}}}`},

@@ -55,6 +55,19 @@ func (l *factLog) Fact(_ context.Context, key string) (engine.Fact, bool, error)
 
 func (*factLog) Generation() uint64 { return 1 }
 
+func (l *factLog) FactsAfter(_ context.Context, prefix string, since time.Time, after string, most int) ([]engine.Fact, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var facts []engine.Fact
+	for key, f := range l.facts {
+		if strings.Contains(key, strings.TrimPrefix(prefix, "*")) && !f.Time.Before(since) && f.ETag() > after {
+			facts = append(facts, f)
+		}
+	}
+	slices.SortFunc(facts, func(a, b engine.Fact) int { return strings.Compare(a.ETag(), b.ETag()) })
+	return facts[:min(most, len(facts))], len(facts) > most, nil
+}
+
 func (l *factLog) FactKeys(_ context.Context, prefix string) ([]string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,7 +145,7 @@ func newLab(t testing.TB) *lab {
 		}
 	}
 	l.api = &WorkspaceAPI{
-		Service:    workspace.New(workspace.Config{Recorder: l.log, Facts: l.log, Workspaces: store.Workspaces}),
+		Service:    workspace.New(workspace.Config{Recorder: l.log, Facts: l.log, Changes: l.log, Workspaces: store.Workspaces}),
 		Authorizer: authorizer,
 	}
 	return l

@@ -10,7 +10,7 @@ import (
 // subresourcesOf returns every type of sub-resource.
 func subresourcesOf(s *workspace.Service) []*subresource {
 	return []*subresource{
-		experiments(s), runs(s), models(s), modelVersions(s), onlineEndpoints(s), driftMonitors(s), driftRuns(s), driftBackFill(s),
+		experiments(s), runs(s), models(s), modelVersions(s), onlineEndpoints(s), driftMonitors(s), driftRuns(s), driftBackFill(s), lifecycleEvents(),
 	}
 }
 

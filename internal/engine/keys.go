@@ -99,3 +99,17 @@ func prefixFilter(root, prefix string) string {
 	b.WriteString(".>")
 	return b.String()
 }
+
+// patternFilter is the filter for all keys that begin with prefix, which ends in "/" and of
+// which a segment may be "*". No key is escaped to that token.
+func patternFilter(prefix string) string {
+	segments := strings.Split(strings.TrimSuffix(prefix, "/"), "/")
+	for i, segment := range segments {
+		if segment != "*" {
+			var b strings.Builder
+			appendEscaped(&b, segment)
+			segments[i] = b.String()
+		}
+	}
+	return strings.Join(segments, ".") + ".>"
+}

@@ -371,3 +371,12 @@ func (p *Partition) Fact(ctx context.Context, key string) (Fact, bool, error) {
 func (p *Partition) FactKeys(ctx context.Context, prefix string) ([]string, error) {
 	return p.projection.keys(ctx, prefix)
 }
+
+// FactsAfter returns, in the order in which they were written, the facts whose key begins
+// with prefix, of which a segment may be "*", that were written at or after a time and
+// behind the sequencer after: most of them at most, and whether there are more. It costs
+// what it returns, not what is stored. What is written meanwhile may be among them; what
+// is gone is not.
+func (p *Partition) FactsAfter(ctx context.Context, prefix string, since time.Time, after string, most int) ([]Fact, bool, error) {
+	return p.projection.after(ctx, prefix, since, after, most)
+}

@@ -324,6 +324,99 @@ func (s *stream) keys(ctx context.Context, root, prefix string) ([]string, error
 	return keys, nil
 }
 
+// after lists facts in the order in which they were written.
+func (j *projection) after(ctx context.Context, prefix string, since time.Time, after string, most int) (facts []Fact, more bool, err error) {
+	behind := func(f Fact) bool { return !f.Time.Before(since) && f.ETag() > after }
+	err = j.steady(ctx, func() error {
+		facts, err = j.presentAfter(ctx, prefix, behind, most+1)
+		return err
+	})
+	if more = len(facts) > most; more {
+		facts = facts[:most]
+	}
+	return facts, more, err
+}
+
+// presentAfter returns the facts for which behind holds: those from one place of the log on.
+// The store keeps them in that order, for they are written behind the log, so the place is
+// found by halving.
+func (j *projection) presentAfter(ctx context.Context, prefix string, behind func(Fact) bool, most int) (facts []Fact, err error) {
+	var pending []Fact // before the store is read: what leaves the queue meanwhile is in the store
+	j.mu.Lock()
+	for _, f := range j.pending {
+		if len(f.Data) > 0 && keyMatches(prefix, f.Key) && behind(f) {
+			pending = append(pending, f)
+		}
+	}
+	j.mu.Unlock()
+	slices.SortFunc(pending, func(a, b Fact) int { return strings.Compare(a.ETag(), b.ETag()) })
+
+	filter := factRoot + patternFilter(prefix)
+	state, err := j.facts.state(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list facts: %w", err)
+	}
+	from, beyond := max(state.first, 1), state.last+1
+	for from < beyond {
+		middle := from + (beyond-from)/2
+		m, err := j.facts.nextOf(ctx, filter, middle)
+		if errors.Is(err, errAbsent) {
+			beyond = middle
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list facts: %w", err)
+		}
+		f, err := decodeFact(m.data)
+		if err != nil {
+			return nil, fmt.Errorf("list facts: %w", err)
+		}
+		if behind(f) {
+			beyond = middle
+		} else {
+			from = m.seq + 1
+		}
+	}
+	last := ""
+	for m, err := range j.facts.messagesOf(ctx, filter, from, state.last) {
+		var f Fact
+		if err == nil {
+			f, err = decodeFact(m.data)
+		}
+		if err == nil {
+			f.Key, err = unescapeKey(strings.TrimPrefix(m.subject, factRoot))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list facts: %w", err)
+		}
+		if !behind(f) { // the store writes again after it was started anew
+			continue
+		}
+		facts, last = append(facts, f), f.ETag()
+		if len(facts) == most {
+			return facts, nil
+		}
+	}
+	for _, f := range pending {
+		if f.ETag() > last && len(facts) < most {
+			facts = append(facts, f)
+		}
+	}
+	return facts, nil
+}
+
+// keyMatches reports whether a key begins with prefix, of which a segment may be "*".
+func keyMatches(prefix, key string) bool {
+	for segment := range strings.SplitSeq(strings.TrimSuffix(prefix, "/"), "/") {
+		own, rest, more := strings.Cut(key, "/")
+		if segment != "*" && segment != own || !more {
+			return false
+		}
+		key = rest
+	}
+	return true
+}
+
 // safe is the last frame such that every fact up to it is safely projected.
 func (j *projection) safe() uint64 {
 	j.mu.Lock()

@@ -174,3 +174,82 @@ func TestAppendWaitsForProjection(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFactsAfter reads what changed since a time or a place in pages, in the order of the
+// changes, of one kind or of all, whether it is written already or still waits.
+func TestFactsAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		e, err := Open(t.Context(), Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := e.Partition()
+		var order []string // keys of the workspace w, each at its last change
+		change := func(key, data string) {
+			mustAppend(t, p, fact(key, data), fact("run/other/"+data, data), fact("note/w", data))
+			order = slices.DeleteFunc(order, func(k string) bool { return k == key })
+			if data != "" && strings.Contains(key, "/w/") {
+				order = append(order, key)
+			}
+		}
+		for i := range 40 {
+			change(fmt.Sprintf("run/w/e/%d.*", i%17), fmt.Sprint("r", i))
+			change(fmt.Sprintf("model/w/%d", i%5), fmt.Sprint("m", i))
+			time.Sleep(time.Second)
+		}
+		mustAppend(t, p, fact("run/w/e/3.*", "")) // gone
+		order = slices.DeleteFunc(order, func(k string) bool { return k == "run/w/e/3.*" })
+		before := len(order)
+		half := time.Now()
+		time.Sleep(time.Second)
+		change("run/w/e/new", "n")
+		change("run/w/e/1.*", "again")
+		changed := len(order) - before + 1 // one of them had been changed before
+
+		all := func(p *Partition, prefix string, since time.Time, page int) (keys []string) {
+			t.Helper()
+			for after := ""; ; {
+				facts, more, err := p.FactsAfter(t.Context(), prefix, since, after, page)
+				if err != nil || len(facts) > page || more && len(facts) < page {
+					t.Fatalf("%d facts, %v, %v", len(facts), more, err)
+				}
+				for _, f := range facts {
+					now, ok, err := p.Fact(t.Context(), f.Key)
+					if err != nil || !ok || string(now.Data) != string(f.Data) || now.ETag() != f.ETag() || f.ETag() <= after {
+						t.Errorf("listed behind %s: %+v, read one by one: %+v, %v, %v", after, f, now, ok, err)
+					}
+					keys, after = append(keys, f.Key), f.ETag()
+				}
+				if !more {
+					return keys
+				}
+			}
+		}
+		check := func(p *Partition) {
+			t.Helper()
+			for _, page := range []int{1, 3, 1000} {
+				if got := all(p, "*/w/", time.Time{}, page); !slices.Equal(got, order) {
+					t.Errorf("in pages of %d: %v, want %v", page, got, order)
+				}
+			}
+			if got := all(p, "*/w/", half.Add(time.Millisecond), 2); !slices.Equal(got, order[len(order)-changed:]) {
+				t.Errorf("since a time: %v, want the last %d of %v", got, changed, order)
+			}
+			runs := slices.DeleteFunc(slices.Clone(order), func(k string) bool { return !strings.HasPrefix(k, "run/") })
+			if got := all(p, "run/w/", time.Time{}, 7); !slices.Equal(got, runs) {
+				t.Errorf("of one kind: %v, want %v", got, runs)
+			}
+			if got := all(p, "run/w/", time.Now().Add(time.Hour), 7); got != nil {
+				t.Errorf("since a time to come: %v", got)
+			}
+		}
+		check(p) // some still wait
+		synctest.Wait()
+		check(p)
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		check(open(t, Options{Dir: dir}).Partition())
+	})
+}

@@ -160,6 +160,15 @@ func (s *stream) newest(ctx context.Context, subject string) (message, error) {
 	return s.direct(ctx, string(request))
 }
 
+// nextOf reads the first message at or above a sequence whose subject matches a filter.
+func (s *stream) nextOf(ctx context.Context, filter string, seq uint64) (message, error) {
+	request, err := json.Marshal(map[string]any{"seq": seq, "next_by_subj": filter})
+	if err != nil {
+		return message{}, err
+	}
+	return s.direct(ctx, string(request))
+}
+
 func (s *stream) direct(ctx context.Context, request string) (message, error) {
 	m, err := s.node.request(ctx, s.node.bulk, "$JS.API.DIRECT.GET."+s.name, []byte(request))
 	if err != nil {

@@ -254,7 +254,7 @@ func (s *server) wire(ctx context.Context) error {
 		return err
 	}
 	s.workspaces = workspace.New(workspace.Config{
-		Recorder: s.broker, Facts: partition, Workspaces: store.Workspaces,
+		Recorder: s.broker, Facts: partition, Changes: partition, Workspaces: store.Workspaces,
 		Client: guard.Client(10 * time.Second), CheckURL: guard.CheckURL, CheckDataset: s.datasets.Check, Logger: s.log,
 	})
 	mlflowOrigin := cmp.Or(strings.TrimRight(s.cfg.PublicURL, "/"), originOf(s.listeners, planeMLflow))

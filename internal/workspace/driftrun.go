@@ -295,15 +295,17 @@ func (s *Service) concludeDrift(ctx context.Context, w *write, ws resource.Works
 		inARow = 1 + before
 	}
 	if d.Judged() {
+		var detected, over raised
 		cleared := state.see(window, d.Drifted())
 		telemetry.RecordOf(ctx).Add(slog.Bool("drift_cleared", cleared))
 		if ws.DriftRaiseOn != resource.DriftOnDrift || d.Drifted() && inARow >= m.ConsecutiveWindows && state.rested(m, now) {
 			state.Raised = now.UTC()
-			w.driftDetected(ws, d, details(result), now, place)
+			detected = w.driftDetected(ws, d, details(result), now, place)
 		}
 		if cleared {
-			w.driftCleared(ws, d, details(result), now, place)
+			over = w.driftCleared(ws, d, details(result), now, place)
 		}
+		w.came(place, now, detected, over)
 	}
 	var before compared
 	windowKey := key(kindCompared, ws.UID, m.Name, window.key())

@@ -42,6 +42,15 @@ type OnlineEndpoint struct {
 
 	Revision int64     `json:"revision"`          // grows each time Transitioning begins, or, of a mirrored one, its models change
 	Deadline time.Time `json:"deadline,omitzero"` // of the probe that runs; zero when none does
+
+	Ended *Deployment `json:"ended,omitempty"` // the deployment that ended last, what Told tells of
+}
+
+// Deployment is one that was healthy or failed.
+type Deployment struct {
+	Revision int64  `json:"revision"`
+	ModelIDs string `json:"modelIds"`
+	Failed   bool   `json:"failed,omitempty"`
 }
 
 // Readiness tells the server how to learn by itself that a deployment is done: it

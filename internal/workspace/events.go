@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,17 +15,13 @@ import (
 
 // event adds an event of the workspace about the object whose fact stands at
 // place fact of the frame: its etag is that fact's, its sequencer its own.
-func (w *write) event(ws resource.Workspace, id string, now time.Time, payload mlevent.Payload, fact int) {
-	casing := mlevent.CamelCase
-	if ws.PayloadCasing == resource.PayloadDocumented {
-		casing = mlevent.Documented
-	}
-	encoded, err := mlevent.Encode(mlevent.Envelope{Topic: ws.ID.String(), ID: id, Time: now, Casing: casing}, payload)
+func (w *write) event(ws resource.Workspace, id string, now time.Time, payload mlevent.Payload, fact int) raised {
+	encoded, err := mlevent.Encode(mlevent.Envelope{Topic: ws.ID.String(), ID: id, Time: now, Casing: casingOf(ws)}, payload)
 	if err != nil {
 		if w.err == nil {
 			w.err = fmt.Errorf("raise event: %w", err)
 		}
-		return
+		return raised{}
 	}
 	own := len(w.records)
 	w.add(engine.Record{
@@ -32,22 +29,39 @@ func (w *write) event(ws resource.Workspace, id string, now time.Time, payload m
 		Holes: []engine.Hole{{Offset: encoded.SequencerAt, Of: own}, {Offset: encoded.ETagAt, Of: fact}},
 	}, nil)
 	w.raised++
+	return raised{payload.EventType(), own}
+}
+
+// casingOf returns how the events of a workspace are spelled.
+func casingOf(ws resource.Workspace) mlevent.Casing {
+	if ws.PayloadCasing == resource.PayloadDocumented {
+		return mlevent.Documented
+	}
+	return mlevent.CamelCase
 }
 
 // extra adds an event of a type beyond Azure's, if the workspace raises it.
-func (w *write) extra(ws resource.Workspace, id string, now time.Time, payload mlevent.Payload, fact int) {
+func (w *write) extra(ws resource.Workspace, id string, now time.Time, payload mlevent.Payload, fact int) raised {
 	if slices.Contains(ws.ExtraEvents, strings.TrimPrefix(payload.EventType(), mlevent.ExtraPrefix)) {
-		w.event(ws, id, now, payload, fact)
+		return w.event(ws, id, now, payload, fact)
+	}
+	return raised{}
+}
+
+func (r *Run) payload() mlevent.RunCompleted {
+	return mlevent.RunCompleted{
+		ExperimentID: cmp.Or(r.EventExperimentID, r.ExperimentID), ExperimentName: r.Experiment, RunID: r.Name,
+		RunType: r.RunType, RunTags: r.Tags, RunProperties: r.Properties,
 	}
 }
 
-func (w *write) runStatusChanged(ws resource.Workspace, r *Run, status RunStatus, payload mlevent.RunCompleted, now time.Time, fact int) {
+func (w *write) runStatusChanged(ws resource.Workspace, r *Run, status RunStatus, payload mlevent.RunCompleted, now time.Time, fact int) raised {
 	id := mlevent.RunStatusChangedID(ws.ID.String(), r.Name, r.Generation, status, r.Visits[status])
-	w.event(ws, id, now, mlevent.RunStatusChanged{RunCompleted: payload, RunStatus: status}, fact)
+	return w.event(ws, id, now, mlevent.RunStatusChanged{RunCompleted: payload, RunStatus: status}, fact)
 }
 
-func (w *write) runCompleted(ws resource.Workspace, r *Run, payload mlevent.RunCompleted, now time.Time, fact int) {
-	w.event(ws, mlevent.RunCompletedID(ws.ID.String(), r.Name, r.Generation), now, payload, fact)
+func (w *write) runCompleted(ws resource.Workspace, r *Run, payload mlevent.RunCompleted, now time.Time, fact int) raised {
+	return w.event(ws, mlevent.RunCompletedID(ws.ID.String(), r.Name, r.Generation), now, payload, fact)
 }
 
 func (w *write) runNotResponding(ws resource.Workspace, r *Run, payload mlevent.RunCompleted, now time.Time, fact int) {
@@ -60,7 +74,7 @@ func (m *ModelVersion) payload() mlevent.ModelRegistered {
 }
 
 func (w *write) modelRegistered(ws resource.Workspace, m *ModelVersion, now time.Time, fact int) {
-	w.event(ws, mlevent.ModelRegisteredID(ws.ID.String(), m.Model, m.Name, m.Registered), now, m.payload(), fact)
+	w.came(fact, now, w.event(ws, mlevent.ModelRegisteredID(ws.ID.String(), m.Model, m.Name, m.Registered), now, m.payload(), fact))
 }
 
 // modelMoved adds what a version's aliases and stage raise.
@@ -101,12 +115,14 @@ func (e *OnlineEndpoint) payload() mlevent.ModelDeployed {
 }
 
 func (w *write) modelDeployed(ws resource.Workspace, e *OnlineEndpoint, now time.Time, fact int) {
-	w.event(ws, mlevent.ModelDeployedID(ws.ID.String(), e.service(), e.Revision, e.ModelIDs), now, e.payload(), fact)
+	e.Ended = &Deployment{Revision: e.Revision, ModelIDs: e.ModelIDs}
+	w.came(fact, now, w.event(ws, mlevent.ModelDeployedID(ws.ID.String(), e.service(), e.Revision, e.ModelIDs), now, e.payload(), fact))
 }
 
 func (w *write) deploymentFailed(ws resource.Workspace, e *OnlineEndpoint, now time.Time, fact int) {
 	id := mlevent.DeploymentFailedID(ws.ID.String(), e.service(), e.Revision, e.ModelIDs)
-	w.extra(ws, id, now, mlevent.DeploymentFailed{ModelDeployed: e.payload()}, fact)
+	e.Ended = &Deployment{Revision: e.Revision, ModelIDs: e.ModelIDs, Failed: true}
+	w.came(fact, now, w.extra(ws, id, now, mlevent.DeploymentFailed{ModelDeployed: e.payload()}, fact))
 }
 
 func (r *DriftRun) payload(columns []mlevent.DriftDetail) mlevent.DatasetDriftDetected {
@@ -117,12 +133,12 @@ func (r *DriftRun) payload(columns []mlevent.DriftDetail) mlevent.DatasetDriftDe
 	}
 }
 
-func (w *write) driftDetected(ws resource.Workspace, d *DriftRun, columns []mlevent.DriftDetail, now time.Time, fact int) {
+func (w *write) driftDetected(ws resource.Workspace, d *DriftRun, columns []mlevent.DriftDetail, now time.Time, fact int) raised {
 	id := mlevent.DatasetDriftDetectedID(ws.ID.String(), d.DataDriftID, d.Name, d.StartTime, d.EndTime)
-	w.event(ws, id, now, d.payload(columns), fact)
+	return w.event(ws, id, now, d.payload(columns), fact)
 }
 
-func (w *write) driftCleared(ws resource.Workspace, d *DriftRun, columns []mlevent.DriftDetail, now time.Time, fact int) {
+func (w *write) driftCleared(ws resource.Workspace, d *DriftRun, columns []mlevent.DriftDetail, now time.Time, fact int) raised {
 	id := mlevent.DriftClearedID(ws.ID.String(), d.DataDriftID, d.Name, d.StartTime, d.EndTime)
-	w.extra(ws, id, now, mlevent.DriftCleared{DatasetDriftDetected: d.payload(columns)}, fact)
+	return w.extra(ws, id, now, mlevent.DriftCleared{DatasetDriftDetected: d.payload(columns)}, fact)
 }

@@ -26,7 +26,10 @@ type fakeLog struct {
 	held   chan struct{}     // if set, Record waits until it is closed
 }
 
-var _ Facts = (*engine.Partition)(nil)
+var (
+	_ Facts   = (*engine.Partition)(nil)
+	_ Changes = (*engine.Partition)(nil)
+)
 
 const generation = 0x65
 
@@ -73,6 +76,21 @@ func (l *fakeLog) Fact(_ context.Context, key string) (engine.Fact, bool, error)
 }
 
 func (*fakeLog) Generation() uint64 { return generation }
+
+// FactsAfter reads all facts and leaves out.
+func (l *fakeLog) FactsAfter(_ context.Context, prefix string, since time.Time, after string, most int) ([]engine.Fact, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var facts []engine.Fact
+	for key, f := range l.facts {
+		_, rest, _ := strings.Cut(key, "/")
+		if strings.HasPrefix(rest, strings.TrimPrefix(prefix, "*/")) && !f.Time.Before(since) && f.ETag() > after {
+			facts = append(facts, f)
+		}
+	}
+	slices.SortFunc(facts, func(a, b engine.Fact) int { return strings.Compare(a.ETag(), b.ETag()) })
+	return facts[:min(most, len(facts))], len(facts) > most, nil
+}
 
 func (l *fakeLog) FactKeys(_ context.Context, prefix string) ([]string, error) {
 	if !strings.HasSuffix(prefix, "/") {
@@ -155,7 +173,7 @@ func newBench(t testing.TB, change ...func(*resource.Workspace)) *bench {
 
 // restart makes another Service over what is stored.
 func (b *bench) restart(answer func(*http.Request) (*http.Response, error)) *Service {
-	s := New(Config{Recorder: b.log, Facts: b.log, Workspaces: b.store.Workspaces, Client: &http.Client{Transport: roundTripper(answer)}})
+	s := New(Config{Recorder: b.log, Facts: b.log, Changes: b.log, Workspaces: b.store.Workspaces, Client: &http.Client{Transport: roundTripper(answer)}})
 	n := 0
 	s.newID = func() string { n++; return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
 	return s

@@ -20,6 +20,7 @@ type Head struct {
 	Created  resource.Stamp `json:"created"`
 	Modified resource.Stamp `json:"modified"`
 	ETag     string         `json:"-"` // of the newest fact, without quotes
+	Told     *Told          `json:"-"` // the last thing that came to pass with it; beside the state in the store
 }
 
 func (h *Head) head() *Head { return h }
@@ -38,6 +39,7 @@ type object interface{ head() *Head }
 // stored is the form of a fact, version 1.
 type stored struct {
 	Version int    `json:"v"`
+	Told    *Told  `json:"told,omitempty"`
 	State   object `json:"state"`
 }
 
@@ -52,15 +54,20 @@ func (s *Service) read(ctx context.Context, key string, into object) (bool, erro
 	if !found || len(fact.Data) == 0 {
 		return false, nil
 	}
+	return true, decode(fact, into)
+}
+
+// decode reads the state of an object from its fact.
+func decode(fact engine.Fact, into object) error {
 	envelope := stored{State: into}
 	if err := json.Unmarshal(fact.Data, &envelope); err != nil {
-		return false, fmt.Errorf("decode fact %s: %w", key, err)
+		return fmt.Errorf("decode fact %s: %w", fact.Key, err)
 	}
 	if envelope.Version != storedVersion {
-		return false, fmt.Errorf("fact %s has version %d, and this version of Carillon knows %d", key, envelope.Version, storedVersion)
+		return fmt.Errorf("fact %s has version %d, and this version of Carillon knows %d", fact.Key, envelope.Version, storedVersion)
 	}
-	into.head().ETag = fact.ETag()
-	return true, nil
+	into.head().ETag, into.head().Told = fact.ETag(), envelope.Told
+	return nil
 }
 
 // mustRead is read for an object that the caller named: none is NotFound.
@@ -97,11 +104,15 @@ type write struct {
 
 // fact adds the full new state of an object and returns its place in the frame.
 func (w *write) fact(key string, state object) int {
-	raw, err := json.Marshal(stored{Version: storedVersion, State: state})
+	return w.add(engine.Record{Kind: engine.KindFact, Key: key, Data: w.encode(key, state)}, state)
+}
+
+func (w *write) encode(key string, state object) []byte {
+	raw, err := json.Marshal(stored{Version: storedVersion, Told: state.head().Told, State: state})
 	if err != nil && w.err == nil {
 		w.err = fmt.Errorf("encode fact %s: %w", key, err)
 	}
-	return w.add(engine.Record{Kind: engine.KindFact, Key: key, Data: raw}, state)
+	return raw
 }
 
 // gone adds that an object does not exist any more and returns its place in the frame.
@@ -129,6 +140,9 @@ func (s *Service) record(ctx context.Context, w *write) (engine.Receipt, error) 
 	for i, o := range w.objects {
 		if o != nil {
 			o.head().ETag = receipt.Sequencer(i)
+			if told := o.head().Told; told != nil {
+				told.fill(w.records[i].Holes, receipt)
+			}
 			advance(&s.newest, Mark(o.head().ETag))
 		}
 	}

@@ -1,7 +1,6 @@
 package workspace
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -249,26 +248,28 @@ func (w *write) run(ws resource.Workspace, r *Run, by resource.Stamp, now time.T
 			r.EndTime = event.FormatTime(now)
 		}
 	}
+	if raise == comesSilently {
+		r.Told = nil
+	}
 	fact := w.fact(r.key(ws.UID), r)
 	if raise < raises {
 		return
 	}
-	payload := mlevent.RunCompleted{
-		ExperimentID: cmp.Or(r.EventExperimentID, r.ExperimentID), ExperimentName: r.Experiment, RunID: r.Name,
-		RunType: r.RunType, RunTags: r.Tags, RunProperties: r.Properties,
-	}
+	payload := r.payload()
+	var changed, completed raised
 	if raise == raisesRunning && raisesStatus(ws, mlevent.RunRunning) {
 		w.runStatusChanged(ws, r, mlevent.RunRunning, payload, now, fact)
 	}
 	if raisesStatus(ws, r.Status) {
-		w.runStatusChanged(ws, r, r.Status, payload, now, fact)
+		changed = w.runStatusChanged(ws, r, r.Status, payload, now, fact)
 	}
 	if r.Status == Completed {
-		w.runCompleted(ws, r, payload, now, fact)
+		completed = w.runCompleted(ws, r, payload, now, fact)
 	}
 	if r.Status == mlevent.RunNotResponding {
 		w.runNotResponding(ws, r, payload, now, fact)
 	}
+	w.came(fact, now, changed, completed)
 }
 
 // raisesStatus reports whether coming to a status raises RunStatusChanged in a

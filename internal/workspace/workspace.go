@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -35,11 +36,21 @@ type Facts interface {
 	Generation() uint64
 }
 
+// Changes reads the newest state of objects in the order in which they changed.
+// engine.Partition satisfies it.
+type Changes interface {
+	// FactsAfter returns at most most facts of objects below prefix, of which a segment may
+	// be "*", that were written at or after a time and behind a sequencer, and whether there
+	// are more.
+	FactsAfter(ctx context.Context, prefix string, since time.Time, after string, most int) ([]engine.Fact, bool, error)
+}
+
 // Config holds what a Service needs. Every field is needed unless it says so.
 type Config struct {
 	Recorder   Recorder
 	Facts      Facts
 	Workspaces *resource.Collection[resource.Workspace]
+	Changes    Changes // optional: without it there are no lifecycle events to list
 
 	// Client asks readiness addresses. Its connections must be guarded and it must
 	// follow no redirect; egress.Guard.Client makes one.
@@ -59,6 +70,7 @@ type Config struct {
 type Service struct {
 	recorder     Recorder
 	facts        Facts
+	changes      Changes
 	workspaces   *resource.Collection[resource.Workspace]
 	checkURL     func(*url.URL) error
 	checkDataset func(string) error
@@ -79,6 +91,7 @@ func New(c Config) *Service {
 	return &Service{
 		recorder:     c.Recorder,
 		facts:        c.Facts,
+		changes:      c.Changes,
 		workspaces:   c.Workspaces,
 		checkURL:     c.CheckURL,
 		checkDataset: c.CheckDataset,
