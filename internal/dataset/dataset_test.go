@@ -227,8 +227,11 @@ func TestCheck(t *testing.T) {
 		"a.csv":                                          "no absolute path and no address",
 		"gs://bucket/a.csv":                              "addresses of gs:// cannot be read",
 		"https://u:s3cret@h.example/a.csv":               "holds a user name",
-		"https://h.example/a.csv?sig=s3cret":             "is signed (sig)",
-		"https://h.example/a.csv?X-Amz-Signature=s3cret": "is signed (X-Amz-Signature)",
+		"https://h.example/a.csv?sig=s3cret":             "holds a credential (sig)",
+		"https://h.example/a.csv?X-Amz-Signature=s3cret": "holds a credential (X-Amz-Signature)",
+		"https://h.example/a.csv?user=a&password=s3cret": "holds a credential (password)",
+		"https://h.example/a.csv?api_key=s3cret":         "holds a credential (api_key)",
+		"https://h.example/a.csv?private-token=s3cret":   "holds a credential (private-token)",
 		"https://h.example/%zz?sig=s3cret":               "percent-encode",
 		"/data/{day}.csv":                                "{day} is no part of a date",
 	} {

@@ -75,16 +75,16 @@ func Check(uri string) error {
 		return errors.New("the address holds a user name or password: leave it out, and have the operator give credentials with serve --connections")
 	}
 	for name := range u.Query() {
-		if signing.MatchString(name) {
-			return fmt.Errorf("the address is signed (%s): leave that out, and have the operator give credentials with serve --connections", name)
+		if secretParameter.MatchString(name) {
+			return fmt.Errorf("the address holds a credential (%s): leave that out, and have the operator give credentials with serve --connections", name)
 		}
 	}
 	return nil
 }
 
 var (
-	schemes = []string{"file", "http", "https", "s3"}
-	signing = regexp.MustCompile(`(?i)^(sig|signature|code|token|access_token|.*-(signature|credential|security-token))$`)
+	schemes         = []string{"file", "http", "https", "s3"}
+	secretParameter = regexp.MustCompile(`(?i)^(sig|signature|code|token|(access|auth|private)[-_]?token|pass|passwd|password|pwd|secret|client_secret|(api|access|account|subscription|functions)[-_]?key|.*-(signature|credential|security-token|key))$`)
 )
 
 func unknownScheme(scheme string) error {
