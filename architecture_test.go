@@ -21,7 +21,7 @@ var rows = []struct {
 	packages []string
 	reason   string
 }{
-	{[]string{"event", "internal/fault", "internal/telemetry", "internal/drift", "internal/egress", "internal/secret", "internal/smalldisk", "internal/amqppeer"},
+	{[]string{"event", "internal/fault", "internal/telemetry", "internal/drift", "internal/egress", "internal/secret", "internal/smalldisk", "internal/amqppeer", "internal/mqttpeer"},
 		"the floor: words and tools that know nothing of Carillon's state"},
 	{[]string{"mlevent", "internal/dataset", "internal/filter", "internal/engine"},
 		"what can be said of events and datasets alone: their ML vocabulary, who wants them, where they are kept or lie"},

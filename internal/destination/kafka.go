@@ -394,7 +394,13 @@ func (t *kafkaTarget) record(r *broker.Request, i int) (*kgo.Record, error) {
 	if !t.binary {
 		header("content-type", r.ContentType)
 		out.Value = body
-	} else if out.Value, err = cloudEventParts(body, header); err != nil {
+	} else if out.Value, err = cloudEventParts(body, func(name, value string) {
+		if name == "datacontenttype" {
+			header("content-type", value)
+		} else {
+			header("ce_"+name, value)
+		}
+	}); err != nil {
 		return nil, err
 	}
 	for _, a := range t.properties(p) {
@@ -403,9 +409,9 @@ func (t *kafkaTarget) record(r *broker.Request, i int) (*kgo.Record, error) {
 	return out, nil
 }
 
-// cloudEventParts takes a CloudEvent apart for the binary mode: its data, and a header
-// for each of its attributes.
-func cloudEventParts(body []byte, header func(name, value string)) (data []byte, err error) {
+// cloudEventParts takes a CloudEvent apart for the binary mode: its data, and its
+// attributes, of which datacontenttype is always one.
+func cloudEventParts(body []byte, attribute func(name, value string)) (data []byte, err error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil {
 		return nil, errors.New("the event is not a JSON object")
@@ -429,15 +435,11 @@ func cloudEventParts(body []byte, header func(name, value string)) (data []byte,
 			} else if err := json.Unmarshal(raw, &text); err != nil {
 				return nil, fmt.Errorf("attribute %.40s of the event is not a string", name)
 			}
-			if name == "datacontenttype" {
-				header("content-type", text)
-			} else {
-				header("ce_"+name, text)
-			}
+			attribute(name, text)
 		}
 	}
 	if members["datacontenttype"] == nil {
-		header("content-type", "application/json")
+		attribute("datacontenttype", "application/json")
 	}
 	return data, nil
 }

@@ -12,6 +12,7 @@ import (
 type link[C comparable] struct {
 	dial func(ctx context.Context) (C, error) // returns when ctx ends
 	end  func(C)
+	gone func(C) bool // whether the other side has ended it; nil = only use shows
 
 	mu     sync.Mutex
 	made   chan struct{} // closed when the dial that runs has ended, nil when none runs
@@ -56,6 +57,9 @@ func (l *link[C]) release(c C, broken bool) {
 func (l *link[C]) get(ctx context.Context) (c C, err error) {
 	for {
 		l.mu.Lock()
+		if l.open && l.gone != nil && l.gone(l.conn) {
+			l.dropLocked()
+		}
 		if l.open {
 			if l.idle != nil {
 				l.idle.Stop()

@@ -67,6 +67,7 @@ var targetKinds = map[string]targetKind{
 	"ServiceBusTopic": {checkServiceBus, openServiceBus},
 	"EventHub":        {checkEventHub, openEventHub},
 	"Kafka":           {checkKafka, openKafka},
+	"Mqtt":            {checkMQTT, openMQTT},
 	"Nats":            {checkNATS, openNATS},
 	"StorageQueue":    {checkStorageQueue, openStorageQueue},
 

@@ -101,6 +101,22 @@ var kinds = []*Kind{
 		},
 	},
 	{
+		Name: "Mqtt", Form: FormMessages, Together: 100,
+		Summary:    "a topic of an MQTT 5 server, such as Mosquitto, EMQX or HiveMQ",
+		Attributes: "user properties of the message",
+		Fields: []Field{
+			{Name: "serverUrl", Required: true, Address: true, Help: "the server, mqtts:// or mqtt://", Example: "mqtts://broker.example:8883"},
+			{Name: "topic", Required: true, Max: 1024, Help: "the topic; {type}, {subject}, {source} and {id} stand for what the event has there, each as one level, slashes and wildcards replaced", Example: "ml/events/{type}"},
+			{Name: "qos", Type: FieldInteger, Min: 1, Max: 2, Default: "1", Help: "the quality of service", Example: "2"},
+			{Name: "retain", Type: FieldBoolean, Default: "false", Help: "whether the server keeps the last message of the topic for those who subscribe later", Example: "true"},
+			{Name: "username", Max: 256, Address: true, Help: "the user, with a password", Example: "carillon"},
+			{Name: "password", Type: FieldSecret, Help: "the password of the user", Example: "…"},
+			{Name: "clientId", Max: 256, Help: "what the client is called, where the server goes by it; one that nobody else has, a new one each time unless given", Example: "carillon-ml"},
+			{Name: "messageExpiry", Type: FieldInteger, Min: 1, Max: 1<<32 - 1, Help: "after how many seconds the server drops what nobody got; never unless given", Example: "86400"},
+			{Name: "contentMode", Type: FieldChoice, Choices: []string{"structured", "binary"}, Default: "structured", Help: "the event as the payload, or CloudEvents by their data and a user property for each attribute", Example: "binary"},
+		},
+	},
+	{
 		Name: "DataFactoryPipeline", Form: FormMessages, Together: 1,
 		Summary: "a run of an Azure Data Factory pipeline",
 		Needs:   "the connection of the factory (TenantId, ClientId, ClientSecret), in the file of carillon serve --connections",
