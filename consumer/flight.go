@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -51,8 +52,8 @@ func (f *flights) land(key Key) {
 // events are handled in less time than a timer is worth.
 type limited struct {
 	context.Context
+	limit    time.Duration
 	deadline time.Time
-	cause    error
 
 	mu     sync.Mutex
 	timed  context.Context // made by the first Done
@@ -101,7 +102,7 @@ func (l *limited) make() context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.timed == nil {
-		l.timed, l.cancel = context.WithDeadlineCause(l.Context, l.deadline, l.cause)
+		l.timed, l.cancel = context.WithDeadlineCause(l.Context, l.deadline, fmt.Errorf("the event took longer than %s", l.limit))
 		if l.over {
 			l.cancel()
 		}

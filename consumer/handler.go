@@ -273,20 +273,33 @@ func Concurrency(n int) Option {
 // done for a delivery but the verification of its sender. nil says that the event is done
 // with, now or before; [Answer] says what an error asks for.
 func (h *Handler) Handle(ctx context.Context, event []byte) error {
-	var e Envelope
-	data, err := e.read(event)
+	return h.take(ctx, event, Delivery{})
+}
+
+// under is an event that is under way: what it is, and the context of its function.
+type under struct {
+	limited
+	e Envelope
+}
+
+// take reads an event and handles it.
+func (h *Handler) take(ctx context.Context, raw []byte, d Delivery) error {
+	u := &under{limited: limited{Context: ctx, limit: h.limit, deadline: time.Now().Add(h.limit)}, e: Envelope{Delivery: d}}
+	defer u.end()
+	data, err := u.e.read(raw)
 	if err != nil {
 		h.stats.malformed.Add(1)
+		h.note(ctx, slog.LevelError, "event refused: it cannot be read", &u.e, err)
 		return &malformed{err}
 	}
-	return h.handle(ctx, &e, data)
+	return h.handle(ctx, &u.limited, &u.e, data)
 }
 
 // errForeign is what is wrong with an event of a topic that is not expected.
 var errForeign = DeadLetter(errors.New("the event is of a topic that this handler does not expect"))
 
 // handle takes one event: topic, type, order and duplicates, and then the function for it.
-func (h *Handler) handle(ctx context.Context, e *Envelope, data []byte) error {
+func (h *Handler) handle(ctx context.Context, limit *limited, e *Envelope, data []byte) error {
 	if !h.expects(e) {
 		h.stats.foreign.Add(1)
 		h.note(ctx, slog.LevelWarn, "event refused: its topic is not expected", e, nil)
@@ -298,8 +311,6 @@ func (h *Handler) handle(ctx context.Context, e *Envelope, data []byte) error {
 		h.note(ctx, slog.LevelDebug, "event skipped: no function is for its type", e, nil)
 		return nil
 	}
-	limit := &limited{Context: ctx, deadline: time.Now().Add(h.limit), cause: fmt.Errorf("the event took longer than %s", h.limit)}
-	defer limit.end()
 	entry := Entry{Source: e.Source, ID: e.ID, Subject: e.Subject, Sequencer: e.Sequencer, ETag: e.ETag}
 	key := entry.EventKey()
 	if entry.Sequencer != "" {

@@ -82,8 +82,15 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request) {
 // section 2.1. The binary form of CloudEvents, which no event service of this kind sends,
 // would be taken for an event without an envelope.
 func isTaken(h http.Header) bool {
+	if h.Get("Content-Encoding") != "" || h.Get("Ce-Specversion") != "" {
+		return false
+	}
+	switch h.Get("Content-Type") { // what senders write
+	case "application/json; charset=utf-8", event.MediaTypeCloudEvent + "; charset=utf-8", event.MediaTypeCloudEvents + "; charset=utf-8":
+		return true
+	}
 	kind, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil || h.Get("Content-Encoding") != "" || h.Get("Ce-Specversion") != "" {
+	if err != nil {
 		return false
 	}
 	charset, ok := parameters["charset"]
@@ -214,10 +221,10 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
 	var worst error
 	delivery := deliveryOf(r.Header)
 	if !isArray(body) {
-		worst = h.one(r.Context(), body, delivery)
+		worst = h.take(r.Context(), body, delivery)
 	} else {
 		for c := event.Walk(body); c.Next(); {
-			worst = worse(worst, h.one(r.Context(), c.Value, delivery))
+			worst = worse(worst, h.take(r.Context(), c.Value, delivery))
 			if status, _ := Answer(worst); status == http.StatusServiceUnavailable || r.Context().Err() != nil {
 				break
 			}
@@ -232,15 +239,4 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((after+time.Second-1)/time.Second), 10))
 	}
 	http.Error(w, strings.ToLower(http.StatusText(status)), status)
-}
-
-func (h *Handler) one(ctx context.Context, raw []byte, d Delivery) error {
-	e := Envelope{Delivery: d}
-	data, err := e.read(raw)
-	if err != nil {
-		h.stats.malformed.Add(1)
-		h.note(ctx, slog.LevelError, "event refused: it cannot be read", &e, err)
-		return &malformed{err}
-	}
-	return h.handle(ctx, &e, data)
 }
