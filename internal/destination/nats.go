@@ -104,6 +104,7 @@ func (natsDialer) SkipTLSHandshake() bool { return false }
 
 func (t *natsTarget) connect(ctx context.Context) (*natsConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, natsConnectTime)
+	defer cancel()
 	secured := strings.HasPrefix(t.servers[0], "tls:")
 	n := &natsConn{denied: make(chan struct{}), turns: make(chan struct{}, natsTurns)}
 	options := []nats.Option{
@@ -124,7 +125,6 @@ func (t *natsTarget) connect(ctx context.Context) (*natsConn, error) {
 	type result struct{ err error }
 	done := make(chan result, 1)
 	go func() {
-		defer cancel()
 		var err error
 		if n.nc, err = nats.Connect(strings.Join(t.servers, ","), options...); err == nil {
 			if n.js, err = jetstream.New(n.nc, jetstream.WithPublishAsyncMaxPending(natsTurns*t.kind.Together)); err != nil {
@@ -153,8 +153,8 @@ func (n *natsConn) refused(err error) {
 }
 
 func (t *natsTarget) Send(ctx context.Context, r *broker.Request) broker.Response {
-	limit := time.NewTimer(min(r.Hold, natsAnswerTime))
-	defer limit.Stop()
+	turn := time.NewTimer(r.Hold)
+	defer turn.Stop()
 	if err := t.use(ctx, func(n *natsConn) (broken bool) {
 		select {
 		case n.turns <- struct{}{}:
@@ -162,8 +162,8 @@ func (t *natsTarget) Send(ctx context.Context, r *broker.Request) broker.Respons
 		case <-ctx.Done():
 			each(r.Parts, canceled())
 			return false
-		case <-limit.C:
-			each(r.Parts, timedOut(natsAnswerTime))
+		case <-turn.C: // nothing was sent
+			each(r.Parts, canceled())
 			return false
 		}
 		if r.Fill() != nil {
@@ -171,6 +171,8 @@ func (t *natsTarget) Send(ctx context.Context, r *broker.Request) broker.Respons
 			return false
 		}
 		defer r.Sent()
+		limit := time.NewTimer(min(r.Hold, natsAnswerTime))
+		defer limit.Stop()
 		return t.publish(ctx, n, r, limit.C)
 	}); err != nil {
 		return natsFailed(ctx, err)
