@@ -417,7 +417,9 @@ func (a *attempt) Encode(r *Request, dst []byte) (body []byte, err error) {
 // each event as an object, one behind the other.
 func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte) ([]byte, error) {
 	array := cfg.array()
-	req.Parts = req.Parts[:0] // it may be made a second time
+	if cfg.form == resource.FormMessages {
+		req.Parts = slices.Grow(req.Parts[:0], len(a.deliveries)) // it may be made a second time
+	}
 	if array {
 		dst = append(dst, '[')
 	}

@@ -469,6 +469,39 @@ func TestSentBody(t *testing.T) {
 	})
 }
 
+// TestAbandonedBody holds that nobody writes to a body again that may still be read.
+func TestAbandonedBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events = 100
+		var mu sync.Mutex
+		got := map[string][]byte{}
+		es := testSubscription(0, filter.Filter{})
+		p := startProcess(t, newStore().open(-1), map[string]Sender{es.Name: senderFunc(func(ctx context.Context, r *Request) Response {
+			if err := r.Fill(); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			got[string(r.Body)] = r.Body
+			mu.Unlock()
+			if r.Abandon(); r.Body != nil {
+				t.Error("the body is still there")
+			}
+			return answerOK
+		})}, es)
+		publish(t, p.Broker, 0, events, "a")
+		settleAll(t, p)
+		for was, body := range got {
+			if string(body) != was {
+				t.Errorf("the body became %s, was %s", body, was)
+			}
+		}
+		if len(got) != events {
+			t.Errorf("%d events came, want %d", len(got), events)
+		}
+		finish(t, p)
+	})
+}
+
 // TestRequests holds bodies, content types and header values of all schemas.
 // Source: spec/delivery.md sections 2.1, 2.2 and 5.
 func TestRequests(t *testing.T) {

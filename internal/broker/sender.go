@@ -12,7 +12,7 @@ type Sender interface {
 	// Send makes one attempt and returns what came of it. It returns when the
 	// destination answered, when r.Hold is over (TimedOut), or when ctx ends
 	// (Canceled). It retains nothing of r, calls r.Fill when all is there to write the
-	// body, and r.Sent once it is written.
+	// body, and r.Sent once it is written, or r.Abandon.
 	Send(ctx context.Context, r *Request) Response
 	// Close lets go of idle connections. Attempts in flight end by their ctx.
 	Close()
@@ -83,6 +83,14 @@ func (r *Request) Sent() {
 		bodies.Put(r.buffer)
 	}
 	r.Body, r.buffer = nil, nil
+}
+
+// Abandon lets go of Body where somebody may still read it: its memory is nobody's again.
+// Otherwise it is as Sent.
+func (r *Request) Abandon() {
+	if r.buffer != nil {
+		r.Body, r.buffer = nil, nil
+	}
 }
 
 // Attribute is a dynamic delivery attribute with the value that the event has for it.

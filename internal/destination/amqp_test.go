@@ -184,7 +184,7 @@ func TestAMQP(t *testing.T) {
 func TestAMQPMessage(t *testing.T) {
 	peer := startAMQP(t)
 	c := &targetConfig{
-		kind: resource.KindOf("Amqp"), name: "es1", uid: "1", schema: event.CloudEventSchemaV1_0, guard: loopback, secrets: map[string]string{"password": suiteSecret},
+		kind: resource.KindOf("Amqp"), name: "ES1", uid: "1", schema: event.CloudEventSchemaV1_0, guard: loopback, secrets: map[string]string{"password": suiteSecret},
 		values: resource.Values{"url": []byte(`"amqp://` + peer.Addr() + `"`), "address": []byte(`"a"`), "username": []byte(`"carillon"`)},
 		static: []attribute{{"label", "L", false}, {"To", "T", false}, {"replyto", "R", false}, {"ReplyToSessionId", "RS", false}, {"CorrelationId", "C", false}, {"SessionId", "S", false}, {"x-team", "mlops", false}},
 	}

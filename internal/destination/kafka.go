@@ -1,7 +1,6 @@
 package destination
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -10,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -75,33 +75,55 @@ func (c cluster) dial(ctx context.Context, guard *egress.Guard) (*kgo.Client, er
 }
 
 // produce sends records and returns what came of each. Records that the cluster has not
-// answered for when ctx ends, or in time, leave the client behind: broken.
-func produce(ctx context.Context, client *kgo.Client, records []*kgo.Record) (answers []broker.Response, broken bool) {
-	type answer struct {
-		i   int
-		err error
-	}
-	answers = make([]broker.Response, len(records))
-	arrived := make(chan answer, len(records))
+// answered for when ctx ends, or in time, leave the client behind: broken. It may read them
+// still; it reads none that it has answered for.
+func produce(ctx context.Context, client *kgo.Client, records []kgo.Record) (answers []broker.Response, broken bool) {
 	within, cancel := context.WithTimeout(ctx, kafkaTime+kafkaTime/4)
 	defer cancel()
-	for i, r := range records {
-		client.Produce(within, r, func(_ *kgo.Record, err error) { arrived <- answer{i, err} })
+	p := production{answers: make([]broker.Response, len(records)), left: len(records), done: make(chan struct{})}
+	for i := range records {
+		client.Produce(within, &records[i], func(_ *kgo.Record, err error) { p.answered(i, kafkaAnswer(ctx, err)) })
 	}
-	for range records {
+	if len(records) > 0 {
 		select {
-		case a := <-arrived:
-			answers[a.i] = kafkaAnswer(ctx, a.err)
+		case <-p.done:
 		case <-within.Done():
-			for i := range answers {
-				if answers[i].Outcome == broker.NotAttempted {
-					answers[i] = kafkaAnswer(ctx, context.DeadlineExceeded)
-				}
-			}
-			return answers, true
 		}
 	}
-	return answers, false
+	return p.end(kafkaAnswer(ctx, context.DeadlineExceeded))
+}
+
+// production is what came of the records of one attempt so far.
+type production struct {
+	mu      sync.Mutex
+	answers []broker.Response // nil once nobody waits any more
+	left    int               // records that are not answered for
+	done    chan struct{}     // closed when there are none
+}
+
+func (p *production) answered(i int, r broker.Response) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.answers == nil {
+		return
+	}
+	p.answers[i] = r
+	if p.left--; p.left == 0 {
+		close(p.done)
+	}
+}
+
+// end gives the records that are not answered for the response of those that are late.
+func (p *production) end(late broker.Response) (answers []broker.Response, broken bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	answers, p.answers = p.answers, nil
+	for i := range answers {
+		if answers[i].Outcome == broker.NotAttempted {
+			answers[i] = late
+		}
+	}
+	return answers, p.left > 0
 }
 
 // kafkaAnswer tells what a cluster's answer to a record means.
@@ -232,8 +254,8 @@ func (t *kafkaHub) Send(ctx context.Context, r *broker.Request) (resp broker.Res
 			resp = canceled()
 			return false
 		}
-		defer r.Sent()
-		answers, broken := produce(ctx, client, []*kgo.Record{t.record(r)})
+		answers, broken := produce(ctx, client, []kgo.Record{t.record(r)})
+		letGo(r, broken)
 		resp = answers[0]
 		return broken || resp.Outcome == broker.Unauthorized // keys may have been renewed
 	})
@@ -243,10 +265,18 @@ func (t *kafkaHub) Send(ctx context.Context, r *broker.Request) (resp broker.Res
 	return resp
 }
 
-// record is the message of a request. Its value is a copy: the client may keep it until
-// the cluster has answered.
-func (t *kafkaHub) record(r *broker.Request) *kgo.Record {
-	out := &kgo.Record{Topic: t.topic, Value: bytes.Clone(r.Body)}
+// letGo lets go of the body of a request, which a client that is left behind may still read.
+func letGo(r *broker.Request, broken bool) {
+	if broken {
+		r.Abandon()
+	} else {
+		r.Sent()
+	}
+}
+
+// record is the message of a request, whose body it holds.
+func (t *kafkaHub) record(r *broker.Request) kgo.Record {
+	out := kgo.Record{Topic: t.topic, Value: r.Body}
 	out.Headers = append(out.Headers, kgo.RecordHeader{Key: "content-type", Value: []byte(r.ContentType)})
 	for _, a := range t.properties(wholeOf(r)) {
 		if strings.EqualFold(a.name, partitionKey) {
@@ -354,9 +384,7 @@ func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Respon
 			each(r.Parts, canceled())
 			return false
 		}
-		defer r.Sent()
-		var records []*kgo.Record
-		var of []int
+		records, of := make([]kgo.Record, 0, len(r.Parts)), make([]int, 0, len(r.Parts))
 		for i := range r.Parts {
 			record, err := t.record(r, i)
 			if err != nil {
@@ -366,6 +394,7 @@ func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Respon
 			records, of = append(records, record), append(of, i)
 		}
 		answers, broken := produce(ctx, client, records)
+		letGo(r, broken)
 		for n, i := range of {
 			r.Parts[i].Response = answers[n]
 		}
@@ -377,19 +406,25 @@ func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Respon
 	return broker.Together(r.Parts)
 }
 
-func (t *kafkaTarget) record(r *broker.Request, i int) (*kgo.Record, error) {
+// record is the message of a part, whose body it holds.
+func (t *kafkaTarget) record(r *broker.Request, i int) (out kgo.Record, err error) {
 	p := &r.Parts[i]
-	body := bytes.Clone(r.Body[p.From:p.To])
+	body := r.Body[p.From:p.To:p.To]
 	key, err := t.key.of(body, t.schema, nil)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	out := &kgo.Record{Topic: t.cluster.topic}
+	out.Topic = t.cluster.topic
 	if key != "" {
 		out.Key = []byte(key)
 	}
+	properties := t.properties(p)
+	out.Headers = make([]kgo.RecordHeader, 0, 1+len(properties))
+	var values []byte // of all headers
 	header := func(name, value string) {
-		out.Headers = append(out.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+		from := len(values)
+		values = append(values, value...)
+		out.Headers = append(out.Headers, kgo.RecordHeader{Key: name, Value: values[from:len(values):len(values)]})
 	}
 	if !t.binary {
 		header("content-type", r.ContentType)
@@ -401,9 +436,9 @@ func (t *kafkaTarget) record(r *broker.Request, i int) (*kgo.Record, error) {
 			header("ce_"+name, value)
 		}
 	}); err != nil {
-		return nil, err
+		return out, err
 	}
-	for _, a := range t.properties(p) {
+	for _, a := range properties {
 		header(a.name, a.value)
 	}
 	return out, nil

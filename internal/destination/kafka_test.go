@@ -2,6 +2,7 @@ package destination
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,12 +87,31 @@ func TestKafka(t *testing.T) {
 	})
 }
 
+// TestProduction holds what is made of answers that come, come late, or do not come.
+func TestProduction(t *testing.T) {
+	delivered, late := broker.Response{Outcome: broker.Delivered}, broker.Response{Outcome: broker.TimedOut}
+	p := production{answers: make([]broker.Response, 2), left: 2, done: make(chan struct{})}
+	p.answered(1, delivered)
+	answers, broken := p.end(late)
+	p.answered(0, delivered) // nobody waits for it
+	if want := []broker.Response{late, delivered}; !broken || !slices.Equal(answers, want) {
+		t.Errorf("answers %v, broken %t; want %v and that it is", answers, broken, want)
+	}
+	p = production{answers: make([]broker.Response, 2), left: 2, done: make(chan struct{})}
+	p.answered(1, delivered)
+	p.answered(0, delivered)
+	<-p.done
+	if answers, broken = p.end(late); broken || !slices.Equal(answers, []broker.Response{delivered, delivered}) {
+		t.Errorf("answers %v, broken %t", answers, broken)
+	}
+}
+
 // TestKafkaBinary holds the binary mode of CloudEvents.
 // Source: cloudevents/spec, bindings/kafka-protocol-binding.md section 3.2.
 func TestKafkaBinary(t *testing.T) {
 	address := startKafka(t, "carillon", suiteSecret, "ml-events")
 	c := &targetConfig{
-		kind: resource.KindOf("Kafka"), name: "es1", uid: "1", schema: event.CloudEventSchemaV1_0, guard: loopback, secrets: map[string]string{"password": suiteSecret},
+		kind: resource.KindOf("Kafka"), name: "ES1", uid: "1", schema: event.CloudEventSchemaV1_0, guard: loopback, secrets: map[string]string{"password": suiteSecret},
 		values: resource.Values{
 			"bootstrapServers": []byte(`"` + address + `"`), "topic": []byte(`"ml-events"`), "security": []byte(`"SaslPlaintext"`), "username": []byte(`"carillon"`),
 			"contentMode": []byte(`"binary"`), "key": []byte(`"{type}/{id}"`),

@@ -170,10 +170,11 @@ func (t *natsTarget) Send(ctx context.Context, r *broker.Request) broker.Respons
 			each(r.Parts, canceled())
 			return false
 		}
-		defer r.Sent()
 		limit := time.NewTimer(min(r.Hold, natsAnswerTime))
 		defer limit.Stop()
-		return t.publish(ctx, n, r, limit.C)
+		broken = t.publish(ctx, n, r, limit.C)
+		letGo(r, broken)
+		return broken
 	}); err != nil {
 		return natsFailed(ctx, err)
 	}
@@ -189,7 +190,7 @@ func (t *natsTarget) publish(ctx context.Context, n *natsConn, r *broker.Request
 			r.Parts[i].Response = broker.Response{Outcome: broker.BadRequest, Detail: short(err.Error())}
 			continue
 		}
-		if futures[i], err = n.js.PublishMsgAsync(m, jetstream.WithMsgID(t.messageID(&r.Parts[i]))); err != nil {
+		if futures[i], err = n.js.PublishMsgAsync(m); err != nil {
 			r.Parts[i].Response = natsFailed(ctx, err)
 		}
 	}
@@ -217,19 +218,27 @@ func (t *natsTarget) publish(ctx context.Context, n *natsConn, r *broker.Request
 	return n.nc.IsClosed()
 }
 
-// message is the message of a part. Its data is a copy: NATS may keep it until the
-// stream has answered.
+// message is the message of a part, whose body it holds: NATS may read it until the stream
+// has answered.
 func (t *natsTarget) message(r *broker.Request, i int) (*nats.Msg, error) {
 	p := &r.Parts[i]
-	body := append([]byte(nil), r.Body[p.From:p.To]...)
+	body := r.Body[p.From:p.To:p.To]
 	subject, err := t.subject.of(body, t.schema, subjectPart)
 	if err != nil {
 		return nil, err
 	}
-	m := &nats.Msg{Subject: subject, Data: body, Header: nats.Header{"Content-Type": {r.ContentType}}}
-	for _, a := range t.properties(p) {
-		m.Header[a.name] = []string{a.value}
+	properties := t.properties(p)
+	m := &nats.Msg{Subject: subject, Data: body, Header: make(nats.Header, len(properties)+2)}
+	values := make([]string, 0, len(properties)+2)
+	header := func(name, value string) {
+		values = append(values, value)
+		m.Header[name] = values[len(values)-1 : len(values) : len(values)]
 	}
+	header("Content-Type", r.ContentType)
+	for _, a := range properties {
+		header(a.name, a.value)
+	}
+	header(jetstream.MsgIDHeader, t.messageID(p))
 	return m, nil
 }
 

@@ -38,7 +38,7 @@ type targetSender interface {
 type targetConfig struct {
 	kind    *resource.Kind
 	uid     string // of the event subscription
-	name    string
+	name    string // of it, in upper case as headers have it
 	schema  event.Schema
 	values  resource.Values
 	secrets map[string]string
@@ -138,7 +138,7 @@ func (t *Targets) open(es *resource.EventSubscription) (targetSender, error) {
 		return nil, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
 	}
 	c := &targetConfig{
-		kind: kind, uid: es.UID.String(), name: es.Name, schema: es.DeliverySchema, values: es.Destination.Target.Values,
+		kind: kind, uid: es.UID.String(), name: strings.ToUpper(es.Name), schema: es.DeliverySchema, values: es.Destination.Target.Values,
 		guard: t.guard, connections: t.connections,
 	}
 	var err error
@@ -161,12 +161,10 @@ func (t *Targets) open(es *resource.EventSubscription) (targetSender, error) {
 // properties are what travels with a message beside its body: what the headers of a
 // webhook say, and the delivery attributes. Source: spec/handlers.md section 5.
 func (c *targetConfig) properties(p *broker.Part) []attribute {
-	out := []attribute{
-		{name: "aeg-subscription-name", value: strings.ToUpper(c.name)},
-		{name: "aeg-delivery-count", value: strconv.Itoa(p.Count)},
-		{name: "aeg-event-type", value: "Notification"},
-	}
-	for _, a := range []attribute{
+	out := make([]attribute, 0, 7+len(c.static)+len(p.Attributes))
+	out = append(out, attribute{name: "aeg-subscription-name", value: c.name}, attribute{name: "aeg-delivery-count", value: strconv.Itoa(p.Count)},
+		attribute{name: "aeg-event-type", value: "Notification"})
+	for _, a := range [...]attribute{
 		{name: "aeg-output-event-id", value: p.Single.OutputID}, {name: "aeg-metadata-version", value: p.Single.MetadataVersion},
 		{name: "aeg-data-version", value: p.Single.DataVersion}, {name: "carillon-replay", value: p.Replay},
 	} {

@@ -115,7 +115,7 @@ func targetOf(t *testing.T, kind string, values map[string]any, secrets map[stri
 		t.Fatal(p)
 	}
 	c := &targetConfig{
-		kind: k, uid: "00f1", name: "es1", schema: event.EventGridSchema, values: checked, secrets: secrets, guard: loopback, connections: connections,
+		kind: k, uid: "00f1", name: "ES1", schema: event.EventGridSchema, values: checked, secrets: secrets, guard: loopback, connections: connections,
 		static: []attribute{{"x-team", "mlops", false}, {"x-key", suiteSecret, true}},
 	}
 	if check := targetKinds[kind].check; check != nil {
