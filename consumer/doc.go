@@ -39,5 +39,6 @@
 // is handled unless it was, and dropped if it is older than what was handled since.
 //
 // Both handshakes are answered: for topics that are expected, and for origins that may send
-// CloudEvents. Package consumertest makes deliveries for tests.
+// CloudEvents. Packages boltinbox and natsinbox have inboxes that outlive the process,
+// consumertest makes deliveries for tests.
 package consumer

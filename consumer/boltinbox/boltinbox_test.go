@@ -1,0 +1,164 @@
+package boltinbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/carillon-events/carillon/consumer"
+	"github.com/carillon-events/carillon/consumer/consumertest"
+	"github.com/carillon-events/carillon/mlevent"
+)
+
+func open(t *testing.T, path string, events int, age time.Duration) *Inbox {
+	t.Helper()
+	i, err := Open(path, events, age)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.db.NoSync = true
+	t.Cleanup(func() { _ = i.Close() })
+	return i
+}
+
+func TestInbox(t *testing.T) {
+	consumertest.TestInbox(t, func(t *testing.T) consumer.Inbox {
+		return open(t, filepath.Join(t.TempDir(), "inbox"), 1000, time.Hour)
+	})
+}
+
+// TestForgets holds what is remembered, and what lies in the file, against the bounds.
+func TestForgets(t *testing.T) {
+	i := open(t, filepath.Join(t.TempDir(), "inbox"), 50, time.Hour)
+	now := time.Now()
+	i.now = func() time.Time { return now }
+	entry := func(n int) consumer.Entry {
+		return consumer.Entry{Source: "s", ID: fmt.Sprint(n), Subject: fmt.Sprint("subject", n/2), Sequencer: fmt.Sprintf("%04d", n)}
+	}
+	judge := func(n int) consumer.Verdict {
+		v, err := i.Begin(t.Context(), entry(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for n := range 200 {
+		now = now.Add(time.Second)
+		for range 2 { // as after a process that died in between
+			now = now.Add(time.Nanosecond)
+			if err := i.End(t.Context(), entry(n), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for n := range 200 {
+		want := consumer.Seen
+		if n < 150 {
+			want = consumer.Unseen
+		}
+		if v := judge(n); v != want {
+			t.Errorf("event %d is %s", n, v)
+		}
+	}
+	sizes := func() (sizes [3]int) {
+		err := i.db.View(func(tx *bolt.Tx) error {
+			for at, name := range [][]byte{byEvent, byObject, byTime} {
+				sizes[at] = tx.Bucket(name).Stats().KeyN
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sizes
+	}
+	if got := sizes(); got != [3]int{50, 25, 50} {
+		t.Errorf("the file has %v events, objects, times", got)
+	}
+	now = now.Add(time.Hour)
+	if v := judge(199); v != consumer.Unseen {
+		t.Errorf("after an hour it is %s", v)
+	}
+	for n := range 5 { // each has some of the old ones forgotten
+		if err := i.End(t.Context(), entry(1000+n), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := sizes(); got != [3]int{5, 3, 5} {
+		t.Errorf("an hour later the file has %v", got)
+	}
+}
+
+// TestOutlives opens the file again, as after a crash: without having closed it.
+func TestOutlives(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "inbox")
+	source := consumertest.NewSource("/workspace")
+	older, newer := source.Event(mlevent.ModelDeployed{ServiceName: "s"}), source.Event(mlevent.ModelDeployed{ServiceName: "s"})
+	handled := 0
+	deliver := func(i *Inbox, e consumertest.Event) consumer.Stats {
+		h, err := consumer.New(consumer.Topics("/workspace"), consumer.WithInbox(i), consumer.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
+			consumer.On(func(context.Context, consumer.Event[mlevent.ModelDeployed]) error {
+				handled++
+				return nil
+			}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := (&consumertest.Sender{Handler: h}).Send(e); err != nil || a.Status != 200 {
+			t.Errorf("%+v, %v", a, err)
+		}
+		return h.Stats()
+	}
+	i := open(t, path, 1000, time.Hour)
+	deliver(i, newer)
+	if _, err := Open(path, 1, time.Hour); err == nil || !errors.Is(err, berrors.ErrTimeout) {
+		t.Errorf("a second process opens the file: %v", err)
+	}
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	i = open(t, path, 1000, time.Hour)
+	if s := deliver(i, newer); s.Duplicate != 1 {
+		t.Errorf("counted %+v", s)
+	}
+	if s := deliver(i, older); s.Stale != 1 || handled != 1 {
+		t.Errorf("counted %+v, handled %d", s, handled)
+	}
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.End(t.Context(), consumer.Entry{ID: "1"}, true); err == nil {
+		t.Error("a closed inbox remembers")
+	}
+	if _, err := i.Begin(t.Context(), consumer.Entry{ID: "1"}); err == nil {
+		t.Error("a closed inbox tells")
+	}
+}
+
+// TestTogether has many events remembered at once.
+func TestTogether(t *testing.T) {
+	i := open(t, filepath.Join(t.TempDir(), "inbox"), 1000, time.Hour)
+	var all sync.WaitGroup
+	for n := range 100 {
+		all.Go(func() {
+			if err := i.End(t.Context(), consumer.Entry{Source: "s", ID: fmt.Sprint(n)}, true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for n := range 100 {
+		if v, err := i.Begin(t.Context(), consumer.Entry{Source: "s", ID: fmt.Sprint(n)}); v != consumer.Seen || err != nil {
+			t.Errorf("%d is %s, %v", n, v, err)
+		}
+	}
+}
