@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/base64"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -11,12 +12,15 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue"
+	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/carillon-events/carillon/internal/mqttpeer"
 	"github.com/carillon-events/carillon/internal/server"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
@@ -39,7 +43,7 @@ func BenchmarkDestination(b *testing.B) {
 	for _, kind := range []struct {
 		name string
 		open func(*testing.B) counterpart
-	}{{"Nats", openNATS}, {"Kafka", openKafka}, {"StorageQueue", openQueue}} {
+	}{{"Nats", openNATS}, {"Kafka", openKafka}, {"Mqtt", openMQTT}, {"StorageQueue", openQueue}} {
 		var limit figure
 		b.Run("kind="+kind.name+"/limit=raw", func(b *testing.B) {
 			c := kind.open(b)
@@ -184,6 +188,34 @@ func openKafka(b *testing.B) counterpart {
 			}
 			return n
 		},
+	}
+}
+
+// openMQTT runs an MQTT server in memory, which says of each message that it has it.
+func openMQTT(b *testing.B) counterpart {
+	peer := mqttpeer.Start(b, mqttpeer.Options{})
+	return counterpart{
+		destination: map[string]any{"endpointType": "Mqtt", "properties": map[string]any{"serverUrl": peer.URL(), "topic": "ml/events"}},
+		raw: func(b *testing.B, body []byte, n int) {
+			conn, err := net.Dial("tcp", peer.Addr())
+			if err != nil {
+				b.Fatal(err)
+			}
+			client := paho.NewClient(paho.ClientConfig{Conn: packets.NewThreadSafeConn(conn)})
+			if _, err := client.Connect(context.Background(), &paho.Connect{ClientID: "raw", KeepAlive: 60, CleanStart: true}); err != nil {
+				b.Fatal(err)
+			}
+			flown(b, n, 400, func() error {
+				m := &paho.Publish{Topic: "ml/events", QoS: 1, Payload: body, Properties: &paho.PublishProperties{ContentType: "application/json; charset=utf-8"}}
+				for name, value := range properties {
+					m.Properties.User.Add(name, value)
+				}
+				_, err := client.Publish(context.Background(), m)
+				return err
+			})
+			_ = client.Disconnect(&paho.Disconnect{})
+		},
+		taken: peer.Taken,
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/carillon-events/carillon/internal/amqppeer"
+	"github.com/carillon-events/carillon/internal/mqttpeer"
 	"github.com/carillon-events/carillon/internal/server"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
@@ -51,7 +52,7 @@ func TestFaultsAtDestinations(t *testing.T) {
 	if *faultsFor == 0 {
 		t.Skip("needs -faults")
 	}
-	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Amqp": fickleAMQP, "StorageQueue": fickleQueue, "ArgoEvents": fickleTrigger} {
+	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Amqp": fickleAMQP, "Mqtt": fickleMQTT, "StorageQueue": fickleQueue, "ArgoEvents": fickleTrigger} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it is the rest that a destination gets
 			o := open(t)
@@ -147,6 +148,26 @@ func fickleAMQP(t *testing.T) fickle {
 				_, after, _ := strings.Cut(m.Body, `"id":"`)
 				id, _, _ := strings.Cut(after, `"`)
 				ids = append(ids, id)
+			}
+			return ids
+		},
+	}
+}
+
+// fickleMQTT is an MQTT server whose messages are kept.
+func fickleMQTT(t *testing.T) fickle {
+	peer := mqttpeer.Start(t, mqttpeer.Options{})
+	return fickle{
+		destination: map[string]any{"endpointType": "Mqtt", "properties": map[string]any{"serverUrl": peer.URL(), "topic": "ml/events"}},
+		down:        peer.Down,
+		up: func() {
+			if err := peer.Up(); err != nil {
+				t.Fatal(err)
+			}
+		},
+		read: func() (ids []string) {
+			for _, m := range peer.Messages("") {
+				ids = append(ids, idOf([]byte(m.Body)))
 			}
 			return ids
 		},
