@@ -24,6 +24,7 @@
 //     over, and every spelling of the payloads is read.
 //  5. Do not take silence for success. What failed or was cancelled raises no event but
 //     RunStatusChanged, and an event can be in a queue or among the dead letters.
+//     [Workspace.CatchUp] has the handler handle what came to pass meanwhile, told or not.
 //
 // What a function returns decides what the sender does: nil is 200, an error 500 and has the
 // event come again, [RetryAfter] 503 after a while, [DeadLetter] 400 never. A batch is

@@ -1,10 +1,10 @@
 package arm
 
 import (
-	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/carillon-events/carillon/internal/access"
 	"github.com/carillon-events/carillon/internal/fault"
@@ -28,7 +28,7 @@ type lifecycleEventBody struct {
 // lifecyclePage is a page of them. A page may be empty though more follow.
 type lifecyclePage struct {
 	Value    []lifecycleEventBody `json:"value"`
-	Place    string               `json:"place"` // to go on after, now or later
+	Place    string               `json:"place"` // the end of this page; that of the last page is "since" of a later list
 	NextLink string               `json:"nextLink,omitempty"`
 }
 
@@ -46,22 +46,33 @@ func (a *WorkspaceAPI) serveLifecycle(w http.ResponseWriter, r *http.Request, ws
 		return err
 	}
 	req := &request{http: r, query: query}
-	since, problem := req.time("since")
-	if err := fault.Join(problem, req.only("since", "after")); err != nil {
+	p := workspace.LifecyclePage{From: query.Get("since"), After: query.Get("after")}
+	problems := []*fault.Error{req.only("since", "after")}
+	if !isPlace(p.From) {
+		var problem *fault.Error
+		p.From = ""
+		if p.Since, problem = req.time("since"); problem != nil {
+			problem = fault.Field("since", "The value '%.60s' of since is neither a time, like 2026-03-02T12:00:00Z, nor a place that an earlier answer named.", query.Get("since"))
+		}
+		problems = append(problems, problem)
+	}
+	if !isPlace(p.After) {
+		problems = append(problems, fault.Field("after", "The value '%.60s' of after is not a place: give one that an earlier answer named.", p.After))
+	}
+	if err := fault.Join(problems...); err != nil {
 		return err
 	}
 	size, after, err := req.paging()
 	if err != nil {
 		return err
 	}
-	if query.Get("$top") == "" {
-		size = maxPage
+	if p.Most = size; query.Get("$top") == "" {
+		p.Most = maxPage
 	}
-	after = cmp.Or(after, query.Get("after"))
-	if !isPlace(after) {
-		return fault.Field("after", "The value '%.60s' of after is not a place: give one that an earlier answer named.", after)
+	if after != "" {
+		return fault.Field("$skipToken", "This list has no $skipToken: follow nextLink unchanged, or give after.")
 	}
-	events, place, more, err := a.Service.LifecycleEvents(r.Context(), ws, workspace.LifecyclePage{Since: since, After: after, Most: size})
+	events, place, more, err := a.Service.LifecycleEvents(r.Context(), ws, p)
 	if err != nil {
 		return err
 	}
@@ -70,7 +81,14 @@ func (a *WorkspaceAPI) serveLifecycle(w http.ResponseWriter, r *http.Request, ws
 		out.Value = append(out.Value, lifecycleEventBody{e.Object.String(), e.Raised, e.Event})
 	}
 	if more {
-		out.NextLink = a.api().nextLink(req, place)
+		query := r.URL.Query()
+		for name := range query {
+			if strings.EqualFold(name, "after") {
+				delete(query, name)
+			}
+		}
+		query.Set("after", place)
+		out.NextLink = a.api().origin(r) + r.URL.EscapedPath() + "?" + query.Encode()
 	}
 	return write(w, r, ok(out))
 }

@@ -91,7 +91,8 @@ type LifecycleEvent struct {
 // LifecyclePage asks for a part of the lifecycle events.
 type LifecyclePage struct {
 	Since time.Time // at or after which it came to pass
-	After string    // place after which to go on, "" for the beginning
+	From  string    // place after which it came to pass: where an earlier list ended
+	After string    // place after which to go on with this list, "" for its beginning
 	Most  int       // events; those of one object stay together
 }
 
@@ -104,12 +105,14 @@ const (
 // LifecycleEvents returns what came to pass last with the runs, model versions, online
 // endpoints and drift runs of a workspace: that a run ended, a version was registered, a
 // deployment was healthy or failed, drift was judged. They are in the order in which their
-// objects changed last. next is the place to go on after, which may be kept for ever.
+// objects changed last. next is the place to go on after with this list; once there is no
+// more, it is the place From which to list later what came to pass since. A list that is cut
+// short is gone on with, not begun again at its place: what was changed meanwhile is behind.
 func (s *Service) LifecycleEvents(ctx context.Context, ws resource.Workspace, p LifecyclePage) (events []LifecycleEvent, next string, more bool, err error) {
 	if s.changes == nil {
 		return nil, "", false, fault.New(fault.NotFound, "ResourceNotFound", "This server keeps no order of changes.")
 	}
-	next, more = p.After, true
+	next, more = max(p.From, p.After), true
 	for looked := 0; more && looked < lookedAt; {
 		var facts []engine.Fact
 		facts, more, err = s.changes.FactsAfter(ctx, "*/"+ws.UID.String()+"/", p.Since, next, lookStep)
@@ -118,7 +121,7 @@ func (s *Service) LifecycleEvents(ctx context.Context, ws resource.Workspace, p 
 		}
 		looked += len(facts)
 		for i, fact := range facts {
-			found, err := s.lifecycleOf(ctx, ws, fact, p.Since)
+			found, err := s.lifecycleOf(ctx, ws, fact, p)
 			if err != nil {
 				return nil, "", false, err
 			}
@@ -134,8 +137,8 @@ func (s *Service) LifecycleEvents(ctx context.Context, ws resource.Workspace, p 
 	return events, next, more, nil
 }
 
-func (s *Service) lifecycleOf(ctx context.Context, ws resource.Workspace, fact engine.Fact, since time.Time) ([]LifecycleEvent, error) {
-	l := lifecycle{ws: ws, since: since}
+func (s *Service) lifecycleOf(ctx context.Context, ws resource.Workspace, fact engine.Fact, p LifecyclePage) ([]LifecycleEvent, error) {
+	l := lifecycle{ws: ws, page: p}
 	kind, _, _ := strings.Cut(fact.Key, "/")
 	switch kind {
 	case kindRun:
@@ -161,7 +164,7 @@ func (s *Service) lifecycleOf(ctx context.Context, ws resource.Workspace, fact e
 		if err := decode(fact, &d); err != nil {
 			return nil, err
 		}
-		if d.Told == nil || d.Told.At.Before(since) {
+		if d.Told == nil || l.before(d.Told) {
 			break // its document need not be read
 		}
 		doc := document{}
@@ -182,15 +185,20 @@ func (s *Service) lifecycleOf(ctx context.Context, ws resource.Workspace, fact e
 // lifecycle collects the lifecycle events of one object.
 type lifecycle struct {
 	ws     resource.Workspace
-	since  time.Time
+	page   LifecyclePage
 	events []LifecycleEvent
 	err    error
 }
 
-// add adds an event, unless it came to pass before the time that was asked for. etag is the
+// before reports whether it came to pass before what was asked for.
+func (l *lifecycle) before(told *Told) bool {
+	return told.At.Before(l.page.Since) || told.Sequencer <= l.page.From
+}
+
+// add adds an event, unless it came to pass before what was asked for. etag is the
 // object's.
 func (l *lifecycle) add(object resource.ID, etag string, told *Told, id string, payload mlevent.Payload) {
-	if told.At.Before(l.since) || l.err != nil {
+	if l.before(told) || l.err != nil {
 		return
 	}
 	encoded, err := mlevent.Encode(mlevent.Envelope{Topic: l.ws.ID.String(), ID: id, Time: told.At, Casing: casingOf(l.ws)}, payload)
