@@ -22,7 +22,7 @@ type Workspace struct {
 	ID     string // resource id of the workspace, the topic of its events
 	Token  TokenSource
 	// Client makes the requests; it has to trust the server's certificate. Nil is
-	// http.DefaultClient. A request without a deadline of its own gets half a minute.
+	// a client of its own. A request without a deadline gets half a minute.
 	Client *http.Client
 
 	experiments sync.Map // ids of experiments by what events call them, where that differs
@@ -97,7 +97,7 @@ func (w *Workspace) do(ctx context.Context, method, path string, query url.Value
 
 func client(c *http.Client) *http.Client {
 	if c == nil {
-		return http.DefaultClient
+		return &http.Client{}
 	}
 	return c
 }
