@@ -21,14 +21,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/carillon-events/carillon/internal/mqttpeer"
-	"github.com/carillon-events/carillon/internal/server"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
 
 // counterpart is what a destination other than a webhook delivers to, in this process.
 type counterpart struct {
 	destination map[string]any
-	connections string
+	connect     func(*servertest.Server) // nil where it needs no connection
 	// raw sends n messages of a body by the client's library alone, as many in flight as a
 	// server has, and returns when all are answered for.
 	raw func(b *testing.B, body []byte, n int)
@@ -59,7 +58,10 @@ func BenchmarkDestination(b *testing.B) {
 		})
 		b.Run("kind="+kind.name+"/in=100", func(b *testing.B) {
 			c := kind.open(b)
-			s := servertest.NewLocal(b, func(config *server.Config) { config.Connections = c.connections })
+			s := servertest.NewLocal(b)
+			if c.connect != nil {
+				c.connect(s)
+			}
 			t := newTopic(b, s)
 			s.Must("PUT", t.id+"/providers/Microsoft.EventGrid/eventSubscriptions/bench", map[string]any{"properties": map[string]any{"destination": c.destination}}, nil)
 			payload, requests := body(100), max(b.N/100, 1)
@@ -224,7 +226,7 @@ func openQueue(b *testing.B) counterpart {
 	q := servertest.NewQueue(b)
 	q.Seen = func([]byte) {}
 	return counterpart{
-		destination: q.Destination(), connections: q.Connections(),
+		destination: q.Destination(), connect: q.Connect,
 		raw: func(b *testing.B, body []byte, n int) {
 			client, err := azqueue.NewQueueClientFromConnectionString(q.Connection(), "ml-events", &azqueue.ClientOptions{ClientOptions: policy.ClientOptions{
 				Transport: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}},

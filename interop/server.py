@@ -66,10 +66,15 @@ class Server:
         assert answer.ok, f"{answer.status_code} {answer.text}"
         return answer.json()["properties"]["status"]
 
-    def command(self, *arguments: str):
-        """Runs a client command and returns its output as parsed JSON."""
+    def connect(self, resource: str, text: str) -> None:
+        """Gives a resource a connection string, or another one."""
+        words = resource.split("/")
+        self.command("connection", "create", f"{words[words.index('providers') + 1]}-{words[-1]}", "--resource-id", resource, "--connection-string", "-", text=text)
+
+    def command(self, *arguments: str, text: str = ""):
+        """Runs a client command, with a text for its standard input, and returns its output as parsed JSON."""
         env = {**os.environ, "CARILLON_URL": self.url, "CARILLON_TOKEN": self.token, "CARILLON_CA": self.ca}
-        ran = subprocess.run([os.environ["CARILLON_BINARY"], *arguments, "-o", "json"], env=env, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run([os.environ["CARILLON_BINARY"], *arguments, "-o", "json"], env=env, input=text, capture_output=True, text=True, timeout=60)
         assert ran.returncode == 0, f"carillon {' '.join(arguments)}: {ran.stderr}"
         return json.loads(ran.stdout) if ran.stdout.strip() else None
 

@@ -29,12 +29,9 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own_server(broker, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("server")
-    connections = directory / "connections.json"
-    connections.touch(mode=0o600)
-    text = f"Endpoint={broker.url};Username={USER};Password={PASSWORD}"
-    connections.write_text(json.dumps({"connections": [{"resourceId": i, "connectionString": text} for i in (SERVICE_BUS, EVENT_HUBS)]}))
-    server = OwnServer(directory, "--connections", str(connections))
+    server = OwnServer(tmp_path_factory.mktemp("server"))
+    for namespace in (SERVICE_BUS, EVENT_HUBS):
+        server.connect(namespace, f"Endpoint={broker.url};Username={USER};Password={PASSWORD}")
     yield server
     assert server.stop() == 0
     server.close()
@@ -111,4 +108,4 @@ def test_what_is_refused(own_server, broker, topic):
     assert wrong.value.status_code == 400 and "SessionId and MessageId" in wrong.value.message
     with pytest.raises(HttpResponseError) as wrong:
         subscribe(own_server, topic, "nowhere", ServiceBusQueueEventSubscriptionDestination(resource_id=f"{GROUP_ID}/providers/Microsoft.ServiceBus/namespaces/other/queues/q1"))
-    assert wrong.value.status_code == 400 and "--connections" in wrong.value.message
+    assert wrong.value.status_code == 400 and "carillon connection create" in wrong.value.message

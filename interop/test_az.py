@@ -230,10 +230,10 @@ def test_destinations_of_azure(az, server, group, topic, make_handler, tmp_path)
     function, app = f"{of_group}/Microsoft.Web/sites/app/functions/train", make_handler()
     azurite, broker = Azurite(tmp_path, "queue"), kafka_broker.Kafka(tmp_path, "hub")
     try:
-        with open(os.environ["CARILLON_CONNECTIONS"], "w") as file:
-            json.dump({"connections": [{"resourceId": i, "connectionString": text} for i, text in (
+        for resource, text in (
                 (account, azurite.connection), (function, f"Endpoint=http://127.0.0.1:{app.port};SystemKey=s3cret"),
-                (hub, f"BootstrapServers={broker.address};Security=SaslPlaintext;Username={kafka_broker.USER};Password={kafka_broker.PASSWORD}"))]}, file)
+                (hub, f"BootstrapServers={broker.address};Security=SaslPlaintext;Username={kafka_broker.USER};Password={kafka_broker.PASSWORD}")):
+            server.connect(resource, text)
         queue = QueueClient.from_connection_string(azurite.connection, "ml-events")
         queue.create_queue()
         create = f"eventgrid event-subscription create --source-resource-id {topic['id']}"

@@ -31,11 +31,8 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own_server(store, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("server")
-    connections = directory / "connections.json"
-    connections.touch(mode=0o600)
-    connections.write_text(json.dumps({"connections": [{"resourceId": ACCOUNT_ID, "connectionString": store.connection}]}))
-    server = OwnServer(directory, "--connections", str(connections), "--dead-letter-delay", "500ms")
+    server = OwnServer(tmp_path_factory.mktemp("server"), "--dead-letter-delay", "500ms")
+    server.connect(ACCOUNT_ID, store.connection)
     yield server
     assert server.stop() == 0
     server.close()
@@ -143,7 +140,7 @@ def test_store_that_is_down(own_server, store, make_handler):
 def test_what_cannot_be_written_is_refused(own_server):
     with own_server.management() as client:
         topic = client.topics.begin_create_or_update(GROUP, "refused", Topic(location="local")).result()
-        with pytest.raises(HttpResponseError, match="--connections") as refused:
+        with pytest.raises(HttpResponseError, match="carillon connection create") as refused:
             client.event_subscriptions.begin_create_or_update(topic.id, "refused", EventSubscription(
                 destination=WebHookEventSubscriptionDestination(endpoint_url="https://h.example/"),
                 dead_letter_destination=StorageBlobDeadLetterDestination(resource_id=ACCOUNT_ID + "x", blob_container_name="letters"))).result()

@@ -55,23 +55,8 @@ def nats(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def connections(tmp_path_factory):
-    """Gives the server the connection of a resource, while it runs."""
-    path, known = tmp_path_factory.mktemp("connections") / "connections.json", {}
-    path.touch(mode=0o600)
-
-    def connect(resource: str = "", text: str = ""):
-        if resource:
-            known[resource] = text
-        path.write_text(json.dumps({"connections": [{"resourceId": i, "connectionString": t} for i, t in known.items()]}))
-        return path
-
-    return connect
-
-
-@pytest.fixture(scope="module")
-def own_server(connections, tmp_path_factory):
-    server = OwnServer(tmp_path_factory.mktemp("server"), "--connections", str(connections()))
+def own_server(tmp_path_factory):
+    server = OwnServer(tmp_path_factory.mktemp("server"))
     yield server
     assert server.stop() == 0
     server.close()
@@ -118,8 +103,8 @@ def of_webhook(topic, count: int) -> list:
     return sorted(r.body.removeprefix(b"[").removesuffix(b"]") for r in topic.hook.deliveries())
 
 
-def test_storage_queue(own_server, connections, account, make):
-    connections(ACCOUNT, account.connection)
+def test_storage_queue(own_server, account, make):
+    own_server.connect(ACCOUNT, account.connection)
     topic, wanted = make(), StorageQueueEventSubscriptionDestination(resource_id=ACCOUNT, queue_name="ml-events", queue_message_time_to_live_in_seconds=3600)
     assert subscribe(own_server, topic, "queue", wanted).destination == wanted
     publish(own_server, topic, 0, EVENTS)
@@ -135,8 +120,8 @@ def test_storage_queue(own_server, connections, account, make):
     assert refused.value.status_code == 400
 
 
-def test_event_hub(own_server, connections, kafka, make):
-    connections(EVENT_HUBS, f"BootstrapServers={kafka.address};Security=SaslPlaintext;Mechanism=PLAIN;Username={kafka_broker.USER};Password={kafka_broker.PASSWORD}")
+def test_event_hub(own_server, kafka, make):
+    own_server.connect(EVENT_HUBS, f"BootstrapServers={kafka.address};Security=SaslPlaintext;Mechanism=PLAIN;Username={kafka_broker.USER};Password={kafka_broker.PASSWORD}")
     topic, wanted = make(), EventHubEventSubscriptionDestination(resource_id=f"{EVENT_HUBS}/eventhubs/hub", delivery_attribute_mappings=[
         DynamicDeliveryAttributeMapping(name="PartitionKey", source_field="subject"), StaticDeliveryAttributeMapping(name="X-Team", value="mlops", is_secret=False)])
     assert subscribe(own_server, topic, "hub", wanted).destination == wanted
@@ -223,9 +208,9 @@ def test_nats(own_server, nats, make, schema, content_type):
         subscribe_ours(own_server, topic, "nowhere", "nats", nats.url, "subject=other", f"username={nats_broker.USER}", f"password={nats_broker.PASSWORD}")
 
 
-def test_function(own_server, connections, make, make_handler):
+def test_function(own_server, make, make_handler):
     app = make_handler()
-    connections(APP, f"Endpoint=http://127.0.0.1:{app.port};SystemKey=s3cret")
+    own_server.connect(APP, f"Endpoint=http://127.0.0.1:{app.port};SystemKey=s3cret")
     topic, wanted = make(), AzureFunctionEventSubscriptionDestination(resource_id=f"{APP}/functions/train", max_events_per_batch=10, preferred_batch_size_in_kilobytes=64)
     assert subscribe(own_server, topic, "function", wanted).destination == wanted
     publish(own_server, topic, 0, EVENTS)

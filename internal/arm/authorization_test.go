@@ -152,8 +152,11 @@ func newGuarded(t *testing.T) *guarded {
 	g.secrets = append(g.secrets, "s3cret-of-mlflow")
 	owner("PUT", wsID+"/providers/Carillon.Kubernetes/clusters/prod", `{"properties":{"server":"https://k.example","token":"s3cret-of-kubernetes"}}`)
 	g.secrets = append(g.secrets, "s3cret-of-kubernetes")
+	owner("PUT", local+"/providers/Carillon.Secrets/connections/bus", `{"properties":{"resourceId":"`+busID.String()+`","connectionString":"SharedAccessKey=s3cret-of-bus"}}`)
+	owner("PUT", local+"/providers/Carillon.Secrets/connections/bucket", `{"properties":{"bucket":"b","accessKeyId":"id","secretAccessKey":"s3cret-of-bucket","sessionToken":"s3cret-of-session"}}`)
+	g.secrets = append(g.secrets, "s3cret-of-bus", "s3cret-of-bucket", "s3cret-of-session")
 	g.names = map[string]string{
-		"servers": "default", "receivers": "default", "clusters": "prod",
+		"servers": "default", "receivers": "default", "clusters": "prod", "connections": "bus",
 		"subscriptions": manage.FirstSubscription, "resourcegroups": "local", "topics": "orders", "domains": "area", "domains/topics": "inner", "systemtopics": "default",
 		"eventsubscriptions": "es1", "principals": members, "members": person.ObjectID, "credentials": "key1", "federatedcredentials": "ci",
 		"masterkeys": "default", "workspaces": "default", "roleassignments": assignment, "roledefinitions": role, "denyassignments": denial, "deadletters": letter,
@@ -165,6 +168,9 @@ func newGuarded(t *testing.T) *guarded {
 }
 
 const sub0 = sub
+
+// busID is what the connections of the guarded server are for.
+var busID = resource.MustID(local + "/providers/Microsoft.ServiceBus/namespaces/ns")
 
 // nopWriter swallows an answer.
 type nopWriter struct{}
@@ -347,7 +353,7 @@ func needs(d door, scope, target resource.ID) (all [][]need) {
 			all = append(all, []need{{"Microsoft.MachineLearningServices/workspaces/write", false, scope}})
 		}
 		return all
-	case strings.HasPrefix(d.pattern, seal):
+	case strings.HasPrefix(d.pattern, seal+"masterkeys"):
 		return [][]need{{{"Microsoft.Authorization/masterKeys/" + map[bool]string{true: "read", false: "write"}[verb == "read"], false, resource.Root}}}
 	case strings.HasPrefix(d.pattern, deliver) && d.method == "DELETE", strings.HasPrefix(d.pattern, deliver+"replays") && d.method == "POST":
 		all = append(all, own("write", scope))
@@ -377,6 +383,9 @@ func needs(d door, scope, target resource.ID) (all [][]need) {
 	if len(typed) > 0 {
 		all = append(all, []need{{strings.Join(typed, "/") + "/" + verb, false, target}})
 	}
+	if d.pattern == seal+"connections/*" && verb == "write" {
+		all = append(all, []need{{busID.Type() + "/write", false, busID}})
+	}
 	if strings.Contains(d.pattern, "eventsubscriptions/*") && (verb == "write" || verb == "delete") && resource.MustID(wsID).Contains(target) {
 		all = append(all, []need{{access.ActionWorkspaceWrite, false, resource.MustID(wsID)}}) // the strict rule
 	}
@@ -389,7 +398,7 @@ func bodiesOf(me, worker string) []string {
 		`{"location":"local","tags":{"a":"b"},"properties":{"status":"Completed","destination":{"endpointType":"WebHook","properties":{"endpointUrl":"https://h.example/other"}},
 		"source":"` + wsID + `","topicType":"Microsoft.MachineLearningServices.Workspaces","roleDefinitionId":"` + access.RoleOwner + `","principalId":"` + me + `",
 		"roleName":"Wide","assignableScopes":["/"],"denyAssignmentName":"d","permissions":[{"actions":["*"],"dataActions":["*"]}],"principals":[{"id":"` + worker + `"}],
-		"state":"Healthy","computeType":"ACI","url":"https://n.example","server":"https://l.example"}}`,
+		"state":"Healthy","computeType":"ACI","url":"https://n.example","server":"https://l.example","resourceId":"` + busID.String() + `","connectionString":"SharedAccessKey=another"}}`,
 		`{"location":"local","tags":{"a":"c"}}`,
 		`{"name":"made","keyName":"key1","ids":[],"eventId":"e1","action":"*","principalId":"` + me + `","issuer":"https://id.example","subject":"s","audiences":["api://AzureADTokenExchange"],"type":"secret"}`,
 		`{"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"https://h.example/in?code=s3cret"}}}}`,

@@ -155,6 +155,7 @@ var providers = []provider{
 	{"Carillon.Kubernetes", []string{Version}, []string{"clusters"}},
 	{"Carillon.MLflow", []string{Version}, []string{"servers"}},
 	{"Carillon.OpenLineage", []string{Version}, []string{"receivers"}},
+	{"Carillon.Secrets", []string{Version}, []string{"connections", "masterKeys"}},
 	{"Microsoft.Authorization", []string{"2022-04-01"}, []string{"denyAssignments", "permissions", "roleAssignments", "roleDefinitions"}},
 	{"Microsoft.EventGrid", []string{"2025-02-15", "2023-06-01-preview", "2022-06-15", "2021-10-15-preview"}, []string{
 		"domains", "domains/eventSubscriptions", "domains/topics", "domains/topics/eventSubscriptions",

@@ -316,6 +316,7 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 		grid + "locations/*/operationsstatus/*":              {http.MethodGet: getOperationStatus},
 		grid + "locations/*/operationresults/*":              {http.MethodGet: getOperationResult},
 		learn + "workspaces":                                 {http.MethodGet: listWorkspaces},
+		seal + "connections":                                 {http.MethodGet: listConnections},
 	},
 	atGroup: {
 		grid + "topics":                                      {http.MethodGet: listTopics},
@@ -340,6 +341,8 @@ var routes = withEventSubscriptions(map[string]map[string]methods{
 		grid + "locations/*/topictypes/*/eventsubscriptions": {http.MethodGet: listEventSubscriptions},
 		learn + "workspaces":                                 {http.MethodGet: listWorkspaces},
 		learn + "workspaces/*":                               {http.MethodGet: getWorkspace, http.MethodPut: putWorkspace, http.MethodPatch: patchWorkspace, http.MethodDelete: deleteWorkspace},
+		seal + "connections":                                 {http.MethodGet: listConnections},
+		seal + "connections/*":                               {http.MethodGet: getConnection, http.MethodPut: putConnection, http.MethodPatch: patchConnection, http.MethodDelete: deleteConnection},
 	},
 	atResource: {
 		grid + "eventsubscriptions":           {http.MethodGet: listEventSubscriptionsOfSource},

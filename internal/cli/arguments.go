@@ -20,7 +20,7 @@ var (
 		"--remove-tags", "--input-mapping-fields", "--input-mapping-default-values", "--features", "--numeric", "--categorical", "--status-events", "--extra-events", "--ids", "--delivery-attribute-mapping", "--inbound-ip-rules",
 		"--actions", "--not-actions", "--data-actions", "--not-data-actions", "--assignable-scopes", "--exclude-principal-ids"}
 	switchFlags = []string{"--subject-case-sensitive", "--enable-advanced-filtering-on-arrays", "--include-full-endpoint-url",
-		"--include-static-delivery-attribute-secret", "--disable-local-auth",
+		"--include-static-delivery-attribute-secret", "--disable-local-auth", "--path-style",
 		"--auto-create-topic-with-first-subscription", "--auto-delete-topic-with-last-subscription"}
 )
 

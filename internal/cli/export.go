@@ -16,8 +16,8 @@ import (
 )
 
 func (a *app) exportCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "export", Short: "Write workspaces, topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
-		Long: `Write workspaces and the MLflow servers and Kubernetes clusters that they follow, topics, domains, event subscriptions,
+	cmd := &cobra.Command{Use: "export", Short: "Write connections, workspaces, topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
+		Long: `Write connections, workspaces and the MLflow servers and Kubernetes clusters that they follow, topics, domains, event subscriptions,
 custom roles, role assignments and deny assignments of the subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
 Secrets are left out: ${env:NAME} stands in their place, and the names are listed at the
 end on standard error. URLs of endpoints are written as they are when they have no query.`,
@@ -82,7 +82,14 @@ func (x *exporter) all(ctx context.Context) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var resources []map[string]any
+	connections, err := x.list(ctx, x.scope+connectionList, pageSize())
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range connections {
+		x.hideConnectionSecrets(c)
+	}
+	resources := connections
 	for _, ws := range workspaces {
 		servers, err := x.list(ctx, plain(ws["id"])+strings.TrimSuffix(mlflowServer, "/default"), nil)
 		if err != nil {
@@ -173,6 +180,7 @@ var answered = []string{
 	"properties.deliveryLimits.allowedRequestsPerMinute", "properties.destination.properties.endpointBaseUrl",
 	"properties.destination.properties.signing.keys",
 	"properties.workspaceId", "properties.tenantId", "properties.publicNetworkAccess", // of a workspace
+	"properties.host", "properties.keyName", // of a connection
 	"properties.authentication", "properties.status", "properties.webhookUrl", // of what a workspace follows
 	"properties.destination.properties.clientCertificate.subject", "properties.destination.properties.clientCertificate.issuer",
 	"properties.destination.properties.clientCertificate.thumbprint", "properties.destination.properties.clientCertificate.notBefore",
@@ -224,6 +232,17 @@ func (x *exporter) hideFollowedSecret(r map[string]any, of ...string) {
 	member := map[any]string{"Basic": "password", "Bearer": "token", "Token": "token", "ClientCertificate": "clientKey"}[properties["authentication"]]
 	if member != "" {
 		properties[member] = x.reference(append(of, member)...)
+	}
+}
+
+// hideConnectionSecrets puts references in the place of a connection's secrets: null says
+// that there is one.
+func (x *exporter) hideConnectionSecrets(r map[string]any) {
+	properties, _ := r["properties"].(map[string]any)
+	for member, words := range map[string]string{"connectionString": "connection string", "secretAccessKey": "secret access key", "sessionToken": "session token"} {
+		if value, there := properties[member]; there && value == nil {
+			properties[member] = x.reference(plain(r["name"]), words)
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ type declared struct {
 
 var declaredKinds = []declared{
 	{"Microsoft.Resources/resourceGroups", 0, false},
+	{"Carillon.Secrets/connections", 1, false},
 	{"Microsoft.MachineLearningServices/workspaces", 1, false},
 	{"Carillon.MLflow/servers", 2, true},
 	{"Carillon.Kubernetes/clusters", 2, true},
@@ -269,7 +270,7 @@ func differences(path string, there, said any) []difference {
 }
 
 // unshown are members whose values the server never shows.
-var unshown = append([]string{"clientSecret", "key", "password", "token", "clientKey"}, fieldSecrets...)
+var unshown = append([]string{"clientSecret", "key", "password", "token", "clientKey", "connectionString", "secretAccessKey", "sessionToken"}, fieldSecrets...)
 
 // fieldSecrets are those of destinations that are no webhooks: null says that there is
 // one.

@@ -79,7 +79,7 @@ func (a *app) root() *cobra.Command {
 		a.client(a.listenCommand()),
 		a.client(a.workspaceCommand()), a.client(a.runCommand()), a.client(a.modelCommand()),
 		a.client(a.endpointCommand()), a.client(a.driftCommand()), a.client(a.mlflowCommand()), a.client(a.openlineageCommand()), a.client(a.kubernetesCommand()),
-		a.client(a.topicCommand()), a.client(a.domainCommand()), a.client(a.topicTypeCommand()), a.client(a.systemTopicCommand()), a.client(a.eventSubscriptionCommand()), a.client(a.destinationCommand()),
+		a.client(a.topicCommand()), a.client(a.domainCommand()), a.client(a.topicTypeCommand()), a.client(a.systemTopicCommand()), a.client(a.eventSubscriptionCommand()), a.client(a.destinationCommand()), a.client(a.connectionCommand()),
 		a.client(a.applyCommand()), a.client(a.diffCommand()), a.client(a.exportCommand()),
 		a.client(a.roleCommand()), a.client(a.principalCommand()), a.client(a.tokenKeyCommand()), a.client(a.groupCommand()), a.client(a.accessCommand()), a.client(a.auditCommand()), a.client(a.masterKeyCommand()),
 		a.client(a.eventCommand()), a.client(a.deadLetterCommand()),

@@ -37,7 +37,6 @@ func (a *app) serveCommand() *cobra.Command {
 	f.DurationVar(&cfg.Retention, "retention", cfg.Retention, "How long delivered events are kept.")
 	f.StringVar(&cfg.DestinationCA, "destination-ca", "", "PEM file of certificate authorities that webhooks may be signed by, beside the system's.")
 	f.StringArrayVar(&cfg.AllowDestination, "allow-destination", nil, "Network (CIDR) or host suffix that events may be sent to although it is private; may be repeated.")
-	f.StringVar(&cfg.Connections, "connections", "", "File with the connection strings of Azure resources that event subscriptions and datasets name, and with the keys of buckets, mode 0600.")
 	f.StringArrayVar(&cfg.DataRoots, "data-root", nil, "Directory below which datasets of drift monitors may lie; may be repeated.")
 	f.StringVar(&cfg.DeadLetterRoot, "dead-letter-root", "", "Directory below which event subscriptions may have their dead letters written.")
 	f.Var((*size)(&cfg.DeadLetterQuota), "dead-letter-quota", "Most that dead letters may take, the oldest go; a tenth of --log-quota by default.")

@@ -72,11 +72,11 @@ func Check(uri string) error {
 		return fmt.Errorf("%s is no address: percent-encode what is special in it", Shown(uri))
 	}
 	if u.User != nil {
-		return errors.New("the address holds a user name or password: leave it out, and have the operator give credentials with serve --connections")
+		return errors.New("the address holds a user name or password: leave it out, and give credentials with carillon connection create")
 	}
 	for name := range u.Query() {
 		if secretParameter.MatchString(name) {
-			return fmt.Errorf("the address holds a credential (%s): leave that out, and have the operator give credentials with serve --connections", name)
+			return fmt.Errorf("the address holds a credential (%s): leave that out, and give credentials with carillon connection create", name)
 		}
 	}
 	return nil

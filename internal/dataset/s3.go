@@ -11,6 +11,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/secret"
 )
 
@@ -28,19 +29,42 @@ type Bucket struct {
 
 const amazon = "https://s3.amazonaws.com"
 
-// Check tells what is wrong with a Bucket.
-func (b Bucket) Check() error {
-	u, err := url.Parse(b.Endpoint)
-	switch {
-	case b.Name == "":
-		return errors.New("bucket is missing: a name, or * for all others")
-	case b.Endpoint != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != ""):
-		return errors.New("endpoint is not an address such as https://minio.example.org:9000")
-	case (b.AccessKeyID == "") != (b.SecretAccessKey == ""):
-		return errors.New("accessKeyId and secretAccessKey are needed both, or neither")
+// Check tells what is wrong with a Bucket. The targets of the faults are fields.
+func (b Bucket) Check() (problems []*fault.Error) {
+	wrong := func(field, text string) { problems = append(problems, fault.Field(field, "%s", text)) }
+	if b.Name == "" || len(b.Name) > 255 || strings.ContainsFunc(b.Name, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
+		wrong("bucket", "The bucket is missing or not valid: give its name, or * for all that have no connection of their own.")
 	}
-	return nil
+	u, err := url.Parse(b.Endpoint)
+	if b.Endpoint != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "") {
+		wrong("endpoint", "The endpoint is not an address such as https://minio.example.org:9000.")
+	}
+	for _, word := range []struct{ field, text string }{{"region", b.Region}, {"accessKeyId", b.AccessKeyID}} {
+		if len(word.text) > 255 || strings.ContainsFunc(word.text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			wrong(word.field, "The "+word.field+" holds characters other than printable ASCII, or more than 255.")
+		}
+	}
+	switch {
+	case b.AccessKeyID == "" && b.SecretAccessKey != "":
+		wrong("accessKeyId", "A secretAccessKey needs its accessKeyId.")
+	case b.AccessKeyID != "" && b.SecretAccessKey == "":
+		wrong("secretAccessKey", "An accessKeyId needs its secretAccessKey; it can be left out only while bucket, endpoint and accessKeyId stay.")
+	case b.AccessKeyID == "" && b.SessionToken != "":
+		wrong("sessionToken", "A sessionToken needs accessKeyId and secretAccessKey.")
+	}
+	for _, text := range []struct {
+		field string
+		text  secret.String
+	}{{"secretAccessKey", b.SecretAccessKey}, {"sessionToken", b.SessionToken}} {
+		if len(text.text) > maxBucketSecret || strings.ContainsFunc(text.text.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+			wrong(text.field, fmt.Sprintf("The %s holds characters other than printable ASCII, or more than %d.", text.field, maxBucketSecret))
+		}
+	}
+	return problems
 }
+
+// maxBucketSecret bounds keys and session tokens, in bytes. It is ours.
+const maxBucketSecret = 4 << 10
 
 // s3Store is a bucket of an S3-compatible store. The version of an object is its ETag.
 type s3Store struct {

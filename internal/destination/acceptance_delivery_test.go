@@ -78,10 +78,7 @@ func newWalk(t *testing.T, answer func(n int, d delivery, c net.Conn), change ..
 	if err := os.Mkdir(w.root, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	none, err := OpenConnections("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	none := newConnected(t).Connections
 	w.es = &resource.EventSubscription{
 		UID: 0x500, Scope: acceptanceTopic, Name: "Model-registered-to-CI", TopicUID: 0x70, FilterGeneration: 1,
 		DeliverySchema: event.EventGridSchema, State: resource.Succeeded,

@@ -33,7 +33,7 @@ var airflow = adapter{
 		case user != "" && t.setting("version") == "2":
 			r.SetBasicAuth(user, t.secrets["password"])
 		case user != "":
-			text, err := t.tokens.get(ctx, refresh, func(ctx context.Context) (string, time.Time, error) { return airflowToken(ctx, t, user) })
+			text, err := t.tokens.get(ctx, "", refresh, func(ctx context.Context) (string, time.Time, error) { return airflowToken(ctx, t, user) })
 			if err != nil {
 				return err
 			}

@@ -370,7 +370,22 @@ func checkServiceBus(c *targetConfig) error {
 	return nil
 }
 
-func openServiceBus(c *targetConfig) (targetSender, error) { return openAMQPTarget(c, c.entity), nil }
+func openServiceBus(c *targetConfig) (targetSender, error) { return openEntity(c), nil }
+
+// openEntity makes the sender to the resource that the destination names, by the
+// connection in force.
+func openEntity(c *targetConfig) *amqpTarget {
+	t := openAMQPTarget(c, c.entity)
+	t.link.by = c.connectionString
+	return t
+}
+
+// connectionString is the connection of the resource that the destination names, ""
+// without one.
+func (c *targetConfig) connectionString() string {
+	text, _ := c.connections.ofEntity(c.values.ID("resourceId")) // that there is none is said by whoever needs it
+	return text
+}
 
 // entity is the node of the resource that the destination names, by its connection.
 func (c *targetConfig) entity() (amqpNode, error) {

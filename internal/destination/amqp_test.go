@@ -231,15 +231,6 @@ func serviceBusID(collection, name string) resource.ID {
 	return resource.MustID("/subscriptions/s/resourceGroups/g/providers/Microsoft.ServiceBus/namespaces/ns/" + collection + "/" + name)
 }
 
-func connectionsTo(t *testing.T, id resource.ID, text string) *Connections {
-	t.Helper()
-	c, err := OpenConnections(connectionsIn(t, connectionTo(id, text), 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 func TestServiceBus(t *testing.T) {
 	for kind, collection := range map[string]string{"ServiceBusQueue": "queues", "ServiceBusTopic": "topics"} {
 		t.Run(kind, func(t *testing.T) {
@@ -267,7 +258,7 @@ func TestServiceBus(t *testing.T) {
 				},
 			})
 			t.Run("no connection", func(t *testing.T) {
-				if err := checkOf(kind, values, &Connections{}); err == nil || !strings.Contains(err.Error(), "--connections") {
+				if err := checkOf(kind, values, newConnected(t).Connections); err == nil || !strings.Contains(err.Error(), "carillon connection create") {
 					t.Error(err)
 				}
 			})

@@ -27,24 +27,24 @@ type azureWebhook struct {
 	eventType string          // header aeg-event-type; "" for Notification
 	more      []manage.Header // of a single message, none of them secret
 
-	mu    sync.Mutex
-	hook  *Webhook
-	made  time.Time
-	known WebhookConfig
+	mu   sync.Mutex
+	hook *Webhook
+	made time.Time
+	by   string // the connection string that hook was made of
 }
 
 // open returns the webhook of the connection in force.
 func (w *azureWebhook) open() (*Webhook, error) {
+	by := w.connectionString()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.hook != nil && by == w.by && by != "" && (w.life == 0 || time.Since(w.made) < w.life) {
+		return w.hook, nil
+	}
 	c, err := w.config()
 	if err != nil {
 		return nil, &connectionError{err}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.hook != nil && c.URL == w.known.URL && (w.life == 0 || time.Since(w.made) < w.life) {
-		return w.hook, nil
-	}
-	w.known = c
 	c.EventType, c.Headers = w.eventType, append(c.Headers, w.more...)
 	c.Name, c.Schema, c.Guard = w.name, w.schema, w.guard
 	for _, a := range w.static {
@@ -57,7 +57,7 @@ func (w *azureWebhook) open() (*Webhook, error) {
 	if w.hook != nil {
 		w.hook.Close()
 	}
-	w.hook, w.made = hook, time.Now()
+	w.hook, w.made, w.by = hook, time.Now(), by
 	return hook, nil
 }
 
@@ -117,7 +117,7 @@ func (w *azureWebhook) preview(r *broker.Request, _ int) manage.Receipt {
 }
 
 // openFunction makes the sender to the event grid trigger of a function: a webhook whose
-// address and key are the operator's connection. There is no handshake: who named the
+// address and key are the connection. There is no handshake: who named the
 // resource was allowed to. Source: spec/handlers.md section 3.
 func openFunction(c *targetConfig) (targetSender, error) {
 	return &azureWebhook{targetConfig: c, config: func() (WebhookConfig, error) {

@@ -1,182 +1,117 @@
 package destination
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"net/url"
 	"slices"
 	"strings"
-	"sync"
-	"time"
+	"sync/atomic"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azqueue"
 
 	"github.com/carillon-events/carillon/internal/dataset"
+	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/resource"
 	"github.com/carillon-events/carillon/internal/secret"
 )
 
-// Connections are the credentials of Azure resources, which event subscriptions name
-// by their resource ids and datasets by their addresses, and of the buckets that
-// datasets lie in. Azure's resource manager knows a resource's keys; here the operator
-// gives them, in a file of mode 0600:
-//
-//	{"connections": [{"resourceId": "/subscriptions/…/storageAccounts/NAME", "connectionString": "…"}],
-//	 "buckets": [{"bucket": "NAME", "endpoint": "https://…", "region": "…", "pathStyle": true, "accessKeyId": "…", "secretAccessKey": "…"}]}
-//
-// A connection string is what Azure shows with the resource's keys; one with a
-// shared access signature works as well. The file is read again when it changes,
-// so that keys are rotated while the server runs. Requests never hold a credential.
+// Connections are the connections of the control plane, opened: the credentials of Azure
+// resources, which event subscriptions name by their resource ids and datasets by their
+// addresses, and of the buckets that datasets lie in. A change holds from the next look
+// on, so that keys are rotated while events flow. It satisfies dataset.Connections.
 type Connections struct {
-	path string // "" = there are none
-
-	mu       sync.Mutex
-	read     time.Time // modification time of what was read
-	size     int64
-	content  connections
-	lastFail error
+	stored  *resource.Collection[resource.Connection]
+	opener  manage.Opener
+	changes atomic.Uint64 // of what is stored
+	opened  atomic.Pointer[connections]
 }
 
-// connections are what a file says.
+var _ dataset.Connections = (*Connections)(nil)
+
+// connections are what is stored, opened. It is never changed.
 type connections struct {
-	byID    map[string]string // connection string by key of the resource id
-	all     []string          // connection strings, as they stand there
-	buckets []dataset.Bucket
+	version  uint64                // of changes, from before it was read
+	byID     map[string]connection // by key of the resource id
+	accounts []string              // connection strings of storage accounts
+	buckets  []dataset.Bucket
 }
 
-// OpenConnections reads a file of connections; "" is none.
-func OpenConnections(path string) (*Connections, error) {
-	c := &Connections{path: path}
-	if path == "" {
-		return c, nil
+type connection struct {
+	text string
+	err  error // it could not be opened
+}
+
+// NewConnections returns the connections of a store, opened by opener.
+func NewConnections(store *resource.Store, opener manage.Opener) *Connections {
+	c := &Connections{stored: store.Connections, opener: opener}
+	store.Connections.OnChange(func(string) { c.changes.Add(1) })
+	return c
+}
+
+// now returns what is stored.
+func (c *Connections) now() *connections {
+	version := c.changes.Load()
+	if known := c.opened.Load(); known != nil && known.version == version {
+		return known
 	}
-	return c, c.refresh()
+	fresh := &connections{version: version, byID: map[string]connection{}}
+	for _, item := range c.stored.List("") {
+		fresh.add(&item.Value, c.opener)
+	}
+	c.opened.Store(fresh)
+	return fresh
 }
 
-// connectionsFile is the file's content.
-type connectionsFile struct {
-	Connections []struct {
-		ResourceID       string `json:"resourceId"`
-		ConnectionString string `json:"connectionString"`
-	} `json:"connections"`
-	Buckets []struct {
-		Bucket          string `json:"bucket"`
-		Endpoint        string `json:"endpoint"`
-		Region          string `json:"region"`
-		PathStyle       bool   `json:"pathStyle"`
-		AccessKeyID     string `json:"accessKeyId"`
-		SecretAccessKey string `json:"secretAccessKey"`
-		SessionToken    string `json:"sessionToken"`
-	} `json:"buckets"`
-}
-
-// refresh reads the file if it changed. The caller holds c.mu, or is alone.
-func (c *Connections) refresh() error {
-	info, err := os.Stat(c.path)
+func (c *connections) add(v *resource.Connection, opener manage.Opener) {
+	if v.Bucket != nil {
+		if b, err := manage.OpenBucket(opener, v); err == nil { // a start without the master key is refused
+			c.buckets = append(c.buckets, b)
+		}
+		return
+	}
+	text, err := manage.OpenConnectionString(opener, v)
 	if err != nil {
-		return c.failed(err)
+		err = fmt.Errorf("the connection string of %s cannot be opened: give it anew with carillon connection update", v.Target)
 	}
-	if info.ModTime().Equal(c.read) && info.Size() == c.size {
-		return c.lastFail
+	c.byID[v.Target.Key()] = connection{text.Reveal(), err}
+	if v.Target.IsType(typeStorageAccount) && err == nil {
+		c.accounts = append(c.accounts, text.Reveal())
 	}
-	if err := secret.CheckPrivate(c.path); err != nil {
-		return fmt.Errorf("the file of connections: %w", err)
-	}
-	raw, err := os.ReadFile(c.path)
-	if err != nil {
-		return c.failed(err)
-	}
-	content, err := parseConnections(raw)
-	c.read, c.size, c.lastFail = info.ModTime(), info.Size(), nil
-	if err != nil {
-		c.lastFail = fmt.Errorf("the file of connections %s cannot be used: %w", c.path, err)
-		return c.lastFail
-	}
-	c.content = content
-	return nil
 }
 
-func (c *Connections) failed(err error) error {
-	if pathErr, is := errors.AsType[*fs.PathError](err); is {
-		err = pathErr.Err
-	}
-	return fmt.Errorf("the file of connections %s cannot be read: %w", c.path, err)
-}
-
-// parseConnections reads a file's content. Its errors show no credential.
-func parseConnections(raw []byte) (c connections, err error) {
-	var file connectionsFile
-	if err := json.Unmarshal(raw, &file); err != nil {
-		if syntax, is := errors.AsType[*json.SyntaxError](err); is {
-			return c, fmt.Errorf("it is not JSON, from byte %d on", syntax.Offset)
-		}
-		return c, errors.New(`it has another form than {"connections": [{"resourceId": "…", "connectionString": "…"}], "buckets": [{"bucket": "…"}]}`)
-	}
-	c.byID = map[string]string{}
-	for i, entry := range file.Connections {
-		id, err := resource.ParseID(entry.ResourceID)
-		switch {
-		case err != nil || id.Type() == "":
-			return c, fmt.Errorf("connections[%d].resourceId is not the full id of a resource", i)
-		case entry.ConnectionString == "":
-			return c, fmt.Errorf("connections[%d] has no connectionString", i)
-		case c.byID[id.Key()] != "":
-			return c, fmt.Errorf("connections[%d].resourceId is there twice", i)
-		}
-		c.byID[id.Key()], c.all = entry.ConnectionString, append(c.all, entry.ConnectionString)
-	}
-	for i, e := range file.Buckets {
-		b := dataset.Bucket{Name: e.Bucket, Endpoint: e.Endpoint, Region: e.Region, PathStyle: e.PathStyle,
-			AccessKeyID: e.AccessKeyID, SecretAccessKey: secret.String(e.SecretAccessKey), SessionToken: secret.String(e.SessionToken)}
-		if err := b.Check(); err != nil {
-			return c, fmt.Errorf("buckets[%d].%w", i, err)
-		}
-		if slices.ContainsFunc(c.buckets, func(other dataset.Bucket) bool { return other.Name == b.Name }) {
-			return c, fmt.Errorf("buckets[%d].bucket is there twice", i)
-		}
-		c.buckets = append(c.buckets, b)
-	}
-	return c, nil
-}
-
-// now returns what the file says. One that cannot be read any more leaves what it said
-// last in force, and the error says so.
-func (c *Connections) now() (connections, error) {
-	if c.path == "" {
-		return connections{}, nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err := c.refresh()
-	return c.content, err
+// errNoConnection is that there is none.
+func errNoConnection(id resource.ID) error {
+	return fmt.Errorf("there is no connection: make one with carillon connection create --resource-id %s", id)
 }
 
 // of returns the connection string of a resource.
 func (c *Connections) of(id resource.ID) (string, error) {
-	if c.path == "" {
-		return "", fmt.Errorf("the operator of this server has given no connections: name a file of them with carillon serve --connections FILE, with one for %s in it", id)
+	found, ok := c.now().byID[id.Key()]
+	if !ok {
+		return "", errNoConnection(id)
 	}
-	content, err := c.now()
-	if text := content.byID[id.Key()]; text != "" {
-		return text, nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return "", fmt.Errorf("the operator of this server has given no connection for %s: put one into the file of --connections", id)
+	return found.text, found.err
 }
 
 // ofEntity returns the connection string of an entity, or of what it is part of: the
 // namespace of a queue, the factory of a pipeline.
 func (c *Connections) ofEntity(id resource.ID) (string, error) {
-	text, err := c.of(id)
-	for above := id.Parent(); err != nil && above.Type() != ""; above = above.Parent() {
-		if inherited, problem := c.of(above); problem == nil {
-			return inherited, nil
+	for at := id; at.Type() != ""; at = at.Parent() {
+		if found, ok := c.now().byID[at.Key()]; ok {
+			return found.text, found.err
 		}
 	}
-	return text, err
+	return "", errNoConnection(id)
 }
+
+// StorageAccounts returns the connection strings of storage accounts.
+func (c *Connections) StorageAccounts() []string { return c.now().accounts }
+
+// Buckets returns how buckets are reached.
+func (c *Connections) Buckets() []dataset.Bucket { return c.now().buckets }
 
 // connectionValues are what a connection string says, by names in lower case.
 func connectionValues(text string) map[string]string {
@@ -189,14 +124,117 @@ func connectionValues(text string) map[string]string {
 	return values
 }
 
-// StorageAccounts returns the connection strings of all resources.
-func (c *Connections) StorageAccounts() []string {
-	content, _ := c.now() // what cannot be read any more stays in force
-	return content.all
+const typeStorageAccount = "Microsoft.Storage/storageAccounts"
+
+// connectionKinds are the resources that connections can be for: what is shown of a
+// connection string, or what is wrong with it, as it goes on from "it". Nothing of the
+// string is in the error.
+var connectionKinds = []struct {
+	resource, within string // within is the type of what it may be part of
+	check            func(text string, values map[string]string) (host, keyName string, err error)
+}{
+	{"Microsoft.DataFactory/factories", "Microsoft.DataFactory/factories/pipelines", checkFactory},
+	{"Microsoft.EventHub/namespaces", "Microsoft.EventHub/namespaces/eventhubs", checkHub},
+	{"Microsoft.Relay/namespaces", "Microsoft.Relay/namespaces/hybridConnections", checkEndpoint},
+	{"Microsoft.ServiceBus/namespaces", "Microsoft.ServiceBus/namespaces/queues", checkBus},
+	{"Microsoft.ServiceBus/namespaces", "Microsoft.ServiceBus/namespaces/topics", checkBus},
+	{typeStorageAccount, "", checkAccount},
+	{"Microsoft.Web/sites", "Microsoft.Web/sites/functions", checkEndpoint},
 }
 
-// Buckets returns how buckets are reached.
-func (c *Connections) Buckets() []dataset.Bucket {
-	content, _ := c.now()
-	return content.buckets
+// CheckConnection tells what may be shown of the connection string of an Azure resource:
+// its host, and whose key it holds. Or it tells what is wrong with it.
+func CheckConnection(target resource.ID, text secret.String) (host, keyName string, err error) {
+	var known []string
+	for _, k := range connectionKinds {
+		if target.IsType(k.resource) || k.within != "" && target.IsType(k.within) {
+			host, keyName, err := k.check(text.Reveal(), connectionValues(text.Reveal()))
+			if err != nil {
+				return "", "", fault.Field("connectionString", "The connection string of %s %v.", target, err)
+			}
+			if strings.Contains(host, "@") { // a user before it, perhaps with a password
+				host = ""
+			}
+			return showable(host), showable(keyName), nil
+		}
+		for _, name := range []string{k.resource, k.within} {
+			if name != "" && !slices.Contains(known, name) {
+				known = append(known, name)
+			}
+		}
+	}
+	return "", "", fault.Field("resourceId", "Nothing here connects to a resource of type %s: connections are for %s.", target.Type(), strings.Join(known, ", "))
+}
+
+// showable leaves out what is longer or stranger than a host or the name of a key.
+func showable(text string) string {
+	if len(text) > 255 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return text
+}
+
+// errStorage is what a connection string of a storage account needs. The errors of Azure's
+// client may show the string.
+var errStorage = errors.New("cannot be used: it needs AccountName and AccountKey, or BlobEndpoint or QueueEndpoint with SharedAccessSignature")
+
+func checkAccount(text string, values map[string]string) (host, keyName string, err error) {
+	_, noBlobs := azblob.NewClientFromConnectionString(text, nil)
+	_, noQueues := azqueue.NewQueueClientFromConnectionString(text, "queue", nil)
+	if noBlobs != nil && noQueues != nil {
+		return "", "", errStorage
+	}
+	for _, name := range []string{"blobendpoint", "queueendpoint"} {
+		if endpoint := values[name]; endpoint != "" && host == "" {
+			u, err := url.Parse(endpoint)
+			if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+				return "", "", errStorage
+			}
+			host = u.Host
+		}
+	}
+	return host, values["accountname"], nil
+}
+
+func checkHub(text string, values map[string]string) (host, keyName string, err error) {
+	if byAMQP(values) {
+		return checkBus(text, values)
+	}
+	hub, err := kafkaConnection(text)
+	if err != nil {
+		return "", "", err
+	}
+	keyName = values["username"]
+	if values["bootstrapservers"] == "" {
+		keyName = values["sharedaccesskeyname"]
+	}
+	return hub.brokers[0], keyName, nil
+}
+
+func checkBus(text string, _ map[string]string) (host, keyName string, err error) {
+	n, _, err := amqpConnection(text, "entity")
+	return n.broker, n.user, err
+}
+
+func checkEndpoint(_ string, values map[string]string) (host, keyName string, err error) {
+	u, err := url.Parse(values["endpoint"])
+	if err != nil || u.Host == "" || u.User != nil {
+		return "", "", errors.New("cannot be used: it needs Endpoint, an address")
+	}
+	return u.Host, values["sharedaccesskeyname"], nil
+}
+
+func checkFactory(_ string, values map[string]string) (host, keyName string, err error) {
+	settings, err := factorySettings(values)
+	if err != nil {
+		return "", "", err
+	}
+	for _, name := range []string{"authority", "endpoint"} {
+		u, err := url.Parse(settings[name])
+		if err != nil || u.Host == "" || u.User != nil {
+			return "", "", errors.New("cannot be used: its Authority and Endpoint are addresses, or left out for Azure's")
+		}
+		host = u.Host
+	}
+	return host, settings["clientid"], nil
 }

@@ -3,6 +3,7 @@ package destination
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -51,9 +52,17 @@ func (c *targetConfig) azureSettings() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	settings, err = factorySettings(settings)
+	if err != nil {
+		return nil, unready("the connection string of %s %w", c.values.ID("resourceId"), err)
+	}
+	return settings, nil
+}
+
+func factorySettings(settings map[string]string) (map[string]string, error) {
 	for _, needed := range []string{"tenantid", "clientid", "clientsecret"} {
 		if settings[needed] == "" {
-			return nil, unready("the connection string of %s cannot be used: it needs TenantId, ClientId and ClientSecret", c.values.ID("resourceId"))
+			return nil, errors.New("cannot be used: it needs TenantId, ClientId and ClientSecret")
 		}
 	}
 	for name, otherwise := range map[string]string{"authority": "https://login.microsoftonline.com", "endpoint": "https://management.azure.com"} {
@@ -83,7 +92,7 @@ func (t *trigger) azure(path string) (string, error) {
 // azureToken signs in as the connection's application, by client credentials.
 // Source: spec/access.md section 3.3.
 func azureToken(ctx context.Context, t *trigger, r *http.Request, refresh bool) error {
-	text, err := t.tokens.get(ctx, refresh, func(ctx context.Context) (string, time.Time, error) {
+	text, err := t.tokens.get(ctx, t.connectionString(), refresh, func(ctx context.Context) (string, time.Time, error) {
 		settings, err := t.azureSettings()
 		if err != nil {
 			return "", time.Time{}, &credentialError{err.Error()}

@@ -32,13 +32,19 @@ type DeadLetterStore struct {
 	guard       *egress.Guard
 
 	mu      sync.Mutex
-	clients map[string]*azblob.Client // by connection string
+	clients map[string]blobClient // by key of the account
+}
+
+// blobClient is a client and the connection string that it was made of.
+type blobClient struct {
+	*azblob.Client
+	connection string
 }
 
 // NewDeadLetterStore makes a DeadLetterStore. root is the directory that local
 // ones lie in; "" allows none.
 func NewDeadLetterStore(connections *Connections, root string, guard *egress.Guard) *DeadLetterStore {
-	return &DeadLetterStore{connections: connections, root: root, guard: guard, clients: map[string]*azblob.Client{}}
+	return &DeadLetterStore{connections: connections, root: root, guard: guard, clients: map[string]blobClient{}}
 }
 
 // Check tells why this server could not write to a destination at all, so that
@@ -81,8 +87,8 @@ func (s *DeadLetterStore) client(account resource.ID) (*azblob.Client, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.clients[connection]; c != nil {
-		return c, nil
+	if known := s.clients[account.Key()]; known.connection == connection {
+		return known.Client, nil
 	}
 	c, err := azblob.NewClientFromConnectionString(connection, &azblob.ClientOptions{ClientOptions: policy.ClientOptions{
 		Transport: s.guard.Client(time.Minute),
@@ -92,7 +98,7 @@ func (s *DeadLetterStore) client(account resource.ID) (*azblob.Client, error) {
 	if err != nil { // its text may show the connection string
 		return nil, fmt.Errorf("the connection string of %s cannot be used: it needs AccountName and AccountKey, or BlobEndpoint and SharedAccessSignature", account)
 	}
-	s.clients[connection] = c
+	s.clients[account.Key()] = blobClient{c, connection}
 	return c, nil
 }
 
@@ -107,7 +113,7 @@ func storeError(ctx context.Context, to *resource.DeadLetterDestination, err err
 		case answered.ErrorCode == "ContainerNotFound":
 			text += fmt.Sprintf(": create the container %s, or name another one", to.Container)
 		case answered.StatusCode == http.StatusForbidden || answered.StatusCode == http.StatusUnauthorized:
-			text += ": its connection in the file of --connections may not write there"
+			text += ": its connection may not write there: carillon connection update gives other keys"
 		}
 		return errors.New(text)
 	}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/carillon-events/carillon/internal/dataset"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -20,20 +19,6 @@ const accountKey = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
 
 func account(name string) resource.ID {
 	return resource.MustID("/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/" + name)
-}
-
-// connectionsIn writes a file of connections.
-func connectionsIn(t *testing.T, content string, mode os.FileMode) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "connections.json")
-	if err := os.WriteFile(file, []byte(content), mode); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
-func connectionTo(id resource.ID, connection string) string {
-	return `{"connections": [{"resourceId": "` + id.String() + `", "connectionString": "` + connection + `"}]}`
 }
 
 // blobServer answers like a storage account.
@@ -68,10 +53,7 @@ func (s *blobServer) connection() string {
 
 func blobStore(t *testing.T, s *blobServer) *DeadLetterStore {
 	t.Helper()
-	c, err := OpenConnections(connectionsIn(t, connectionTo(account("dl"), s.connection()), 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := connectionsTo(t, account("dl"), s.connection())
 	return NewDeadLetterStore(c, "", egress.New(egress.Options{AllowLoopback: true}))
 }
 
@@ -106,7 +88,7 @@ func TestBlobErrors(t *testing.T) {
 		want   string
 	}{
 		{"no container", 404, "ContainerNotFound", "storage account DL answered 404 ContainerNotFound: create the container letters, or name another one"},
-		{"wrong key", 403, "AuthenticationFailed", "storage account DL answered 403 AuthenticationFailed: its connection in the file of --connections may not write there"},
+		{"wrong key", 403, "AuthenticationFailed", "storage account DL answered 403 AuthenticationFailed: its connection may not write there: carillon connection update gives other keys"},
 		{"busy", 503, "ServerBusy", "storage account DL answered 503 ServerBusy"},
 		{"elsewhere", 307, "", "storage account DL answered 307 "},
 	} {
@@ -147,91 +129,11 @@ func TestBlobErrors(t *testing.T) {
 	})
 }
 
-// TestConnections: what a file may say, and that no error shows what it holds.
-func TestConnections(t *testing.T) {
-	good := connectionTo(account("dl"), "AccountName=dl;AccountKey="+accountKey)
-	for _, tt := range []struct {
-		name, content string
-		mode          os.FileMode
-		want          string // of the error
-	}{
-		{"good", good, 0o600, ""},
-		{"empty list", `{"connections": []}`, 0o600, ""},
-		{"readable by others", good, 0o644, "run chmod 600"},
-		{"not JSON", `{"connections": [` + accountKey, 0o600, "it is not JSON, from byte"},
-		{"another form", `{"connections": "` + accountKey + `"}`, 0o600, "it has another form than"},
-		{"no id", connectionTo(resource.ID{}, accountKey), 0o600, "connections[0].resourceId is not the full id of a resource"},
-		{"no connection", connectionTo(account("dl"), ""), 0o600, "connections[0] has no connectionString"},
-		{"twice", strings.Replace(good, "[{", `[{"resourceId": "`+strings.ToUpper(account("dl").String())+`", "connectionString": "x"}, {`, 1), 0o600, "connections[1].resourceId is there twice"},
-		{"a bucket", `{"buckets": [{"bucket": "data", "accessKeyId": "id", "secretAccessKey": "` + accountKey + `"}, {"bucket": "*", "endpoint": "http://127.0.0.1:9000"}]}`, 0o600, ""},
-		{"no bucket", `{"buckets": [{"accessKeyId": "id", "secretAccessKey": "` + accountKey + `"}]}`, 0o600, "buckets[0].bucket is missing"},
-		{"half a key", `{"buckets": [{"bucket": "data", "secretAccessKey": "` + accountKey + `"}]}`, 0o600, "buckets[0].accessKeyId and secretAccessKey are needed both"},
-		{"no endpoint", `{"buckets": [{"bucket": "data", "endpoint": "https://u:` + accountKey + `@h.example"}]}`, 0o600, "buckets[0].endpoint is not an address"},
-		{"a bucket twice", `{"buckets": [{"bucket": "data"}, {"bucket": "data"}]}`, 0o600, "buckets[1].bucket is there twice"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			_, err := OpenConnections(connectionsIn(t, tt.content, tt.mode))
-			switch {
-			case tt.want == "" && err != nil:
-				t.Error(err)
-			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), accountKey)):
-				t.Errorf("%v, want %s", err, tt.want)
-			}
-		})
-	}
-	if _, err := OpenConnections(filepath.Join(t.TempDir(), "missing")); err == nil {
-		t.Error("a file that is not there is taken")
-	}
-}
-
-// TestConnectionsOfDatasets: what datasets see of them.
-func TestConnectionsOfDatasets(t *testing.T) {
-	content := strings.TrimSuffix(connectionTo(account("dl"), "AccountName=dl"), "}") +
-		`, "buckets": [{"bucket": "data", "endpoint": "https://s3.example", "region": "r", "pathStyle": true, "accessKeyId": "id", "secretAccessKey": "key", "sessionToken": "token"}]}`
-	c, err := OpenConnections(connectionsIn(t, content, 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := dataset.Bucket{Name: "data", Endpoint: "https://s3.example", Region: "r", PathStyle: true, AccessKeyID: "id", SecretAccessKey: "key", SessionToken: "token"}
-	if got := c.Buckets(); len(got) != 1 || got[0] != want {
-		t.Errorf("buckets %v", got)
-	}
-	if got := c.StorageAccounts(); len(got) != 1 || got[0] != "AccountName=dl" {
-		t.Errorf("storage accounts %q", got)
-	}
-}
-
-// TestConnectionsChange: the file is read again when it changed, and one that cannot
-// be used leaves what was there in force.
-func TestConnectionsChange(t *testing.T) {
-	file := connectionsIn(t, connectionTo(account("dl"), "first"), 0o600)
-	c, err := OpenConnections(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []struct{ content, want string }{
-		{"", "first"},
-		{connectionTo(account("dl"), "a second one"), "a second one"},
-		{"{", "a second one"},
-		{connectionTo(account("other"), "x"), ""},
-	} {
-		if step.content != "" {
-			if err := os.WriteFile(file, []byte(step.content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got, err := c.of(account("dl"))
-		if got != step.want || (err == nil) != (step.want != "") {
-			t.Errorf("with %q: %q, %v", step.content, got, err)
-		}
-	}
-}
-
 // TestDeadLetterDirectory: the same layout below the root, whole files only, and
 // nothing outside of it.
 func TestDeadLetterDirectory(t *testing.T) {
 	root, outside := t.TempDir(), t.TempDir()
-	none, _ := OpenConnections("")
+	none := newConnected(t).Connections
 	s := NewDeadLetterStore(none, root, egress.New(egress.Options{}))
 	to := &resource.DeadLetterDestination{Type: resource.DeadLetterLocalDirectory, Directory: "team/letters"}
 	for _, content := range []string{`[{"id":"1"}]`, `[{"id":"1"},{"id":"2"}]`} { // the second takes the place of the first
@@ -264,11 +166,8 @@ func TestDeadLetterDirectory(t *testing.T) {
 // TestDeadLetterCheck: what the operator did not allow is said before anything is
 // stored, with the flag that would.
 func TestDeadLetterCheck(t *testing.T) {
-	none, _ := OpenConnections("")
-	some, err := OpenConnections(connectionsIn(t, connectionTo(account("bad"), "AccountKey="+accountKey), 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
+	none := newConnected(t).Connections
+	some := connectionsTo(t, account("bad"), "AccountKey="+accountKey)
 	guard := egress.New(egress.Options{})
 	local := &resource.DeadLetterDestination{Type: resource.DeadLetterLocalDirectory, Directory: "x"}
 	bad := &resource.DeadLetterDestination{Type: resource.DeadLetterStorageBlob, Account: account("bad"), Container: "letters"}
@@ -279,8 +178,8 @@ func TestDeadLetterCheck(t *testing.T) {
 		want  string
 	}{
 		{"no root", NewDeadLetterStore(none, "", guard), local, "--dead-letter-root"},
-		{"no connections", NewDeadLetterStore(none, "", guard), blobTo("letters"), "--connections FILE"},
-		{"not this one", NewDeadLetterStore(some, "", guard), blobTo("letters"), "no connection for /subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/DL"},
+		{"no connections", NewDeadLetterStore(none, "", guard), blobTo("letters"), "carillon connection create --resource-id"},
+		{"not this one", NewDeadLetterStore(some, "", guard), blobTo("letters"), "carillon connection create --resource-id /subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/DL"},
 		{"one that cannot be used", NewDeadLetterStore(some, "", guard), bad, "it needs AccountName and AccountKey"},
 	} {
 		err := tt.store.Check(tt.to)

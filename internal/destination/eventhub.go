@@ -35,13 +35,15 @@ func checkEventHub(c *targetConfig) (err error) {
 
 // speaksAMQP reports whether the connection of the event hub is by AMQP.
 func (c *targetConfig) speaksAMQP() bool {
-	text, _ := c.connections.ofEntity(c.values.ID("resourceId")) // that there is none is said by whoever needs it
-	values := connectionValues(text)
+	return byAMQP(connectionValues(c.connectionString()))
+}
+
+func byAMQP(values map[string]string) bool {
 	return strings.EqualFold(values["transporttype"], "amqp") || strings.HasPrefix(values["endpoint"], "amqp")
 }
 
 func openEventHub(c *targetConfig) (targetSender, error) {
-	return &eventHubTarget{c, openKafkaHub(c), openAMQPTarget(c, c.entity)}, nil
+	return &eventHubTarget{c, openKafkaHub(c), openEntity(c)}, nil
 }
 
 func (t *eventHubTarget) way() targetSender {

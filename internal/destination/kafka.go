@@ -245,6 +245,7 @@ func openKafkaHub(c *targetConfig) *kafkaHub {
 		return hub.dial(ctx, c.guard)
 	}
 	t.end = func(client *kgo.Client) { client.Close() }
+	t.by = c.connectionString
 	return t
 }
 

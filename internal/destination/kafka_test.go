@@ -160,10 +160,7 @@ func TestEventHub(t *testing.T) {
 	}
 	address := startKafka(t, "carillon", suiteSecret, "hub")
 	to := func(t *testing.T, id resource.ID, text string) *Connections {
-		c, err := OpenConnections(connectionsIn(t, connectionTo(id, text), 0o600))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := connectionsTo(t, id, text)
 		return c
 	}
 	namespace := to(t, hub("hub").Parent(), strings.ReplaceAll(connection, "%s", address))

@@ -9,18 +9,27 @@ import (
 // link is one connection to a destination: made by the first attempt that needs it, used
 // by all, let go when it fails or nobody has used it for a while. The zero link with dial
 // and end is ready.
-type link[C comparable] struct {
+type link[C any] struct {
 	dial func(ctx context.Context) (C, error) // returns when ctx ends
 	end  func(C)
 	gone func(C) bool // whether the other side has ended it; nil = only use shows
+	// by says what a connection would be made by now, such as its keys. One that was made
+	// by something else is used no more. Nil: that never changes.
+	by func() string
 
 	mu     sync.Mutex
 	made   chan struct{} // closed when the dial that runs has ended, nil when none runs
-	conn   C
-	open   bool
-	using  int
+	now    *linked[C]    // nil when there is none
 	idle   *time.Timer
 	closed bool
+}
+
+// linked is a connection that was made.
+type linked[C any] struct {
+	conn  C
+	by    string
+	using int
+	ended bool
 }
 
 // linkIdle is for how long nobody has to use a connection until it is closed.
@@ -35,38 +44,41 @@ func (l *link[C]) use(ctx context.Context, f func(C) (broken bool)) error {
 	}
 	broken := true // unless f returns
 	defer func() { l.release(c, broken) }()
-	broken = f(c)
+	broken = f(c.conn)
 	return nil
 }
 
-func (l *link[C]) release(c C, broken bool) {
+func (l *link[C]) release(c *linked[C], broken bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conn != c || !l.open { // another one took its place already
-		return
-	}
-	l.using--
+	c.using--
 	switch {
+	case l.now != c: // another one took its place already, or will
+		l.endUnused(c)
 	case broken || l.closed:
 		l.dropLocked()
-	case l.using == 0:
+	case c.using == 0:
 		l.idle = time.AfterFunc(linkIdle, l.expire)
 	}
 }
 
-func (l *link[C]) get(ctx context.Context) (c C, err error) {
+func (l *link[C]) get(ctx context.Context) (*linked[C], error) {
 	for {
-		l.mu.Lock()
-		if l.open && l.gone != nil && l.gone(l.conn) {
-			l.dropLocked()
+		by := ""
+		if l.by != nil {
+			by = l.by()
 		}
-		if l.open {
-			if l.idle != nil {
-				l.idle.Stop()
-				l.idle = nil
-			}
-			l.using++
-			c = l.conn
+		l.mu.Lock()
+		switch {
+		case l.now == nil:
+		case l.gone != nil && l.gone(l.now.conn):
+			l.dropLocked()
+		case l.now.by != by:
+			l.leaveLocked()
+		}
+		if c := l.now; c != nil {
+			l.restLocked()
+			c.using++
 			l.mu.Unlock()
 			return c, nil
 		}
@@ -76,17 +88,19 @@ func (l *link[C]) get(ctx context.Context) (c C, err error) {
 			case <-made: // by another attempt; if it failed, this one tries
 				continue
 			case <-ctx.Done():
-				return c, ctx.Err()
+				return nil, ctx.Err()
 			}
 		}
 		made := make(chan struct{})
 		l.made = made
 		l.mu.Unlock()
-		c, err = l.dial(ctx)
+		conn, err := l.dial(ctx)
 		l.mu.Lock()
 		l.made = nil
+		var c *linked[C]
 		if err == nil {
-			l.conn, l.open, l.using = c, true, 1
+			c = &linked[C]{conn: conn, by: by, using: 1}
+			l.now = c
 		}
 		close(made)
 		l.mu.Unlock()
@@ -97,28 +111,47 @@ func (l *link[C]) get(ctx context.Context) (c C, err error) {
 func (l *link[C]) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open && l.using == 0 {
+	if l.now != nil && l.now.using == 0 {
 		l.dropLocked()
 	}
 }
 
-// dropLocked lets go of the connection. The caller holds l.mu.
-func (l *link[C]) dropLocked() {
-	var none C
-	c := l.conn
-	l.conn, l.open, l.using = none, false, 0
+// restLocked ends the wait for somebody to use the connection.
+func (l *link[C]) restLocked() {
 	if l.idle != nil {
 		l.idle.Stop()
 		l.idle = nil
 	}
-	go l.end(c) // it may wait for the other side
+}
+
+// leaveLocked has nobody begin to use the connection any more; who uses it goes on.
+func (l *link[C]) leaveLocked() {
+	c := l.now
+	l.now = nil
+	l.restLocked()
+	l.endUnused(c)
+}
+
+func (l *link[C]) endUnused(c *linked[C]) {
+	if c.using == 0 && !c.ended {
+		c.ended = true
+		go l.end(c.conn) // it may wait for the other side
+	}
+}
+
+// dropLocked lets go of the connection at once, whoever uses it: it is broken.
+func (l *link[C]) dropLocked() {
+	c := l.now
+	l.now, c.ended = nil, true
+	l.restLocked()
+	go l.end(c.conn)
 }
 
 // Close lets go of the connection once nobody uses it.
 func (l *link[C]) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed = true; l.open && l.using == 0 {
+	if l.closed = true; l.now != nil && l.now.using == 0 {
 		l.dropLocked()
 	}
 }

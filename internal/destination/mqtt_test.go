@@ -427,7 +427,7 @@ func TestMQTTAnew(t *testing.T) {
 		if got := s.Send(t.Context(), attemptOf("Mqtt", n, suiteEvent(n))); got.Outcome != broker.Delivered {
 			t.Fatalf("attempt %d: %+v", n, got)
 		}
-		used := s.conn
+		used := s.now.conn
 		_ = (<-conns).Close()
 		<-used.done
 	}
@@ -541,8 +541,8 @@ func TestMQTTKeepAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-pings
-	if s.conn.ended() {
-		t.Errorf("the connection ended: %v", s.conn.err)
+	if s.now.conn.ended() {
+		t.Errorf("the connection ended: %v", s.now.conn.err)
 	}
 }
 

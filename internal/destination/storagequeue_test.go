@@ -72,10 +72,7 @@ func newQueueServer(t *testing.T) *queueServer {
 func queueConnections(t *testing.T, url string) *Connections {
 	t.Helper()
 	text := "DefaultEndpointsProtocol=http;AccountName=acct;AccountKey=" + base64.StdEncoding.EncodeToString([]byte(suiteSecret)) + ";QueueEndpoint=" + url + ";"
-	c, err := OpenConnections(connectionsIn(t, connectionTo(account("acct"), text), 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := connectionsTo(t, account("acct"), text)
 	return c
 }
 

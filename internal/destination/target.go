@@ -261,8 +261,7 @@ func addresses(field, list string, schemes ...string) ([]string, error) {
 // unready is the error of a probe, for people.
 func unready(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
-// connectionError is that the operator's connection of a resource is missing or cannot be
-// used. It shows nothing of it.
+// connectionError is that the connection of a resource is missing or cannot be used. It shows nothing of it.
 type connectionError struct{ err error }
 
 func (e *connectionError) Error() string { return e.err.Error() }

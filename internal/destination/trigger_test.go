@@ -438,10 +438,7 @@ func TestDataFactory(t *testing.T) {
 	})
 	connect := func(text string) *Connections {
 		id := resource.MustID(pipeline).Parent() // the factory's holds for its pipelines
-		c, err := OpenConnections(connectionsIn(t, connectionTo(id, text), 0o600))
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := connectionsTo(t, id, text)
 		return c
 	}
 	text := "TenantId=tenant;ClientId=app;ClientSecret=" + suiteSecret + ";Authority=" + srv.URL + ";Endpoint=" + srv.URL
@@ -495,10 +492,7 @@ func TestAzureWebhooks(t *testing.T) {
 		},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
-			connections, err := OpenConnections(connectionsIn(t, connectionTo(resource.MustID(tt.id).Parent(), strings.Replace(tt.connection, "$", srv.URL, 1)), 0o600))
-			if err != nil {
-				t.Fatal(err)
-			}
+			connections := connectionsTo(t, resource.MustID(tt.id).Parent(), strings.Replace(tt.connection, "$", srv.URL, 1))
 			s := targetOf(t, tt.kind, map[string]any{"resourceId": tt.id}, nil, connections)
 			for status, want := range tt.statuses {
 				srv.will(func(told) (int, map[string]string, string) { return status, nil, suiteSecret })
@@ -533,9 +527,6 @@ func TestAzureWebhooks(t *testing.T) {
 
 func mustConnections(t *testing.T, id resource.ID, text string) *Connections {
 	t.Helper()
-	c, err := OpenConnections(connectionsIn(t, connectionTo(id, text), 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := connectionsTo(t, id, text)
 	return c
 }

@@ -11,21 +11,23 @@ import (
 type tokenKeeper struct {
 	mu    sync.Mutex
 	text  string
+	by    string
 	until time.Time
 }
 
-// get returns the token. Only one fetch runs at a time.
-func (k *tokenKeeper) get(ctx context.Context, refresh bool, fetch func(context.Context) (string, time.Time, error)) (string, error) {
+// get returns the token. by is what it is fetched with, and with something else it is
+// fetched anew. Only one fetch runs at a time.
+func (k *tokenKeeper) get(ctx context.Context, by string, refresh bool, fetch func(context.Context) (string, time.Time, error)) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.text != "" && !refresh && time.Now().Before(k.until) {
+	if k.text != "" && k.by == by && !refresh && time.Now().Before(k.until) {
 		return k.text, nil
 	}
 	text, until, err := fetch(ctx)
 	if err != nil {
 		return "", err
 	}
-	k.text, k.until = text, until
+	k.text, k.by, k.until = text, by, until
 	return text, nil
 }
 

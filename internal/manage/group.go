@@ -206,6 +206,13 @@ func (p *Plane) DeleteGroup(ctx context.Context, caller access.Caller, id resour
 			}
 		}
 	}
+	for _, c := range p.Store.Connections.List("") {
+		if id.Contains(c.Value.ID) {
+			if err := p.removeConnection(ctx, c); err != nil {
+				return false, err
+			}
+		}
+	}
 	if err := p.removeGranted(ctx, func() error { return p.Store.ResourceGroups.Delete(ctx, g.Key, g.Revision) }, g.Value.ID); err != nil {
 		return false, err
 	}
@@ -228,6 +235,9 @@ func (p *Plane) mayClear(caller access.Caller, group resource.ID) error {
 	}
 	for _, w := range p.Store.Workspaces.List("") {
 		inside = append(inside, w.Value.ID)
+	}
+	for _, c := range p.Store.Connections.List("") {
+		inside = append(inside, c.Value.ID)
 	}
 	for _, id := range inside {
 		if group.Contains(id) {

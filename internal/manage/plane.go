@@ -59,6 +59,10 @@ type Config struct {
 	// CheckDeadLetter tells why dead letters could not be written to a destination; its
 	// error is shown to the caller. Nil: to none.
 	CheckDeadLetter func(*resource.DeadLetterDestination) error
+	// CheckConnection tells what may be shown of a connection string of an Azure resource,
+	// or what is wrong with it, without showing any of it. Targets of its faults are names of
+	// members. Nil takes any, in tests alone.
+	CheckConnection func(target resource.ID, text secret.String) (host, keyName string, err error)
 	PublicURL       string     // scheme, host and port under which the server is reached: begins validation links
 	PublishURL      string     // the same of what takes webhooks; "" for PublicURL
 	SubscriptionID  string     // the one subscription, a GUID; "" for FirstSubscription

@@ -6,7 +6,7 @@ var kinds = []*Kind{
 	{
 		Name: "AzureFunction", Azure: true, Form: FormRequest, Together: 1, Batching: true,
 		Summary:    "a function with the event grid trigger",
-		Needs:      "the connection of the app (Endpoint, SystemKey), in the file of carillon serve --connections",
+		Needs:      "the connection of the app (Endpoint, SystemKey; carillon connection create)",
 		Attributes: "headers, which the trigger does not see",
 		Linked:     []Link{{Action: "Microsoft.Web/sites/functions/write"}, {"Microsoft.Web/sites/write", func(v Values) ID { return v.ID("resourceId").Parent() }}},
 		Fields: []Field{
@@ -17,7 +17,7 @@ var kinds = []*Kind{
 	{
 		Name: "EventHub", Azure: true, Form: FormArray, Together: 100,
 		Summary:    "an event hub, or a Kafka topic or AMQP address that stands for one",
-		Needs:      "the connection of the hub or its namespace, in the file of carillon serve --connections",
+		Needs:      "the connection of the hub or its namespace (carillon connection create)",
 		Attributes: "properties of the message",
 		Named:      []NamedAttribute{{Name: "PartitionKey", Becomes: "partition key"}},
 		Linked:     []Link{{Action: "Microsoft.EventHub/namespaces/eventhubs/write"}},
@@ -31,7 +31,7 @@ var kinds = []*Kind{
 	{
 		Name: "HybridConnection", Azure: true, Form: FormRequest, Together: 1,
 		Summary:    "a hybrid connection of a relay",
-		Needs:      "the connection of the hybrid connection or its namespace, in the file of carillon serve --connections",
+		Needs:      "the connection of the hybrid connection or its namespace (carillon connection create)",
 		Attributes: "headers",
 		Linked:     []Link{{Action: "Microsoft.Relay/namespaces/hybridConnections/write"}},
 		Fields: []Field{
@@ -42,7 +42,7 @@ var kinds = []*Kind{
 	{
 		Name: "StorageQueue", Azure: true, Form: FormMessages, Together: 16,
 		Summary: "a queue of an Azure storage account",
-		Needs:   "the connection of the account, in the file of carillon serve --connections",
+		Needs:   "the connection of the account (carillon connection create)",
 		Linked: []Link{
 			{"Microsoft.Storage/storageAccounts/queueServices/queues/write", func(v Values) ID {
 				return v.ID("resourceId").Child("queueServices", "default").Child("queues", v.Text("queueName"))
@@ -119,7 +119,7 @@ var kinds = []*Kind{
 	{
 		Name: "DataFactoryPipeline", Form: FormMessages, Together: 1,
 		Summary: "a run of an Azure Data Factory pipeline",
-		Needs:   "the connection of the factory (TenantId, ClientId, ClientSecret), in the file of carillon serve --connections",
+		Needs:   "the connection of the factory (TenantId, ClientId, ClientSecret; carillon connection create)",
 		Linked:  []Link{{Action: "Microsoft.DataFactory/factories/pipelines/createRun/action"}},
 		Fields: []Field{
 			{Name: "resourceId", Type: FieldResourceID, Required: true, Resource: "Microsoft.DataFactory/factories/pipelines", Address: true, Help: "the id of the pipeline", Example: "/subscriptions/S/resourceGroups/G/providers/Microsoft.DataFactory/factories/F/pipelines/P"},
@@ -288,7 +288,7 @@ func serviceBus(name, noun, collection, summary string) *Kind {
 	return &Kind{
 		Name: "ServiceBus" + name, Azure: true, Form: FormMessages, Together: 100,
 		Summary:    summary,
-		Needs:      "the connection of the " + noun + " or its namespace, in the file of carillon serve --connections",
+		Needs:      "the connection of the " + noun + " or its namespace (carillon connection create)",
 		Attributes: "application properties of the message",
 		Named:      messageAttributes,
 		Linked:     []Link{{Action: "Microsoft.ServiceBus/namespaces/" + collection + "/write"}},

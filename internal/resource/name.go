@@ -27,6 +27,7 @@ var (
 	EventSubscriptionName = NameRule{"event subscription", 3, 64, "-"}
 	ResourceGroupName     = NameRule{"resource group", 1, 90, "-_()."}
 	WorkspaceName         = NameRule{"workspace", 3, 33, "-_"}
+	ConnectionName        = NameRule{"connection", 1, 90, "-_."}
 )
 
 // Check returns what is wrong with name, nil when it is good.

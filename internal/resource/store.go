@@ -65,6 +65,7 @@ type Store struct {
 	MLflowServers      *Collection[MLflowServer] // by the key of their workspace
 	LineageKeys        *Collection[LineageKeys]  // by the key of their workspace
 	Clusters           *Collection[Cluster]
+	Connections        *Collection[Connection]
 }
 
 // collection is a Collection of whichever type.
@@ -89,6 +90,7 @@ func NewStore(kv KV) *Store {
 	s.MasterKeys = NewCollection[MasterKey](s, "masterKey")
 	s.MLflowServers = NewCollection[MLflowServer](s, "mlflowServer")
 	s.Clusters = NewCollection[Cluster](s, "cluster")
+	s.Connections = NewCollection[Connection](s, "connection")
 	s.LineageKeys = NewCollection[LineageKeys](s, "lineageKeys")
 	return s
 }

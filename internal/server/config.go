@@ -54,7 +54,6 @@ type Config struct {
 
 	MasterKey secret.Source // where the key is that secrets are sealed with; the zero value keeps it in the data directory
 
-	Connections     string        // file with the connections of Azure resources that event subscriptions and datasets name, and of buckets; "" = none
 	DataRoots       []string      // directories below which datasets of this machine may lie; none = datasets lie elsewhere
 	DeadLetterRoot  string        // directory that dead letters of event subscriptions may be written below; "" = none
 	DeadLetterQuota int64         // bytes of dead letters that are kept, the oldest go; 0 = a tenth of the log's quota
@@ -183,7 +182,7 @@ func (c Config) LogValue() slog.Value {
 		slog.String("durability", string(c.Durability)), slog.Int64("log_quota", c.LogQuota), slog.Int64("memory", c.Memory),
 		slog.Duration("retention", c.Retention), slog.Any("allow_destination", c.AllowDestination),
 		slog.String("destination_ca", c.DestinationCA),
-		slog.String("connections", c.Connections), slog.String("dead_letter_root", c.DeadLetterRoot), slog.Any("data_root", c.DataRoots),
+		slog.String("dead_letter_root", c.DeadLetterRoot), slog.Any("data_root", c.DataRoots),
 		slog.Int("metrics_event_subscriptions", c.MetricsEventSubscriptions),
 		slog.Int64("dead_letter_quota", c.DeadLetterQuota), slog.Duration("dead_letter_delay", c.DeadLetterDelay),
 		slog.String("tls_certificate", c.TLSCertificate), slog.Any("trusted_proxy", c.TrustedProxy),

@@ -220,10 +220,7 @@ func (s *server) wire(ctx context.Context) error {
 	if trusted := providers.Issuers(); len(trusted) > 0 {
 		s.log.Info("tokens of foreign issuers are taken", "issuers", trusted)
 	}
-	connections, err := destination.OpenConnections(s.cfg.Connections)
-	if err != nil {
-		return err
-	}
+	connections := destination.NewConnections(store, sealer)
 	bearer := destination.NewTokens(guard, func(application, eventSubscription string) (destination.Token, error) {
 		issued, err := tokens.IssueForWebhook(application, eventSubscription)
 		if err != nil {
@@ -241,7 +238,7 @@ func (s *server) wire(ctx context.Context) error {
 	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
 	s.datasets = dataset.New(dataset.Config{
 		Roots: s.cfg.DataRoots, Guard: guard, Connections: connections, Spool: filepath.Join(s.cfg.Data, "spool"),
-		Remedy: "have the operator of this server give it with carillon serve --connections FILE",
+		Remedy: "give its keys with carillon connection create",
 	})
 	partition := s.engine.Partition()
 	s.broker, err = broker.New(ctx, broker.Config{
@@ -276,7 +273,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.plane = manage.New(manage.Config{
 		Store: store, Access: authorizer, Directory: directory, TokenKeys: signing, Sealer: sealer, Handshaker: destination.NewHandshaker(guard, bearer), Targets: targets,
-		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check,
+		Activator: s.broker, ClockRests: s.broker.ClockRests, EventLog: s.broker, Replayer: s.broker, Facts: s.workspaces, CheckURL: guard.CheckURL, CheckToken: tokens.CheckWebhook, CheckDeadLetter: letters.Check, CheckConnection: destination.CheckConnection,
 		PublicURL: s.origin, PublishURL: publishOrigin, Log: s.log,
 		ValidateOnChangeOnly: !s.cfg.RevalidateOnEveryPut,
 		Rules:                rules,

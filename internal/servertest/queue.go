@@ -3,12 +3,9 @@ package servertest
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -43,19 +40,10 @@ func (q *Queue) Connection() string {
 	return "AccountName=acct;AccountKey=" + base64.StdEncoding.EncodeToString([]byte("a key of nobody")) + ";QueueEndpoint=" + q.URL() + ";"
 }
 
-// Connections writes a file for --connections with that of the account, and returns its
-// path.
-func (q *Queue) Connections() string {
+// Connect makes the connection of the account on a server.
+func (q *Queue) Connect(s *Server) {
 	q.t.Helper()
-	raw, err := json.Marshal(map[string]any{"connections": []any{map[string]any{"resourceId": q.account(), "connectionString": q.Connection()}}})
-	path := filepath.Join(q.t.TempDir(), "connections.json")
-	if err == nil {
-		err = os.WriteFile(path, raw, 0o600)
-	}
-	if err != nil {
-		q.t.Fatal(err)
-	}
-	return path
+	s.Connect("queue", q.account(), q.Connection())
 }
 
 func (q *Queue) account() string {

@@ -313,6 +313,13 @@ func (s *Server) Subscribe(source, name, endpoint string, more map[string]any) {
 	s.Must("PUT", source+"/providers/Microsoft.EventGrid/eventSubscriptions/"+name, map[string]any{"properties": properties}, nil)
 }
 
+// Connect makes the connection of an Azure resource, or gives it another connection string.
+func (s *Server) Connect(name, resourceID, connectionString string) {
+	s.t.Helper()
+	s.Must("PUT", Group+"/providers/Carillon.Secrets/connections/"+name,
+		map[string]any{"properties": map[string]any{"resourceId": resourceID, "connectionString": connectionString}}, nil)
+}
+
 // Must does a management request that has to succeed.
 func (s *Server) Must(method, path string, body, out any) {
 	s.t.Helper()

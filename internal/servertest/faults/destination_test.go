@@ -19,7 +19,6 @@ import (
 
 	"github.com/carillon-events/carillon/internal/amqppeer"
 	"github.com/carillon-events/carillon/internal/mqttpeer"
-	"github.com/carillon-events/carillon/internal/server"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
 
@@ -38,7 +37,7 @@ const (
 // what it had.
 type fickle struct {
 	destination map[string]any
-	connections string // file of them, "" for none
+	connect     func(*servertest.Server) // nil where it needs no connection
 	down, up    func()
 	// tries returns how often it was tried while it was down; nil where that is not known.
 	tries func() int64
@@ -56,7 +55,10 @@ func TestFaultsAtDestinations(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it is the rest that a destination gets
 			o := open(t)
-			s := servertest.New(t, func(c *server.Config) { c.Connections = o.connections })
+			s := servertest.New(t)
+			if o.connect != nil {
+				o.connect(s)
+			}
 			topic, publish := s.Topic("orders")
 			s.Must("PUT", topic+"/providers/Microsoft.EventGrid/eventSubscriptions/es1", map[string]any{"properties": map[string]any{"destination": o.destination}}, nil)
 			var published atomic.Int64
@@ -245,7 +247,7 @@ func fickleNATS(t *testing.T) fickle {
 func fickleQueue(t *testing.T) fickle {
 	q := servertest.NewQueue(t)
 	return fickle{
-		destination: q.Destination(), connections: q.Connections(), down: q.Down, up: q.Up, tries: q.Tries.Load,
+		destination: q.Destination(), connect: q.Connect, down: q.Down, up: q.Up, tries: q.Tries.Load,
 		read: func() (ids []string) {
 			for _, event := range q.Events() {
 				ids = append(ids, idOf(event))
