@@ -149,6 +149,23 @@ func (z *Authorizer) CheckEventRead(c Caller, source resource.ID) error {
 	return z.failed(c, dataPlane, ActionReceive, source)
 }
 
+// CheckReceive guards the receiving of events, which also takes them away from others: it
+// takes the data action at the event subscription, and under the strict rule what making
+// an event subscription of the workspace takes as well. source is what raises the events.
+func (z *Authorizer) CheckReceive(c Caller, eventSubscription, source resource.ID) error {
+	allowed := z.AllowedData(c, ActionReceive, eventSubscription)
+	if twin, has := eventSubscription.Twin(); has && !allowed {
+		allowed = z.AllowedData(c, ActionReceive, twin)
+	}
+	if !allowed {
+		return z.failed(c, dataPlane, ActionReceive, eventSubscription)
+	}
+	if workspace, ok := workspaceOf(source); ok && z.rule == Strict {
+		return z.CheckLinked(c, ActionReceive, eventSubscription, ActionWorkspaceWrite, workspace)
+	}
+	return nil
+}
+
 // workspaceOf returns the workspace that id is or lies in.
 func workspaceOf(id resource.ID) (resource.ID, bool) {
 	for ; !id.IsZero() && !id.Equal(resource.Root); id = id.Parent() {

@@ -35,6 +35,18 @@ func (s *Senders) AuthorizeSender(ctx context.Context, token string, topic resou
 	return c.ObjectID, nil
 }
 
+// AuthorizeReceiver returns the object id of the principal that a token belongs to, if it
+// holds. An Unauthenticated fault says that it does not, a Forbidden one that the
+// principal may not receive the events of the event subscription, which source raises.
+// Source: spec/access.md sections 8 and 10.
+func (s *Senders) AuthorizeReceiver(ctx context.Context, token string, eventSubscription, source resource.ID) (principal string, err error) {
+	c, err := s.tokens.Validate(ctx, token, s.tokens.publish)
+	if err != nil {
+		return "", err
+	}
+	return c.ObjectID, s.authorizer.CheckReceive(c, eventSubscription, source)
+}
+
 // Challenge returns the WWW-Authenticate value of a 401 that no token was shown for.
 // Source: spec/access.md section 5.
 func (s *Senders) Challenge() string { return s.tokens.challenge() }

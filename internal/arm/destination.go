@@ -16,6 +16,9 @@ func targetOf(endpointType string, t *resource.Target) map[string]any {
 	if kind == nil {
 		return b
 	}
+	if kind.Form == resource.FormPull { // shown as clients of queues expect it
+		b[kind.Fields[0].Name] = t.Values.Int(kind.Fields[0].Name, resource.DefaultReceiveLock)
+	}
 	if kind.Attributes != "" {
 		b["deliveryAttributeMappings"] = maskedAttributes(t.DeliveryAttributes)
 	}

@@ -39,6 +39,7 @@ type eventSubscriptionProperties struct {
 	ExpirationTimeUTC     *string         `json:"expirationTimeUtc"`
 	DeliveryLimits        *limitsBody     `json:"deliveryLimits,omitempty"` // ours
 	*pausedBody                           // ours
+	Receive               *receiveBody    `json:"receive,omitempty"`    // ours: where events are received; it is shown and not read
 	Validation            *validationBody `json:"validation,omitempty"` // ours: how a handshake that is not done stands
 }
 
@@ -66,6 +67,13 @@ type retryPolicyBody struct {
 	EventTimeToLive     int `json:"eventTimeToLiveInMinutes"`
 }
 
+// receiveBody is what a client that receives is given, beside the name of the event
+// subscription.
+type receiveBody struct {
+	Endpoint string `json:"endpoint"`
+	Topic    string `json:"topic"`
+}
+
 type validationBody struct {
 	Message string `json:"message"`
 	Until   string `json:"until,omitempty"`
@@ -80,7 +88,7 @@ const (
 	defaultBatchKilobytes = 64
 )
 
-func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
+func (a *api) eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 	es := &v.Value
 	s := es.Wanted()
 	b := eventSubscriptionBody{
@@ -106,6 +114,10 @@ func eventSubscriptionOf(v manage.EventSubscription) eventSubscriptionBody {
 		b.Properties.Destination.Properties = targetOf(s.Destination.Type, target)
 	}
 	b.Properties.DeadLetterDestination, b.Properties.DeadLetterIdentity = deadLetterOf(s.DeadLetter)
+	if s.Destination.Type == resource.DestinationPull {
+		path, topic := resource.ReceiveAddress(es.Scope)
+		b.Properties.Receive = &receiveBody{Endpoint: a.PublicURL + path, Topic: topic}
+	}
 	b.Properties.pausedBody, b.Properties.DeliveryLimits = pausedOf(v), limitsOf(&s)
 	if !s.Expiration.IsZero() {
 		at := armTime(s.Expiration)
@@ -185,7 +197,7 @@ func destinationChange(d fields) *manage.DestinationChange {
 
 func getEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.EventSubscription(r.ctx, r.caller, r.id)
-	return eventSubscriptionAnswer(v, err)
+	return a.eventSubscriptionAnswer(v, err)
 }
 
 // eventSubscriptionOperation is the operation of a change: it stands as the event
@@ -208,14 +220,14 @@ func (a *api) eventSubscriptionChanged(r *request, v manage.EventSubscription, e
 	if err != nil {
 		return answer{}, err
 	}
-	return a.changed(r, eventSubscriptionOperation(v), v.ETag(), eventSubscriptionOf(v)), nil
+	return a.changed(r, eventSubscriptionOperation(v), v.ETag(), a.eventSubscriptionOf(v)), nil
 }
 
-func eventSubscriptionAnswer(v manage.EventSubscription, err error) (answer, error) {
+func (a *api) eventSubscriptionAnswer(v manage.EventSubscription, err error) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: http.StatusOK, etag: v.ETag(), body: eventSubscriptionOf(v)}, nil
+	return answer{status: http.StatusOK, etag: v.ETag(), body: a.eventSubscriptionOf(v)}, nil
 }
 
 func deleteEventSubscription(a *api, r *request) (answer, error) {
@@ -272,7 +284,7 @@ func (a *api) listEventSubscriptions(r *request, list func(manage.Part) ([]manag
 		return answer{}, err
 	}
 	return a.list(r, entriesOf(views, func(v *manage.EventSubscription) entry {
-		return entry{v.Key, v.Value.Name, func() any { return eventSubscriptionOf(*v) }}
+		return entry{v.Key, v.Value.Name, func() any { return a.eventSubscriptionOf(*v) }}
 	}))
 }
 

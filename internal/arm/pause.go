@@ -17,12 +17,12 @@ const (
 
 func pauseEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.PauseEventSubscription(r.ctx, r.caller, r.id, r.precondition())
-	return eventSubscriptionAnswer(v, err)
+	return a.eventSubscriptionAnswer(v, err)
 }
 
 func resumeEventSubscription(a *api, r *request) (answer, error) {
 	v, err := a.Plane.ResumeEventSubscription(r.ctx, r.caller, r.id, r.precondition())
-	return eventSubscriptionAnswer(v, err)
+	return a.eventSubscriptionAnswer(v, err)
 }
 
 // pausedBody is what a paused event subscription shows more, and PUT and PATCH do not

@@ -135,6 +135,7 @@ type Broker struct {
 	tails      tails
 	open       atomic.Int64  // deliveries that are not settled, of all event subscriptions
 	yielding   chan struct{} // holds one for each attempt that begins at a destination that fails
+	receivers  atomic.Int64  // calls of Receive
 	attempting atomic.Int64  // workers of all event subscriptions, and attempts whose late answer is waited for
 
 	onceMu sync.Mutex
@@ -269,6 +270,7 @@ func (b *Broker) drain() {
 	for _, s := range subs {
 		s.mu.Lock()
 		s.draining = true
+		s.callEveryReceiver()
 		if s.timer != nil {
 			s.timer.Stop()
 		}
@@ -387,6 +389,13 @@ func (b *Broker) activate(es *resource.EventSubscription, cfg *config, g generat
 	}
 	old := s.cfg.Swap(cfg)
 	old.sender.Close()
+	if cfg.pull && s.breaker != (breaker{}) {
+		s.breaker = breaker{}
+		b.journal.breakerMoved(s)
+	}
+	if old.pull && !cfg.pull {
+		s.callEveryReceiver()
+	}
 	b.exporter.changed(s.uid, cfg.deadLetter)
 	now := time.Now()
 	s.setLimit(now)
@@ -440,18 +449,20 @@ func (s *subscription) end() {
 		d.state = closed
 		s.b.park.leave(d)
 	}
-	s.order, s.parked, s.replays, s.delayed, s.queue = nil, nil, nil, nil, fifo{}
+	s.order, s.parked, s.replays, s.delayed, s.queue, s.locks = nil, nil, nil, nil, fifo{}, locks{}
+	s.callEveryReceiver()
 	s.cfg.Load().sender.Close()
 }
 
 // Status is how an event subscription stands.
 type Status struct {
-	EventSubscription string    `json:"eventSubscription"` // full resource id
-	Open              int       `json:"openDeliveries"`    // not settled
-	Waiting           int       `json:"waitingForRetry"`   // of them, with a due time
-	InFlight          int       `json:"inFlight"`          // attempts
-	Paused            bool      `json:"paused"`            // nothing is attempted
-	Lagging           bool      `json:"lagging"`           // further events are read from the log
+	EventSubscription string    `json:"eventSubscription"`   // full resource id
+	Open              int       `json:"openDeliveries"`      // not settled
+	Waiting           int       `json:"waitingForRetry"`     // of them, with a due time
+	InFlight          int       `json:"inFlight"`            // attempts; events that receivers hold
+	Receivers         int       `json:"receivers,omitempty"` // that wait for an event
+	Paused            bool      `json:"paused"`              // nothing is attempted
+	Lagging           bool      `json:"lagging"`             // further events are read from the log
 	LagPosition       string    `json:"lagPosition,omitempty"`
 	BreakerOpen       bool      `json:"breakerOpen"` // the destination rests
 	BreakerUntil      time.Time `json:"breakerUntil,omitzero"`
@@ -473,7 +484,7 @@ func (s *subscription) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Status{
-		EventSubscription: s.cfg.Load().id, Open: s.openN, Waiting: len(s.delayed), InFlight: len(s.flying),
+		EventSubscription: s.cfg.Load().id, Open: s.openN, Waiting: len(s.delayed), InFlight: len(s.flying) + len(s.locks.next), Receivers: len(s.waiters),
 		Paused: s.paused, Lagging: s.lag != 0, BreakerOpen: s.breaker.open(), BreakerUntil: s.breaker.until,
 		Matched: s.matched.Load(), Delivered: s.delivered.Load(), FailedAttempts: s.failed.Load(),
 		DeadLettered: s.deadLettered.Load(), Dropped: s.dropped.Load(), Warning: s.lastWarning,

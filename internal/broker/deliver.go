@@ -45,6 +45,12 @@ func (s *subscription) pump(now time.Time) {
 	if s.deleted || s.draining || s.paused {
 		return
 	}
+	cfg := s.cfg.Load()
+	if cfg.pull {
+		s.callReceivers()
+		s.arm(now)
+		return
+	}
 	switch { // nothing else may be there to wake it when its time has come
 	case !s.breaker.admits(now):
 		s.unlimited(now)
@@ -55,7 +61,6 @@ func (s *subscription) pump(now time.Time) {
 		s.arm(now)
 		return
 	}
-	cfg := s.cfg.Load()
 	limit, batch, left := s.limit, cfg.maxBatch, s.limiter.left(now)
 	if s.breaker.open() {
 		limit = s.workers + 1 - s.starting // the probe
@@ -163,7 +168,7 @@ func (s *subscription) yield() (leave func()) {
 // sent now. The caller holds s.mu.
 func (s *subscription) next(now time.Time) *attempt {
 	cfg := s.cfg.Load()
-	if s.deleted || s.draining || s.paused || !s.breaker.admits(now) {
+	if s.deleted || s.draining || s.paused || cfg.pull || !s.breaker.admits(now) {
 		return nil
 	}
 	if s.workers > s.places(cfg) || s.workers > min(s.limit, s.attemptShare()) && !s.breaker.open() {
@@ -320,16 +325,23 @@ func (s *subscription) measure(d *delivery, cfg *config) (values []Attribute, si
 // was never attempted since the process started gets its attempt all the same, unless
 // the destination is known to be down (resting), or its time ended while it waited for
 // the limit: a clock that jumped, a long stop or a pause must not drop what was never
-// tried, but what a limit holds back must not grow for ever. Nothing expires while the
-// clock rests after a jump.
+// tried, but what a limit holds back, or nobody receives, must not grow for ever. Nothing
+// expires while the clock rests after a jump.
 func (s *subscription) spent(d *delivery, cfg *config, now time.Time, resting bool) bool {
 	expiry := s.expiry(d.published, cfg)
-	return s.b.clock.steady(now) >= expiry && (d.tried || resting || s.expiresUntried(expiry))
+	return s.b.clock.steady(now) >= expiry && (d.tried || resting || cfg.pull || s.expiresUntried(expiry))
 }
 
 // expiry is when the time to live of what was published then is over, in steady time.
+// Receivers get a while for what was over before they could ask for it.
 func (s *subscription) expiry(published int64, cfg *config) int64 {
-	return s.b.clock.expiry(published, cfg.policy.TimeToLive)
+	expiry := s.b.clock.expiry(published, cfg.policy.TimeToLive)
+	if cfg.pull {
+		if unasked := max(s.b.clock.steady(s.limitedSince), s.b.clock.restUntil.Load()); expiry <= unasked {
+			expiry = unasked + int64(lateReceipt)
+		}
+	}
+	return expiry
 }
 
 // expiresUntried reports whether an event whose time ends then is given up though it
@@ -560,6 +572,7 @@ func (s *subscription) wake() {
 		}
 		i++
 	}
+	s.expireLocks(now)
 	if s.paused { // what is due stays where it is
 		s.arm(now)
 		return
@@ -626,6 +639,9 @@ func (s *subscription) arm(now time.Time) {
 	if s.queue.len() > 0 && !s.paused {
 		s.armNext(now)
 	}
+	if len(s.locks.next) > 0 {
+		s.wakeBy(s.locks.next[0].until)
+	}
 	for _, a := range s.flying {
 		if a.hold > answerTime {
 			s.wakeBy(a.started.Add(answerTime))
@@ -637,6 +653,10 @@ func (s *subscription) arm(now time.Time) {
 // armNext sets the timer to when what waits in the queue may go on, where breaker or
 // limit hold it, or to when the time of the oldest ends. The caller holds s.mu.
 func (s *subscription) armNext(now time.Time) {
+	if cfg := s.cfg.Load(); cfg.pull {
+		s.wakeBy(s.b.clock.at(s.expiry(s.oldest, cfg)))
+		return
+	}
 	resting, limited := s.breaker.open() && !s.breaker.probing, !s.limiter.admits(now)
 	if !resting && (!limited || s.breaker.open()) {
 		return // whoever is at work goes on with it

@@ -257,10 +257,10 @@ func (s *subscription) wants(f *engine.Frame, pos engine.Position) bool {
 
 // waitForRoom waits for a place in s's queue while s makes progress and patience
 // lasts, which the wait uses up, and reports whether there may be one. Nobody waits
-// for one that is limited. The caller holds s.mu, which is free meanwhile.
+// for one that is limited, or for receivers. The caller holds s.mu, which is free meanwhile.
 func (s *subscription) waitForRoom(ctx context.Context, patience *time.Duration) bool {
 	now := time.Now()
-	if *patience <= 0 || s.paused || s.limiter.on() || now.Sub(s.settled) > patienceFor {
+	if *patience <= 0 || s.paused || s.limiter.on() || s.cfg.Load().pull || now.Sub(s.settled) > patienceFor {
 		return false
 	}
 	select { // a signal from an earlier wait says nothing now

@@ -7,6 +7,7 @@
 //	dispatch.go  each delivery waits in its event subscription's    the watermark has not passed them
 //	             bounded queue; a full one lags instead
 //	deliver.go   Sender.Send makes one attempt, gives a Response    nothing
+//	receive.go   or a receiver asks for events, and answers         nothing
 //	settle.go    an open delivery is closed, given a new due time,  the delivery journal, flushed
 //	             or dead-lettered                                   every 25 ms
 //

@@ -90,6 +90,8 @@ type standing struct {
 	due, last    int64
 	expiry       int64 // when the time-to-live ends, Unix nanoseconds
 	started      int64 // of the attempt in flight, Unix nanoseconds
+	until        int64 // the receiver in whose hands it is has so long, Unix nanoseconds; 0 = there is none
+	pull         bool  // receivers ask for it
 	reason       reasonCode
 	tried        bool
 	lagging      bool // the event subscription is read from the log, and not yet to there
@@ -103,7 +105,7 @@ type standing struct {
 func (s *subscription) standing(pos engine.Position) standing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := standing{paused: s.paused, perMinute: s.limiter.perMinute, lagging: s.lag != 0 && pos >= s.lag, handedOut: pos.Seq() <= s.b.journal.watermark()}
+	st := standing{paused: s.paused, pull: s.cfg.Load().pull, perMinute: s.limiter.perMinute, lagging: s.lag != 0 && pos >= s.lag, handedOut: pos.Seq() <= s.b.journal.watermark()}
 	if s.breaker.open() {
 		st.restsUntil = s.breaker.until.UnixNano()
 	}
@@ -122,6 +124,11 @@ func (s *subscription) standing(pos engine.Position) standing {
 		for _, a := range s.flying {
 			if slices.Contains(a.deliveries, d) {
 				st.started = a.started.UnixNano()
+			}
+		}
+		for _, l := range s.locks.next {
+			if l.d == d {
+				st.started, st.until = l.started.UnixNano(), l.until.UnixNano()
 			}
 		}
 	}
@@ -287,12 +294,19 @@ func (story *Story) tellOpen(st standing) {
 	case inFlight:
 		story.State = StoryInFlight
 		story.Text = fmt.Sprintf("Attempt %d is under way since %s.", st.attempts+1, time.Unix(0, st.started).UTC().Format(time.RFC3339))
+		if st.until != 0 {
+			story.Text = fmt.Sprintf("Received at %s, attempt %d: its receiver has until %s to answer.",
+				time.Unix(0, st.started).UTC().Format(time.RFC3339), st.attempts+1, time.Unix(0, st.until).UTC().Format(time.RFC3339))
+		}
 	case burying:
 		story.State = StoryDeadLettering
 		story.Text = fmt.Sprintf("Given up, %s: its dead letter is being stored.", st.reason.reason())
 	default:
 		story.State = StoryQueued
 		story.Text = fmt.Sprintf("Waits in the queue for attempt %d.", st.attempts+1)
+		if st.pull {
+			story.Text = fmt.Sprintf("Waits for somebody to receive it, attempt %d.", st.attempts+1)
+		}
 		if st.perMinute != 0 && rest == "" {
 			rest = fmt.Sprintf(" The event subscription is limited to %d requests a minute.", st.perMinute)
 		}

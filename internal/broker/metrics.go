@@ -18,7 +18,7 @@ type metrics struct {
 	written, writtenLate, writeFailed, evicted              prometheus.Counter // dead letters
 	limitWaitsBy, limitWaitedBy                             *prometheus.CounterVec
 	limitWaits, limitWaited                                 [len(limitNames)]prometheus.Counter // of them, bound
-	attributesOmitted, clockJumps                           prometheus.Counter
+	attributesOmitted, clockJumps, received                 prometheus.Counter
 	failedBy                                                [len(outcomeNames)]prometheus.Counter // of failed, bound
 	processing                                              prometheus.Histogram                  // of webhooks, the one kind of destination there is
 }
@@ -60,6 +60,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	byLimit := func(name, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"limit"})
 	}
+	m.received = ours("carillon_received_events_total", "Events given to receivers, each time that they were.")
 	m.limitWaitsBy = byLimit("carillon_delivery_limit_waits_total", "Requests that waited for the limit on requests of their event subscription, by what limits it.")
 	m.limitWaitedBy = byLimit("carillon_delivery_limit_wait_seconds_total", "Time that event subscriptions with something to send waited for their limit on requests, by what limits them.")
 	m.attributesOmitted = prometheus.NewCounter(prometheus.CounterOpts{
@@ -72,7 +73,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
 	m.begin()
 	if r != nil {
-		r.MustRegister(m.limitWaitsBy, m.limitWaitedBy)
+		r.MustRegister(m.limitWaitsBy, m.limitWaitedBy, m.received)
 		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
 		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.duplicates, m.forgotten, m.attributesOmitted)
 	}

@@ -31,6 +31,10 @@ const (
 	Full            // entity over its quota
 
 	SessionQueueNotSupported // entity with sessions, message without one
+
+	Released    // a receiver gave the event back; RetryAfter says for when
+	Rejected    // a receiver does not want the event
+	LockExpired // a receiver did not answer while the event was its own
 )
 
 var outcomeNames = [...]string{
@@ -39,6 +43,7 @@ var outcomeNames = [...]string{
 	Busy: "Busy", GenericError: "GenericError", SocketError: "SocketError", ResolutionError: "ResolutionError",
 	Probation: "Probation", Aborted: "Aborted", Canceled: "Canceled", Disabled: "Disabled", Full: "Full",
 	SessionQueueNotSupported: "SessionQueueNotSupported",
+	Released:                 "Released", Rejected: "Rejected", LockExpired: "LockExpired",
 }
 
 // String returns the documented name.

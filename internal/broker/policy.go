@@ -97,6 +97,7 @@ const (
 	ReasonNotFound     Reason = "UndeliverableDueToHttpNotFound" // where the operator wants it, see Rules
 	ReasonTooLarge     Reason = "UndeliverableDueToHttpRequestEntityTooLarge"
 	ReasonAborted      Reason = "UndeliverableDueToAbortedAttempts"
+	ReasonRejected     Reason = "RejectedByReceiver" // Azure publishes no name
 )
 
 // reasonReplayed stands in the place of a reason while the dead letter of a replay
@@ -108,7 +109,7 @@ type reasonCode uint8
 
 var reasons = [...]Reason{
 	ReasonMaxAttempts, ReasonTimeToLive, ReasonBadRequest, ReasonUnauthorized, ReasonForbidden, ReasonNotFound, ReasonTooLarge, ReasonAborted,
-	reasonReplayed,
+	reasonReplayed, ReasonRejected,
 }
 
 // ReasonNames are the names of the reasons.
@@ -153,6 +154,9 @@ func (p Policy) Next(attempts int, published time.Time, r Response, now time.Tim
 	if !now.Before(expiry) {
 		return Decision{Action: DeadLetter, Reason: ReasonTimeToLive}
 	}
+	if r.Outcome == Released || r.Outcome == LockExpired {
+		return Decision{Action: Retry, Due: now.Add(r.RetryAfter)}
+	}
 	wait := retryDelays[min(attempts, len(retryDelays))-1]
 	wait = max(wait, minimumWait(r.Outcome, r.Status))
 	wait = max(wait, min(r.RetryAfter, maxRetryAfter))
@@ -174,6 +178,8 @@ func (p Policy) final(r Response) Reason {
 		return ReasonForbidden
 	case PayloadTooLarge:
 		return ReasonTooLarge
+	case Rejected:
+		return ReasonRejected
 	case NotFound:
 		if r.Verdict == GiveUp || p.DeadLetter404 && r.Status == 404 {
 			return ReasonNotFound

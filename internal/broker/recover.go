@@ -278,6 +278,9 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 	}
 	slices.SortFunc(entries, func(a, b openEntry) int { return cmp.Compare(a.pos, b.pos) })
 	cfg := s.cfg.Load()
+	if cfg.pull {
+		s.breaker = breaker{} // of the destination before
+	}
 	for _, e := range entries {
 		d := &delivery{
 			sub: s, pos: e.pos, replay: e.replay, logged: e.logged, published: nanos(e.published), last: nanos(e.last),
@@ -308,7 +311,7 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 			continue
 		}
 		due := time.UnixMilli(e.due)
-		if due.Before(now) {
+		if due.Before(now) && !cfg.pull {
 			due = now.Add(rand.N(retrySpread))
 		}
 		s.delay(d, due, cfg)

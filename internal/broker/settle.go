@@ -30,7 +30,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 		return // its deliveries are discarded already
 	}
 	cfg := s.cfg.Load()
-	if s.breaker.done(r.Outcome, now) {
+	if !cfg.pull && s.breaker.done(r.Outcome, now) { // it was a webhook's when the attempt began
 		s.b.journal.breakerMoved(s)
 		s.b.log.Info("breaker moved", telemetry.EventSubscription, cfg.id, telemetry.Outcome, r.Outcome.String(),
 			"open", s.breaker.open(), "rest", s.breaker.rest)
@@ -57,10 +57,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 			s.unsent(d)
 			continue
 		}
-		d.attempts++
-		d.tried = true
-		d.last, d.outcome, d.status = now.UnixNano(), own.Outcome, uint16(own.Status)
-		s.b.journal.attempted(s, d, a.started, now, own)
+		s.attempted(d, a.started, now, own)
 		if blamed && len(a.deliveries) > 1 && a.parts == nil {
 			// One bad event must not take its batch down: each gets an attempt of its own.
 			s.failed.Add(1)
@@ -79,6 +76,14 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 		s.logFailure(cfg, a, r, now)
 	}
 	s.arm(now)
+}
+
+// attempted counts an attempt and puts it into the history. The caller holds s.mu.
+func (s *subscription) attempted(d *delivery, started, now time.Time, r Response) {
+	d.attempts++
+	d.tried = true
+	d.last, d.outcome, d.status = now.UnixNano(), r.Outcome, uint16(r.Status)
+	s.b.journal.attempted(s, d, started, now, r)
 }
 
 // unsent takes back a delivery whose attempt was cut short by this side. The caller
@@ -114,7 +119,11 @@ func (s *subscription) apply(d *delivery, cfg *config, r Response, now time.Time
 	case Retry:
 		s.failed.Add(1)
 		s.b.metrics.attemptFailed(r.Outcome)
-		s.delay(d, decision.Due, cfg)
+		if decision.Due.After(now) {
+			s.delay(d, decision.Due, cfg)
+		} else {
+			s.line(d)
+		}
 		s.b.journal.dirtied(d)
 	case DeadLetter:
 		s.failed.Add(1)

@@ -89,6 +89,9 @@ type config struct {
 	sender     Sender
 	attributes []dynamicAttribute // delivery attributes whose value the event has
 
+	pull bool          // receivers ask for its events: see receive.go
+	lock time.Duration // for how long an event is then its receiver's
+
 	concurrency int       // attempts at a time that it may have, 0 = it says nothing of it
 	perMinute   int       // requests in any minute, 0 = no limit
 	limit       limitKind // whose limit that is
@@ -157,6 +160,9 @@ type subscription struct {
 	generations atomic.Pointer[[]generation] // by from; an immutable snapshot
 	statedAt    uint64                       // journal message of the last whole statement
 	failures    failureLog
+
+	locks   locks           // events that receivers hold
+	waiters []chan struct{} // receivers that wait, the longest first; each is closed when it is called
 
 	deadLetterWarned, dropWarned, goneWarned warned
 	lastWarning                              *Warning
@@ -389,6 +395,10 @@ func configOf(es *resource.EventSubscription, rules Rules, sender Sender) *confi
 	if kind := resource.KindOf(es.Destination.Type); kind != nil {
 		c.form, c.maxBatch, c.batchBytes = kind.Form, kind.Together, kindBytes
 	}
+	if c.form == resource.FormPull {
+		c.pull, c.lock = true, es.Destination.ReceiveLock()
+		return c
+	}
 	if packing.MaxEventsPerBatch > 1 {
 		c.maxBatch = packing.MaxEventsPerBatch
 		c.batchBytes = max(packing.PreferredBatchSizeInKilobytes, 1) << 10
@@ -423,15 +433,29 @@ type fifo struct {
 func (q *fifo) len() int { return q.n }
 
 func (q *fifo) push(d *delivery) {
-	if q.n == len(q.ring) {
-		next := make([]*delivery, max(16, 2*len(q.ring)))
-		for i := range q.n {
-			next[i] = q.at(i)
-		}
-		q.ring, q.head = next, 0
-	}
+	q.grow()
 	q.ring[(q.head+q.n)%len(q.ring)] = d
 	q.n++
+}
+
+// unpop puts d where pop takes from.
+func (q *fifo) unpop(d *delivery) {
+	q.grow()
+	q.head = (q.head + len(q.ring) - 1) % len(q.ring)
+	q.ring[q.head] = d
+	q.n++
+}
+
+// grow makes room for one more.
+func (q *fifo) grow() {
+	if q.n < len(q.ring) {
+		return
+	}
+	next := make([]*delivery, max(16, 2*len(q.ring)))
+	for i := range q.n {
+		next[i] = q.at(i)
+	}
+	q.ring, q.head = next, 0
 }
 
 func (q *fifo) at(i int) *delivery { return q.ring[(q.head+i)%len(q.ring)] }

@@ -23,13 +23,16 @@ const eventSubscriptions = "/providers/Microsoft.EventGrid/eventSubscriptions"
 var eventSubscriptionView = view{
 	plural: "event subscriptions",
 	columns: []column{{"Name", "name"}, {"State", "properties.deliveryState|properties.provisioningState"},
-		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId|properties.destination.properties.url"},
+		{"Endpoint", "properties.destination.properties.endpointUrl|properties.destination.properties.endpointBaseUrl|properties.destination.properties.resourceId|properties.destination.properties.url|properties.receive.endpoint"},
 		{"Event types", "properties.filter.includedEventTypes|=all"}},
 	detail: slices.Concat([]column{
 		{"Validation", "?properties.validation.message"},
 		{"Delivers as before", "?properties.validation.deliveringByFormerSettings"},
 		{"Source", "properties.topic"},
 		{"Destination", "properties.destination.endpointType"},
+		{"Received at", "?properties.receive.endpoint"},
+		{"Received as topic", "?properties.receive.topic"},
+		{"Seconds of a lock", "?properties.destination.properties.receiveLockDurationInSeconds"},
 	}, fieldColumns(), []column{
 		{"Subject begins with", "properties.filter.subjectBeginsWith"},
 		{"Subject ends with", "properties.filter.subjectEndsWith"},
@@ -254,7 +257,8 @@ func (a *app) eventSubscriptionCreate(k kind) *cobra.Command {
   carillon event-subscription create --name pager --endpoint https://pager.example/in \
       --delivery-attribute-mapping Authorization static "Bearer $TOKEN" true --delivery-attribute-mapping X-Subject dynamic subject
   carillon event-subscription create --name vault --endpoint https://vault.example/in --client-certificate carillon.pem --client-key carillon.key \
-      --azure-active-directory-tenant-id 7a000000-… --azure-active-directory-application-id-or-uri api://vault`}
+      --azure-active-directory-tenant-id 7a000000-… --azure-active-directory-application-id-or-uri api://vault
+  carillon event-subscription create --name inbox --endpoint-type pull`}
 	fill := a.deliveryFlags(cmd)
 	filters := filterFlags(cmd)
 	return a.changeHandshake(k, cmd, http.MethodPut, func(cmd *cobra.Command, s *remote, path string) (any, http.Header, error) {

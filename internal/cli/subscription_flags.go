@@ -33,6 +33,9 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	_ = cmd.RegisterFlagCompletionFunc("endpoint-type", cobra.FixedCompletions(endpointTypes(), cobra.ShellCompDirectiveNoFileComp))
 	return func(properties map[string]any) error {
 		if *endpoint != "" {
+			if strings.EqualFold(*endpointType, resource.DestinationPull) {
+				return usagef(cmd, "--endpoint-type pull has no --endpoint: receivers ask for the events.")
+			}
 			to, err := destination(cmd, *endpointType, *endpoint)
 			if err != nil {
 				return err

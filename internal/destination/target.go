@@ -69,6 +69,7 @@ var targetKinds = map[string]targetKind{
 	"Kafka":           {checkKafka, openKafka},
 	"Mqtt":            {checkMQTT, openMQTT},
 	"Nats":            {checkNATS, openNATS},
+	"Pull":            {nil, openPull},
 	"StorageQueue":    {checkStorageQueue, openStorageQueue},
 
 	"AzureFunction":       {checkInherited, openFunction},

@@ -15,12 +15,15 @@ import (
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
-// Senders knows who may publish with a bearer token.
+// Senders knows who may publish, or receive, with a bearer token.
 type Senders interface {
 	// AuthorizeSender returns the object id of the principal that a token belongs
 	// to, if it holds. An Unauthenticated fault says that it does not, a Forbidden one
 	// that the principal may not send events to the topic.
 	AuthorizeSender(ctx context.Context, token string, topic resource.ID) (principal string, err error)
+	// AuthorizeReceiver is AuthorizeSender for whoever receives the events of an event
+	// subscription, which source raises.
+	AuthorizeReceiver(ctx context.Context, token string, eventSubscription, source resource.ID) (principal string, err error)
 	// Challenge returns the WWW-Authenticate value of a 401.
 	Challenge() string
 }
@@ -35,17 +38,20 @@ const (
 // one suffices. Source: spec/events.md section 8.4.
 type check struct {
 	*Handler
-	r     *http.Request
-	topic *Topic
-	first error // what is wrong with the first credential that does not hold
+	r      *http.Request
+	topic  *Topic // nil where there are no keys
+	bearer func(ctx context.Context, token string) (principal string, err error)
+	first  error // what is wrong with the first credential that does not hold
 }
 
 // authenticate returns nil if the request carries a credential that holds for the
 // topic, and otherwise what is wrong with the first one.
 func (h *Handler) authenticate(r *http.Request, topic *Topic) error {
-	c := check{Handler: h, r: r, topic: topic}
+	c := check{Handler: h, r: r, topic: topic, bearer: func(ctx context.Context, token string) (string, error) {
+		return h.senders.AuthorizeSender(ctx, token, topic.ID)
+	}}
 	switch {
-	case c.bearerToken() || c.accessKey() || c.sharedAccessSignature():
+	case c.authorization() || c.accessKey() || c.sharedAccessSignature():
 		return nil
 	case c.first != nil:
 		return c.first
@@ -66,21 +72,28 @@ func (c *check) note(problem error) bool {
 
 const (
 	schemeBearer    = "Bearer"
+	schemeKey       = "SharedAccessKey"
 	schemeSignature = "SharedAccessSignature"
 )
 
-func (c *check) bearerToken() bool {
+// authorization looks for a bearer token, or an access key as clients of namespaces send
+// it. Source: spec/delivery.md section 10.
+func (c *check) authorization() bool {
 	for _, authorization := range c.r.Header["Authorization"] {
 		scheme, text, _ := strings.Cut(authorization, " ")
 		switch {
 		case strings.EqualFold(scheme, schemeSignature):
 		case strings.EqualFold(scheme, schemeBearer):
-			principal, err := c.senders.AuthorizeSender(c.r.Context(), strings.TrimSpace(text), c.topic.ID)
+			principal, err := c.bearer(c.r.Context(), strings.TrimSpace(text))
 			telemetry.RecordOf(c.r.Context()).SetPrincipal(telemetry.Identity{ObjectID: principal})
 			if err == nil {
 				return true
 			}
 			c.note(publishFault(err))
+		case strings.EqualFold(scheme, schemeKey) && c.topic != nil:
+			if c.isKey(text) {
+				return true
+			}
 		default:
 			c.note(refuse("The scheme of the header Authorization is not accepted here: use Bearer or SharedAccessSignature."))
 		}

@@ -1,5 +1,6 @@
 // Package ingest is the publish API: it takes requests of publishers for custom
-// topics, checks who sends them and what they hold, and hands the events on.
+// topics, checks who sends them and what they hold, and hands the events on. Receivers
+// ask for events and answer here as well (receive.go).
 //
 // It hides HTTP from the rest of the walk: routes, credentials, headers, bodies
 // and answers of the data plane are known nowhere else.
@@ -16,5 +17,5 @@
 // It does not publish for workspaces: their topics have no address here, so nobody
 // but the workspace can raise its events.
 //
-// Source: spec/events.md section 8.
+// Source: spec/events.md section 8, spec/delivery.md section 10.
 package ingest

@@ -59,6 +59,8 @@ type Handler struct {
 	topics     Topics
 	publisher  Publisher
 	senders    Senders
+	events     Events
+	done       <-chan struct{}
 	origin     origin
 	signatures signatures
 	metrics    *metrics
@@ -69,13 +71,15 @@ type Config struct {
 	Topics     Topics
 	Publisher  Publisher
 	Senders    Senders
+	Events     Events                // nil: none are received here
+	Done       <-chan struct{}       // closed when the server stops; nil for never
 	Origin     string                // scheme, host and port under which publishers reach the server, whatever is between
 	Registerer prometheus.Registerer // may be nil
 }
 
 // New returns a handler.
 func New(c Config) *Handler {
-	h := &Handler{topics: c.Topics, publisher: c.Publisher, senders: c.Senders, metrics: newMetrics(c.Registerer)}
+	h := &Handler{topics: c.Topics, publisher: c.Publisher, senders: c.Senders, events: c.Events, done: c.Done, metrics: newMetrics(c.Registerer)}
 	if u, err := url.Parse(c.Origin); err == nil {
 		h.origin = originOf(u)
 	}
@@ -93,11 +97,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header["Strict-Transport-Security"] = transportSecurity
 	}
 	record := telemetry.RecordOf(r.Context())
-	if err := h.serve(w, r); err != nil {
+	count, err := h.metrics.refuse, error(nil)
+	if op, ok := operationOf(r.URL.Path); ok {
+		header["Api-Supported-Versions"] = receiveVersions
+		count, err = h.metrics.refuseReceiver, h.serveOperation(w, r, op)
+	} else {
+		err = h.serve(w, r)
+	}
+	if err != nil {
 		if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.Unauthenticated && f.Challenge == "" {
 			f.Challenge = h.senders.Challenge()
 		}
-		h.metrics.refuse(err)
+		count(err)
 		record.SetError(err)
 		fault.WritePublish(w, r, err)
 		return
@@ -154,19 +165,23 @@ func inRegion(region string) string {
 // publish takes the events of one request. An answer without body is written by
 // net/http.
 func (h *Handler) publish(r *http.Request, topic *Topic) error {
-	record := telemetry.RecordOf(r.Context())
-	record.Add(slog.String(telemetry.Topic, topic.ID.String()))
+	telemetry.RecordOf(r.Context()).Add(slog.String(telemetry.Topic, topic.ID.String()))
 	if err := h.authenticate(r, topic); err != nil {
 		return err
 	}
 	if err := checkVersion(r); err != nil {
 		return err
 	}
+	return h.store(r, topic)
+}
+
+// store decodes the events of a request and hands them on.
+func (h *Handler) store(r *http.Request, topic *Topic) error {
 	events, err := decode(r, topic)
 	if err != nil {
 		return err
 	}
-	record.Add(slog.Int(telemetry.Events, len(events)))
+	telemetry.RecordOf(r.Context()).Add(slog.Int(telemetry.Events, len(events)))
 	if topic.DuplicateWindow > 0 {
 		return h.publisher.PublishOnce(r.Context(), topic.UID, topic.DuplicateWindow, events)
 	}
@@ -217,7 +232,7 @@ type place struct {
 // can put its planes behind one port.
 func Serves(r *http.Request) bool {
 	_, _, ok := hostAddress(r.Host)
-	return ok || hasPrefixFold(r.URL.Path, topicsPath) || hasPrefixFold(r.URL.Path, domainsPath)
+	return ok || hasPrefixFold(r.URL.Path, topicsPath) || hasPrefixFold(r.URL.Path, domainsPath) || hasPrefixFold(r.URL.Path, resource.ReceiveRoot+"/")
 }
 
 // placeOf reads where a request publishes to: by a topic's or a domain's own host, or by

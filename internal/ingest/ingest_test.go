@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -50,6 +51,8 @@ type world struct {
 	err       error
 	published []string
 	windows   []time.Duration // of PublishOnce
+	asked     []string        // of what is received
+	reception *broker.Reception
 }
 
 // A topic that leaves out duplicates says so to the publisher; others do not.
@@ -111,7 +114,7 @@ func newWorld() *world {
 }
 
 func (w *world) handler() *Handler {
-	return New(Config{Topics: w, Publisher: w, Senders: w, Origin: "https://grid.example:8443"})
+	return New(Config{Topics: w, Publisher: w, Senders: w, Events: w, Origin: "https://grid.example:8443"})
 }
 
 // Tokens that the world knows; every other one does not hold.
@@ -133,6 +136,10 @@ func (w *world) AuthorizeSender(_ context.Context, token string, topic resource.
 	f := fault.New(fault.Unauthenticated, "InvalidAuthenticationToken", "The access token is invalid.")
 	f.Challenge = w.Challenge() + `, error="invalid_token", error_description="The access token is invalid."`
 	return "", f
+}
+
+func (w *world) AuthorizeReceiver(ctx context.Context, token string, es, _ resource.ID) (string, error) {
+	return w.AuthorizeSender(ctx, token, es)
 }
 
 func (w *world) Challenge() string {

@@ -131,6 +131,9 @@ func (p *Plane) settings(es *resource.EventSubscription, s source, c EventSubscr
 		want.DeadLetter = v.deadLetter(c.DeadLetter, p.CheckDeadLetter)
 	}
 	want.Limits = v.limits(want.Limits, c.Limits)
+	if kind != nil && kind.Form == resource.FormPull || c.Destination == nil && want.Destination.Type == resource.DestinationPull {
+		v.pull(&want, c)
+	}
 	if err := v.err(); err != nil {
 		return want, "", err
 	}
@@ -374,6 +377,20 @@ func usable(input event.Schema) string {
 	default:
 		return "EventGridSchema or CloudEventSchemaV1_0"
 	}
+}
+
+// pull checks and completes an event subscription whose events are received: as
+// CloudEvents, and as fast as receivers ask for them.
+func (v *checker) pull(want *resource.Settings, c EventSubscriptionChange) {
+	if c.DeliverySchema == nil || *c.DeliverySchema == "" {
+		want.DeliverySchema = event.CloudEventSchemaV1_0
+	} else if want.DeliverySchema != event.CloudEventSchemaV1_0 {
+		v.field("eventDeliverySchema", "Events are received as CloudEvents alone: use CloudEventSchemaV1_0, or leave eventDeliverySchema out.")
+	}
+	if l := c.Limits; l != nil && (l.MaxRequestsPerMinute != nil && *l.MaxRequestsPerMinute != 0 || l.MaxConcurrency != nil && *l.MaxConcurrency != 0) {
+		v.field("deliveryLimits", "A destination of type %s has no deliveryLimits, for receivers ask as often as they like: leave them out.", resource.DestinationPull)
+	}
+	want.Limits = resource.DeliveryLimits{}
 }
 
 // Ranges of a retry policy. Source: spec/delivery.md section 4.2.

@@ -58,6 +58,10 @@ func (p *Plane) SendTestEvent(ctx context.Context, caller access.Caller, id reso
 		return SentTestEvent{}, fault.New(fault.Conflict, "EventSubscriptionNotActive",
 			"Event subscription '%s' is not active, its state is %s: nothing is sent to an endpoint before it consented.", es.Name, es.State)
 	}
+	if es.Destination.Type == resource.DestinationPull {
+		return SentTestEvent{}, fault.New(fault.Conflict, "NothingToSendTo",
+			"Event subscription '%s' sends its events nowhere, for receivers ask for them: publish an event that its filter wants, and receive it.", es.Name)
+	}
 	m.Headers = []Header{{TestHeader, "true"}}
 	if sent.Receipt, err = p.Messenger.SendMessage(ctx, es, m); err != nil {
 		return SentTestEvent{}, fmt.Errorf("send a test event to %s: %w", es.ID(), err)

@@ -80,6 +80,8 @@ const (
 	FormArray
 	// FormMessages hands events over one by one, as objects, several of them in one attempt.
 	FormMessages
+	// FormPull hands nothing over: receivers ask for CloudEvents, one by one in their answer.
+	FormPull
 )
 
 // Field is something that an event subscription says of its destination.

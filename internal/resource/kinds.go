@@ -56,6 +56,7 @@ var kinds = []*Kind{
 			{Name: "queueMessageTimeToLiveInSeconds", Type: FieldInteger, Min: -1, Max: 1<<31 - 1, Default: "604800", Help: "for how long a message stays in the queue; -1 for ever", Example: "3600"},
 		},
 	},
+	pull,
 	{
 		Name: "Nats", Form: FormMessages, Together: 256,
 		Summary:    "a subject of a NATS server with JetStream",

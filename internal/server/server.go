@@ -307,7 +307,7 @@ func (s *server) wire(ctx context.Context) error {
 	front := front{
 		publish: ingest.New(ingest.Config{
 			Topics: newPublishTopics(store, sealer, s.log), Publisher: s.broker, Senders: access.NewSenders(tokens, authorizer),
-			Origin: publishOrigin, Registerer: s.registry,
+			Events: queues{s.broker, store}, Done: s.stopping, Origin: publishOrigin, Registerer: s.registry,
 		}),
 		lineage: openlineage.New(openlineage.Config{
 			Store: store, Ledger: s.workspaces, Keys: s.plane.OpenLineageKeys, Authenticate: tokens.Authenticate, Authorizer: authorizer, Registerer: s.registry,
