@@ -85,8 +85,8 @@ func (m *matching) drop(stream resource.Stream, uid uint64) {
 	m.boundaries = slices.DeleteFunc(m.boundaries, func(b boundary) bool { return b.uid == uid })
 }
 
-// match returns the uids that want a record, valid until the next call. An error
-// means that the stored event does not parse.
+// match returns the uids that want a record, valid until the next call. The event is read
+// only where a filter looks at it; an error means that it does not parse.
 func (m *matching) match(r *engine.Record) ([]uint64, error) {
 	all := m.indexes[resource.Stream{Topic: resource.UID(r.Topic)}]
 	var named *filter.Index
@@ -96,8 +96,10 @@ func (m *matching) match(r *engine.Record) ([]uint64, error) {
 	if all == nil && named == nil {
 		return nil, nil
 	}
-	if err := m.event.Parse(r.Data, event.Schema(r.Schema)); err != nil {
-		return nil, err
+	if all.Looks() || named.Looks() {
+		if err := m.event.Parse(r.Data, event.Schema(r.Schema)); err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case named == nil:

@@ -36,6 +36,7 @@ type Index struct {
 	root    *node
 	paths   paths
 	numbers numbering // of entries
+	asking  int       // entries that do not want every event
 }
 
 // NewIndex returns the index of the entries. Of several entries with one id the
@@ -69,11 +70,18 @@ func (x *Index) Without(id uint64) *Index {
 // Len returns the number of entries.
 func (x *Index) Len() int { return x.entries.n }
 
+// Looks reports whether Match looks at the event: it does unless every entry wants every
+// event.
+func (x *Index) Looks() bool { return x != nil && x.asking > 0 }
+
 func (x *Index) insert(e *edit, entry Entry) {
 	p := x.place(e, entry)
 	at := located{entry: p, rest: 1<<len(p.clauses) - 1, places: 1}
 	x.entries.insert(e, at)
 	x.root = x.root.insert(e, at)
+	if !entry.Matcher.wantsAll() {
+		x.asking++
+	}
 }
 
 func (x *Index) remove(e *edit, id uint64) bool {
@@ -86,6 +94,9 @@ func (x *Index) remove(e *edit, id uint64) bool {
 	x.root = x.root.remove(e, at)
 	x.numbers.giveBack(at.entry.number)
 	m := at.entry.matcher
+	if !m.wantsAll() {
+		x.asking--
+	}
 	for i := range m.conditions {
 		x.paths.leave(e, m.filter.AdvancedFilters[i].Key, m.conditions[i].key)
 	}

@@ -44,6 +44,12 @@ func TestIndex(t *testing.T) {
 	if x.Without(77) != x || x.Len() != 4 || replaced.Len() != 5 || empty.With(Entry{ID: 1, Matcher: matcher(`{}`)}).Without(1).Len() != 0 {
 		t.Error("lengths are wrong")
 	}
+	var none *Index
+	all := x.Without(1).Without(2).Without(4)
+	if none.Looks() || empty.Looks() || all.Looks() || !x.Looks() || !all.With(Entry{ID: 3, Matcher: matcher(`{"subjectEndsWith":"/2"}`)}).Looks() {
+		t.Error("it is wrong about whether it looks at events")
+	}
+	check(all, "all", []uint64{3}, []uint64{3}, []uint64{3})
 
 	twice := NewIndex([]Entry{{ID: 1, Matcher: matcher(`{"subjectBeginsWith":"runs"}`)}, {ID: 1, Matcher: matcher(`{"subjectBeginsWith":"models"}`)}})
 	check(twice, "the last of two with one id", nil, []uint64{1}, nil)

@@ -16,6 +16,11 @@ type Matcher struct {
 	conditions []condition
 }
 
+// wantsAll reports whether the matcher wants every event.
+func (m *Matcher) wantsAll() bool {
+	return m.types == nil && len(m.begins)+len(m.ends)+len(m.conditions) == 0
+}
+
 // condition is a compiled [Condition].
 type condition struct {
 	operator Operator
