@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carillon-events/carillon/consumer"
 	"github.com/carillon-events/carillon/internal/fault"
 )
 
@@ -122,6 +124,8 @@ type receiver struct {
 	path   string // "" = every path
 	status int
 	delay  time.Duration
+
+	handshakes *consumer.Handler
 }
 
 // farewell is how long a listener that ends takes leave of its server.
@@ -133,6 +137,9 @@ func (r *receiver) run(ctx context.Context, address string, ready func(ctx conte
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen for deliveries: %w", err)
+	}
+	if r.handshakes, err = r.agree(); err != nil {
+		return err
 	}
 	url := handlerURL(listener.Addr(), r.path)
 	r.announce(url)
@@ -185,7 +192,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	switch req.Method {
 	case http.MethodOptions:
-		r.consent(w, req)
+		r.handshakes.ServeHTTP(w, req)
 	case http.MethodPost:
 		r.take(w, req)
 	case http.MethodGet, http.MethodHead:
@@ -196,17 +203,19 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// consent is the handshake of CloudEvents: the origin that asks may send, at any
-// rate. Source: spec/delivery.md section 1.4.
-func (r *receiver) consent(w http.ResponseWriter, req *http.Request) {
-	w.Header().Set("Allow", "GET, OPTIONS, POST")
-	origin := req.Header.Get("WebHook-Request-Origin")
-	if origin == "" {
-		return
-	}
-	w.Header().Set("WebHook-Allowed-Origin", origin)
-	w.Header().Set("WebHook-Allowed-Rate", "*")
-	r.handshake("CloudEvents OPTIONS", "origin "+origin)
+// agree returns what answers handshakes: of every topic and origin, and each is printed. No
+// event gets there.
+func (r *receiver) agree() (*consumer.Handler, error) {
+	return consumer.New(consumer.Topics("*"), consumer.Origins("*"), consumer.WithLogger(slog.New(slog.DiscardHandler)),
+		consumer.OnHandshake(func(_ context.Context, asked consumer.Handshake) error {
+			if asked.Origin != "" {
+				r.handshake("CloudEvents OPTIONS", "origin "+asked.Origin)
+			} else {
+				r.handshake("SubscriptionValidation", "event subscription "+asked.EventSubscription)
+			}
+			return nil
+		}),
+		consumer.OnOther(func(context.Context, consumer.Event[json.RawMessage]) error { return nil }))
 }
 
 // take is a POST: the handshake of the Event Grid schema, or a delivery.
@@ -221,10 +230,10 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	events := splitEvents(body)
-	if code := validationCode(events); code != "" {
-		r.handshake("SubscriptionValidation", "event subscription "+req.Header.Get("aeg-subscription-name"))
-		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": code})
+	if isValidation(events) {
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		req.Header.Set("Content-Type", "application/json") // whoever asks by hand may leave it out
+		r.handshakes.ServeHTTP(w, req)
 		return
 	}
 	for _, e := range events {
@@ -242,13 +251,10 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 	w.WriteHeader(r.status)
 }
 
-// validationCode returns what a validation event wants echoed, "" for anything
-// else. Source: spec/delivery.md section 1.2.
-func validationCode(events []json.RawMessage) string {
-	if len(events) != 1 || !strings.EqualFold(text(events[0], "eventType"), "Microsoft.EventGrid.SubscriptionValidationEvent") {
-		return ""
-	}
-	return text(events[0], "data.validationCode")
+// isValidation reports whether the events are the question of a handshake.
+// Source: spec/delivery.md section 1.2.
+func isValidation(events []json.RawMessage) bool {
+	return len(events) == 1 && strings.EqualFold(text(events[0], "eventType"), "Microsoft.EventGrid.SubscriptionValidationEvent")
 }
 
 // deliveryHeaders are the headers of a delivery that are shown.
