@@ -156,3 +156,59 @@ func BenchmarkAuthorizeSender(b *testing.B) {
 		}
 	}
 }
+
+// Which roles let a token receive. Making an event subscription of a workspace takes
+// write permission there by the strict rule, and so does receiving what it has.
+// Source: spec/access.md sections 8 and 10.
+func TestReceiversByRole(t *testing.T) {
+	type role struct{ name, scope string }
+	const (
+		onTopic = testTopic + "/providers/Microsoft.EventGrid/eventSubscriptions/es"
+		nested  = testTopic + "/eventSubscriptions/es"
+	)
+	receiver, contributor := "EventGrid Data Receiver", "Contributor"
+	for _, c := range []struct {
+		name       string
+		es, source string
+		roles      []role
+		strict     string // "" or the code of the refusal
+		actions    string
+	}{
+		{"receiver of the topic", onTopic, testTopic, []role{{receiver, testTopic}}, "", ""},
+		{"receiver of the event subscription", onTopic, testTopic, []role{{receiver, strings.ToUpper(onTopic)}}, "", ""},
+		{"receiver of it under its other id", onTopic, testTopic, []role{{receiver, nested}}, "", ""},
+		{"data contributor of the group", onTopic, testTopic, []role{{"EventGrid Data Contributor", testGroup}}, "", ""},
+		{"receiver of another one", onTopic, testTopic, []role{{receiver, onTopic + "-2"}}, "AuthorizationFailed", "AuthorizationFailed"},
+		{"sender", onTopic, testTopic, []role{{"EventGrid Data Sender", testTopic}}, "AuthorizationFailed", "AuthorizationFailed"},
+		{"owner", onTopic, testTopic, []role{{"Owner", "/"}}, "AuthorizationFailed", "AuthorizationFailed"},
+		{"nobody", onTopic, testTopic, nil, "AuthorizationFailed", "AuthorizationFailed"},
+		{"workspace: receiver", testEvents, testWorkspace, []role{{receiver, testWorkspace}}, "LinkedAuthorizationFailed", ""},
+		{"workspace: contributor", testEvents, testWorkspace, []role{{contributor, testWorkspace}}, "AuthorizationFailed", "AuthorizationFailed"},
+		{"workspace: both", testEvents, testWorkspace, []role{{receiver, testWorkspace}, {contributor, testWorkspace}}, "", ""},
+		{"system topic: receiver", testNested, testWorkspace, []role{{receiver, testGroup}}, "LinkedAuthorizationFailed", ""},
+		{"system topic: both", testNested, testWorkspace, []role{{receiver, testGroup}, {contributor, testWorkspace}}, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			caller := w.principal(t, "batch")
+			for _, r := range c.roles {
+				w.grant(t, caller, r.name, r.scope)
+			}
+			token := w.publishToken(t, caller, time.Hour)
+			for _, rule := range []struct {
+				z    *Authorizer
+				want string
+			}{{w.strict, c.strict}, {w.actions, c.actions}} {
+				_, err := NewSenders(w.tokens, rule.z).AuthorizeReceiver(t.Context(), token, resource.MustID(c.es), resource.MustID(c.source))
+				if rule.want == "" && err != nil {
+					t.Errorf("refused: %v", err)
+				} else if rule.want != "" {
+					wantFault(t, err, fault.Forbidden, rule.want)
+				}
+			}
+		})
+	}
+	w := newWorld(t)
+	_, err := NewSenders(w.tokens, w.strict).AuthorizeReceiver(t.Context(), w.token(t, w.ownerCaller(t)), resource.MustID(onTopic), resource.MustID(testTopic))
+	wantFault(t, err, fault.Unauthenticated, "InvalidAuthenticationTokenAudience")
+}
