@@ -601,6 +601,13 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%s with %s: answered %d", c.method, c.header, w.Code)
 		}
 	}
+	// One that only claims to be long takes no memory.
+	long, _ := http.NewRequest("POST", "/", strings.NewReader(good))
+	long.Header.Set("Content-Type", "application/json")
+	long.ContentLength = 1 << 50
+	if w := record(h, long); w.Code != 413 {
+		t.Errorf("a body that claims to be long: answered %d", w.Code)
+	}
 	// A body of unknown length is bounded as well.
 	r, _ := http.NewRequest("POST", "/", io.MultiReader(strings.NewReader(strings.Repeat(" ", 3<<20)), strings.NewReader(good)))
 	r.Header.Set("Content-Type", "application/json")

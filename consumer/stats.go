@@ -6,8 +6,9 @@ import "sync/atomic"
 //
 //	expvar.Publish("consumer", expvar.Func(func() any { return h.Stats() }))
 //
-// Every event of a request is in one of Handled, Skipped, Duplicate, Stale, Foreign,
-// Malformed, Failed, DeadLettered and Busy.
+// Every event is in one of Handled, Skipped, Duplicate, Stale, Foreign, Malformed, Failed,
+// DeadLettered and Busy each time that it comes; those of a batch that are behind one that
+// wants a pause have not come.
 type Stats struct {
 	Requests   int64 `json:"requests"`   // of all kinds
 	Refused    int64 `json:"refused"`    // requests: not verified, too large, or of another kind than deliveries are

@@ -190,12 +190,12 @@ func (a *authority) sign(t *testing.T, template *x509.Certificate) (*x509.Certif
 	return cert, key
 }
 
-func (a *authority) client(t *testing.T, change func(*x509.Certificate)) *x509.Certificate {
+func (a *authority) client(t *testing.T, change func(*x509.Certificate)) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "sender"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	change(template)
-	cert, _ := a.sign(t, template)
-	return cert
+	return a.sign(t, template)
 }
 
 func TestClientCertificate(t *testing.T) {
@@ -203,20 +203,24 @@ func TestClientCertificate(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(ours.cert)
 	uri, _ := url.Parse("spiffe://example/sender")
+	client := func(a *authority, change func(*x509.Certificate)) *x509.Certificate {
+		cert, _ := a.client(t, change)
+		return cert
+	}
 	for _, c := range []struct {
 		name   string
 		cert   *x509.Certificate
 		names  []string
 		status int
 	}{
-		{"of ours", ours.client(t, func(*x509.Certificate) {}), nil, 200},
-		{"by common name", ours.client(t, func(*x509.Certificate) {}), []string{"x", "Sender"}, 200},
-		{"by DNS name", ours.client(t, func(c *x509.Certificate) { c.DNSNames = []string{"a.example"} }), []string{"a.example"}, 200},
-		{"by URI", ours.client(t, func(c *x509.Certificate) { c.URIs = []*url.URL{uri} }), []string{uri.String()}, 200},
-		{"of another name", ours.client(t, func(*x509.Certificate) {}), []string{"somebody"}, 401},
-		{"of others", theirs.client(t, func(*x509.Certificate) {}), nil, 401},
-		{"over", ours.client(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), nil, 401},
-		{"of a server", ours.client(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), nil, 401},
+		{"of ours", client(ours, func(*x509.Certificate) {}), nil, 200},
+		{"by common name", client(ours, func(*x509.Certificate) {}), []string{"x", "Sender"}, 200},
+		{"by DNS name", client(ours, func(c *x509.Certificate) { c.DNSNames = []string{"a.example"} }), []string{"a.example"}, 200},
+		{"by URI", client(ours, func(c *x509.Certificate) { c.URIs = []*url.URL{uri} }), []string{uri.String()}, 200},
+		{"of another name", client(ours, func(*x509.Certificate) {}), []string{"somebody"}, 401},
+		{"of others", client(theirs, func(*x509.Certificate) {}), nil, 401},
+		{"over", client(ours, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), nil, 401},
+		{"of a server", client(ours, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), nil, 401},
 		{"none", nil, nil, 401},
 	} {
 		h := newHandler(t, consumer.On((&seen{}).completed), consumer.ClientCertificate(roots, c.names...))
