@@ -1,9 +1,10 @@
-"""Storage queues, Event Hubs, Kafka, NATS and Azure Functions: what real servers get, read
+"""Storage queues, Event Hubs, Kafka, NATS, MQTT and Azure Functions: what real servers get, read
 with clients of their own and compared byte for byte with what a webhook gets.
 Source: spec/handlers.md sections 3, 5, 8 and 14."""
 
 import base64
 import json
+import time
 
 import pytest
 from azure.core.credentials import AzureKeyCredential
@@ -17,6 +18,7 @@ from azure.storage.queue import QueueClient
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, from_structured_event
 
 import kafka_broker
+import mosquitto
 import nats_broker
 from azurite import Azurite
 from server import GROUP, GROUP_ID, OwnServer
@@ -50,6 +52,13 @@ def kafka(tmp_path_factory):
 @pytest.fixture(scope="module")
 def nats(tmp_path_factory):
     broker = nats_broker.Nats(tmp_path_factory.mktemp("nats"))
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="module")
+def mqtt(tmp_path_factory):
+    broker = mosquitto.Mosquitto(tmp_path_factory.mktemp("mosquitto"))
     yield broker
     broker.close()
 
@@ -206,6 +215,51 @@ def test_nats(own_server, nats, make, schema, content_type):
         assert message.headers["aeg-subscription-name"] == "STREAM" and message.headers["aeg-event-type"] == "Notification"
     with pytest.raises(AssertionError, match="no stream of .* has the subject"):
         subscribe_ours(own_server, topic, "nowhere", "nats", nats.url, "subject=other", f"username={nats_broker.USER}", f"password={nats_broker.PASSWORD}")
+
+
+@pytest.mark.parametrize("schema, settings", [
+    ("EventGridSchema", []), ("EventGridSchema", ["qos=2", "retain=true", "messageExpiry=600"]), ("CloudEventSchemaV1_0", ["qos=2"]), ("CloudEventSchemaV1_0", ["contentMode=binary"])])
+def test_mqtt(own_server, mqtt, make, schema, settings):
+    topic, retained = make(schema), "retain=true" in settings
+    reader = mqtt.reader(f"ml/{topic.name}/#")
+    subscribe_ours(own_server, topic, "broker", "mqtt", mqtt.url, f"topic=ml/{topic.name}/{{type}}/{{subject}}", f"username={mosquitto.USER}", f"password={mosquitto.PASSWORD}", *settings)
+    publish(own_server, topic, 0, EVENTS)
+    want, messages = of_webhook(topic, EVENTS), reader.messages(EVENTS)
+    by_id = {json.loads(e)["id"]: json.loads(e) for e in want}
+    if "contentMode=binary" not in settings:
+        assert sorted(m.payload for m in messages) == want
+    assert len({dict(m.properties.UserProperty)["message-id"] for m in messages}) == EVENTS
+    for message in messages:
+        user = dict(message.properties.UserProperty)
+        assert user["aeg-subscription-name"] == "BROKER" and user["aeg-event-type"] == "Notification" and user["aeg-delivery-count"] == "0"
+        assert message.qos == (2 if "qos=2" in settings else 1)
+        assert (getattr(message.properties, "MessageExpiryInterval", None) or 0) in (range(540, 601) if retained else [0])
+        if "contentMode=binary" in settings:
+            sent = by_id[user["id"]]
+            assert json.loads(message.payload) == sent["data"] and message.properties.ContentType == "application/json"
+            assert {name: user[name] for name in ("specversion", "type", "source", "subject", "time")} == {name: sent[name] for name in ("specversion", "type", "source", "subject", "time")}
+        else:
+            sent = json.loads(message.payload)
+            assert message.properties.ContentType == ("application/json; charset=utf-8" if schema == "EventGridSchema" else "application/cloudevents+json; charset=utf-8")
+        assert message.topic == f"ml/{topic.name}/Shop.OrderPlaced/" + sent["subject"].replace("/", "_")
+    if retained:  # the last of each topic, for whoever comes later
+        assert len(mqtt.reader(f"ml/{topic.name}/Shop.OrderPlaced/+").messages(3)) == 3
+
+
+def test_what_mosquitto_refuses(own_server, mqtt, make):
+    topic = make()
+    with pytest.raises(AssertionError, match="does not take the credentials|may not connect"):
+        subscribe_ours(own_server, topic, "wrong", "mqtt", mqtt.url, "topic=ml/a", f"username={mosquitto.USER}", "password=wrong")
+    for name, target, large, outcome in (("elsewhere", "other/a", "", "Unauthorized"), ("large", "ml/a", "x" * 100_000, "PayloadTooLarge")):
+        subscribe_ours(own_server, topic, name, "mqtt", mqtt.url, f"topic={target}", f"username={mosquitto.USER}", f"password={mosquitto.PASSWORD}")
+        with EventGridPublisherClient(topic.endpoint, AzureKeyCredential(topic.key)) as client:
+            client.send([EventGridEvent("orders/1", "Shop.OrderPlaced", {"text": large}, "1.7", id=name)], connection_verify=own_server.ca)
+        for _ in range(60):
+            attempts = own_server.command("event-subscription", "attempts", "--name", name, "--source-resource-id", topic.id, "--outcome", outcome)
+            if attempts:
+                break
+            time.sleep(0.5)
+        assert attempts, f"no attempt ended as {outcome}"
 
 
 def test_function(own_server, make, make_handler):
