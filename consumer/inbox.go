@@ -105,7 +105,7 @@ type mark struct{ sequencer, etag string }
 
 // NewMemory returns an inbox that remembers the latest events, and each for age, if both
 // are not more than it may hold: at most twice as many, for at most twice as long. An event
-// takes about 100 bytes.
+// takes up to 160 bytes.
 func NewMemory(events int, age time.Duration) *Memory {
 	m := &Memory{events: max(events, 1), age: age, now: time.Now}
 	m.new = m.generation()

@@ -45,7 +45,7 @@ var _ consumer.Inbox = (*Inbox)(nil)
 // Open opens the inbox in a file, which is made if it is not there. It remembers the latest
 // events, and each for age. What is older than either is forgotten, and with the last event
 // of an object how far the object had come: a delivery that comes later still is handled once
-// more, and counts as in order. An event takes about 150 bytes of the file.
+// more, and counts as in order. An event takes about 400 bytes of the file.
 func Open(path string, events int, age time.Duration) (*Inbox, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTime})
 	if err != nil {

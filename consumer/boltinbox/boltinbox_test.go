@@ -98,7 +98,7 @@ func TestForgets(t *testing.T) {
 	}
 }
 
-// TestOutlives opens the file again, as after a crash: without having closed it.
+// TestOutlives opens the file again, and by a second process not before it is closed.
 func TestOutlives(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "inbox")
 	source := consumertest.NewSource("/workspace")
