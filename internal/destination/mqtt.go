@@ -218,11 +218,12 @@ func (t *mqttTarget) greet(c *mqttConn, r *bufio.Reader) (keepAlive time.Duratio
 		return 0, &mqttRefusal{broker.Response{Outcome: broker.GenericError, Detail: "the server does not speak MQTT 5", Verdict: broker.TryAgain}}
 	}
 	answer := packets.Connack{Properties: &packets.Properties{}}
-	if err := answer.Unpack(bytes.NewBuffer(body)); err != nil {
+	err = answer.Unpack(bytes.NewBuffer(body))
+	switch code := answer.ReasonCode; {
+	case err != nil || code > 0 && code < mqttFailures: // no CONNACK has those
 		return 0, errNoMQTT
-	}
-	if answer.ReasonCode != 0 {
-		return 0, &mqttRefusal{mqttReason(answer.ReasonCode)}
+	case code > 0:
+		return 0, &mqttRefusal{ofConnection(mqttReason(code))}
 	}
 	says := answer.Properties
 	misfit := func(detail string) error {

@@ -270,6 +270,13 @@ func (s scripted) target(t *testing.T, more ...any) *mqttTarget {
 // TestMQTTReasons holds what each reason code means, wherever a server says it.
 // Source: MQTT 5.0 section 2.4.
 func TestMQTTReasons(t *testing.T) {
+	for code, want := range map[byte]string{0x01: "does not speak MQTT", 0x7f: "does not speak MQTT", 0x95: "larger", 0x99: "invalid"} {
+		s := scripted{greeting: &packets.Connack{ReasonCode: code, Properties: &packets.Properties{}}}.target(t)
+		got := s.Send(t.Context(), attemptOf("Mqtt", 1, suiteEvent(1)))
+		if got.Outcome != broker.SocketError && got.Outcome != broker.GenericError || !strings.Contains(got.Detail, want) {
+			t.Errorf("CONNACK %#x, which blames no message: %+v", code, got)
+		}
+	}
 	for _, tt := range []struct {
 		code    byte
 		want    broker.Outcome
