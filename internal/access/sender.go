@@ -41,10 +41,16 @@ func (s *Senders) AuthorizeSender(ctx context.Context, token string, topic resou
 // Source: spec/access.md sections 8 and 10.
 func (s *Senders) AuthorizeReceiver(ctx context.Context, token string, eventSubscription, source resource.ID) (principal string, err error) {
 	c, err := s.tokens.Validate(ctx, token, s.tokens.publish)
-	if err != nil {
-		return "", err
+	if err == nil {
+		return c.ObjectID, s.authorizer.CheckReceive(c, eventSubscription, source)
 	}
-	return c.ObjectID, s.authorizer.CheckReceive(c, eventSubscription, source)
+	// Of the management API: who may change the event subscription could send its events
+	// elsewhere, and so may receive them.
+	if c, other := s.tokens.Validate(ctx, token, s.tokens.management); other == nil {
+		const write = "Microsoft.EventGrid/eventSubscriptions/write"
+		return c.ObjectID, s.authorizer.CheckEventSubscriptionWrite(c, write, eventSubscription, source)
+	}
+	return "", err
 }
 
 // Challenge returns the WWW-Authenticate value of a 401 that no token was shown for.

@@ -209,6 +209,34 @@ func TestReceiversByRole(t *testing.T) {
 		})
 	}
 	w := newWorld(t)
-	_, err := NewSenders(w.tokens, w.strict).AuthorizeReceiver(t.Context(), w.token(t, w.ownerCaller(t)), resource.MustID(onTopic), resource.MustID(testTopic))
-	wantFault(t, err, fault.Unauthenticated, "InvalidAuthenticationTokenAudience")
+	_, err := NewSenders(w.tokens, w.strict).AuthorizeReceiver(t.Context(), "abc.def.ghi", resource.MustID(onTopic), resource.MustID(testTopic))
+	wantFault(t, err, fault.Unauthenticated, "InvalidAuthenticationToken")
+}
+
+// Who may change an event subscription may receive its events with the token that it is
+// changed with, for it could send them elsewhere as well.
+func TestReceiversByManagementToken(t *testing.T) {
+	const onTopic = testTopic + "/providers/Microsoft.EventGrid/eventSubscriptions/es"
+	for _, c := range []struct {
+		role, at, es, source, want string
+	}{
+		{"Owner", testTopic, onTopic, testTopic, ""},
+		{"EventGrid EventSubscription Contributor", testTopic, onTopic, testTopic, ""},
+		{"EventGrid Data Receiver", testTopic, onTopic, testTopic, "AuthorizationFailed"},
+		{"Reader", testTopic, onTopic, testTopic, "AuthorizationFailed"},
+		{"Contributor", testWorkspace, testEvents, testWorkspace, ""},
+		{"EventGrid EventSubscription Contributor", testWorkspace, testEvents, testWorkspace, "LinkedAuthorizationFailed"},
+	} {
+		t.Run(c.role+" at "+c.at, func(t *testing.T) {
+			w := newWorld(t)
+			caller := w.principal(t, "laptop")
+			w.grant(t, caller, c.role, c.at)
+			_, err := NewSenders(w.tokens, w.strict).AuthorizeReceiver(t.Context(), w.token(t, caller), resource.MustID(c.es), resource.MustID(c.source))
+			if c.want != "" {
+				wantFault(t, err, fault.Forbidden, c.want)
+			} else if err != nil {
+				t.Errorf("refused: %v", err)
+			}
+		})
+	}
 }

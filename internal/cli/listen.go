@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/consumer"
@@ -27,8 +28,9 @@ const maxDelivery = 16 << 20
 
 func (a *app) listenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "listen", Short: "Be a handler: answer handshakes and print what arrives", Args: noArguments,
-		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. It goes when listen ends, with what\nwaits for it, unless it was there before or --keep is given. Without it no server is needed.",
+		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. It goes when listen ends, with what\nwaits for it, unless it was there before or --keep is given. Without it no server is needed.\n\nWith --forward the server need not reach this machine: events are received over a connection\nthat listen makes, each is posted to the URL as a webhook would get it, and the answer decides\nas for a webhook: 200 to 204 is delivered, 400, 401, 403 and 413 make a dead letter, anything\nelse has it come again.",
 		Example: `  carillon listen --subscribe to-my-terminal
+  carillon listen --forward http://localhost:3000/events --included-event-types Microsoft.MachineLearningServices.ModelRegistered
   carillon listen --port 9000 --path /hooks -o json
   carillon listen --status 503 --delay 2s     # a handler in trouble`}
 	listen := cmd.Flags().String("listen", "127.0.0.1:0", "Address to listen on; port 0 takes a free one.")
@@ -38,9 +40,10 @@ func (a *app) listenCommand() *cobra.Command {
 	delay := cmd.Flags().Duration("delay", 0, "How long to wait before a delivery is answered.")
 	subscribe := cmd.Flags().String("subscribe", "", "Create the event subscription of this name for it, until listen ends.")
 	keep := cmd.Flags().Bool("keep", false, "With --subscribe: leave the event subscription behind.")
+	forward := cmd.Flags().String("forward", "", "Post the events of a server to this URL, which the server need not reach.")
 	from := a.bySource(cmd)
 	filters := filterFlags(cmd)
-	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe: EventGridSchema, CloudEventSchemaV1_0 or CustomInputSchema.")
+	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe or --forward: EventGridSchema, CloudEventSchemaV1_0 or CustomInputSchema.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		address := *listen
 		if cmd.Flag("port").Changed {
@@ -48,6 +51,19 @@ func (a *app) listenCommand() *cobra.Command {
 		}
 		if *status < 200 || *status > 599 {
 			return usagef(cmd, "--status %d is not an answer to a delivery: it is 200 to 599.", *status)
+		}
+		if *forward != "" {
+			for _, other := range []string{"listen", "port", "path", "status", "delay"} {
+				if cmd.Flag(other).Changed {
+					return usagef(cmd, "--%s is of a handler of its own; with --forward %s is the handler.", other, *forward)
+				}
+			}
+			if err := handlerFits(cmd, *forward); err != nil {
+				return err
+			}
+			if *subscribe == "" {
+				*subscribe = "listen-" + uuid.NewString()[:8]
+			}
 		}
 		subscription := map[string]any{}
 		if *subscribe != "" {
@@ -63,6 +79,15 @@ func (a *app) listenCommand() *cobra.Command {
 			if err := segment(cmd, "event subscription", *subscribe); err != nil {
 				return err
 			}
+		}
+		if *forward != "" {
+			base, err := from()
+			if err != nil {
+				return err
+			}
+			f := &forwarder{app: a, out: a.stdout, paint: a.painter(), json: a.output == "json", handler: *forward, path: base + "/" + *subscribe,
+				name: *subscribe, schema: subscription["eventDeliverySchema"].(string), keep: *keep}
+			return f.run(cmd.Context(), subscription["filter"])
 		}
 		r := &receiver{out: a.stdout, paint: a.painter(), json: a.output == "json", path: *path, status: *status, delay: *delay}
 		leave := func(context.Context) {}

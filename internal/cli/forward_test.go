@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestVerdict(t *testing.T) {
+	for _, tt := range []struct {
+		status, count int
+		after         time.Duration
+		want          string
+	}{
+		{200, 1, 0, "acknowledge 0"}, {204, 9, 0, "acknowledge 0"}, {205, 1, 0, "release 10"}, {302, 1, 0, "release 10"},
+		{400, 1, 0, "reject 0"}, {401, 1, 0, "reject 0"}, {403, 1, 0, "reject 0"}, {413, 1, 0, "reject 0"},
+		{404, 1, 0, "release 600"}, {408, 1, 0, "release 600"}, {503, 1, 0, "release 60"}, {503, 1, 5 * time.Minute, "release 600"},
+		{500, 1, 0, "release 10"}, {500, 2, 0, "release 60"}, {500, 3, 0, "release 60"}, {500, 4, 0, "release 600"}, {500, 6, 0, "release 3600"}, {500, 30, 0, "release 3600"},
+		{0, 1, 0, "release 10"}, {429, 1, 2 * time.Second, "release 10"},
+	} {
+		verb, delay := verdict(tt.status, tt.after, tt.count)
+		if got := fmt.Sprintf("%s %d", verb, delay); got != tt.want {
+			t.Errorf("status %d in attempt %d, Retry-After %s: %s, want %s", tt.status, tt.count, tt.after, got, tt.want)
+		}
+	}
+}
+
+// taken is a request as a handler gets it.
+type taken struct {
+	header http.Header
+	body   string
+}
+
+// handler is a handler that hands on what it gets and answers with a status.
+func forwardHandler(t *testing.T) (at string, status *atomic.Int32, got <-chan taken) {
+	status = &atomic.Int32{}
+	status.Store(http.StatusOK)
+	all := make(chan taken, 100)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WebHook-Allowed-Origin", r.Header.Get("WebHook-Request-Origin"))
+		body, _ := io.ReadAll(r.Body)
+		if r.Header.Get("aeg-event-type") == "SubscriptionValidation" {
+			var v []struct {
+				Data struct{ ValidationCode string }
+			}
+			if json.Unmarshal(body, &v) == nil {
+				_ = json.NewEncoder(w).Encode(map[string]string{"validationResponse": v[0].Data.ValidationCode})
+			}
+			return
+		}
+		if r.Header.Get("aeg-event-type") == "Notification" {
+			w.WriteHeader(int(status.Load()))
+			all <- taken{r.Header.Clone(), string(body)}
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, status, all
+}
+
+// forwarding runs "carillon listen --forward" and returns its lines and a stop.
+func forwarding(t *testing.T, env map[string]string, args ...string) (lines <-chan []byte, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	var stderr bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		code <- Run(ctx, append([]string{"listen", "-o", "json"}, args...), strings.NewReader(""), in, &stderr, func(k string) string { return env[k] })
+		_ = in.Close()
+	}()
+	lines = goRead(bufio.NewReader(out))
+	if first, ok := <-lines; !ok || text(first, "forwarding") == "" {
+		t.Fatalf("the first line is %q: %s", first, stderr.String())
+	}
+	return lines, func() {
+		t.Helper()
+		cancel()
+		if got := <-code; got != exitDone {
+			t.Errorf("listen ended with %d: %s", got, stderr.String())
+		}
+	}
+}
+
+// A handler that the server cannot reach gets what a webhook gets, in every schema; the
+// server may be killed meanwhile. What the handler does not take stays with the server.
+func TestListenForwards(t *testing.T) {
+	dir := t.TempDir()
+	serve := func(listen string) (*child, string) {
+		t.Helper()
+		c, err := testProgram(t).start(nil, "serve", "--data", dir, "--listen", listen, "--durability", "process")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.stop(stopPatience) })
+		patience, cancel := context.WithTimeout(t.Context(), readyPatience)
+		defer cancel()
+		line, err := c.firstLine(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, _ := readyURL(line)
+		return c, at
+	}
+	server, at := serve("127.0.0.1:0")
+	env := environment(t, dir)
+	must := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := run(t, env, args...)
+		if code != exitDone {
+			t.Fatalf("%v: %s", args, stderr)
+		}
+		return stdout
+	}
+	hook, _, hooked := forwardHandler(t)
+	cloudHook, _, cloudHooked := forwardHandler(t)
+	must("event-subscription", "create", "--name", "HOOK", "--endpoint", hook)
+	must("event-subscription", "create", "--name", "CLOUD", "--endpoint", cloudHook, "--event-delivery-schema", "CloudEventSchemaV1_0")
+	handler, status, got := forwardHandler(t)
+	cloudHandler, _, cloudGot := forwardHandler(t)
+	lines, stop := forwarding(t, env, "--forward", handler+"/x?code=hunter2", "--subscribe", "near")
+	cloudLines, stopCloud := forwarding(t, env, "--forward", cloudHandler, "--event-delivery-schema", "CloudEventSchemaV1_0")
+	go func() {
+		for range cloudLines {
+		}
+	}()
+	defer stopCloud()
+
+	same := func(what string, webhook, forwarded taken) {
+		t.Helper()
+		for _, h := range []http.Header{webhook.header, forwarded.header} {
+			for _, name := range []string{"Aeg-Subscription-Name", "Content-Length", "Date", "Connection", "Accept-Encoding"} {
+				h.Del(name)
+			}
+		}
+		if !maps.EqualFunc(webhook.header, forwarded.header, slices.Equal) || webhook.body != forwarded.body {
+			t.Errorf("%s: the webhook got\n%v\n%s\nforwarded was\n%v\n%s", what, webhook.header, webhook.body, forwarded.header, forwarded.body)
+		}
+	}
+	must("model", "register", "--name", "churn", "--tags", "a=<b>&é")
+	same("Event Grid", <-hooked, <-got)
+	same("CloudEvents", <-cloudHooked, <-cloudGot)
+	if line := <-lines; text(line, "answer") != "acknowledge" || text(line, "subject") != "models/churn:1" || strings.Contains(string(line), "hunter2") {
+		t.Errorf("line %s", line)
+	}
+
+	if err := server.kill(); err != nil {
+		t.Fatal(err)
+	}
+	u, _ := url.Parse(at)
+	serve(u.Host)
+	must("model", "register", "--name", "churn")
+	if e := <-got; !strings.Contains(e.body, "models/churn:2") {
+		t.Errorf("after a restart: %s", e.body)
+	}
+	<-lines
+
+	status.Store(http.StatusInternalServerError)
+	must("model", "register", "--name", "churn")
+	<-got
+	if line := <-lines; text(line, "answer") != "release" || text(line, "releaseDelayInSeconds") != "10" || text(line, "status") != "500" {
+		t.Errorf("line of what is not taken %s", line)
+	}
+	waitFor(t, "an event that waits", func() bool {
+		return text([]byte(must("event-subscription", "status", "near", "-o", "json")), "properties.openDeliveries") == "1"
+	})
+	status.Store(http.StatusBadRequest)
+	must("model", "register", "--name", "churn")
+	<-got
+	if line := <-lines; text(line, "answer") != "reject" {
+		t.Errorf("line of what is refused %s", line)
+	}
+	waitFor(t, "a dead letter", func() bool {
+		return strings.Contains(must("deadletter", "list", "--event-subscription", "near", "-o", "json"), "models/churn:4")
+	})
+	stop()
+	if code, _, _ := run(t, env, "event-subscription", "show", "--name", "near"); code == exitDone {
+		t.Error("the event subscription is still there")
+	}
+	if code, _, stderr := run(t, env, "listen", "--forward", handler, "--subscribe", "HOOK"); code == exitDone || !strings.Contains(stderr, "another name") {
+		t.Errorf("with the event subscription of a webhook: %d %s", code, stderr)
+	}
+	if code, _, stderr := run(t, env, "listen", "--forward", "localhost:3000"); code != exitUsage || !strings.Contains(stderr, "http://localhost:3000") {
+		t.Errorf("with no URL: %d %s", code, stderr)
+	}
+	if code, _, _ := run(t, env, "listen", "--forward", handler, "--port", "1"); code != exitUsage {
+		t.Errorf("with a port: %d", code)
+	}
+}
