@@ -35,7 +35,7 @@ var rows = []struct {
 		"the edges: each speaks one protocol to the world"},
 	{[]string{"internal/server"}, "the one place that knows every package"},
 	{[]string{"internal/cli", "internal/servertest"}, "who starts a server"},
-	{[]string{"cmd/carillon", "bench", "internal/filter/filterload", "internal/servertest/faults", "examples/drift-retrain", "examples/elsewhere"}, "what is built, measured, broken on purpose or shown"},
+	{[]string{"cmd/carillon", "bench", "internal/filter/filterload", "internal/servertest/faults", "examples/drift-retrain", "examples/elsewhere", "examples/retrain"}, "what is built, measured, broken on purpose or shown"},
 }
 
 func rowOf(pkg string) int {
