@@ -128,12 +128,26 @@ func (p *Peer) accept(l net.Listener) {
 		} else {
 			p.conns[c] = true
 			p.running.Go(func() {
-				defer c.Close()
+				defer p.closed(c)
 				(&conn{Conn: c, peer: p, links: map[uint32]*link{}}).serve()
 			})
 		}
 		p.mu.Unlock()
 	}
+}
+
+func (p *Peer) closed(c net.Conn) {
+	_ = c.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+}
+
+// Conns is how many connections are open.
+func (p *Peer) Conns() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
 }
 
 // Performatives and others. Source: AMQP 1.0, part 2, section 2.7; part 5, section 5.3.3.
@@ -298,7 +312,7 @@ func (c *conn) attach(channel uint16, p described) {
 	if c.peer.options.Attach != nil {
 		refused = c.peer.options.Attach(address)
 	}
-	answer := []any{at(p, 0), handle, true, uint8(0), uint8(0), described{codeSource, []any{}}, any(target), nil, nil, nil, c.peer.options.MaxMessage}
+	answer := []any{at(p, 0), handle, true, uint8(0), uint8(0), described{codeSource, []any{}}, described{codeTarget, []any{address}}, nil, nil, nil, c.peer.options.MaxMessage}
 	if refused != nil { // a link without a target, which is closed at once
 		answer[6] = nil
 		c.send(0, channel, described{codeAttach, answer})

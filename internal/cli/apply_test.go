@@ -275,7 +275,15 @@ func TestApplyOfWhatIsFollowed(t *testing.T) {
 		}
 		return stdout
 	}
-	text := strings.NewReplacer("{ws}", ws, "{url}", followed.URL).Replace(`id: {ws}` + mlflowServer + `
+	group, _, _ := strings.Cut(ws, "/providers/")
+	bus, data := group+connectionList+"/bus", group+connectionList+"/data"
+	text := strings.NewReplacer("{ws}", ws, "{url}", followed.URL, "{group}", group, "{bus}", bus, "{data}", data).Replace(`id: {bus}
+properties: {resourceId: "{group}/providers/Microsoft.ServiceBus/namespaces/ns", connectionString: "${env:BUS}"}
+---
+id: {data}
+properties: {bucket: data, accessKeyId: id, secretAccessKey: "${env:KEY}"}
+---
+id: {ws}` + mlflowServer + `
 properties: {url: "{url}", username: carillon, password: "${env:PASSWORD}", pollIntervalSeconds: 5}
 ---
 id: {ws}/providers/Carillon.Kubernetes/clusters/prod
@@ -286,10 +294,11 @@ location: local
 properties: {statusEvents: [Failed, Canceled], extraEvents: [ModelAliasSet]}
 `)
 	write(text)
-	env["PASSWORD"], env["TOKEN"] = "s3cret", "s3cret"
+	env["PASSWORD"], env["TOKEN"], env["BUS"], env["KEY"] = "s3cret", "s3cret", "Endpoint=sb://ns;SharedAccessKeyName=send;SharedAccessKey=s3cret", "s3cret"
 	does("diff -f FILE", 1, "+ "+ws+" would be created", "+ "+ws+mlflowServer+" would be created", cluster+" would be created")
-	does("apply -f FILE", 0, mlflowServer+" created", cluster+" created")
+	does("apply -f FILE", 0, mlflowServer+" created", cluster+" created", bus+" created", data+" created")
 	does("diff -f FILE", 0)
+	does("connection show bus", 0, "ns:5671", "send")
 	does("mlflow show --workspace churn", 0, "Basic", "carillon")
 	does("kubernetes show prod --workspace churn", 0, "Token", followed.URL, "team=growth")
 	does("workspace show churn", 0, "Failed, Canceled", "ModelAliasSet")
@@ -302,17 +311,18 @@ properties: {statusEvents: [Failed, Canceled], extraEvents: [ModelAliasSet]}
 	write(strings.Replace(text, "team=growth", "team=risk", 1))
 	does("apply -f FILE", 0, cluster+" changed", `properties.selector: "team=growth" → "team=risk"`)
 
-	exported := does("export", 0, "Set these before apply: CHURN_MLFLOW_PASSWORD, CHURN_KUBERNETES_PROD_TOKEN", "${env:CHURN_MLFLOW_PASSWORD}", "${env:CHURN_KUBERNETES_PROD_TOKEN}", "statusEvents:", ws+mlflowServer, cluster)
-	for _, own := range []string{"workspaceId", "tenantId", "status:", "authentication", "lagSeconds", "hbiWorkspace"} {
+	exported := does("export", 0, "Set these before apply: BUS_CONNECTION_STRING, DATA_SECRET_ACCESS_KEY, CHURN_MLFLOW_PASSWORD, CHURN_KUBERNETES_PROD_TOKEN", "connectionString: ${env:BUS_CONNECTION_STRING}", "${env:CHURN_MLFLOW_PASSWORD}", "${env:CHURN_KUBERNETES_PROD_TOKEN}", "statusEvents:", ws+mlflowServer, cluster)
+	for _, own := range []string{"workspaceId", "tenantId", "status:", "authentication", "lagSeconds", "hbiWorkspace", "keyName", "host:"} {
 		if strings.Contains(exported, own) {
 			t.Errorf("%s is exported:\n%s", own, exported)
 		}
 	}
 	write(exported)
-	env["CHURN_MLFLOW_PASSWORD"], env["CHURN_KUBERNETES_PROD_TOKEN"] = "s3cret", "s3cret"
+	env["CHURN_MLFLOW_PASSWORD"], env["CHURN_KUBERNETES_PROD_TOKEN"], env["BUS_CONNECTION_STRING"], env["DATA_SECRET_ACCESS_KEY"] = "s3cret", "s3cret", env["BUS"], "s3cret"
 	does("diff -f FILE", 0)
 	does("workspace delete churn --yes", 0)
-	does("apply -f FILE", 0, ws+" created", ws+mlflowServer+" created", cluster+" created")
+	does("connection delete data --yes", 0)
+	does("apply -f FILE", 0, data+" created", ws+" created", ws+mlflowServer+" created", cluster+" created")
 	does("diff -f FILE", 0)
 	env["CHURN_MLFLOW_PASSWORD"] = "wrong"
 	does("workspace delete churn --yes", 0)

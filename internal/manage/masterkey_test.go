@@ -112,6 +112,8 @@ func sealed(t *testing.T) (f *fixture, source secret.Source, k *killer, secrets 
 	f.put(t, at, c)
 	f.put(t, workspaceID+extension+"es2", hook(hookURL))
 	f.topic(t, "orders", "EventGridSchema")
+	f.connection(t, "bus", toResource(busNamespace, "s3cret"))
+	f.connection(t, "data", toBucket("data"))
 	f.endpoint.will(silent) // a change that waits for its handshake
 	f.put(t, workspaceID+extension+"es2", hook("https://other.example/in?code=s3cret"))
 	f.endpoint.will(nil)
@@ -143,7 +145,7 @@ func sealed(t *testing.T) (f *fixture, source secret.Source, k *killer, secrets 
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, string(private), keys[0], keys[1], attributes[0].Value, credentials.Token.ClientSecret.Reveal(), credentials.Certificate.Leaf.Subject.CommonName)
+		all = append(all, f.secretsOf(t, "bus"), f.secretsOf(t, "data"), string(private), keys[0], keys[1], attributes[0].Value, credentials.Token.ClientSecret.Reveal(), credentials.Certificate.Leaf.Subject.CommonName)
 		return strings.Join(append(all, f.keysOf(t, at)...), "|")
 	}
 }
@@ -171,7 +173,7 @@ func kept(t *testing.T, source secret.Source) (ids []string) {
 func TestRotateMasterKey(t *testing.T) {
 	f, source, _, secrets := sealed(t)
 	want, old := secrets(), f.Sealer.Current()
-	if strings.Count(want, "s3cret") != 4 || len(f.holding(old)) != 3 {
+	if strings.Count(want, "s3cret") != 7 || len(f.holding(old)) != 5 {
 		t.Fatalf("the fixture has %s in %s", want, f.holding(old))
 	}
 	for _, role := range []string{access.RoleContributor, access.RoleReader, ""} {
@@ -180,7 +182,7 @@ func TestRotateMasterKey(t *testing.T) {
 		}
 	}
 	k, err := f.RotateMasterKey(t.Context(), f.owner)
-	if err != nil || !k.Rotating || k.KeyID == old || !slices.Equal(k.Retired, []string{old}) || k.Behind != k.Secrets || k.Secrets != 10 || k.Rotated.IsZero() {
+	if err != nil || !k.Rotating || k.KeyID == old || !slices.Equal(k.Retired, []string{old}) || k.Behind != k.Secrets || k.Secrets != 13 || k.Rotated.IsZero() {
 		t.Fatalf("after the rotation: %+v, %v", k, err)
 	}
 	if _, err := f.RotateMasterKey(t.Context(), f.owner); !fault.Is(err, fault.Conflict) {
@@ -241,7 +243,7 @@ func TestRotateKilledAnywhere(t *testing.T) {
 			t.Fatalf("killed at step %d, the next start cannot go on: %v", at, err)
 		}
 		ids := kept(t, source)
-		if len(ids) != 1 || rotated && ids[0] == old || len(f.holding(ids[0])) != 3 {
+		if len(ids) != 1 || rotated && ids[0] == old || len(f.holding(ids[0])) != 5 {
 			t.Errorf("killed at step %d, in the end the keys are %s (before %s) and seal %s", at, ids, old, f.holding(ids[0]))
 		}
 		f.start(t)
@@ -307,7 +309,7 @@ func TestMasterKeyOfTheOperator(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Sealer = secret.NewSealer(keys[0])
-	if err := f.CheckSecrets(keys); err == nil || !strings.Contains(err.Error(), "9 secrets are sealed with the master key") || strings.Contains(err.Error(), first) {
+	if err := f.CheckSecrets(keys); err == nil || !strings.Contains(err.Error(), "12 secrets are sealed with the master key") || strings.Contains(err.Error(), first) {
 		t.Errorf("without the key: %v", err)
 	}
 }
