@@ -160,12 +160,12 @@ func TestAllocations(t *testing.T) {
 	for _, n := range []int{1, 100} {
 		h := benchHandler(t, WithInbox(&forgetful{}))
 		s := newStream(n)
-		decode := testing.AllocsPerRun(200, func() {
+		decode := testing.AllocsPerRun(20, func() {
 			if err := s.decode(h, func(Event[mlevent.RunCompleted]) {}); err != nil {
 				t.Fatal(err)
 			}
 		})
-		handle := testing.AllocsPerRun(200, func() { h.ServeHTTP(s, s.request()) })
+		handle := testing.AllocsPerRun(20, func() { h.ServeHTTP(s, s.request()) })
 		if more := (handle - decode) / float64(n); more > 2 {
 			t.Errorf("requests of %d events: %.2f allocations an event beyond the %.2f of decoding", n, more, decode/float64(n))
 		}
