@@ -30,7 +30,8 @@ var (
 // letters cannot be stored, and others are replayed. A kill falls before or after
 // one of these: a frame is stored, the publisher is answered, a journal message is
 // stored, a dead letter is stored or removed, an event is copied to the park or
-// removed from it, history is purged, a handler is asked, a handler has answered.
+// removed from it, history is purged, a handler is asked, a handler has answered, a
+// receiver has got its events.
 // Bounds are small, so event subscriptions lag; so is the log's quota, so what waits
 // for a retry is parked, where the park has room and does not fail. In most seeds
 // messages of the journal are so short that a flush takes many, and so little may wait
@@ -39,7 +40,8 @@ var (
 //
 // Then every acknowledged event was delivered to, or dead-lettered for, every
 // event subscription whose filter of its time wanted it, and went to no other;
-// nothing was sent again after the journal had stored its success; no process
+// nothing was sent again after the journal had stored its success, nor received again after
+// the answer to its acknowledgement; no process
 // delivered an event twice; no event was dropped for want of its body; nothing is
 // open, the park is empty, and the dead letter of whatever was delivered in the end is
 // gone.
@@ -107,8 +109,9 @@ type simulation struct {
 	versions map[uint64][]version
 	records  map[string]*resource.EventSubscription // what the management plane has stored
 	deleted  map[uint64]bool
-	picks    map[uint64]string // the topic of the domain that an event subscription is of
-	seen     map[delivered]int // process of the last success, +1
+	picks    map[uint64]string  // the topic of the domain that an event subscription is of
+	seen     map[delivered]int  // process of the last success, +1
+	answered map[delivered]bool // acknowledged by a receiver who heard that it was taken
 	stored   map[delivered]bool
 	flush    [][]byte // messages of the flush that is not whole yet
 	sends    int
@@ -152,6 +155,7 @@ const (
 	simBatching = "es4" // gets batches, and refuses those with a certain event
 	simBlocking = "es5" // takes long to answer: it lags
 	simFleeting = "es6" // is deleted and created again
+	simPulling  = "es7" // has receivers, most of the time
 )
 
 const simBatch = 5
@@ -206,19 +210,21 @@ func simulate(t *testing.T, seed uint64) {
 		t: t, store: newStore(), rng: rand.New(rand.NewPCG(seed, 1)),
 		versions: map[uint64][]version{}, records: map[string]*resource.EventSubscription{}, deleted: map[uint64]bool{},
 		topic: testTopicUID, picks: map[uint64]string{},
-		seen: map[delivered]int{}, stored: map[delivered]bool{},
+		seen: map[delivered]int{}, stored: map[delivered]bool{}, answered: map[delivered]bool{},
 	}
 	m.store.noted = m.note
 	m.store.quota = int64(400 + m.rng.IntN(4000)) // a frame takes 100, a copy in the park 10
 	if seed%3 == 0 {
 		m.topic = testDomainUID
 	}
-	for n := range 7 {
+	for n := range 8 {
 		es := m.subscribe(n, resource.UID(0x500+n))
 		m.versions[uint64(es.UID)] = []version{{wants: simFilters[0].wants}}
 	}
 	m.records[simFailing].RetryPolicy.MaxDeliveryAttempts = 5
 	m.records[simBatching].Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: simBatch, PreferredBatchSizeInKilobytes: 1}}
+	pulling := m.records[simPulling]
+	pulling.Destination, pulling.DeliverySchema = resource.Destination{Type: resource.DestinationPull, Target: &resource.Target{}}, event.CloudEventSchemaV1_0
 	m.world = worldOf(seed)
 	rounds := m.world.kills[0] + m.rng.IntN(m.world.kills[1])
 	for m.round = range rounds {
@@ -254,7 +260,7 @@ func (m *simulation) process(left int, publishing bool) {
 	h.failPut = func() bool { return m.chance(4) }
 	h.failPark = func() bool { return m.chance(10) }
 	var subs []*resource.EventSubscription
-	for _, n := range []string{simFine, simChanging, simFailing, simRefusing, simBatching, simBlocking, simFleeting} {
+	for _, n := range []string{simFine, simChanging, simFailing, simRefusing, simBatching, simBlocking, simFleeting, simPulling} {
 		if es := m.records[n]; es != nil {
 			subs = append(subs, es)
 		}
@@ -276,6 +282,15 @@ func (m *simulation) process(left int, publishing bool) {
 			}
 		}
 	}()
+	ctx, leave := context.WithCancel(m.t.Context())
+	var receivers sync.WaitGroup
+	defer receivers.Wait()
+	defer leave()
+	if left < 0 || !m.chance(4) {
+		for range 2 {
+			receivers.Go(func() { m.receive(ctx, p, m.records[simPulling]) })
+		}
+	}
 	var busy sync.WaitGroup
 	if publishing && (m.round == 0 || m.chance(m.world.busy)) {
 		for range 1 + m.intN(m.world.publishers) {
@@ -288,6 +303,8 @@ func (m *simulation) process(left int, publishing bool) {
 	if left < 0 {
 		settleAll(m.t, p)
 		time.Sleep(2 * retainEvery) // what is settled leaves the park
+		leave()
+		receivers.Wait()
 		if err := p.end(); err != nil {
 			m.t.Errorf("clean stop: %v", err)
 		}
@@ -301,6 +318,8 @@ func (m *simulation) process(left int, publishing bool) {
 		h.killMu.Unlock()
 	}
 	stops.Add(1)
+	leave()
+	receivers.Wait()
 	_ = p.end() // a killed process cannot say anything of use
 }
 
@@ -334,6 +353,66 @@ func (m *simulation) publish(p *process) {
 			return
 		}
 		time.Sleep(time.Duration(r%3) * 10 * time.Millisecond)
+	}
+}
+
+// receive receives until ctx ends, and says of each event what a receiver may.
+func (m *simulation) receive(ctx context.Context, p *process, es *resource.EventSubscription) {
+	uid := uint64(es.UID)
+	for ctx.Err() == nil {
+		r, err := p.Receive(ctx, es.UID, 1+m.intN(5), time.Minute)
+		if err != nil {
+			return
+		}
+		if p.h.arrow() != nil {
+			return // a dead process answers nobody
+		}
+		tokens := map[Answer][]string{}
+		var acknowledged []delivered
+		m.mu.Lock()
+		for _, e := range r.Events {
+			_, rest, _ := strings.Cut(string(e.Event), `"id":"`)
+			text, _, _ := strings.Cut(rest, `"`)
+			id, err := strconv.Atoi(text)
+			if err != nil {
+				m.t.Error(err)
+			}
+			key := delivered{uid, id}
+			if m.answered[key] || m.stored[key] {
+				m.t.Errorf("event %d was received in round %d, though its acknowledgement was stored (answered: %v)", id, m.round, m.answered[key])
+			}
+			m.sends++
+			switch n := m.rng.IntN(10); {
+			case n == 0: // its lock ends
+			case n == 1:
+				tokens[Release] = append(tokens[Release], e.LockToken)
+			case n == 2:
+				tokens[Reject] = append(tokens[Reject], e.LockToken)
+			default:
+				m.seen[key] = m.round + 1
+				acknowledged = append(acknowledged, key)
+				tokens[Acknowledge] = append(tokens[Acknowledge], e.LockToken)
+			}
+		}
+		m.mu.Unlock()
+		for _, a := range []Answer{Acknowledge, Release, Reject} {
+			if len(tokens[a]) == 0 {
+				continue
+			}
+			problems, err := p.AnswerReceived(ctx, es.UID, a, time.Duration(m.intN(2))*10*time.Second, tokens[a])
+			if err != nil {
+				return
+			}
+			m.mu.Lock()
+			for i, problem := range problems {
+				if problem != nil {
+					m.t.Errorf("answer %d: %v", a, problem)
+				} else if a == Acknowledge {
+					m.answered[acknowledged[i]] = true
+				}
+			}
+			m.mu.Unlock()
+		}
 	}
 }
 
