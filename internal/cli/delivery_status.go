@@ -9,7 +9,7 @@ import (
 var deliveryStatusView = view{
 	columns: []column{{"Name", "name"}, {"State", "properties.provisioningState"}},
 	detail: []column{
-		{"Open deliveries", "properties.openDeliveries"}, {"Waiting for retry", "properties.waitingForRetry"}, {"Attempts in flight", "properties.inFlight"},
+		{"Open deliveries", "properties.openDeliveries"}, {"Waiting for retry", "properties.waitingForRetry"}, {"Attempts in flight", "properties.inFlight"}, {"Receivers that wait", "?properties.receivers"},
 		{"Paused", "properties.paused"}, {"Lagging", "properties.lagging"}, {"Lags from", "?properties.lagPosition"},
 		{"Destination rests", "properties.breakerOpen"}, {"Rests until", "?properties.breakerUntil"}, {"Waits for its limit", "?properties.waitsForLimit"},
 		{"Counts", "=since the start of the server"}, {"Matched", "properties.matchedEvents"}, {"Delivered", "properties.deliveredEvents"}, {"Failed attempts", "properties.failedAttempts"},

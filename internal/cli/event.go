@@ -22,8 +22,9 @@ func (a *app) eventCommand() *cobra.Command {
   carillon event tail
   carillon event show 98162289-5d3f-561c-b9eb-80b238ae64f7 --attempts
   carillon event explain 98162289-5d3f-561c-b9eb-80b238ae64f7
+  carillon event receive --topic orders --event-subscription inbox --ack
   carillon event replay --event-subscription failed-runs --from 2026-03-01 --dry-run`,
-		a.eventPublish(), a.eventTail(), a.eventShow(), a.eventExplain(), a.eventReplay(), a.eventReplays())
+		a.eventPublish(), a.eventReceive(), a.eventAcknowledge(), a.eventRelease(), a.eventReject(), a.eventTail(), a.eventShow(), a.eventExplain(), a.eventReplay(), a.eventReplays())
 }
 
 // publication is what the flags of event publish say.
