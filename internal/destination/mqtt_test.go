@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -437,6 +438,47 @@ func TestMQTTAnew(t *testing.T) {
 		used := s.now.conn
 		_ = (<-conns).Close()
 		<-used.done
+	}
+}
+
+// TestMQTTRevoked holds that credentials that are revoked cost one connection an attempt,
+// and five minutes until the next.
+func TestMQTTRevoked(t *testing.T) {
+	var hellos atomic.Int64
+	revoked := make(chan struct{})
+	address := listenAndTalk(t, func(conn net.Conn) {
+		defer conn.Close()
+		if _, err := packets.ReadPacket(conn); err != nil {
+			return
+		}
+		if hellos.Add(1) > 1 {
+			_, _ = (&packets.Connack{ReasonCode: packets.ConnackBadUsernameOrPassword, Properties: &packets.Properties{}}).WriteTo(conn)
+			return
+		}
+		_, _ = (&packets.Connack{Properties: &packets.Properties{}}).WriteTo(conn)
+		if p, err := packets.ReadPacket(conn); err == nil {
+			_, _ = (&packets.Puback{PacketID: p.PacketID()}).WriteTo(conn)
+		}
+		<-revoked
+		_, _ = (&packets.Disconnect{ReasonCode: packets.DisconnectNotAuthorized}).WriteTo(conn)
+	})
+	s := targetOf(t, "Mqtt", map[string]any{"serverUrl": "mqtt://" + address, "topic": "ml", "username": "u"}, map[string]string{"password": suiteSecret}, nil).(*mqttTarget)
+	if got := s.Send(t.Context(), attemptOf("Mqtt", 1, suiteEvent(1))); got.Outcome != broker.Delivered {
+		t.Fatalf("%+v", got)
+	}
+	used := s.now.conn
+	close(revoked)
+	<-used.done
+	for n := range int64(3) {
+		got := s.Send(t.Context(), attemptOf("Mqtt", 1, suiteEvent(1), suiteEvent(2)))
+		now := time.Now()
+		next := broker.Policy{MaxAttempts: 30, TimeToLive: time.Hour}.Next(1, now, got, now, 0)
+		if got.Outcome != broker.Unauthorized || next.Action != broker.Retry || next.Due.Sub(now) < 5*time.Minute {
+			t.Errorf("%+v, next %+v", got, next)
+		}
+		if hellos.Load() != 2+n {
+			t.Errorf("%d connections after %d attempts", hellos.Load(), 2+n)
+		}
 	}
 }
 
