@@ -436,13 +436,13 @@ func TestDataFactory(t *testing.T) {
 		}
 		return 404, nil, ""
 	})
-	connect := func(text string) *Connections {
-		id := resource.MustID(pipeline).Parent() // the factory's holds for its pipelines
-		c := connectionsTo(t, id, text)
-		return c
+	connect := func(text string) *Connections { // the factory's holds for its pipelines
+		return connectionsTo(t, resource.MustID(pipeline).Parent(), text)
 	}
 	text := "TenantId=tenant;ClientId=app;ClientSecret=" + suiteSecret + ";Authority=" + srv.URL + ";Endpoint=" + srv.URL
-	s := targetOf(t, "DataFactoryPipeline", map[string]any{"resourceId": pipeline, "parameters": `{"model": data.modelName}`}, nil, connect(text))
+	factory := newConnected(t)
+	factory.set(resource.MustID(pipeline).Parent(), text)
+	s := targetOf(t, "DataFactoryPipeline", map[string]any{"resourceId": pipeline, "parameters": `{"model": data.modelName}`}, nil, factory.Connections)
 	fail = true
 	r := attemptOf("DataFactoryPipeline", 1, modelRegistered)
 	if got := s.Send(t.Context(), r); got.Outcome != broker.GenericError || got.Verdict != broker.TryAgain {
@@ -459,6 +459,10 @@ func TestDataFactory(t *testing.T) {
 	r.Parts[0].Count = 1
 	if got := s.Send(t.Context(), r); got.Outcome != broker.Delivered || len(runs) != 2 {
 		t.Errorf("another event: %+v, %d runs", got, len(runs))
+	}
+	factory.set(resource.MustID(pipeline).Parent(), strings.Replace(text, suiteSecret, "revoked", 1))
+	if got := s.Send(t.Context(), attemptOf("DataFactoryPipeline", 3, other)); got.Outcome != broker.Unauthorized || got.Verdict != broker.TryAgain {
+		t.Errorf("with another connection the token of the one before is used: %+v", got)
 	}
 	wrong := targetOf(t, "DataFactoryPipeline", map[string]any{"resourceId": pipeline}, nil, connect(strings.Replace(text, suiteSecret, "wrong", 1)))
 	if got := wrong.Send(t.Context(), attemptOf("DataFactoryPipeline", 1, modelRegistered)); got.Outcome != broker.Unauthorized || got.Verdict != broker.TryAgain {
@@ -492,8 +496,27 @@ func TestAzureWebhooks(t *testing.T) {
 		},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
-			connections := connectionsTo(t, resource.MustID(tt.id).Parent(), strings.Replace(tt.connection, "$", srv.URL, 1))
-			s := targetOf(t, tt.kind, map[string]any{"resourceId": tt.id}, nil, connections)
+			app, connection := resource.MustID(tt.id).Parent(), strings.Replace(tt.connection, "$", srv.URL, 1)
+			connections := newConnected(t)
+			connections.set(app, strings.Replace(connection, suiteSecret, "first", 1))
+			s := targetOf(t, tt.kind, map[string]any{"resourceId": tt.id}, nil, connections.Connections)
+			srv.will(func(told) (int, map[string]string, string) { return 200, nil, "" })
+			send := func() (path, token string) {
+				if got := s.Send(t.Context(), &broker.Request{Body: []byte("[]"), ContentType: "application/json", Hold: 30 * time.Second}); got.Outcome != broker.Delivered {
+					t.Errorf("%+v", got)
+				}
+				asked := srv.got()
+				last := asked[len(asked)-1]
+				return last.path, last.header.Get(relayHeader)
+			}
+			path, token := send()
+			if again, same := send(); again != path || same != token {
+				t.Error("the keys are looked for, and nothing changed")
+			}
+			connections.set(app, connection) // the next attempt has the new key
+			if newPath, newToken := send(); newPath == path && newToken == token {
+				t.Errorf("%s with %s is asked after the key was changed", newPath, newToken)
+			}
 			for status, want := range tt.statuses {
 				srv.will(func(told) (int, map[string]string, string) { return status, nil, suiteSecret })
 				r := &broker.Request{Body: []byte("[" + modelRegistered + "]"), ContentType: "application/json; charset=utf-8", Hold: 30 * time.Second, Single: &broker.SingleEvent{OutputID: "o", MetadataVersion: "1", DataVersion: "2"}}
@@ -518,15 +541,9 @@ func TestAzureWebhooks(t *testing.T) {
 					t.Errorf("token %q", token)
 				}
 			}
-			if err := checkOf(tt.kind, map[string]any{"resourceId": tt.id}, mustConnections(t, resource.MustID(tt.id), "x=y")); err == nil {
+			if err := checkOf(tt.kind, map[string]any{"resourceId": tt.id}, connectionsTo(t, resource.MustID(tt.id), "x=y")); err == nil {
 				t.Error("a connection without an address is taken")
 			}
 		})
 	}
-}
-
-func mustConnections(t *testing.T, id resource.ID, text string) *Connections {
-	t.Helper()
-	c := connectionsTo(t, id, text)
-	return c
 }
