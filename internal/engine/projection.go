@@ -378,7 +378,7 @@ func (j *projection) presentAfter(ctx context.Context, prefix string, behind fun
 		}
 	}
 	last := ""
-	for m, err := range j.facts.messagesOf(ctx, filter, from, state.last) {
+	for m, err := range j.facts.messagesIn(ctx, filter, from, state.last, uint64(most)) {
 		var f Fact
 		if err == nil {
 			f, err = decodeFact(m.data)

@@ -247,6 +247,12 @@ func (s *stream) messages(ctx context.Context, from, through uint64) iter.Seq2[m
 // that are not stored are passed over, and it ends at a message that the store cannot
 // read.
 func (s *stream) messagesOf(ctx context.Context, filter string, from, through uint64) iter.Seq2[message, error] {
+	return s.messagesIn(ctx, filter, from, through, batchMessages)
+}
+
+// messagesIn is messagesOf for who knows how many are wanted: no more than batch are in
+// flight.
+func (s *stream) messagesIn(ctx context.Context, filter string, from, through, batch uint64) iter.Seq2[message, error] {
 	return func(yield func(message, error) bool) {
 		if from == 0 {
 			from = 1
@@ -272,7 +278,7 @@ func (s *stream) messagesOf(ctx context.Context, filter string, from, through ui
 			l := s.node.life.Load()
 			var within context.Context
 			within, leave = l.within(ctx)
-			request, err := json.Marshal(bulkRequest{from, min(batchMessages, through-from+1), batchBytes, filter})
+			request, err := json.Marshal(bulkRequest{from, min(batch, through-from+1), batchBytes, filter})
 			if err != nil {
 				yield(message{}, fmt.Errorf("read stream %s: %w", s.name, err))
 				return
