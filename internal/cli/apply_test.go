@@ -43,6 +43,8 @@ resources:
       denyAssignmentName: No deleting
       permissions: [{actions: [Microsoft.EventGrid/topics/delete], notActions: []}]
       principals: [{id: C2000000-0000-4000-8000-000000000000, type: User}]
+  - id: {topic}/providers/Microsoft.EventGrid/eventSubscriptions/inbox
+    properties: {destination: {endpointType: Pull, properties: {receiveLockDurationInSeconds: 120}}}
   - id: {sub}/providers/Microsoft.Authorization/roleDefinitions/0a000000-0000-4000-8000-000000000001
     properties:
       roleName: Topic Reader

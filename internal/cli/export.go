@@ -175,7 +175,7 @@ func (x *exporter) below(r map[string]any) bool {
 var answered = []string{
 	"name", "type", "etag", "systemData", "kind", "sku", "identity",
 	"properties.provisioningState", "properties.endpoint", "properties.metricResourceId", "properties.privateEndpointConnections",
-	"properties.topic", "properties.validation", "properties.deliveryState", "properties.pausedTime", "properties.type",
+	"properties.topic", "properties.validation", "properties.deliveryState", "properties.pausedTime", "properties.receive", "properties.type",
 	"properties.createdOn", "properties.updatedOn", "properties.createdBy", "properties.updatedBy", "properties.isSystemProtected",
 	"properties.deliveryLimits.allowedRequestsPerMinute", "properties.destination.properties.endpointBaseUrl",
 	"properties.destination.properties.signing.keys",
