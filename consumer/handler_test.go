@@ -384,8 +384,28 @@ func TestPause(t *testing.T) {
 		return consumer.RetryAfter(1500*time.Millisecond, nil)
 	}))
 	a := send(t, &consumertest.Sender{Handler: h}, source.Event(run("1")), source.Event(run("2")))
-	if a.Status != 503 || a.Header.Get("Retry-After") != "2" || calls != 1 {
-		t.Errorf("answered %+v after %d calls", a, calls)
+	if s := h.Stats(); a.Status != 503 || a.Header.Get("Retry-After") != "2" || calls != 1 || s.Failed != 1 || s.Busy != 1 {
+		t.Errorf("answered %+v after %d calls, counted %+v", a, calls, s)
+	}
+}
+
+// TestBatchCutShort has the request end while its first event is handled, as at a shutdown:
+// what was not handled comes again, whatever the first one wants.
+func TestBatchCutShort(t *testing.T) {
+	source := consumertest.NewSource(workspace)
+	for name, result := range map[string]error{"handled": nil, "failed": errors.New("down"), "given up": consumer.DeadLetter(nil)} {
+		ctx, stop := context.WithCancel(t.Context())
+		calls := 0
+		h := newHandler(t, consumer.On(func(context.Context, consumer.Event[mlevent.RunCompleted]) error {
+			calls++
+			stop()
+			return result
+		}))
+		ends := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r.WithContext(ctx)) })
+		a := send(t, &consumertest.Sender{Handler: ends}, source.Event(run("1")), source.Event(run("2")), source.Event(run("3")))
+		if s := h.Stats(); a.Status != 503 || a.Header.Get("Retry-After") != "30" || calls != 1 || s.Busy != 2 {
+			t.Errorf("%s: answered %+v after %d calls, counted %+v", name, a, calls, s)
+		}
 	}
 }
 

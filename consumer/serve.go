@@ -213,7 +213,7 @@ func isArray(body []byte) bool {
 }
 
 // deliver handles the events of a request one after the other, all of them unless one wants
-// a pause.
+// a pause or the request ends: then those that are left come again with the others.
 func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
 	if bytes.Contains(body, []byte("Microsoft.EventGrid.Subscription")) && h.onlyEvent(w, r, body, validationType, deletedType) {
 		return
@@ -223,11 +223,21 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
 	if !isArray(body) {
 		worst = h.take(r.Context(), body, delivery)
 	} else {
+		left := int64(0)
 		for c := event.Walk(body); c.Next(); {
-			worst = worse(worst, h.take(r.Context(), c.Value, delivery))
-			if status, _ := Answer(worst); status == http.StatusServiceUnavailable || r.Context().Err() != nil {
-				break
+			status, _ := Answer(worst)
+			if status != http.StatusServiceUnavailable && r.Context().Err() != nil {
+				worst, status = RetryAfter(busyAfter, context.Cause(r.Context())), http.StatusServiceUnavailable
 			}
+			if status == http.StatusServiceUnavailable {
+				left++
+				continue
+			}
+			worst = worse(worst, h.take(r.Context(), c.Value, delivery))
+		}
+		if left > 0 {
+			h.stats.busy.Add(left)
+			h.log.LogAttrs(r.Context(), slog.LevelWarn, "events of a batch not handled yet", slog.Int64("events", left), slog.String("error", worst.Error()))
 		}
 	}
 	status, after := Answer(worst)

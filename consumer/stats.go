@@ -7,8 +7,7 @@ import "sync/atomic"
 //	expvar.Publish("consumer", expvar.Func(func() any { return h.Stats() }))
 //
 // Every event is in one of Handled, Skipped, Duplicate, Stale, Foreign, Malformed, Failed,
-// DeadLettered and Busy each time that it comes; those of a batch that are behind one that
-// wants a pause have not come.
+// DeadLettered and Busy each time that it comes.
 type Stats struct {
 	Requests   int64 `json:"requests"`   // of all kinds
 	Refused    int64 `json:"refused"`    // requests: not verified, too large, or of another kind than deliveries are
@@ -22,7 +21,7 @@ type Stats struct {
 	Malformed    int64 `json:"malformed"`    // cannot be read: 400
 	Failed       int64 `json:"failed"`       // wanted again: 500 or 503
 	DeadLettered int64 `json:"deadLettered"` // not wanted again: 400
-	Busy         int64 `json:"busy"`         // told to come again, for it is being handled, or there was no place or no inbox: 429 or 503
+	Busy         int64 `json:"busy"`         // told to come again: it is being handled, there was no place or no inbox, or its batch ended before it: 429 or 503
 
 	Panics     int64 `json:"panics"`     // of functions; they count as Failed, too
 	Unrecorded int64 `json:"unrecorded"` // handled, but the inbox could not remember it: they may be handled again
