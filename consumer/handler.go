@@ -88,6 +88,11 @@ func New(options ...Option) (*Handler, error) {
 	if h.inbox == nil {
 		h.inbox = NewMemory(defaultEvents, defaultAge)
 	}
+	if one, ok := h.inbox.(interface{ Attach() error }); ok {
+		if err := one.Attach(); err != nil {
+			return nil, fmt.Errorf("make a handler of events: %w", err)
+		}
+	}
 	return h, nil
 }
 
@@ -213,7 +218,8 @@ func (e *malformed) Error() string { return "the event cannot be read: " + e.err
 func (e *malformed) Unwrap() error { return &deadLetter{e.err} }
 
 // WithInbox has the handler remember in inbox what it has handled. The default is a [Memory]
-// of 100,000 events and two days.
+// of 100,000 events and two days. An inbox is that of one Handler: what one has handled, another
+// would drop.
 func WithInbox(inbox Inbox) Option {
 	return func(h *Handler) error {
 		h.inbox = inbox

@@ -639,6 +639,8 @@ func TestRequests(t *testing.T) {
 
 // TestNew refuses what cannot be meant.
 func TestNew(t *testing.T) {
+	taken := consumer.NewMemory(1, time.Hour)
+	newHandler(t, consumer.WithInbox(taken), consumer.On((&seen{}).completed))
 	on := consumer.OnOther(func(context.Context, consumer.Event[json.RawMessage]) error { return nil })
 	completed := consumer.On((&seen{}).completed)
 	pointer := consumer.On(func(context.Context, consumer.Event[*mlevent.RunCompleted]) error { return nil })
@@ -661,6 +663,7 @@ func TestNew(t *testing.T) {
 		"TimeLimit":                  {topics, on, consumer.TimeLimit(0)},
 		"MaxBody":                    {topics, on, consumer.MaxBody(0)},
 		"Concurrency":                {topics, on, consumer.Concurrency(0)},
+		"that of another Handler":    {topics, on, consumer.WithInbox(taken)},
 	} {
 		if _, err := consumer.New(options...); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("want an error with %q, got %v", want, err)

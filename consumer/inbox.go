@@ -3,7 +3,9 @@ package consumer
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +20,9 @@ import (
 //
 // An event is remembered after it was handled. A process that dies in between has not
 // remembered it, and the event is handled again: at least once, never less.
+//
+// An inbox may have a method Attach() error. New calls it, and fails if it does: those of this
+// module say ErrAttached the second time.
 type Inbox interface {
 	// Begin says what is known of an event. Where it returns an error the event is not
 	// handled, and the sender asked to come again.
@@ -25,6 +30,10 @@ type Inbox interface {
 	// End ends what Begin began: the event was handled, or it was not and may come again.
 	End(ctx context.Context, e Entry, handled bool) error
 }
+
+// ErrAttached is what the method Attach of an inbox returns when it has a Handler already: two
+// would take each other's events, and drop them as handled.
+var ErrAttached = errors.New("the inbox is that of another Handler: give each its own")
 
 // Entry is what an inbox needs to know of an event.
 type Entry struct {
@@ -90,6 +99,8 @@ type Memory struct {
 	age    time.Duration
 	now    func() time.Time
 
+	attached atomic.Bool
+
 	mu       sync.Mutex
 	new, old generation // each has up to events events; new is the one that grows
 }
@@ -114,6 +125,14 @@ func NewMemory(events int, age time.Duration) *Memory {
 
 func (m *Memory) generation() generation {
 	return generation{m.now(), map[Key]struct{}{}, map[Key]mark{}}
+}
+
+// Attach gives the inbox to the one Handler that it is for.
+func (m *Memory) Attach() error {
+	if m.attached.Swap(true) {
+		return ErrAttached
+	}
+	return nil
 }
 
 // Begin judges an event.

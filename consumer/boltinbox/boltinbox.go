@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -38,6 +39,8 @@ type Inbox struct {
 	events int
 	age    time.Duration
 	now    func() time.Time
+
+	attached atomic.Bool
 }
 
 var _ consumer.Inbox = (*Inbox)(nil)
@@ -69,6 +72,14 @@ func Open(path string, events int, age time.Duration) (*Inbox, error) {
 
 // Close closes the file, when all of its Handler's requests are answered.
 func (i *Inbox) Close() error { return i.db.Close() }
+
+// Attach gives the inbox to the one Handler that it is for. Another one needs a file of its own.
+func (i *Inbox) Attach() error {
+	if i.attached.Swap(true) {
+		return consumer.ErrAttached
+	}
+	return nil
+}
 
 // Begin judges an event.
 func (i *Inbox) Begin(_ context.Context, e consumer.Entry) (v consumer.Verdict, err error) {

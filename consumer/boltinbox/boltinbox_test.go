@@ -104,7 +104,7 @@ func TestOutlives(t *testing.T) {
 	source := consumertest.NewSource("/workspace")
 	older, newer := source.Event(mlevent.ModelDeployed{ServiceName: "s"}), source.Event(mlevent.ModelDeployed{ServiceName: "s"})
 	handled := 0
-	deliver := func(i *Inbox, e consumertest.Event) consumer.Stats {
+	handler := func(i *Inbox) *consumer.Handler {
 		h, err := consumer.New(consumer.Topics("/workspace"), consumer.WithInbox(i), consumer.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
 			consumer.On(func(context.Context, consumer.Event[mlevent.ModelDeployed]) error {
 				handled++
@@ -113,13 +113,19 @@ func TestOutlives(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := consumer.New(consumer.Topics("*"), consumer.WithInbox(i), consumer.On(func(context.Context, consumer.Event[mlevent.ModelDeployed]) error { return nil })); !errors.Is(err, consumer.ErrAttached) {
+			t.Errorf("the inbox goes to two handlers: %v", err)
+		}
+		return h
+	}
+	deliver := func(h *consumer.Handler, e consumertest.Event) consumer.Stats {
 		if a, err := (&consumertest.Sender{Handler: h}).Send(e); err != nil || a.Status != 200 {
 			t.Errorf("%+v, %v", a, err)
 		}
 		return h.Stats()
 	}
 	i := open(t, path, 1000, time.Hour)
-	deliver(i, newer)
+	deliver(handler(i), newer)
 	if _, err := Open(path, 1, time.Hour); err == nil || !errors.Is(err, berrors.ErrTimeout) {
 		t.Errorf("a second process opens the file: %v", err)
 	}
@@ -127,10 +133,11 @@ func TestOutlives(t *testing.T) {
 		t.Fatal(err)
 	}
 	i = open(t, path, 1000, time.Hour)
-	if s := deliver(i, newer); s.Duplicate != 1 {
+	h := handler(i)
+	if s := deliver(h, newer); s.Duplicate != 1 {
 		t.Errorf("counted %+v", s)
 	}
-	if s := deliver(i, older); s.Stale != 1 || handled != 1 {
+	if s := deliver(h, older); s.Stale != 1 || handled != 1 {
 		t.Errorf("counted %+v, handled %d", s, handled)
 	}
 	if err := i.Close(); err != nil {

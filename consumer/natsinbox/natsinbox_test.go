@@ -2,11 +2,13 @@ package natsinbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,6 +49,9 @@ func newJetStream(t *testing.T) jetstream.JetStream {
 
 func open(t *testing.T, js jetstream.JetStream, c Config) *Inbox {
 	t.Helper()
+	if c.Handler == "" {
+		c.Handler = "promoter"
+	}
 	i, err := Open(t.Context(), js, c)
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +135,141 @@ func TestClaims(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// dying is a bucket that is away after some writes, as when the process dies.
+type dying struct {
+	jetstream.KeyValue
+	writes int
+}
+
+var errDead = errors.New("dead")
+
+func (d *dying) live(err *error) bool {
+	if d.writes--; d.writes < 0 {
+		*err = errDead
+	}
+	return *err == nil
+}
+
+func (d *dying) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+	if d.writes <= 0 {
+		return nil, errDead
+	}
+	return d.KeyValue.Get(ctx, key)
+}
+
+func (d *dying) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
+	if d.live(&err) {
+		return d.KeyValue.Put(ctx, key, value)
+	}
+	return 0, err
+}
+
+func (d *dying) Update(ctx context.Context, key string, value []byte, last uint64) (revision uint64, err error) {
+	if d.live(&err) {
+		return d.KeyValue.Update(ctx, key, value, last)
+	}
+	return 0, err
+}
+
+// TestDies has a process die after each write of an event's end: what it wrote first is how far
+// the object has come, so that no older event undoes it.
+func TestDies(t *testing.T) {
+	js := newJetStream(t)
+	for writes, want := range map[int]consumer.Verdict{1: consumer.Unseen, 2: consumer.Seen, 3: consumer.Seen} {
+		t.Run(fmt.Sprint(writes), func(t *testing.T) {
+			bucket := fmt.Sprint("dies", writes)
+			a, b := open(t, js, Config{Bucket: bucket}), open(t, js, Config{Bucket: bucket})
+			newer := consumer.Entry{Source: "s", ID: "2", Subject: "o", Sequencer: "2", ETag: "2"}
+			if v, err := a.Begin(t.Context(), newer); v != consumer.Unseen || err != nil {
+				t.Fatal(v, err)
+			}
+			a.kv = &dying{a.kv, writes}
+			if err := a.End(t.Context(), newer, true); (err == nil) != (writes == 3) {
+				t.Fatal(err)
+			}
+			b.now = func() time.Time { return time.Now().Add(time.Hour) }
+			older := consumer.Entry{Source: "s", ID: "1", Subject: "o", Sequencer: "1", ETag: "1"}
+			if v, err := b.Begin(t.Context(), older); v != consumer.Older || err != nil {
+				t.Errorf("an older event is %s, %v", v, err)
+			} else if err := b.End(t.Context(), older, false); err != nil {
+				t.Error(err)
+			}
+			if v, err := b.Begin(t.Context(), newer); v != want || err != nil {
+				t.Errorf("the event itself is %s, %v", v, err)
+			}
+		})
+	}
+}
+
+// TestTooSlow has a process end an event when its lease is over and another process has the
+// object: what it knows is written all the same.
+func TestTooSlow(t *testing.T) {
+	js := newJetStream(t)
+	a, b := open(t, js, Config{}), open(t, js, Config{})
+	newer := consumer.Entry{Source: "s", ID: "2", Subject: "o", Sequencer: "2", ETag: "2"}
+	middle := consumer.Entry{Source: "s", ID: "1", Subject: "o", Sequencer: "1", ETag: "1"}
+	older := consumer.Entry{Source: "s", ID: "0", Subject: "o", Sequencer: "0", ETag: "0"}
+	for _, step := range []struct {
+		inbox *Inbox
+		entry consumer.Entry
+	}{{a, newer}, {b, middle}} {
+		if v, err := step.inbox.Begin(t.Context(), step.entry); v != consumer.Unseen || err != nil {
+			t.Fatal(v, err)
+		}
+		b.now = func() time.Time { return time.Now().Add(time.Hour) }
+	}
+	if err := a.End(t.Context(), newer, true); err == nil {
+		t.Error("it does not hear that it was too slow")
+	}
+	if v, err := a.Begin(t.Context(), older); v != consumer.Claimed || err != nil {
+		t.Errorf("the object that the other one has is %s, %v", v, err)
+	}
+	if err := b.End(t.Context(), middle, true); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		entry consumer.Entry
+		want  consumer.Verdict
+	}{{newer, consumer.Seen}, {middle, consumer.Seen}, {older, consumer.Older}} {
+		if v, err := b.Begin(t.Context(), c.entry); v != c.want || err != nil {
+			t.Errorf("%s is %s, %v", c.entry.ID, v, err)
+		}
+	}
+}
+
+// TestTwoHandlers has two programs share a bucket: each handles every event. A name has to be
+// given, and an inbox to one Handler only.
+func TestTwoHandlers(t *testing.T) {
+	js := newJetStream(t)
+	source := consumertest.NewSource("/workspace")
+	events := []consumertest.Event{source.Event(mlevent.ModelDeployed{ServiceName: "s"}), source.Event(mlevent.ModelDeployed{ServiceName: "s"}), source.Custom("T", "s", nil)}
+	for _, name := range []string{"promoter", "pager"} {
+		n := 0
+		options := []consumer.Option{consumer.Topics("/workspace"), consumer.WithInbox(open(t, js, Config{Handler: name})),
+			consumer.OnOther(func(context.Context, consumer.Event[json.RawMessage]) error { n++; return nil })}
+		h, err := consumer.New(options...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if a, err := (&consumertest.Sender{Handler: h}).Send(e); err != nil || a.Status != 200 {
+				t.Errorf("%+v, %v", a, err)
+			}
+		}
+		if n != len(events) {
+			t.Errorf("%s handled %d events of %d", name, n, len(events))
+		}
+		if _, err := consumer.New(options...); !errors.Is(err, consumer.ErrAttached) {
+			t.Errorf("the inbox goes to two handlers: %v", err)
+		}
+	}
+	for _, name := range []string{"", "a.b", "a b", "é"} {
+		if _, err := Open(t.Context(), js, Config{Handler: name}); err == nil || !strings.Contains(err.Error(), "Handler") {
+			t.Errorf("a handler called %q: %v", name, err)
+		}
 	}
 }
 
