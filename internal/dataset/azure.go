@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -49,6 +50,22 @@ func (p *Places) container(u *url.URL) (store, string, error) {
 		return s, name, err
 	}
 	return nil, "", nil
+}
+
+// OfAccount tells whether the blobs that a connection string is for are those of the storage
+// account of a name: their address begins with it, or at an emulator ends in it. Who gives
+// the connection of one account must not decide how another one is read.
+func OfAccount(connection, name string) bool {
+	u, err := url.Parse(strings.ToLower(blobEndpoint(connection)))
+	if err != nil || name == "" {
+		return false
+	}
+	name = strings.ToLower(name)
+	if strings.HasPrefix(u.Host, name+".") {
+		return true
+	}
+	host := u.Hostname()
+	return (!strings.Contains(host, ".") || net.ParseIP(host) != nil) && u.Path == "/"+name+"/"
 }
 
 // blobEndpoint is the address of the blobs of a storage account, with / at its end, or

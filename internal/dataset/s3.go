@@ -39,10 +39,11 @@ func (b Bucket) Check() (problems []*fault.Error) {
 	if b.Endpoint != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "") {
 		wrong("endpoint", "The endpoint is not an address such as https://minio.example.org:9000.")
 	}
-	for _, word := range []struct{ field, text string }{{"region", b.Region}, {"accessKeyId", b.AccessKeyID}} {
-		if len(word.text) > 255 || strings.ContainsFunc(word.text, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			wrong(word.field, "The "+word.field+" holds characters other than printable ASCII, or more than 255.")
-		}
+	if len(b.Region) > 63 || strings.Trim(strings.ToLower(b.Region), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" { // it becomes part of Amazon's host
+		wrong("region", "The region is not valid: use at most 63 letters, digits, '-' or '_', as in eu-central-1.")
+	}
+	if len(b.AccessKeyID) > 255 || strings.ContainsFunc(b.AccessKeyID, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		wrong("accessKeyId", "The accessKeyId holds characters other than printable ASCII, or more than 255.")
 	}
 	switch {
 	case b.AccessKeyID == "" && b.SecretAccessKey != "":

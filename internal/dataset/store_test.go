@@ -237,3 +237,30 @@ func TestBlobEndpoint(t *testing.T) {
 		}
 	}
 }
+
+// The connection of one account says nothing of another one, wherever it leads.
+func TestOfAccount(t *testing.T) {
+	for _, c := range []struct {
+		connection, name string
+		want             bool
+	}{
+		{"AccountName=dl;AccountKey=x==", "dl", true},
+		{"AccountName=dl;AccountKey=x==", "DL", true},
+		{"AccountName=dl;AccountKey=x==", "mine", false},
+		{"BlobEndpoint=https://dl.blob.core.windows.net/;SharedAccessSignature=sig=x", "dl", true},
+		{"BlobEndpoint=https://dl.blob.core.windows.net/;SharedAccessSignature=sig=x", "mine", false},
+		{"AccountName=mine;BlobEndpoint=https://dl.blob.core.windows.net/", "mine", false},
+		{"BlobEndpoint=https://dl.example/mine", "mine", false},
+		{"BlobEndpoint=http://127.0.0.1:10000/dl", "dl", true},
+		{"BlobEndpoint=http://azurite:10000/dl", "dl", true},
+		{"BlobEndpoint=http://127.0.0.1:10000/dl", "mine", false},
+		{"BlobEndpoint=http://127.0.0.1:10000/dl/mine", "mine", false},
+		{"QueueEndpoint=https://dl.queue.core.windows.net/", "dl", false},
+		{"BlobEndpoint=%zz", "dl", false},
+		{"AccountName=dl", "", false},
+	} {
+		if got := OfAccount(c.connection, c.name); got != c.want {
+			t.Errorf("%s of %s: %t", c.connection, c.name, got)
+		}
+	}
+}

@@ -77,7 +77,7 @@ func (c *connections) add(v *resource.Connection, opener manage.Opener) {
 		err = fmt.Errorf("the connection string of %s cannot be opened: give it anew with carillon connection update", v.Target)
 	}
 	c.byID[v.Target.Key()] = connection{text.Reveal(), err}
-	if v.Target.IsType(typeStorageAccount) && err == nil {
+	if v.Target.IsType(typeStorageAccount) && err == nil && dataset.OfAccount(text.Reveal(), v.Target.Name()) {
 		c.accounts = append(c.accounts, text.Reveal())
 	}
 }
@@ -107,7 +107,8 @@ func (c *Connections) ofEntity(id resource.ID) (string, error) {
 	return "", errNoConnection(id)
 }
 
-// StorageAccounts returns the connection strings of storage accounts.
+// StorageAccounts returns the connection strings of storage accounts, of those whose string
+// is for the account that the resource id names.
 func (c *Connections) StorageAccounts() []string { return c.now().accounts }
 
 // Buckets returns how buckets are reached.
@@ -152,10 +153,7 @@ func CheckConnection(target resource.ID, text secret.String) (host, keyName stri
 			if err != nil {
 				return "", "", fault.Field("connectionString", "The connection string of %s %v.", target, err)
 			}
-			if strings.Contains(host, "@") { // a user before it, perhaps with a password
-				host = ""
-			}
-			return showable(host), showable(keyName), nil
+			return showable(host, hostCharacters), showable(keyName, keyNameCharacters), nil
 		}
 		for _, name := range []string{k.resource, k.within} {
 			if name != "" && !slices.Contains(known, name) {
@@ -166,9 +164,17 @@ func CheckConnection(target resource.ID, text secret.String) (host, keyName stri
 	return "", "", fault.Field("resourceId", "Nothing here connects to a resource of type %s: connections are for %s.", target.Type(), strings.Join(known, ", "))
 }
 
+// What hosts and names of keys are made of. A string with a comma for a semicolon has more
+// in their place, perhaps a key; so has an address with a user before its host.
+const (
+	hostCharacters    = letters + "-._:[]"
+	keyNameCharacters = letters + "-._@$"
+	letters           = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+)
+
 // showable leaves out what is longer or stranger than a host or the name of a key.
-func showable(text string) string {
-	if len(text) > 255 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+func showable(text, characters string) string {
+	if len(text) > 255 || strings.Trim(text, characters) != "" {
 		return ""
 	}
 	return text

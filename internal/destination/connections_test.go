@@ -120,6 +120,7 @@ func TestConnections(t *testing.T) {
 func TestConnectionsOfDatasets(t *testing.T) {
 	c := newConnected(t)
 	c.set(account("dl"), "AccountName=dl")
+	c.set(account("other"), "AccountName=dl;BlobEndpoint=https://dl.blob.core.windows.net")
 	c.set(resource.MustID("/subscriptions/s/resourceGroups/g/providers/Microsoft.ServiceBus/namespaces/ns"), "Endpoint=sb://x")
 	bucket := resource.Connection{ID: account("b"), UID: resource.NewUID(), Bucket: &resource.ConnectionBucket{Name: "data", Endpoint: "https://s3.example", Region: "r", PathStyle: true, AccessKeyID: "id"}}
 	bucket.Bucket.SealedSecret, bucket.Bucket.SealedSession = c.seal("key", bucket.SecretOwner()), c.seal("token", bucket.SessionOwner())
@@ -160,6 +161,8 @@ var connectionStrings = []struct{ kind, text, host, keyName, wrong string }{
 	{"Microsoft.DataFactory/factories/pipelines", "TenantId=t;ClientId=app;ClientSecret=s3cret;Authority=http://127.0.0.1:1;Endpoint=http://127.0.0.1:2", "127.0.0.1:2", "app", ""},
 	{"Microsoft.DataFactory/factories", "TenantId=t;ClientId=app", "", "", "ClientSecret"},
 	{"Microsoft.DataFactory/factories", "TenantId=t;ClientId=app;ClientSecret=s3cret;Authority=s3cret", "", "", "Authority and Endpoint"},
+	{"Microsoft.Relay/namespaces", "Endpoint=https://h.example,Password=s3cret;SharedAccessKeyName=a;SharedAccessKey=s3cret", "", "a", ""}, // shown of neither
+	{"Microsoft.Relay/namespaces", "Endpoint=https://h.example;SharedAccessKeyName=a,SharedAccessKey=s3cret", "h.example", "", ""},
 	{"Microsoft.KeyVault/vaults", "s3cret", "", "", "Nothing here connects to a resource of type Microsoft.KeyVault/vaults: connections are for Microsoft.DataFactory/factories, Microsoft.DataFactory/factories/pipelines,"},
 }
 

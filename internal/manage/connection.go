@@ -297,7 +297,7 @@ func (p *Plane) authorizeConnection(caller access.Caller, d *connectionDraft) er
 func (p *Plane) onlyConnection(d *connectionDraft) error {
 	for _, other := range p.Store.Connections.List("") {
 		if !other.Value.ID.Equal(d.ID) && other.Value.SameAs(&d.Connection) {
-			return fault.New(fault.Conflict, "ConnectionExists", "The connection '%s' is for %s already, and there is one for each: change that one, or delete it first.", other.Value.ID, d.For())
+			return fault.New(fault.Conflict, "ConnectionExists", "The connection '%s' is for %s already, and there is one for each: change that one, or delete it first.", other.Value.ID, other.Value.For())
 		}
 	}
 	return nil

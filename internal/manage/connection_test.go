@@ -79,6 +79,10 @@ func TestConnectionRefused(t *testing.T) {
 	f.connection(t, "bus", toResource(busNamespace, "s3cret"))
 	f.connection(t, "data", toBucket("data"))
 	f.connection(t, "open", ConnectionChange{Bucket: text("open")})
+	account := func(group string) string {
+		return strings.Replace(local, "/local", "/"+group, 1) + "/providers/Microsoft.Storage/storageAccounts/dl"
+	}
+	f.connection(t, "dl", toResource(account("local"), "s3cret"))
 	long := strings.Repeat("s3cret", 2000)
 	before := fmt.Sprint(f.kv.Dump())
 	for _, tt := range []struct {
@@ -100,6 +104,7 @@ func TestConnectionRefused(t *testing.T) {
 		{"a bucket's member", "new", false, ConnectionChange{ResourceID: text(busNamespace + "2"), ConnectionString: given("s3cret"), Region: text("r")}, fault.Invalid, "properties.region"},
 		{"a name", "a b", false, toResource(busNamespace+"2", "s3cret"), fault.Invalid, "connection name"},
 		{"taken", "new", false, toResource(strings.ToUpper(busNamespace), "s3cret"), fault.Conflict, connectionsPrefix + "bus"},
+		{"an account of that name in another group", "new", false, toResource(account("attic"), "s3cret"), fault.Conflict, connectionsPrefix + "dl"},
 		{"a bucket that is taken", "new", false, toBucket("data"), fault.Conflict, "is for the bucket data already"},
 		{"another resource", "bus", false, toResource(busNamespace+"2", "s3cret"), fault.Invalid, "stays so"},
 		{"another resource by PATCH", "bus", true, toResource(busNamespace+"2", "s3cret"), fault.Invalid, "stays so"},

@@ -1,5 +1,7 @@
 package resource
 
+import "strings"
+
 // Connection is how this server gets into something that events are delivered to, that
 // dead letters are written to or that datasets are read from: the connection string of an
 // Azure resource, or the keys of a bucket of an S3-compatible store. There is at most one
@@ -69,6 +71,10 @@ const AnyBucket = "*"
 func (c *Connection) SameAs(other *Connection) bool {
 	if c.Bucket != nil || other.Bucket != nil {
 		return c.Bucket != nil && other.Bucket != nil && c.Bucket.Name == other.Bucket.Name
+	}
+	const account = "Microsoft.Storage/storageAccounts"
+	if c.Target.IsType(account) && other.Target.IsType(account) {
+		return strings.EqualFold(c.Target.Name(), other.Target.Name()) // Azure has each name once
 	}
 	return c.Target.Equal(other.Target)
 }

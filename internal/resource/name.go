@@ -36,7 +36,7 @@ func (r NameRule) Check(name string) *fault.Error {
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 		return !letter && !strings.ContainsRune(r.Also, c)
 	})
-	if bad < 0 && len(name) >= r.Min && len(name) <= r.Max && !(r.Noun == "resource group" && strings.HasSuffix(name, ".")) {
+	if bad < 0 && len(name) >= r.Min && len(name) <= r.Max && name != "." && name != ".." && !(r.Noun == "resource group" && strings.HasSuffix(name, ".")) {
 		return nil
 	}
 	also := make([]string, 0, len(r.Also))
@@ -44,7 +44,10 @@ func (r NameRule) Check(name string) *fault.Error {
 		also = append(also, fmt.Sprintf("'%c'", c))
 	}
 	message := fmt.Sprintf("The %s name '%s' is not valid: use %d to %d letters, digits or %s", r.Noun, shorten(name), r.Min, r.Max, strings.Join(also, " "))
-	if r.Noun == "resource group" {
+	switch {
+	case r.Noun != "resource group" && strings.Contains(r.Also, "."):
+		message += ", not '.' or '..' alone"
+	case r.Noun == "resource group":
 		message += ", not ending with '.'"
 	}
 	return &fault.Error{Kind: fault.Invalid, Code: "InvalidResourceName", Message: message + ".", Target: "name"}

@@ -24,6 +24,8 @@ func TestNames(t *testing.T) {
 		{SystemTopicName, strings.Repeat("a", 128), ""},
 		{EventSubscriptionName, strings.Repeat("a", 65), "The event subscription name '" + strings.Repeat("a", 65) + "' is not valid: use 3 to 64 letters, digits or '-'."},
 		{WorkspaceName, "my_ws", ""},
+		{ConnectionName, "a.b", ""},
+		{ConnectionName, "..", "The connection name '..' is not valid: use 1 to 90 letters, digits or '-' '_' '.', not '.' or '..' alone."},
 		{ResourceGroupName, "a", ""},
 		{ResourceGroupName, "ml_(x).1", ""},
 		{ResourceGroupName, "ml.", "The resource group name 'ml.' is not valid: use 1 to 90 letters, digits or '-' '_' '(' ')' '.', not ending with '.'."},
