@@ -52,7 +52,8 @@ var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, j
 	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA}
 
 // BearerToken has every request carry a token in the header Authorization. While the keys of
-// the issuer cannot be had the answer is 503, so that nothing is lost to it.
+// the issuer cannot be had the answer is 503, so that nothing is lost to it; so it is for a key
+// that is not known as long as the issuer is not asked again, a minute at most.
 func BearerToken(t Token) Option {
 	return func(h *Handler) error {
 		if t.Issuer == "" || len(t.Audience) == 0 {
@@ -131,8 +132,14 @@ type issuerKeys struct {
 	failed error     // what came of that
 }
 
-// find returns the key of an id. The error is a refusal if the issuer has none.
+// errUnknownKey is no refusal: whoever was here last had the issuer asked, perhaps for a key of
+// his own invention, and since then it may sign by a new one.
+var errUnknownKey = errors.New("its bearer token is signed by a key that is not known, and the issuer was asked a moment ago")
+
+// find returns the key of an id. The error is a refusal if the issuer was asked for this token
+// and does not have it.
 func (k *issuerKeys) find(ctx context.Context, id string) (any, error) {
+	own := false // the issuer was asked by us
 	for again := false; ; again = true {
 		k.mu.Lock()
 		now := k.now()
@@ -148,6 +155,9 @@ func (k *issuerKeys) find(ctx context.Context, id string) (any, error) {
 			err := k.failed
 			k.mu.Unlock()
 			return nil, fmt.Errorf("get the keys of the issuer: %w", err)
+		case !may && !own:
+			k.mu.Unlock()
+			return nil, errUnknownKey
 		case !may:
 			k.mu.Unlock()
 			return nil, refusal("its bearer token is signed by a key that the issuer does not have")
@@ -155,7 +165,7 @@ func (k *issuerKeys) find(ctx context.Context, id string) (any, error) {
 		wait := k.asking
 		if wait == nil {
 			wait = make(chan struct{})
-			k.asking = wait
+			k.asking, own = wait, true
 			go k.ask(wait)
 		}
 		k.mu.Unlock()

@@ -130,7 +130,6 @@ func TestBearerToken(t *testing.T) {
 		{"another caller, the right one in azp", "Bearer " + token(map[string]any{"appid": "other", "azp": "sender"}), 401},
 		{"no caller", "Bearer " + token(map[string]any{"appid": nil}), 401},
 		{"another key", "Bearer " + i.token(t, "k1", stranger, now, nil), 401},
-		{"a key that is not published", "Bearer " + i.token(t, "k2", stranger, now, nil), 401},
 		{"a shared key", "Bearer " + serialized(t, shared, map[string]any{"iss": i.URL + "/t", "aud": "api://hook", "exp": now.Add(time.Hour).Unix(), "appid": "sender"}), 401},
 		{"not signed", "Bearer eyJhbGciOiJub25lIn0.e30.", 401},
 	} {
@@ -165,15 +164,19 @@ func TestIssuerKeys(t *testing.T) {
 		{0, func() { i.down = true }, "k1", k1, 503, 0},
 		{time.Second, func() { i.down = false }, "k1", k1, 503, 0}, // not asked again at once
 		{time.Minute, func() {}, "k1", k1, 200, 1},
-		{time.Second, func() { i.keys["k2"] = k2 }, "k2", k2, 401, 1},
+		{time.Second, func() { i.keys["k2"] = k2 }, "k2", k2, 503, 1}, // it was asked a moment ago, and not for this one
 		{time.Minute, func() {}, "k2", k2, 200, 2},
 		{time.Second, func() {}, "k1", k1, 200, 2},
-		{2 * time.Hour, func() { delete(i.keys, "k1") }, "k1", k1, 401, 3},
-		{2 * time.Hour, func() { i.down = true }, "k2", k2, 200, 3}, // it is away, and its keys are good for a day
-		{time.Second, func() {}, "k3", k3, 503, 3},                  // perhaps it has this one now
-		{25 * time.Hour, func() {}, "k2", k2, 503, 3},
-		{2 * time.Minute, func() { i.down, i.says = false, "https://other" }, "k2", k2, 503, 3},
-		{2 * time.Minute, func() { i.says = "" }, "k2", k2, 200, 4},
+		{time.Minute, func() {}, "made up", k3, 401, 3}, // a stranger
+		{time.Second, func() { i.keys["k3"] = k3 }, "k3", k3, 503, 3},
+		{time.Second, func() {}, "made up", k3, 503, 3},
+		{time.Minute, func() {}, "k3", k3, 200, 4},
+		{2 * time.Hour, func() { delete(i.keys, "k1") }, "k1", k1, 401, 5},
+		{2 * time.Hour, func() { i.down = true }, "k2", k2, 200, 5}, // it is away, and its keys are good for a day
+		{time.Second, func() {}, "k4", k1, 503, 5},                  // perhaps it has this one now
+		{25 * time.Hour, func() {}, "k2", k2, 503, 5},
+		{2 * time.Minute, func() { i.down, i.says = false, "https://other" }, "k2", k2, 503, 5},
+		{2 * time.Minute, func() { i.says = "" }, "k2", k2, 200, 6},
 	} {
 		now = now.Add(step.after)
 		i.set(step.change)
@@ -195,7 +198,7 @@ func TestIssuerKeys(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if i.asked != 5 {
-		t.Errorf("20 requests asked for the keys %d times", i.asked-4)
+	if i.asked != 7 {
+		t.Errorf("20 requests asked for the keys %d times", i.asked-6)
 	}
 }
