@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -279,7 +280,7 @@ func Concurrency(n int) Option {
 // done for a delivery but the verification of its sender. nil says that the event is done
 // with, now or before; [Answer] says what an error asks for.
 func (h *Handler) Handle(ctx context.Context, event []byte) error {
-	return h.take(ctx, event, Delivery{})
+	return h.take(ctx, event, "", Delivery{})
 }
 
 // under is an event that is under way: what it is, and the context of its function.
@@ -288,8 +289,9 @@ type under struct {
 	e Envelope
 }
 
-// take reads an event and handles it.
-func (h *Handler) take(ctx context.Context, raw []byte, d Delivery) error {
+// take reads an event and handles it. change is the etag by which its order is judged, if that is
+// not the one that it tells.
+func (h *Handler) take(ctx context.Context, raw []byte, change string, d Delivery) error {
 	u := &under{limited: limited{Context: ctx, limit: h.limit, deadline: time.Now().Add(h.limit)}, e: Envelope{Delivery: d}}
 	defer u.end()
 	data, err := u.e.read(raw)
@@ -298,14 +300,15 @@ func (h *Handler) take(ctx context.Context, raw []byte, d Delivery) error {
 		h.note(ctx, slog.LevelError, "event refused: it cannot be read", &u.e, err)
 		return &malformed{err}
 	}
-	return h.handle(ctx, &u.limited, &u.e, data)
+	return h.handle(ctx, &u.limited, &u.e, cmp.Or(change, u.e.ETag), data)
 }
 
 // errForeign is what is wrong with an event of a topic that is not expected.
 var errForeign = DeadLetter(errors.New("the event is of a topic that this handler does not expect"))
 
-// handle takes one event: topic, type, order and duplicates, and then the function for it.
-func (h *Handler) handle(ctx context.Context, limit *limited, e *Envelope, data []byte) error {
+// handle takes one event: topic, type, order and duplicates, and then the function for it. etag
+// is that of its change.
+func (h *Handler) handle(ctx context.Context, limit *limited, e *Envelope, etag string, data []byte) error {
 	if !h.expects(e) {
 		h.stats.foreign.Add(1)
 		h.note(ctx, slog.LevelWarn, "event refused: its topic is not expected", e, nil)
@@ -317,7 +320,7 @@ func (h *Handler) handle(ctx context.Context, limit *limited, e *Envelope, data 
 		h.note(ctx, slog.LevelDebug, "event skipped: no function is for its type", e, nil)
 		return nil
 	}
-	entry := Entry{Source: e.Source, ID: e.ID, Subject: e.Subject, Sequencer: e.Sequencer, ETag: e.ETag}
+	entry := Entry{Source: e.Source, ID: e.ID, Subject: e.Subject, Sequencer: e.Sequencer, ETag: etag}
 	key := entry.EventKey()
 	if entry.Sequencer != "" {
 		key = entry.ObjectKey()

@@ -29,6 +29,10 @@ type Happening struct {
 	// Raised says whether there was such an event. If not, as for a run that was cancelled in
 	// a workspace that tells of failures only, this is the one way to learn of it.
 	Raised bool
+	// Change is the etag that the object had after the change that Event tells of, "" if the
+	// server does not say. Events that one change raised have it in common, whatever became of
+	// the object since.
+	Change string
 	Object string // resource id
 	// Place is where to go on once this one is handled, and all before it.
 	Place Place
@@ -60,9 +64,9 @@ func (w *Workspace) walk(ctx context.Context, from Place, take func(Happening) b
 	for more := true; more; {
 		var page struct {
 			Value []struct {
-				Object string
-				Raised bool
-				Event  json.RawMessage
+				Object, Change string
+				Raised         bool
+				Event          json.RawMessage
 			}
 			Place    string
 			NextLink string
@@ -82,7 +86,7 @@ func (w *Workspace) walk(ctx context.Context, from Place, take func(Happening) b
 			if i == len(page.Value)-1 || page.Value[i+1].Object != v.Object { // what is told of one object has one place
 				from = Place(since + placeSign + stateOf(v.Event))
 			}
-			if !take(Happening{Event: v.Event, Raised: v.Raised, Object: v.Object, Place: from}) {
+			if !take(Happening{Event: v.Event, Raised: v.Raised, Change: v.Change, Object: v.Object, Place: from}) {
 				return from, nil
 			}
 		}
@@ -114,8 +118,9 @@ type Progress struct {
 }
 
 // CatchUp has a handler handle what came to pass in a workspace since a place, as if it had
-// been delivered: what the handler's inbox knows is dropped, late deliveries of the same
-// events are dropped afterwards. So a handler that was down, or has no event for what it
+// been delivered: what the handler's inbox knows is dropped, and so is what is older than that,
+// but no event of a change of which another one was handled; late deliveries of the same events
+// are dropped afterwards. So a handler that was down, or has no event for what it
 // waits for, comes to know it. Call it at a start, and now and then:
 //
 //	place, err := workspace.CatchUp(ctx, h, stored, nil)
@@ -129,7 +134,7 @@ func (w *Workspace) CatchUp(ctx context.Context, h *Handler, from Place, note fu
 	var failed error
 	end, err := w.walk(ctx, from, func(happening Happening) bool {
 		p.Seen++
-		if err := h.Handle(ctx, happening.Event); err != nil {
+		if err := h.take(ctx, happening.Event, happening.Change, Delivery{}); err != nil {
 			if status, _ := Answer(err); status != http.StatusBadRequest {
 				failed = fmt.Errorf("catch up with %s: %w", happening.Object, err)
 				return false

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/consumer"
+	"github.com/carillon-events/carillon/consumer/consumertest"
+	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/mlevent"
 )
 
@@ -113,6 +115,49 @@ func TestCatchUpGoesOn(t *testing.T) {
 		}
 		if fmt.Sprint(handled) != "[1 2 3 50]" || string(place) != at(60) {
 			t.Errorf("cut at %d: handled %v, place %s", cut, handled, place)
+		}
+	}
+}
+
+// An event that was never delivered is handled, also where another one of its change was and the
+// object has changed since; one of a change before that is not.
+func TestCatchUpOneChange(t *testing.T) {
+	source := consumertest.NewSource(bells)
+	before := source.Event(mlevent.RunStatusChanged{RunCompleted: run("r1"), RunStatus: mlevent.RunRunning})
+	both := source.Change(mlevent.RunStatusChanged{RunCompleted: run("r1"), RunStatus: mlevent.RunFinished}, run("r1"))
+	for _, c := range []struct {
+		name      string
+		delivered []consumertest.Event
+		listed    []consumertest.Event
+		late      []consumertest.Event
+		want      string
+	}{
+		{"one was delivered", both[1:], both, both, "RunCompleted r1, RunStatusChanged Completed"},
+		{"the other one was", both[:1], both, both, "RunStatusChanged Completed, RunCompleted r1"},
+		{"none was, and one comes late", nil, both[1:], both, "RunCompleted r1, RunStatusChanged Completed"},
+		{"a state before", both[1:], []consumertest.Event{before}, nil, "RunCompleted r1"},
+	} {
+		s, ws := newFakeServer(t)
+		saw := &seen{}
+		h := newHandler(t, consumer.Topics(bells), consumer.On(saw.completed), consumer.On(func(_ context.Context, e consumer.Event[mlevent.RunStatusChanged]) error {
+			return saw.add(e.Envelope, string(e.Data.RunStatus))
+		}))
+		send(t, &consumertest.Sender{Handler: h}, c.delivered...)
+		var list []string
+		for _, e := range c.listed {
+			raw := string(e.JSON(event.EventGridSchema))
+			_, tail, _ := strings.Cut(raw, `"etag":"`)
+			change := tail[:32]
+			tagged := strings.Replace(raw, `"etag":"`+change, `"etag":"`+strings.Repeat("9", 32), 1)
+			list = append(list, fmt.Sprintf(`{"object":"o","raised":true,"change":%q,"event":%s}`, change, tagged))
+		}
+		s.answers["lifecycleEvents"] = happenings("", 60, list...)
+		if _, err := ws.CatchUp(t.Context(), h, "", nil); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		send(t, &consumertest.Sender{Handler: h}, c.late...)
+		if got := saw.take(); got != c.want {
+			t.Errorf("%s: handled %s, want %s", c.name, got, c.want)
 		}
 	}
 }

@@ -221,7 +221,7 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
 	var worst error
 	delivery := deliveryOf(r.Header)
 	if !isArray(body) {
-		worst = h.take(r.Context(), body, delivery)
+		worst = h.take(r.Context(), body, "", delivery)
 	} else {
 		left := int64(0)
 		for c := event.Walk(body); c.Next(); {
@@ -233,7 +233,7 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
 				left++
 				continue
 			}
-			worst = worse(worst, h.take(r.Context(), c.Value, delivery))
+			worst = worse(worst, h.take(r.Context(), c.Value, "", delivery))
 		}
 		if left > 0 {
 			h.stats.busy.Add(left)

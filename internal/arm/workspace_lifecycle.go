@@ -22,6 +22,7 @@ func lifecycleEvents() *subresource {
 type lifecycleEventBody struct {
 	Object string          `json:"object"` // full resource id
 	Raised bool            `json:"raised"`
+	Change string          `json:"change"` // the object's etag when it came to pass
 	Event  json.RawMessage `json:"event"`
 }
 
@@ -78,7 +79,7 @@ func (a *WorkspaceAPI) serveLifecycle(w http.ResponseWriter, r *http.Request, ws
 	}
 	out := lifecyclePage{Value: make([]lifecycleEventBody, 0, len(events)), Place: place}
 	for _, e := range events {
-		out.Value = append(out.Value, lifecycleEventBody{e.Object.String(), e.Raised, e.Event})
+		out.Value = append(out.Value, lifecycleEventBody{e.Object.String(), e.Raised, e.Change, e.Event})
 	}
 	if more {
 		query := r.URL.Query()

@@ -86,6 +86,7 @@ type LifecycleEvent struct {
 	Object resource.ID
 	Raised bool   // an event said so; else there was none: the workspace does not raise it
 	Event  []byte // in the Event Grid schema: id, time and sequencer as raised, data and etag as they are now
+	Change string // the object's etag after the change that the event tells of: that of the event as it was raised
 }
 
 // LifecyclePage asks for a part of the lifecycle events.
@@ -209,7 +210,7 @@ func (l *lifecycle) add(object resource.ID, etag string, told *Told, id string, 
 	sequencer, raised := told.sequencerOf(payload.EventType())
 	copy(encoded.Raw[encoded.SequencerAt:], sequencer)
 	copy(encoded.Raw[encoded.ETagAt:], etag)
-	l.events = append(l.events, LifecycleEvent{object, raised, encoded.Raw})
+	l.events = append(l.events, LifecycleEvent{object, raised, encoded.Raw, told.Sequencer})
 }
 
 // known is what is known of an object of our own that an earlier version stored, which noted

@@ -87,8 +87,14 @@ func TestLifecycleEventsAreThoseRaised(t *testing.T) {
 					t.Errorf("told of %s, raised %v:\n%s\nwas raised:\n%s", e.Object, e.Raised, e.Event, raised[id])
 				}
 				delete(raised, id)
-				var head struct{ EventType string }
+				var head struct {
+					EventType string
+					Data      struct{ ETag string }
+				}
 				_ = json.Unmarshal(e.Event, &head)
+				if e.Change != head.Data.ETag {
+					t.Errorf("told of a change to %s: %s", e.Change, e.Event)
+				}
 				types = append(types, head.EventType[strings.LastIndexByte(head.EventType, '.')+1:])
 			}
 			want := "RunStatusChanged RunCompleted RunStatusChanged ModelRegistered ModelDeployed DatasetDriftDetected RunStatusChanged RunCompleted DatasetDriftDetected DriftCleared RunStatusChanged RunCompleted RunStatusChanged RunCompleted"
@@ -115,6 +121,7 @@ func TestLifecycleEventsOfWhatChanged(t *testing.T) {
 				RunStatus, ModelIDs, ETag, Sequencer string
 				ModelTags                            map[string]string
 			}
+			change string
 		}
 		list := func(since time.Time) map[string]told {
 			all := map[string]told{}
@@ -123,6 +130,7 @@ func TestLifecycleEventsOfWhatChanged(t *testing.T) {
 				if err := json.Unmarshal(e.Event, &v); err != nil {
 					t.Fatal(err)
 				}
+				v.change = e.Change
 				all[fmt.Sprintf("%s raised=%v", strings.TrimPrefix(e.Object.String(), workspaceID.String()), e.Raised)] = v
 			}
 			return all
@@ -163,7 +171,7 @@ func TestLifecycleEventsOfWhatChanged(t *testing.T) {
 		}
 		after := list(time.Time{})
 		was, is := before[version], after[version]
-		if is.EventTime != was.EventTime || is.Data.Sequencer != was.Data.Sequencer || is.Data.ETag != changed.ETag || was.Data.ETag != m.ETag || is.Data.ModelTags["stage"] != "production" {
+		if is.EventTime != was.EventTime || is.Data.Sequencer != was.Data.Sequencer || is.Data.ETag != changed.ETag || was.Data.ETag != m.ETag || is.Data.ModelTags["stage"] != "production" || is.change != m.ETag {
 			t.Errorf("after the change %+v, before %+v", is, was)
 		}
 		if is := after[endpoint]; is.Data.ModelIDs != "churn:1" || is.Data.Sequencer != before[endpoint].Data.Sequencer {
