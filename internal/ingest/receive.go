@@ -239,8 +239,12 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, uid resource.U
 		return err
 	}
 	telemetry.RecordOf(r.Context()).Add(slog.Int(telemetry.Events, len(got.Events)))
-	if err := write(w, receivedBody(got.Events)); err != nil || r.Context().Err() != nil {
+	if r.Context().Err() != nil {
 		got.Return()
+		return nil
+	}
+	if err := write(w, receivedBody(got.Events)); err != nil {
+		got.Return() // of one that was written, whoever goes away may have read all
 	}
 	return nil
 }

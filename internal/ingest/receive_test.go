@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"net/netip"
 	"slices"
@@ -160,6 +161,61 @@ func TestOperations(t *testing.T) {
 			}
 			if tt.asked != "" && (len(w.asked) == 0 || w.asked[len(w.asked)-1] != tt.asked) {
 				t.Errorf("asked %q, want %q", w.asked, tt.asked)
+			}
+		})
+	}
+}
+
+// goneWriter is the answer to a receiver that goes away before it is written, or once it
+// has read all of it.
+type goneWriter struct {
+	*httptest.ResponseRecorder
+	goes context.CancelFunc
+	err  error // of writing
+}
+
+func (w *goneWriter) Write(b []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	return w.ResponseRecorder.Write(b)
+}
+
+func (w *goneWriter) FlushError() error {
+	w.goes()
+	return nil
+}
+
+// Events go back to the queue when it is known that the receiver has not read them, not
+// when it went away after it could: it may have acted on them, and answers.
+func TestReceiverGoesAway(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		first bool // before anything is written
+		err   error
+		back  bool
+	}{
+		{name: "before the answer", first: true, back: true},
+		{name: "amid the answer", err: net.ErrClosed, back: true},
+		{name: "after the answer"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			w.reception = &broker.Reception{Events: []broker.Received{{LockToken: "t1", DeliveryCount: 1, Event: []byte(`{"id":"1"}`)}}}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tt.first {
+				cancel()
+			}
+			answer := &goneWriter{httptest.NewRecorder(), cancel, tt.err}
+			r := httptest.NewRequest("POST", "http://127.0.0.1:7443/topics/orders/eventsubscriptions/inbox:receive", nil).WithContext(ctx)
+			r.Header.Set("Authorization", "SharedAccessKey "+key1)
+			w.handler().ServeHTTP(answer, r)
+			if back := w.reception.Events == nil; back != tt.back {
+				t.Errorf("taken back: %v, want %v", back, tt.back)
+			}
+			if wrote := answer.Body.Len() > 0; wrote == tt.back {
+				t.Errorf("written: %v", wrote)
 			}
 		})
 	}
