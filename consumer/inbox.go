@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -66,8 +67,8 @@ func (e *Entry) ObjectKey() Key { return digest('o', e.Source, e.Subject) }
 func digest(kind byte, source, name string) Key {
 	var room [256]byte
 	b := append(room[:0], kind)
+	b = binary.AppendUvarint(b, uint64(len(source))) // no text moves from one to the other
 	b = append(b, source...)
-	b = append(b, 0)
 	b = append(b, name...)
 	sum := sha256.Sum256(b)
 	return Key(sum[:len(Key{})])

@@ -34,6 +34,7 @@ func TestInbox(t *testing.T, open func(t *testing.T) consumer.Inbox) {
 		{"ids are of a source", []step{
 			{entry("s", "1", "a", ""), consumer.Unseen, true}, {entry("t", "1", "a", ""), consumer.Unseen, true},
 			{entry("ab", "c", "a", ""), consumer.Unseen, true}, {entry("a", "bc", "a", ""), consumer.Unseen, true},
+			{entry("a", "b\x00c", "a", ""), consumer.Unseen, true}, {entry("a\x00b", "c", "a", ""), consumer.Unseen, true},
 		}},
 		{"what happened before is older", []step{
 			{entry("s", "5", "a", "5"), consumer.Unseen, true}, {entry("s", "4", "a", "4"), consumer.Older, false}, {entry("s", "6", "a", "6"), consumer.Unseen, true},
