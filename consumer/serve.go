@@ -169,16 +169,9 @@ func (h *Handler) leave() {
 	}
 }
 
-// special takes a request whose header says that it is of the one event of a type.
+// special takes a request whose header says that it is of the one event of a type. The header
+// alone says so: an event of that type among deliveries is what a publisher made up.
 func (h *Handler) special(w http.ResponseWriter, r *http.Request, body []byte, eventType string) {
-	if !h.onlyEvent(w, r, body, eventType) {
-		h.refuse(w, r, http.StatusBadRequest, refusal("its one event is not of type "+eventType))
-	}
-}
-
-// onlyEvent answers a request whose only event is of one of the types, and reports whether
-// it is.
-func (h *Handler) onlyEvent(w http.ResponseWriter, r *http.Request, body []byte, types ...string) bool {
 	raw, n := body, 1
 	if isArray(body) {
 		n = 0
@@ -187,25 +180,15 @@ func (h *Handler) onlyEvent(w http.ResponseWriter, r *http.Request, body []byte,
 		}
 	}
 	var e Envelope
-	if n != 1 {
-		return false
-	}
 	data, err := e.read(raw)
-	if err != nil {
-		return false
+	switch {
+	case n != 1 || err != nil || !strings.EqualFold(e.Type, eventType):
+		h.refuse(w, r, http.StatusBadRequest, refusal("its one event is not of type "+eventType))
+	case eventType == validationType:
+		h.validate(w, r, &e, data)
+	default:
+		h.noteDeleted(w, r, &e, data)
 	}
-	for _, one := range types {
-		switch {
-		case !strings.EqualFold(one, e.Type):
-			continue
-		case one == validationType:
-			h.validate(w, r, &e, data)
-		default:
-			h.noteDeleted(w, r, &e, data)
-		}
-		return true
-	}
-	return false
 }
 
 func isArray(body []byte) bool {
@@ -215,9 +198,6 @@ func isArray(body []byte) bool {
 // deliver handles the events of a request one after the other, all of them unless one wants
 // a pause or the request ends: then those that are left come again with the others.
 func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, body []byte) {
-	if bytes.Contains(body, []byte("Microsoft.EventGrid.Subscription")) && h.onlyEvent(w, r, body, validationType, deletedType) {
-		return
-	}
 	var worst error
 	delivery := deliveryOf(r.Header)
 	if !isArray(body) {
