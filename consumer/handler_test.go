@@ -2,6 +2,7 @@ package consumer_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -660,6 +661,9 @@ func TestNew(t *testing.T) {
 		"ClientCertificate":          {topics, on, consumer.ClientCertificate(nil)},
 		"Issuer and Audience":        {topics, on, consumer.BearerToken(consumer.Token{Issuer: "https://x"})},
 		"https URL":                  {topics, on, consumer.BearerToken(consumer.Token{Issuer: "http://x", Audience: []string{"a"}})},
+		"a name is empty":            {topics, on, consumer.ClientCertificate(x509.NewCertPool(), "a", "")},
+		"one of the Callers is":      {topics, on, consumer.BearerToken(consumer.Token{Issuer: "https://x", Audience: []string{"a"}, Callers: []string{""}})},
+		"an Audience or":             {topics, on, consumer.BearerToken(consumer.Token{Issuer: "https://x", Audience: []string{"a", ""}})},
 		"TimeLimit":                  {topics, on, consumer.TimeLimit(0)},
 		"MaxBody":                    {topics, on, consumer.MaxBody(0)},
 		"Concurrency":                {topics, on, consumer.Concurrency(0)},

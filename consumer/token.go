@@ -59,6 +59,9 @@ func BearerToken(t Token) Option {
 		if t.Issuer == "" || len(t.Audience) == 0 {
 			return errors.New("BearerToken: Issuer and Audience must be set")
 		}
+		if slices.Contains(t.Audience, "") || slices.Contains(t.Callers, "") {
+			return errors.New("BearerToken: an Audience or one of the Callers is empty")
+		}
 		for _, address := range []string{t.KeysURL, t.Issuer} {
 			if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
 				if address == t.Issuer && t.KeysURL != "" {

@@ -169,6 +169,9 @@ func ClientCertificate(roots *x509.CertPool, names ...string) Option {
 		if roots == nil {
 			return errors.New("ClientCertificate: there are no roots")
 		}
+		if slices.Contains(names, "") {
+			return errors.New("ClientCertificate: a name is empty")
+		}
 		h.checks = append(h.checks, func(r *http.Request, _ []byte) error {
 			if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 				return refusal("it comes without a client certificate")
