@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -32,7 +33,8 @@ type Envelope struct {
 	// tells its present state.
 	ETag string
 	// Sequencer orders the events of one subject: the greater text happened later. "" if
-	// the event does not say.
+	// the event does not say. The sequence of a CloudEvent whose sequencetype is Integer has
+	// zeros before it. Without a subject it orders nothing.
 	Sequencer string
 	// Stale says that a later event of the subject was handled before. Only functions that
 	// were given WithStale see such events.
@@ -81,9 +83,9 @@ func (m *member) text() string {
 
 // members are those that an envelope is made of.
 type members struct {
-	id, source, kind, subject, when, sequence member
-	topic, eventType, eventTime               member // of the Event Grid schema, for source, kind, when
-	version, data                             member
+	id, source, kind, subject, when, sequence, sequenceType member
+	topic, eventType, eventTime                             member // of the Event Grid schema, for source, kind, when
+	version, data                                           member
 }
 
 // at returns the place of a member, nil for one that says nothing to us.
@@ -111,6 +113,8 @@ func (m *members) at(name []byte) *member {
 		return &m.when
 	case "sequence":
 		return &m.sequence
+	case "sequencetype":
+		return &m.sequenceType
 	}
 	return nil
 }
@@ -140,9 +144,24 @@ func (e *Envelope) read(raw []byte) (data []byte, err error) {
 	if m.when.kind == event.String {
 		e.Time, _ = event.ParseTime(m.when.value[1 : len(m.when.value)-1])
 	}
-	e.Sequencer = m.sequence.text()
+	if e.Sequencer = m.sequence.text(); e.Sequencer != "" && m.sequenceType.text() == "Integer" {
+		e.Sequencer = orderOf(e.Sequencer)
+	}
 	e.readState(m.data.value)
 	return m.data.value, nil
+}
+
+// orderOf returns a text for a number, such that the texts have the order of the numbers, or ""
+// for what is none. Source: cloudevents/spec, extensions/sequence.md, "Integer".
+func orderOf(number string) string {
+	n, err := strconv.ParseInt(number, 10, 64)
+	switch {
+	case err != nil:
+		return ""
+	case n < 0:
+		return fmt.Sprintf("-%019d", n-math.MinInt64)
+	}
+	return fmt.Sprintf("%019d", n)
 }
 
 // readState finds etag and sequencer in data. They have this spelling whatever casing the

@@ -147,8 +147,9 @@ func typeOf[P mlevent.Payload]() (string, bool) {
 }
 
 // OnType is [On] for other event types: data is decoded into T as package encoding/json does
-// it, or not at all if T is json.RawMessage. An event has an order if its data has a
-// sequencer, or a CloudEvent the extension sequence.
+// it, or not at all if T is json.RawMessage. An event has an order if it has
+// a subject and its data a sequencer, or a CloudEvent the extension sequence: texts, or numbers
+// if its sequencetype is Integer.
 func OnType[T any](eventType string, f func(ctx context.Context, e Event[T]) error, options ...RouteOption) Option {
 	return func(h *Handler) error {
 		if eventType == "" {
@@ -321,6 +322,9 @@ func (h *Handler) handle(ctx context.Context, limit *limited, e *Envelope, etag 
 		return nil
 	}
 	entry := Entry{Source: e.Source, ID: e.ID, Subject: e.Subject, Sequencer: e.Sequencer, ETag: etag}
+	if e.Subject == "" {
+		entry.Sequencer = "" // there is no object whose states could be in order
+	}
 	key := entry.EventKey()
 	if entry.Sequencer != "" {
 		key = entry.ObjectKey()

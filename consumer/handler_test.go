@@ -252,6 +252,35 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestSequence orders CloudEvents by the extension sequence: as texts, or as numbers where it
+// says so. Without a subject there is no order.
+func TestSequence(t *testing.T) {
+	for _, c := range []struct{ name, subject, sequenceType, sequences, want string }{
+		{"texts", "s", "", "9 10", "9"},
+		{"texts of one length", "s", "", "09 10 08", "09 10"},
+		{"numbers", "s", "Integer", "8 9 10 11 9.5 2 -1 x", "8 9 10 11 9.5 x"}, // what is no number has no order
+		{"negative numbers", "s", "Integer", "-2147483648 -3 -20 -1 0 -1", "-2147483648 -3 -1 0"},
+		{"another type", "s", "Other", "9 10", "9"},
+		{"without a subject", "", "", "4 3 2", "4 3 2"},
+		{"numbers without a subject", "", "Integer", "4 3 2", "4 3 2"},
+	} {
+		var got []string
+		h := newHandler(t, consumer.OnOther(func(_ context.Context, e consumer.Event[json.RawMessage]) error {
+			got = append(got, string(e.Data))
+			return nil
+		}))
+		for i, n := range strings.Fields(c.sequences) {
+			raw := fmt.Sprintf(`{"specversion":"1.0","source":%q,"type":"T","id":"%d","subject":%q,"sequence":%q,"sequencetype":%q,"data":%q}`, workspace, i, c.subject, n, c.sequenceType, n)
+			if err := h.Handle(t.Context(), []byte(raw)); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+		if all := strings.ReplaceAll(strings.Join(got, " "), `"`, ""); all != c.want {
+			t.Errorf("%s: handled %s, want %s", c.name, all, c.want)
+		}
+	}
+}
+
 // One change raises several events: in whichever order they come, all are handled, and all
 // are older than the next change.
 func TestOneChange(t *testing.T) {
