@@ -21,3 +21,6 @@ func SetNow(h *Handler, now func() time.Time) { h.now = now }
 
 // SetMemoryNow sets the clock of an inbox.
 func SetMemoryNow(m *Memory, now func() time.Time) { m.now = now; m.new.began = now() }
+
+// SetBodyTime sets how long a body may take.
+func SetBodyTime(h *Handler, d time.Duration) { h.bodyTime = d }

@@ -28,26 +28,32 @@ const (
 const (
 	placeWait = 10 * time.Second // for a place among those of Concurrency
 	busyAfter = 30 * time.Second // until a sender comes again
+	bodyTime  = 15 * time.Second // for the body of a request; half of what a sender waits
 )
+
+// firstRead is what a body gets at first, and twice what has come each time after that.
+const firstRead = 16 << 10
 
 // Handler is an http.Handler for the deliveries of event subscriptions, and their
 // handshakes. Its Handle method takes events that come by other ways. It is made by [New]
 // and may be used by many goroutines.
 type Handler struct {
-	topics   []string
-	anyTopic bool
-	routes   map[string]*route // by event type
-	other    *route            // for types that have none
-	inbox    Inbox
-	checks   []check
-	origins  []string
-	agree    func(context.Context, Handshake) error
-	deleted  func(context.Context, string)
-	maxBody  int64
-	limit    time.Duration
-	places   chan struct{} // nil for any number
-	log      *slog.Logger
-	now      func() time.Time
+	topics     []string
+	anyTopic   bool
+	routes     map[string]*route // by event type
+	other      *route            // for types that have none
+	inbox      Inbox
+	checks     []check // those that need no body
+	bodyChecks []check
+	origins    []string
+	agree      func(context.Context, Handshake) error
+	deleted    func(context.Context, string)
+	maxBody    int64
+	bodyTime   time.Duration
+	limit      time.Duration
+	places     chan struct{} // nil for any number
+	log        *slog.Logger
+	now        func() time.Time
 
 	flights flights
 	stats   counters
@@ -68,7 +74,7 @@ type Option func(*Handler) error
 // [SharedKey] it believes everyone who reaches it; of several, each has to be satisfied.
 func New(options ...Option) (*Handler, error) {
 	h := &Handler{
-		routes: map[string]*route{}, origins: cloudOrigins, maxBody: defaultMaxBody, limit: defaultTimeLimit,
+		routes: map[string]*route{}, origins: cloudOrigins, maxBody: defaultMaxBody, bodyTime: bodyTime, limit: defaultTimeLimit,
 		log: slog.Default(), now: time.Now, flights: flights{now: map[Key]chan struct{}{}},
 	}
 	var problems []error
@@ -233,6 +239,9 @@ func WithInbox(inbox Inbox) Option {
 // events and no secrets.
 func WithLogger(log *slog.Logger) Option {
 	return func(h *Handler) error {
+		if log == nil {
+			return errors.New("WithLogger: there is no logger; slog.New(slog.DiscardHandler) is a silent one")
+		}
 		h.log = log
 		return nil
 	}

@@ -693,6 +693,7 @@ func TestNew(t *testing.T) {
 		"a name is empty":            {topics, on, consumer.ClientCertificate(x509.NewCertPool(), "a", "")},
 		"one of the Callers is":      {topics, on, consumer.BearerToken(consumer.Token{Issuer: "https://x", Audience: []string{"a"}, Callers: []string{""}})},
 		"an Audience or":             {topics, on, consumer.BearerToken(consumer.Token{Issuer: "https://x", Audience: []string{"a", ""}})},
+		"WithLogger":                 {topics, on, consumer.WithLogger(nil)},
 		"TimeLimit":                  {topics, on, consumer.TimeLimit(0)},
 		"MaxBody":                    {topics, on, consumer.MaxBody(0)},
 		"Concurrency":                {topics, on, consumer.Concurrency(0)},

@@ -1,17 +1,22 @@
 package consumer_test
 
 import (
+	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/carillon-events/carillon/consumer"
 	"github.com/carillon-events/carillon/consumer/consumertest"
 	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/mlevent"
 )
 
 // TestOverTLS has a sender with a client certificate, and one without, over real connections.
@@ -51,5 +56,92 @@ func TestOverTLS(t *testing.T) {
 	}
 	if got := saw.take(); got != "RunCompleted 1" {
 		t.Errorf("saw %s", got)
+	}
+}
+
+// announced is a body of which little comes; it remembers what room it was given.
+type announced struct {
+	comes int // bytes, and then it breaks off
+	room  int
+}
+
+func (a *announced) Read(b []byte) (int, error) {
+	if a.room = max(a.room, len(b)); a.comes == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n := min(a.comes, len(b))
+	a.comes -= n
+	return n, nil
+}
+
+func (a *announced) Close() error { return nil }
+
+// TestRoom gives a body room as it comes, and none to that of a stranger.
+func TestRoom(t *testing.T) {
+	roots := x509.NewCertPool()
+	for _, c := range []struct {
+		name        string
+		contentType string
+		option      consumer.Option
+		comes, room int
+		status      int
+	}{
+		{"a byte", "application/json", consumer.Signed(sharedKey), 1, 16 << 10, 500},
+		{"100 KiB", "application/json", consumer.Signed(sharedKey), 100 << 10, 128 << 10, 500},
+		{"another content type", "text/plain", consumer.Signed(sharedKey), 1, 0, 415},
+		{"no shared key", "application/json", consumer.SharedKey("k"), 1, 0, 401},
+		{"no certificate", "application/json", consumer.ClientCertificate(roots), 1, 0, 401},
+		{"no token", "application/json", consumer.BearerToken(consumer.Token{Issuer: "https://issuer.example", Audience: []string{"a"}}), 1, 0, 401},
+	} {
+		h := newHandler(t, consumer.On((&seen{}).completed), c.option)
+		body := &announced{comes: c.comes}
+		r := httptest.NewRequest("POST", "/", body)
+		r.Header.Set("Content-Type", c.contentType)
+		r.ContentLength = 2 << 20
+		if w := record(h, r); w.Code != c.status || body.room > c.room || (body.room > 0) != (c.room > 0) {
+			t.Errorf("%s: answered %d, the body had room for %d bytes", c.name, w.Code, body.room)
+		}
+	}
+}
+
+// TestSlowBody does not wait for a body for ever, be it that of a stranger, nor ends a connection
+// whose body has come.
+func TestSlowBody(t *testing.T) {
+	for status, option := range map[int]consumer.Option{500: consumer.Signed(sharedKey), 401: consumer.SharedKey("k")} {
+		h := newHandler(t, consumer.On((&seen{}).completed), option)
+		consumer.SetBodyTime(h, 50*time.Millisecond)
+		server := httptest.NewServer(h)
+		defer server.Close()
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n["); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || answer.StatusCode != status {
+			t.Errorf("answered %+v, %v, want %d", answer, err, status)
+		}
+	}
+	// The deadline is that of the body alone.
+	ended := make(chan error, 1)
+	slow := newHandler(t, consumer.On(func(ctx context.Context, _ consumer.Event[mlevent.RunCompleted]) error {
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+		ended <- ctx.Err()
+		return nil
+	}))
+	consumer.SetBodyTime(slow, 100*time.Millisecond)
+	server := httptest.NewServer(slow)
+	defer server.Close()
+	if a := send(t, &consumertest.Sender{URL: server.URL}, consumertest.NewSource(workspace).Event(run("1"))); a.Status != 200 {
+		t.Errorf("answered %+v", a)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

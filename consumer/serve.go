@@ -25,7 +25,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case http.MethodPost:
 		h.post(w, r)
 	case http.MethodOptions:
-		if err := h.verify(r, nil); err != nil {
+		if err := verify(h.checks, r, nil); err != nil {
 			h.unverified(w, r, err)
 			return
 		}
@@ -38,8 +38,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // post takes deliveries, the handshake of the Event Grid schema and notices.
 func (h *Handler) post(w http.ResponseWriter, r *http.Request) {
+	lift := h.limitBody(w, r)
 	if !isTaken(r.Header) {
 		h.refuse(w, r, http.StatusUnsupportedMediaType, refusal("its body must be "+event.MediaTypeCloudEvent+", "+event.MediaTypeCloudEvents+" or application/json in UTF-8, not compressed"))
+		return
+	}
+	if err := verify(h.checks, r, nil); err != nil { // before a stranger's body takes room
+		h.unverified(w, r, err)
 		return
 	}
 	body, err := h.readBody(w, r)
@@ -50,7 +55,8 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, http.StatusInternalServerError, errors.New("its body broke off"))
 		return
 	}
-	if err := h.verify(r, body); err != nil {
+	lift()
+	if err := verify(h.bodyChecks, r, body); err != nil {
 		h.unverified(w, r, err)
 		return
 	}
@@ -97,22 +103,44 @@ func isTaken(h http.Header) bool {
 	return (kind == "application/json" || kind == event.MediaTypeCloudEvent || kind == event.MediaTypeCloudEvents) && (!ok || strings.EqualFold(charset, "utf-8"))
 }
 
-// readBody reads the body, within the limit, once.
+// limitBody sets a deadline for the body, where the server has none and the connection can have
+// one. lift takes it away, once the body is read: what is still to be read of a request that is
+// answered before has the deadline, too.
+func (h *Handler) limitBody(w http.ResponseWriter, r *http.Request) (lift func()) {
+	if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && server.ReadTimeout <= 0 {
+		control := http.NewResponseController(w)
+		if control.SetReadDeadline(time.Now().Add(h.bodyTime)) == nil {
+			return func() { _ = control.SetReadDeadline(time.Time{}) }
+		}
+	}
+	return func() {}
+}
+
+// readBody reads the body, within the limit, once. What it takes grows with
+// what has come: a length is only announced.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > h.maxBody {
 		return nil, &http.MaxBytesError{Limit: h.maxBody}
 	}
-	limited := http.MaxBytesReader(w, r.Body, h.maxBody)
 	if r.ContentLength < 0 {
-		return io.ReadAll(limited)
+		return io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
 	}
-	body := make([]byte, r.ContentLength)
-	_, err := io.ReadFull(limited, body)
-	return body, err
+	body := make([]byte, min(r.ContentLength, firstRead))
+	for at := 0; ; {
+		n, err := io.ReadFull(r.Body, body[at:])
+		if at += n; err != nil {
+			return nil, err
+		}
+		if at == int(r.ContentLength) {
+			return body, nil
+		}
+		body = append(make([]byte, 0, min(2*at, int(r.ContentLength))), body...)
+		body = body[:cap(body)]
+	}
 }
 
-func (h *Handler) verify(r *http.Request, body []byte) error {
-	for _, check := range h.checks {
+func verify(checks []check, r *http.Request, body []byte) error {
+	for _, check := range checks {
 		if err := check(r, body); err != nil {
 			return err
 		}

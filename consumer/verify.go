@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// A check refuses requests that do not come from who they should. body is nil for the
-// handshake of CloudEvents, which has none.
+// A check refuses requests that do not come from who they should. One that needs the body is
+// made when it has been read; the handshake of CloudEvents has none.
 type check func(r *http.Request, body []byte) error
 
 // refusal is why a request is not from who it should be: for the log, not for the caller.
@@ -48,12 +48,7 @@ func Signed(keys ...string) Option {
 				return fmt.Errorf("Signed: key %d: %w", i+1, err)
 			}
 		}
-		h.checks = append(h.checks, func(r *http.Request, body []byte) error {
-			if r.Method == http.MethodOptions {
-				return nil
-			}
-			return k.verify(r.Header, body, h.now())
-		})
+		h.bodyChecks = append(h.bodyChecks, func(r *http.Request, body []byte) error { return k.verify(r.Header, body, h.now()) })
 		return nil
 	}
 }
