@@ -44,7 +44,9 @@ const (
 	keysTime    = 10 * time.Second
 	maxKeysSize = 1 << 20
 	tokenLeeway = time.Minute
-	maxToken    = 16 << 10
+
+	mostRedirects = 5
+	maxToken      = 16 << 10
 )
 
 // algorithms are those whose keys can be published.
@@ -70,11 +72,7 @@ func BearerToken(t Token) Option {
 				return errors.New("BearerToken: the keys of the issuer must be at an https URL")
 			}
 		}
-		client := t.Client
-		if client == nil {
-			client = &http.Client{}
-		}
-		k := &issuerKeys{issuer: t.Issuer, url: t.KeysURL, client: client, now: func() time.Time { return h.now() }}
+		k := &issuerKeys{issuer: t.Issuer, url: t.KeysURL, client: overTLS(t.Client), now: func() time.Time { return h.now() }}
 		h.checks = append(h.checks, func(r *http.Request, _ []byte) error {
 			scheme, raw, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 			if !strings.EqualFold(scheme, "Bearer") || len(raw) > maxToken {
@@ -84,6 +82,25 @@ func BearerToken(t Token) Option {
 		})
 		return nil
 	}
+}
+
+// overTLS returns a client that follows no redirect to clear HTTP: who is on the way there would
+// say by which keys tokens are good.
+func overTLS(c *http.Client) *http.Client {
+	secure := *client(c)
+	follow := secure.CheckRedirect
+	secure.CheckRedirect = func(r *http.Request, via []*http.Request) error {
+		switch {
+		case r.URL.Scheme != "https":
+			return errors.New("it redirects to what is not https")
+		case follow != nil:
+			return follow(r, via)
+		case len(via) >= mostRedirects:
+			return errors.New("it redirects too often")
+		}
+		return nil
+	}
+	return &secure
 }
 
 func (t *Token) verify(ctx context.Context, raw string, keys *issuerKeys, now time.Time) error {

@@ -202,3 +202,33 @@ func TestIssuerKeys(t *testing.T) {
 		t.Errorf("20 requests asked for the keys %d times", i.asked-6)
 	}
 }
+
+// TestKeysInClear follows a redirect over TLS and none to clear HTTP, whatever the client does.
+func TestKeysInClear(t *testing.T) {
+	i := newIssuer(t)
+	key := newKey(t)
+	i.keys["k1"] = key
+	clear := httptest.NewServer(i.Config.Handler)
+	defer clear.Close()
+	for _, c := range []struct {
+		to     string
+		status int
+	}{{i.URL, 200}, {clear.URL, 503}} {
+		redirects := httptest.NewUnstartedServer(http.RedirectHandler(c.to+"/keys", http.StatusFound))
+		redirects.StartTLS()
+		defer redirects.Close()
+		follows := *i.Client()
+		follows.CheckRedirect = func(*http.Request, []*http.Request) error { return nil }
+		for _, client := range []*http.Client{i.Client(), &follows} {
+			h := newHandler(t, consumer.On((&seen{}).completed),
+				consumer.BearerToken(consumer.Token{Issuer: i.URL + "/t", KeysURL: redirects.URL, Audience: []string{"api://hook"}, Client: client}))
+			authorization := "Bearer " + i.token(t, "k1", key, time.Now(), nil)
+			if a := send(t, &consumertest.Sender{Handler: h, Header: http.Header{"Authorization": {authorization}}}, consumertest.NewSource(workspace).Event(run("1"))); a.Status != c.status {
+				t.Errorf("redirected to %s: answered %d", c.to, a.Status)
+			}
+		}
+	}
+	if i.asked != 2 {
+		t.Errorf("the keys were read %d times", i.asked)
+	}
+}
