@@ -116,8 +116,8 @@ type generation struct {
 type mark struct{ sequencer, etag string }
 
 // NewMemory returns an inbox that remembers the latest events, and each for age, if both
-// are not more than it may hold: at most twice as many, for at most twice as long. An event
-// takes up to 160 bytes.
+// are not more than it may hold: at most twice as many, for at most twice as long. An age
+// of 0 or less is none: the number alone counts. An event takes up to 160 bytes.
 func NewMemory(events int, age time.Duration) *Memory {
 	m := &Memory{events: max(events, 1), age: age, now: time.Now}
 	m.new = m.generation()
@@ -185,10 +185,10 @@ func (m *Memory) mark(object Key) mark {
 // before it.
 func (m *Memory) turn() {
 	now := m.now()
-	if len(m.new.events) < m.events && now.Sub(m.new.began) < m.age {
+	if len(m.new.events) < m.events && (m.age <= 0 || now.Sub(m.new.began) < m.age) {
 		return
 	}
-	if now.Sub(m.new.began) >= 2*m.age { // nobody came by for so long
+	if m.age > 0 && now.Sub(m.new.began) >= 2*m.age { // nobody came by for so long
 		m.new = m.generation()
 	}
 	m.old = m.new

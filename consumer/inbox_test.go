@@ -58,3 +58,22 @@ func TestMemoryForgets(t *testing.T) {
 		t.Errorf("after two hours: %s", v)
 	}
 }
+
+// TestMemoryNumberAlone has no age.
+func TestMemoryNumberAlone(t *testing.T) {
+	for _, age := range []time.Duration{0, -time.Hour} {
+		now := time.Now()
+		m := consumer.NewMemory(2, age)
+		consumer.SetMemoryNow(m, func() time.Time { now = now.Add(1000 * time.Hour); return now })
+		for n := range 5 {
+			if err := m.End(t.Context(), consumer.Entry{Source: "s", ID: fmt.Sprint(n)}, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for id, want := range map[string]consumer.Verdict{"0": consumer.Unseen, "3": consumer.Seen, "4": consumer.Seen} {
+			if v, err := m.Begin(t.Context(), consumer.Entry{Source: "s", ID: id}); v != want || err != nil {
+				t.Errorf("age %s: %s is %s, %v", age, id, v, err)
+			}
+		}
+	}
+}

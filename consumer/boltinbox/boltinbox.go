@@ -8,6 +8,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -48,14 +50,51 @@ var _ consumer.Inbox = (*Inbox)(nil)
 // Open opens the inbox in a file, which is made if it is not there. It remembers the latest
 // events, and each for age. What is older than either is forgotten, and with the last event
 // of an object how far the object had come: a delivery that comes later still is handled once
-// more, and counts as in order. An event takes about 400 bytes of the file.
+// more, and counts as in order. An age of 0 or less is none: the number alone counts. An event
+// takes about 400 bytes of the file. All of the file is read once: one that was cut or written
+// over is an error, and so is one that another process has.
 func Open(path string, events int, age time.Duration) (*Inbox, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTime})
+	db, err := openWhole(path)
 	if err != nil {
 		return nil, fmt.Errorf("open inbox %s: %w", path, err)
 	}
 	db.MaxBatchDelay = batchTime
-	err = db.Update(func(tx *bolt.Tx) error {
+	return &Inbox{db: db, events: max(events, 1), age: age, now: time.Now}, nil
+}
+
+// openWhole opens a file and reads it from one end to the other. bbolt trusts what it reads: pages
+// that are not there, or not what they should be, are faults of memory and panics.
+func openWhole(path string) (db *bolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		p := recover()
+		if p == nil && err == nil {
+			return
+		}
+		if p != nil {
+			err = fmt.Errorf("the file is damaged (%v): without it, what was handled may be handled again", p)
+		}
+		if db != nil {
+			_ = db.Close()
+			db = nil
+		}
+	}()
+	if db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTime}); err != nil {
+		return nil, err
+	}
+	sum := uint32(0)
+	err = db.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
+			return b.ForEach(func(k, v []byte) error {
+				sum = crc32.Update(crc32.Update(sum, crc32.IEEETable, k), crc32.IEEETable, v) // of no use but that each byte is read
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		return db, err
+	}
+	return db, db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{byEvent, byObject, byTime, counts} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -63,11 +102,6 @@ func Open(path string, events int, age time.Duration) (*Inbox, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		_ = db.Close()
-		return nil, fmt.Errorf("open inbox %s: %w", path, err)
-	}
-	return &Inbox{db: db, events: max(events, 1), age: age, now: time.Now}, nil
 }
 
 // Close closes the file, when all of its Handler's requests are answered.
@@ -81,11 +115,19 @@ func (i *Inbox) Attach() error {
 	return nil
 }
 
+// oldest is the time at or before which events are forgotten.
+func (i *Inbox) oldest(now time.Time) time.Time {
+	if i.age <= 0 {
+		return time.Unix(0, 0)
+	}
+	return now.Add(-i.age)
+}
+
 // Begin judges an event.
 func (i *Inbox) Begin(_ context.Context, e consumer.Entry) (v consumer.Verdict, err error) {
 	err = i.db.View(func(tx *bolt.Tx) error {
 		event, object := e.EventKey(), e.ObjectKey()
-		oldest := i.now().Add(-i.age)
+		oldest := i.oldest(i.now())
 		if when := tx.Bucket(byEvent).Get(event[:]); when != nil && timeOf(when).After(oldest) {
 			v = consumer.Seen
 		} else if when, sequencer, etag := readMark(tx.Bucket(byObject).Get(object[:])); when.After(oldest) && e.OlderThan(sequencer, etag) {
@@ -137,7 +179,7 @@ func (i *Inbox) remember(tx *bolt.Tx, e consumer.Entry) error {
 	if err := tx.Bucket(byTime).Put(append(when[:timeSize:timeSize], event[:]...), object[:]); err != nil {
 		return err
 	}
-	return i.forget(tx, more, now.Add(-i.age))
+	return i.forget(tx, more, i.oldest(now))
 }
 
 // forget removes what is too old or too much, now that there are more events.

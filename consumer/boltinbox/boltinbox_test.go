@@ -1,11 +1,13 @@
 package boltinbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -148,6 +150,70 @@ func TestOutlives(t *testing.T) {
 	}
 	if _, err := i.Begin(t.Context(), consumer.Entry{ID: "1"}); err == nil {
 		t.Error("a closed inbox tells")
+	}
+}
+
+// TestDamaged opens files that were cut or written over: an error each, and no end of the process.
+func TestDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "inbox")
+	i := open(t, path, 1000, time.Hour)
+	for n := range 300 {
+		if err := i.End(t.Context(), consumer.Entry{Source: "s", ID: fmt.Sprint(n), Subject: fmt.Sprint(n), Sequencer: "1"}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := i.db.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	zeros := make([]byte, len(good)-2*page)
+	for name, c := range map[string]struct {
+		raw []byte
+		ok  bool
+	}{
+		"whole":                {good, true},
+		"text":                 {bytes.Repeat([]byte("x"), 40_000), false},
+		"a word":               {[]byte("hello"), false},
+		"half":                 {good[:len(good)/2], false},
+		"the first pages":      {good[:2*page], false},
+		"zeros after them":     {append(bytes.Clone(good[:2*page]), zeros...), false},
+		"something after them": {append(bytes.Clone(good[:2*page]), bytes.Repeat([]byte{0xa5}, len(zeros))...), false},
+	} {
+		damaged := filepath.Join(t.TempDir(), "inbox")
+		if err := os.WriteFile(damaged, c.raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		i, err := Open(damaged, 1000, time.Hour)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			_ = i.Close()
+		}
+	}
+}
+
+// TestNumberAlone has no age.
+func TestNumberAlone(t *testing.T) {
+	i := open(t, filepath.Join(t.TempDir(), "inbox"), 2, 0)
+	now := time.Now()
+	i.now = func() time.Time { now = now.Add(1000 * time.Hour); return now }
+	for n := range 3 {
+		if err := i.End(t.Context(), consumer.Entry{Source: "s", ID: fmt.Sprint(n), Subject: "o", Sequencer: fmt.Sprint(n)}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, want := range map[string]consumer.Verdict{"0": consumer.Older, "1": consumer.Seen, "2": consumer.Seen} {
+		if v, err := i.Begin(t.Context(), consumer.Entry{Source: "s", ID: id, Subject: "o", Sequencer: id}); v != want || err != nil {
+			t.Errorf("%s is %s, %v", id, v, err)
+		}
 	}
 }
 
