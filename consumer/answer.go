@@ -23,13 +23,17 @@ func (e *deadLetter) Unwrap() error { return e.err }
 
 // RetryAfter wraps err for a handler that wants the event again, but not before d has
 // passed: what it needs is down, or busy. The answer is 503 with Retry-After. A sender waits
-// 30 seconds at least and Carillon an hour at most; Azure's own service ignores d.
+// 30 seconds at least and Carillon an hour at most; Azure's own service ignores d. More than a
+// day is a day.
 func RetryAfter(d time.Duration, err error) error {
 	if err == nil {
 		err = errors.New("not now")
 	}
-	return &retry{max(d, 0), err}
+	return &retry{min(max(d, 0), longestWait), err}
 }
+
+// longestWait is as long as any sender waits, and a header can say.
+const longestWait = 24 * time.Hour
 
 // DeadLetter wraps err for a handler that will never be able to handle the event. The
 // answer is 400: the sender does not try again but stores the event as a dead letter, or

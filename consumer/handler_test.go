@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -416,6 +417,16 @@ func TestPause(t *testing.T) {
 	a := send(t, &consumertest.Sender{Handler: h}, source.Event(run("1")), source.Event(run("2")))
 	if s := h.Stats(); a.Status != 503 || a.Header.Get("Retry-After") != "2" || calls != 1 || s.Failed != 1 || s.Busy != 1 {
 		t.Errorf("answered %+v after %d calls, counted %+v", a, calls, s)
+	}
+}
+
+// TestLongPause asks for no longer pause than a header can say.
+func TestLongPause(t *testing.T) {
+	for d, want := range map[time.Duration]string{math.MaxInt64: "86400", math.MinInt64: "", 1: "1", 0: ""} {
+		h := newHandler(t, consumer.On(func(context.Context, consumer.Event[mlevent.RunCompleted]) error { return consumer.RetryAfter(d, nil) }))
+		if a := send(t, &consumertest.Sender{Handler: h}, consumertest.NewSource(workspace).Event(run("1"))); a.Status != 503 || a.Header.Get("Retry-After") != want {
+			t.Errorf("%d: answered %+v", d, a)
+		}
 	}
 }
 

@@ -262,3 +262,30 @@ func TestClientCredentials(t *testing.T) {
 		t.Errorf("with a wrong password: %v", err)
 	}
 }
+
+// Nobody waits longer for a token than he has time, also while another one asks for it.
+func TestClientCredentialsWait(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(asked)
+		<-answer
+		fmt.Fprint(w, `{"access_token":"token","expires_in":"3600"}`)
+	}))
+	defer s.Close()
+	token := consumer.ClientCredentials{TokenURL: s.URL, ClientID: "a", Secret: "b", Client: s.Client()}.Source()
+	first := make(chan error, 1)
+	go func() {
+		_, err := token(context.Background())
+		first <- err
+	}()
+	<-asked
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := token(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	close(answer)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}

@@ -134,12 +134,16 @@ const renewal = time.Minute
 
 // Source returns a TokenSource that keeps a token as long as it is valid.
 func (c ClientCredentials) Source() TokenSource {
-	var mu sync.Mutex
+	turn := make(chan struct{}, 1) // of who asks, or looks
 	var token string
 	var ends time.Time
 	return func(ctx context.Context) (string, error) {
-		mu.Lock()
-		defer mu.Unlock()
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return "", fmt.Errorf("get a token for %s: %w", c.ClientID, context.Cause(ctx))
+		}
 		now := time.Now()
 		if token != "" && now.Before(ends) {
 			return token, nil
