@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,8 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/carillon-events/carillon/internal/amqppeer"
 	"github.com/carillon-events/carillon/internal/mqttpeer"
@@ -51,7 +54,7 @@ func TestFaultsAtDestinations(t *testing.T) {
 	if *faultsFor == 0 {
 		t.Skip("needs -faults")
 	}
-	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Amqp": fickleAMQP, "Mqtt": fickleMQTT, "StorageQueue": fickleQueue, "ArgoEvents": fickleTrigger} {
+	for name, open := range map[string]func(*testing.T) fickle{"Nats": fickleNATS, "Kafka": fickleKafka, "Amqp": fickleAMQP, "Mqtt": fickleMQTT, "StorageQueue": fickleQueue, "ArgoEvents": fickleTrigger} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it is the rest that a destination gets
 			o := open(t)
@@ -241,6 +244,82 @@ func fickleNATS(t *testing.T) fickle {
 			}
 		},
 	}
+}
+
+// fickleKafka is a Kafka broker, down in that it closes each connection.
+func fickleKafka(t *testing.T) fickle {
+	d := &door{inside: map[net.Conn]bool{}}
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "events"), kfake.ListenFn(d.listen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	address := broker.ListenAddrs()[0]
+	reader, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumeTopics("events"), kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(reader.Close)
+	var ids []string
+	return fickle{
+		destination: map[string]any{"endpointType": "Kafka", "properties": map[string]any{"bootstrapServers": address, "topic": "events", "security": "Plaintext"}},
+		down:        func() { d.move(true) }, up: func() { d.move(false) },
+		read: func() []string {
+			for {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				fetches := reader.PollFetches(ctx)
+				cancel()
+				if fetches.NumRecords() == 0 {
+					return ids
+				}
+				fetches.EachRecord(func(r *kgo.Record) { ids = append(ids, idOf(r.Value)) })
+			}
+		},
+	}
+}
+
+// door is a listener that can be shut: who is inside is put out, and who comes is sent away.
+type door struct {
+	net.Listener
+	mu     sync.Mutex
+	shut   bool
+	inside map[net.Conn]bool
+}
+
+func (d *door) listen(network, address string) (net.Listener, error) {
+	l, err := net.Listen(network, address)
+	d.Listener = l
+	return d, err
+}
+
+func (d *door) Accept() (net.Conn, error) {
+	for {
+		c, err := d.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		d.mu.Lock()
+		if d.shut {
+			_ = c.Close()
+		} else {
+			d.inside[c] = true
+		}
+		shut := d.shut
+		d.mu.Unlock()
+		if !shut {
+			return c, nil
+		}
+	}
+}
+
+func (d *door) move(shut bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shut = shut
+	for c := range d.inside {
+		_ = c.Close()
+	}
+	clear(d.inside)
 }
 
 // fickleQueue is a storage account, down in that it closes each connection.
