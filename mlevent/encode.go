@@ -140,6 +140,7 @@ func (p DatasetDriftDetected) appendMembers(w *writer) {
 	w.number("driftCoefficient", p.DriftCoefficient)
 	w.member("startTime", p.StartTime)
 	w.member("endTime", p.EndTime)
+	w.verdict(p.DriftDetected)
 	w.details(p.DriftDetails)
 }
 
@@ -216,6 +217,13 @@ func (w *writer) number(name string, v float64) {
 	}
 	w.name(name)
 	w.raw = append(strconv.AppendFloat(w.raw, v, 'g', -1, 64), ',')
+}
+
+// verdict appends whether there is drift, if that is known. It keeps its spelling.
+func (w *writer) verdict(drifted *bool) {
+	if drifted != nil {
+		w.raw = append(strconv.AppendBool(append(w.raw, `"driftDetected":`...), *drifted), ',')
+	}
 }
 
 // details appends what is known of columns, if anything is. Extra members keep

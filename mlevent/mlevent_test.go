@@ -48,11 +48,11 @@ var samples = []struct {
 	{"model-deleted", ModelDeleted{ModelRegistered{ModelName: "churn-xgb", ModelVersion: "5", ModelTags: map[string]string{"stage": "old"}}}},
 	{"drift-cleared", DriftCleared{DatasetDriftDetected{DataDriftID: "9a9a9a9a-1111-4222-8333-444455556666", DataDriftName: "weekly-churn-drift",
 		RunID: "9a9a9a9a-1111-4222-8333-444455556666_1710204800000", BaseDatasetID: "aaaa0000-0000-4000-8000-000000000001",
-		TargetDatasetID: "bbbb0000-0000-4000-8000-000000000002", DriftCoefficient: 0.05,
+		TargetDatasetID: "bbbb0000-0000-4000-8000-000000000002", DriftCoefficient: 0.05, DriftDetected: new(false),
 		StartTime: "2024-03-04T00:00:00+00:00", EndTime: "2024-03-11T00:00:00+00:00"}}},
 	{"run-not-responding", RunNotRespondingEvent{RunCompleted{ExperimentID: "0", ExperimentName: "Default", RunID: "4f8b", RunType: "mlflow.run"}}},
 	{"dataset-drift-detected-columns", DatasetDriftDetected{DataDriftID: "9a9a9a9a-1111-4222-8333-444455556666", RunID: "1", DriftCoefficient: 1,
-		StartTime: "2024-02-26T00:00:00Z", EndTime: "2024-03-04T00:00:00Z",
+		StartTime: "2024-02-26T00:00:00Z", EndTime: "2024-03-04T00:00:00Z", DriftDetected: new(true),
 		DriftDetails: []DriftDetail{
 			{Column: "amount", Type: "numeric", Drifted: true, Contribution: 0.95, Distance: 0.48, Change: "mean 38.1 to 41.3"},
 			{Column: `cou"ntry`, Type: "categorical", Distance: 0.05, Change: "share of DE 40 % to 41 %"},

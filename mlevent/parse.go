@@ -164,12 +164,12 @@ func (p *DatasetDriftDetected) properties() []property {
 	return []property{
 		{"dataDriftId", &p.DataDriftID}, {"dataDriftName", &p.DataDriftName}, {"runId", &p.RunID},
 		{"baseDatasetId", &p.BaseDatasetID}, {"targetDatasetId", &p.TargetDatasetID}, {"driftCoefficient", &p.DriftCoefficient},
-		{"startTime", &p.StartTime}, {"endTime", &p.EndTime}, {"driftDetails", &p.DriftDetails}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
+		{"startTime", &p.StartTime}, {"endTime", &p.EndTime}, {"driftDetected", &p.DriftDetected}, {"driftDetails", &p.DriftDetails}, {"etag", &p.ETag}, {"sequencer", &p.Sequencer},
 	}
 }
 
 // property is a member to read and the place for it: *string, *float64,
-// *map[string]string or *[]DriftDetail.
+// *map[string]string, **bool or *[]DriftDetail.
 type property struct {
 	name string
 	into any
@@ -227,6 +227,11 @@ func read(into any, c *event.Cursor) error {
 			return fmt.Errorf("expected Number, received %s", c.Kind)
 		}
 		*into = v
+	case **bool:
+		if c.Kind != event.True && c.Kind != event.False {
+			return fmt.Errorf("expected Boolean, received %s", c.Kind)
+		}
+		*into = new(c.Kind == event.True)
 	case *[]DriftDetail:
 		*into = nil
 		if err := json.Unmarshal(c.Value, into); err != nil {

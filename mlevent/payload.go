@@ -48,7 +48,9 @@ type RunStatusChanged struct {
 	RunStatus RunStatus `json:"runStatus"`
 }
 
-// DatasetDriftDetected says that a drift monitor found drift between two datasets.
+// DatasetDriftDetected says that a drift monitor has compared two datasets. Despite its name
+// it does not say that they drifted: a workspace raises it for every comparison with a verdict,
+// as Azure does, unless it is told to raise it on drift alone. Look at DriftDetected.
 type DatasetDriftDetected struct {
 	DataDriftID      string  `json:"dataDriftId"`
 	DataDriftName    string  `json:"dataDriftName"`
@@ -58,6 +60,9 @@ type DatasetDriftDetected struct {
 	DriftCoefficient float64 `json:"driftCoefficient"` // 0 to 1
 	StartTime        string  `json:"startTime"`        // date-time at which the target window begins
 	EndTime          string  `json:"endTime"`          // date-time before which it ends
+	// DriftDetected is the verdict: whether the coefficient is above the monitor's threshold.
+	// It is nil where the sender does not tell, as Azure.
+	DriftDetected *bool `json:"driftDetected,omitempty"`
 	// DriftDetails are the columns that moved most, the first one most; none where the
 	// comparison was made elsewhere and its columns were not told.
 	DriftDetails []DriftDetail `json:"driftDetails,omitempty"`

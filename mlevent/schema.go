@@ -135,7 +135,7 @@ func (d *description) data(casing Casing) *node {
 		if documented {
 			name = strings.ToUpper(name[:1]) + name[1:]
 		}
-		if m.kind == detailsMember {
+		if m.kind == detailsMember || m.kind == verdictMember {
 			name = m.name
 		} else {
 			required = append(required, name)
@@ -167,6 +167,7 @@ const (
 	shareMember              // a number from 0 to 1
 	instantMember            // date-time
 	stampMember              // StampSize hexadecimal digits
+	verdictMember            // a boolean; may be absent, keeps its spelling
 	detailsMember            // columns that moved; may be absent, keeps its spelling
 )
 
@@ -195,6 +196,8 @@ func (m member) node(documented bool) *node {
 		n.Format = "date-time"
 	case stampMember:
 		n.Pattern = stampPattern
+	case verdictMember:
+		n.Type = "boolean"
 	case detailsMember:
 		n.Type = "array"
 		n.Items = object("One column.", []string{"column", "type", "drifted", "distance", "change"}, map[string]*node{
@@ -268,6 +271,7 @@ var driftMembers = []member{
 	{"driftCoefficient", shareMember, "How far apart they are: 0 is not at all, 1 is altogether."},
 	{"startTime", instantMember, "When the target window begins."},
 	{"endTime", instantMember, "When the target window has ended."},
+	{"driftDetected", verdictMember, "Whether the coefficient is above the threshold of the monitor; may be absent."},
 	{"driftDetails", detailsMember, "The columns that moved most, the first one most; may be absent."},
 }
 

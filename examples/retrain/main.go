@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"net/http"
 	"os"
@@ -20,6 +21,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) < 3 || os.Getenv("WORKSPACE") == "" || os.Getenv("SIGNING_KEY") == "" {
+		fmt.Fprintln(os.Stderr, "Usage: retrain ADDR COMMAND..., with WORKSPACE, the workspace's resource id, and SIGNING_KEY, whsec_…, set in the environment")
+		os.Exit(2)
+	}
 	inbox, err := boltinbox.Open(cmp.Or(os.Getenv("INBOX"), "retrain.db"), 100_000, 30*24*time.Hour)
 	if err != nil {
 		log.Fatal(err)
@@ -37,16 +42,31 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if _, err := ws.CatchUp(context.Background(), h, consumer.Since(time.Now().Add(-7*24*time.Hour)), nil); err != nil {
-		log.Fatal(err) // silence is not success: what drifted while this was down
-	}
+	go catchUp(context.Background(), ws, h, time.Minute)
 	log.Fatal(http.ListenAndServe(os.Args[1], h)) //nolint:gosec // behind what ends TLS
 }
 
-// handler calls train for what drifted, unless the drift run is not what it was any more.
+// catchUp learns what drifted while this was down: silence is not success. What fails comes again.
+func catchUp(ctx context.Context, ws *consumer.Workspace, h *consumer.Handler, wait time.Duration) {
+	place, err := ws.CatchUp(ctx, h, consumer.Since(time.Now().Add(-7*24*time.Hour)), nil)
+	for ; err != nil; place, err = ws.CatchUp(ctx, h, place, nil) {
+		log.Printf("%v; again in %s", err, wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// handler calls train for what drifted: the event comes of every comparison, by a workspace's
+// default. A drift run that is not what it was any more is passed over.
 func handler(ws *consumer.Workspace, key string, inbox consumer.Inbox, train func(context.Context, mlevent.DatasetDriftDetected) error) (*consumer.Handler, error) {
 	return consumer.New(consumer.Topics(ws.ID), consumer.Signed(key), consumer.WithInbox(inbox),
 		consumer.On(func(ctx context.Context, e consumer.Event[mlevent.DatasetDriftDetected]) error {
+			if e.Data.DriftDetected == nil || !*e.Data.DriftDetected {
+				return nil
+			}
 			fresh, err := ws.Fresh(ctx, e.Envelope)
 			if errors.Is(err, consumer.ErrGone) || err == nil && !fresh {
 				log.Printf("drift run %s is not as it was: passed over", e.Data.RunID)

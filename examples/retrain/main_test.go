@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-// The true server tells of drift; the same delivery comes again, and once more when the
+// The true server tells of a comparison that finds none, and of drift; the same delivery comes again, and once more when the
 // handler has forgotten everything and the drift run is gone. What drifted while nobody
 // listened is learned at the next start.
 func TestRetrainOnce(t *testing.T) {
@@ -24,9 +26,13 @@ func TestRetrainOnce(t *testing.T) {
 	ws := &consumer.Workspace{Server: s.URL, ID: servertest.Workspace, Client: s.Client.HTTP, Token: func(context.Context) (string, error) { return s.Client.Token, nil }}
 	const key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	trained := make(chan string, 10)
+	var failing atomic.Bool
 	start := func() *consumer.Handler {
 		t.Helper()
 		h, err := handler(ws, key, consumer.NewMemory(100, time.Hour), func(_ context.Context, d mlevent.DatasetDriftDetected) error {
+			if failing.Swap(false) {
+				return errors.New("no machine is free")
+			}
 			trained <- d.RunID
 			return nil
 		})
@@ -53,11 +59,15 @@ func TestRetrainOnce(t *testing.T) {
 			"endpointUrl": server.URL, "signing": map[string]any{"version": "v1", "key": key},
 		}},
 	}}, nil)
-	drift := func(day string) {
+	drift := func(day string, coefficient float64) {
 		t.Helper()
-		s.Must("POST", ws.ID+"/driftMonitors/orders/runs", map[string]any{"properties": map[string]any{"startTime": day + "T00:00:00Z", "endTime": day + "T12:00:00Z", "driftCoefficient": 0.5}}, nil)
+		s.Must("POST", ws.ID+"/driftMonitors/orders/runs", map[string]any{"properties": map[string]any{"startTime": day + "T00:00:00Z", "endTime": day + "T12:00:00Z", "driftCoefficient": coefficient}}, nil)
 	}
-	drift("2026-03-02")
+	drift("2026-02-23", 0.1)
+	if <-deliveries; len(trained) != 0 {
+		t.Fatal("trained, and nothing drifted")
+	}
+	drift("2026-03-02", 0.5)
 	delivery, first := <-deliveries, <-trained
 	redeliver := func(what string) {
 		t.Helper()
@@ -72,10 +82,12 @@ func TestRetrainOnce(t *testing.T) {
 	redeliver("a duplicate")
 
 	s.Must("DELETE", ws.ID+"/providers/Microsoft.EventGrid/eventSubscriptions/drift", nil, nil)
-	drift("2026-03-09")
-	place, err := ws.CatchUp(t.Context(), h, "", nil)
-	if second := <-trained; err != nil || second == first || place == "" || len(trained) != 0 {
-		t.Errorf("after an outage: %s after %s, %v", second, first, err)
+	drift("2026-03-09", 0.5)
+	drift("2026-03-16", 0.1)
+	failing.Store(true) // the training itself, at first
+	catchUp(t.Context(), ws, h, 0)
+	if second := <-trained; second == first || len(trained) != 0 {
+		t.Errorf("after an outage: %s after %s, and %d more", second, first, len(trained))
 	}
 	s.Must("DELETE", ws.ID+"/driftMonitors/orders", nil, nil)
 	h = start() // with an empty inbox

@@ -339,7 +339,7 @@ func TestCompletionOfFlags(t *testing.T) {
 		want string // the offers and the directive
 	}{
 		{"attributes", []string{"es", "create", "--advanced-filter", "event"}, "eventType eventTime :4"},
-		{"members in any case", []string{"es", "update", "-n", "x", "--advanced-filter", "DATA.DRIFT"}, "data.driftCoefficient data.driftDetails :4"},
+		{"members in any case", []string{"es", "update", "-n", "x", "--advanced-filter", "DATA.DRIFT"}, "data.driftCoefficient data.driftDetected data.driftDetails :4"},
 		{"a table wants a name", []string{"topic", "event-subscription", "create", "--advanced-filter", "data.modelT"}, "data.modelTags. :6"},
 		{"operators", []string{"system-topic", "event-subscription", "update", "--advanced-filter", "data.x", "numbernot"}, "NumberNotIn NumberNotInRange :4"},
 		{"operators of the second", []string{"es", "create", "--advanced-filter", "id", "IsNotNull", "--advanced-filter", "data.x", "Is"}, "IsNullOrUndefined IsNotNull :4"},

@@ -242,6 +242,7 @@ func sampleDrift(coefficient float64) mlevent.DatasetDriftDetected {
 	return mlevent.DatasetDriftDetected{
 		DataDriftID: sampleGUID, DataDriftName: "carillon-test", RunID: "carillon-test", BaseDatasetID: sampleGUID, TargetDatasetID: sampleGUID,
 		DriftCoefficient: coefficient, StartTime: "2026-01-01T00:00:00+00:00", EndTime: "2026-01-02T00:00:00+00:00",
+		DriftDetected: new(coefficient > 0),
 	}
 }
 

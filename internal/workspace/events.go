@@ -129,7 +129,7 @@ func (r *DriftRun) payload(columns []mlevent.DriftDetail) mlevent.DatasetDriftDe
 	return mlevent.DatasetDriftDetected{
 		DataDriftID: r.DataDriftID, DataDriftName: r.Monitor, RunID: r.Name,
 		BaseDatasetID: r.BaseDatasetID, TargetDatasetID: r.TargetDatasetID,
-		DriftCoefficient: r.Coefficient, StartTime: r.StartTime, EndTime: r.EndTime, DriftDetails: columns,
+		DriftCoefficient: r.Coefficient, StartTime: r.StartTime, EndTime: r.EndTime, DriftDetected: new(r.Drifted()), DriftDetails: columns,
 	}
 }
 
