@@ -61,34 +61,33 @@ func handlerFits(cmd *cobra.Command, handler string) error {
 	return nil
 }
 
-// run makes the event subscription and forwards until ctx ends, then removes what it made.
-func (f *forwarder) run(ctx context.Context, filter any) (err error) {
+// run makes the event subscription, or joins one that is there, and forwards until ctx
+// ends, then removes what it made. chosen says that the user chose
+// the filter.
+func (f *forwarder) run(ctx context.Context, filter any, chosen bool) (err error) {
 	if f.server, err = f.connect(); err != nil {
 		return err
 	}
 	f.client = &http.Client{Timeout: handlerTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	there, err := f.server.get(ctx, f.path)
-	switch {
-	case fault.Is(err, fault.NotFound):
-		if !f.keep {
-			defer f.leave(ctx)
-		}
-	case err != nil:
-		return err
-	case !strings.EqualFold(text(there, "properties.destination.endpointType"), resource.DestinationPull):
-		return fault.New(fault.Conflict, "", "The event subscription %s sends its events elsewhere: take another name with --subscribe.", f.name)
-	}
-	made, err := f.server.ask(ctx, http.MethodPut, f.path, enveloped(map[string]any{
+	// Whether it was made is known, also when the user ends it at once.
+	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), handlerTime)
+	defer cancel()
+	es, made, err := f.server.joinOrMake(making, f.path, map[string]any{
 		"filter": filter, "destination": map[string]any{"endpointType": resource.DestinationPull, "properties": map[string]any{"receiveLockDurationInSeconds": forwardLock}},
-	}), nil)
+	}, chosen, pulled)
 	if err != nil {
 		return err
 	}
-	endpoint, err := url.Parse(text(made, "properties.receive.endpoint"))
-	if err != nil || text(made, "properties.receive.topic") == "" {
+	if !made {
+		fmt.Fprintf(f.stderr, "event subscription %s is there already: it is joined as it is, and stays\n", f.name)
+	} else if !f.keep {
+		defer f.server.leave(ctx, f.stderr, f.path, es, pulled)
+	}
+	endpoint, err := url.Parse(text(es, "properties.receive.endpoint"))
+	if err != nil || text(es, "properties.receive.topic") == "" {
 		return fault.New(fault.Invalid, "", "The server does not say where events are received: it is older than this command.")
 	}
-	f.queue = strings.TrimRight(endpoint.Path, "/") + "/topics/" + text(made, "properties.receive.topic") + "/eventsubscriptions/" + f.name
+	f.queue = strings.TrimRight(endpoint.Path, "/") + "/topics/" + text(es, "properties.receive.topic") + "/eventsubscriptions/" + f.name
 	if f.json {
 		f.line(map[string]any{"forwarding": f.handler, "eventSubscription": f.name})
 	} else {
@@ -97,16 +96,9 @@ func (f *forwarder) run(ctx context.Context, filter any) (err error) {
 	return f.forward(ctx)
 }
 
-// leave removes the event subscription, with what waits for it.
-func (f *forwarder) leave(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
-	switch err := f.server.Delete(ctx, f.path); {
-	case err == nil:
-		fmt.Fprintf(f.stderr, "event subscription %s: deleted\n", f.name)
-	case !fault.Is(err, fault.NotFound):
-		fmt.Fprintf(f.stderr, "event subscription %s could not be deleted: %s\nRemove it with carillon event-subscription delete.\n", f.name, oneLine(err.Error()))
-	}
+// pulled reports whether the events of an event subscription are received.
+func pulled(es json.RawMessage) bool {
+	return strings.EqualFold(text(es, "properties.destination.endpointType"), resource.DestinationPull)
 }
 
 // received is an event with what it is answered by.

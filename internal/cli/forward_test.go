@@ -191,6 +191,25 @@ func TestListenForwards(t *testing.T) {
 	if code, _, stderr := run(t, env, "listen", "--forward", handler, "--subscribe", "HOOK"); code == exitDone || !strings.Contains(stderr, "another name") {
 		t.Errorf("with the event subscription of a webhook: %d %s", code, stderr)
 	}
+	must("event-subscription", "create", "--name", "mine", "--endpoint-type", "pull", "--included-event-types", "Microsoft.MachineLearningServices.ModelRegistered", "--max-delivery-attempts", "3")
+	before := must("event-subscription", "show", "--name", "mine", "-o", "json")
+	if code, _, stderr := run(t, env, "listen", "--forward", handler, "--subscribe", "mine", "--subject-begins-with", "x"); code == exitDone || !strings.Contains(stderr, "mine is there already") || !strings.Contains(stderr, "--subscribe") {
+		t.Errorf("with another filter: %d %s", code, stderr)
+	}
+	status.Store(http.StatusOK)
+	_, stopMaker := forwarding(t, env, "--forward", handler, "--subscribe", "far")
+	for _, name := range []string{"mine", "far"} { // the second of two does not end it for the first
+		_, leave := forwarding(t, env, "--forward", handler, "--subscribe", name)
+		leave()
+		must("event-subscription", "show", "--name", name)
+	}
+	if after := must("event-subscription", "show", "--name", "mine", "-o", "json"); after != before {
+		t.Errorf("joining it made of\n%s\n%s", before, after)
+	}
+	stopMaker()
+	if code, _, _ := run(t, env, "event-subscription", "show", "--name", "far"); code == exitDone {
+		t.Error("what it made is still there")
+	}
 	if code, _, stderr := run(t, env, "listen", "--forward", "localhost:3000"); code != exitUsage || !strings.Contains(stderr, "http://localhost:3000") {
 		t.Errorf("with no URL: %d %s", code, stderr)
 	}

@@ -28,7 +28,7 @@ const maxDelivery = 16 << 20
 
 func (a *app) listenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "listen", Short: "Be a handler: answer handshakes and print what arrives", Args: noArguments,
-		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. It goes when listen ends, with what\nwaits for it, unless it was there before or --keep is given. Without it no server is needed.\n\nWith --forward the server need not reach this machine: events are received over a connection\nthat listen makes, each is posted to the URL as a webhook would get it, and the answer decides\nas for a webhook: 200 to 204 is delivered, 400, 401, 403 and 413 make a dead letter, anything\nelse has it come again.",
+		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. It goes when listen ends, with what\nwaits for it, unless --keep is given. One that is there already stays as it is: it is joined\nif its events come to this listener anyway, and else refused. Without --subscribe no server is\nneeded.\n\nWith --forward the server need not reach this machine: events are received over a connection\nthat listen makes, each is posted to the URL as a webhook would get it, and the answer decides\nas for a webhook: 200 to 204 is delivered, 400, 401, 403 and 413 make a dead letter, anything\nelse has it come again.",
 		Example: `  carillon listen --subscribe to-my-terminal
   carillon listen --forward http://localhost:3000/events --included-event-types Microsoft.MachineLearningServices.ModelRegistered
   carillon listen --port 9000 --path /hooks -o json
@@ -65,7 +65,7 @@ func (a *app) listenCommand() *cobra.Command {
 				*subscribe = "listen-" + uuid.NewString()[:8]
 			}
 		}
-		subscription := map[string]any{}
+		subscription, chosen := map[string]any{}, false
 		if *subscribe != "" {
 			word, err := oneOf(cmd, "event-delivery-schema", *schema, "EventGridSchema", "CloudEventSchemaV1_0", "CustomInputSchema")
 			if err != nil {
@@ -75,6 +75,8 @@ func (a *app) listenCommand() *cobra.Command {
 			if err := filters(filter); err != nil {
 				return err
 			}
+			// With --forward the schema is none of the event subscription's settings.
+			chosen = len(filter) > 0 || *forward == "" && cmd.Flag("event-delivery-schema").Changed
 			subscription = map[string]any{"filter": filter, "eventDeliverySchema": word}
 			if err := segment(cmd, "event subscription", *subscribe); err != nil {
 				return err
@@ -87,7 +89,7 @@ func (a *app) listenCommand() *cobra.Command {
 			}
 			f := &forwarder{app: a, out: a.stdout, paint: a.painter(), json: a.output == "json", handler: *forward, path: base + "/" + *subscribe,
 				name: *subscribe, schema: subscription["eventDeliverySchema"].(string), keep: *keep}
-			return f.run(cmd.Context(), subscription["filter"])
+			return f.run(cmd.Context(), subscription["filter"], chosen)
 		}
 		r := &receiver{out: a.stdout, paint: a.painter(), json: a.output == "json", path: *path, status: *status, delay: *delay}
 		leave := func(context.Context) {}
@@ -104,38 +106,79 @@ func (a *app) listenCommand() *cobra.Command {
 				return err
 			}
 			path := base + "/" + *subscribe
-			if _, err := s.get(ctx, path); fault.Is(err, fault.NotFound) && !*keep {
-				leave = func(ctx context.Context) { a.unsubscribe(ctx, s, path, url) }
+			hither := func(es json.RawMessage) bool {
+				return text(es, "properties.destination.properties.endpointBaseUrl") == url
 			}
 			subscription["destination"] = map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}}
-			made, err := s.ask(ctx, http.MethodPut, path, enveloped(subscription), nil)
-			if err != nil {
-				return err
+			es, made, err := s.joinOrMake(ctx, path, subscription, chosen, hither)
+			if made && !*keep {
+				leave = func(ctx context.Context) { s.leave(ctx, a.stderr, path, es, hither) }
 			}
-			fmt.Fprintf(a.stderr, "event subscription %s: %s\n", *subscribe, text(made, "properties.provisioningState"))
+			switch {
+			case err != nil:
+				return err
+			case made:
+				fmt.Fprintf(a.stderr, "event subscription %s: %s\n", *subscribe, text(es, "properties.provisioningState"))
+			default:
+				fmt.Fprintf(a.stderr, "event subscription %s is there already: it is joined as it is, and stays\n", *subscribe)
+			}
 			return nil
 		}, func(ctx context.Context) { leave(ctx) })
 	}
 	return cmd
 }
 
-// unsubscribe removes the event subscription that listen made, unless it leads elsewhere
-// by now. That it is still there is said; listen ends all the same.
-func (a *app) unsubscribe(ctx context.Context, s *remote, path, url string) {
+// joinOrMake returns the event subscription at a path: the one that is there, as it is, if
+// it fits, or one that it makes. It replaces none. chosen says that the user chose filter or
+// schema, which cannot hold for one that is there. made with an error says that ctx ended
+// before the answer.
+func (s *remote) joinOrMake(ctx context.Context, path string, properties map[string]any, chosen bool, fits func(json.RawMessage) bool) (es json.RawMessage, made bool, err error) {
+	if es, err = s.get(ctx, path); fault.Is(err, fault.NotFound) {
+		if es, err = s.ask(ctx, http.MethodPut, path, enveloped(properties), http.Header{"If-None-Match": {"*"}}); err == nil || ctx.Err() != nil {
+			return es, true, err
+		}
+		if metAnother(err) {
+			es, err = s.get(ctx, path)
+		}
+	}
+	const remedy = "Take another name with --subscribe, or remove it with carillon event-subscription delete."
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	switch {
+	case err != nil:
+		return nil, false, err
+	case !fits(es):
+		return nil, false, fault.New(fault.Conflict, "", "The event subscription %s is there already, and sends its events elsewhere. %s", name, remedy)
+	case chosen:
+		return nil, false, fault.New(fault.Conflict, "", "The event subscription %s is there already, with a filter of its own: it can be joined without the flags that choose one, or a schema. %s", name, remedy)
+	}
+	return es, false, nil
+}
+
+// leave removes an event subscription that was made, nil where that is not known, unless it
+// leads elsewhere or is another one by now. That it is still there is said; whoever made it
+// ends all the same.
+func (s *remote) leave(ctx context.Context, stderr io.Writer, path string, made json.RawMessage, fits func(json.RawMessage) bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
 	name := path[strings.LastIndexByte(path, '/')+1:]
 	there, err := s.get(ctx, path)
-	if err == nil && text(there, "properties.destination.properties.endpointBaseUrl") != url {
-		fmt.Fprintf(a.stderr, "event subscription %s leads elsewhere by now: it stays\n", name)
+	if err == nil && !fits(there) {
+		fmt.Fprintf(stderr, "event subscription %s leads elsewhere by now: it stays\n", name)
+		return
+	}
+	const created = "systemData.createdAt"
+	if err == nil && made != nil && text(made, created) != text(there, created) {
+		fmt.Fprintf(stderr, "event subscription %s was deleted, and made by another: it stays\n", name)
 		return
 	}
 	if err == nil {
-		err = s.Delete(ctx, path)
+		_, err = s.ask(ctx, http.MethodDelete, path, nil, http.Header{"If-Match": {strconv.Quote(text(there, "etag"))}})
 	}
 	switch {
 	case err == nil:
-		fmt.Fprintf(a.stderr, "event subscription %s: deleted\n", name)
+		fmt.Fprintf(stderr, "event subscription %s: deleted\n", name)
 	case !fault.Is(err, fault.NotFound):
-		fmt.Fprintf(a.stderr, "event subscription %s could not be deleted: %s\nRemove it with carillon event-subscription delete.\n", name, oneLine(err.Error()))
+		fmt.Fprintf(stderr, "event subscription %s could not be deleted: %s\nRemove it with carillon event-subscription delete.\n", name, oneLine(err.Error()))
 	}
 }
 

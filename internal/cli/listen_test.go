@@ -19,11 +19,17 @@ import (
 // its first line tells, its later lines, and a stop that returns the exit code.
 func startListen(t *testing.T, env map[string]string, args ...string) (url string, lines <-chan []byte, stop func() int) {
 	t.Helper()
+	return startListenTelling(t, env, io.Discard, args...)
+}
+
+// startListenTelling is startListen where it matters what is told beside the events.
+func startListenTelling(t *testing.T, env map[string]string, stderr io.Writer, args ...string) (url string, lines <-chan []byte, stop func() int) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	code := make(chan int, 1)
 	go func() {
-		code <- Run(ctx, append([]string{"listen"}, args...), strings.NewReader(""), in, io.Discard, func(k string) string { return env[k] })
+		code <- Run(ctx, append([]string{"listen"}, args...), strings.NewReader(""), in, stderr, func(k string) string { return env[k] })
 		_ = in.Close()
 	}()
 	lines = goRead(bufio.NewReader(out))
@@ -169,63 +175,107 @@ func TestListenRefusesWhatIsNoDelivery(t *testing.T) {
 }
 
 // TestListenSubscribesItself: listen makes its event subscription and removes it at the
-// end, unless it was there before, leads elsewhere by then, or is to be kept.
+// end, unless it leads elsewhere or is another one by then, or is to be kept. One that is
+// there already it joins where its events come to listen anyway, and never changes.
 func TestListenSubscribesItself(t *testing.T) {
 	const path = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/churn/providers/Microsoft.EventGrid/eventSubscriptions/mine"
+	filter := []string{"--included-event-types", "A", "B"}
 	for _, test := range []struct {
-		name   string
-		before bool   // it was there
-		moved  bool   // it leads elsewhere at the end
-		flag   string // one more
-		gone   bool
+		name    string
+		before  string // where it led before; "here" is to listen, "" that it was not there
+		moved   bool   // it leads elsewhere at the end
+		anew    bool   // it is another one at the end
+		refused bool   // it cannot be made
+		args    []string
+		code    int
+		put     bool
+		gone    bool
 	}{
-		{"its own", false, false, "-o=json", true},
-		{"there before", true, false, "-o=json", false},
-		{"leads elsewhere", false, true, "-o=json", false},
-		{"kept", false, false, "--keep", false},
+		{name: "its own", args: filter, put: true, gone: true},
+		{name: "leads elsewhere", args: filter, moved: true, put: true},
+		{name: "made by another", args: filter, anew: true, put: true},
+		{name: "kept", args: append(filter, "--keep"), put: true},
+		{name: "not made", args: filter, refused: true, put: true, code: exitFailed},
+		{name: "there before", before: "http://elsewhere/", args: filter, code: exitFailed},
+		{name: "there before, no filter", before: "http://elsewhere/", code: exitFailed},
+		{name: "joined", before: "here"},
+		{name: "joined with another filter", before: "here", args: filter, code: exitFailed},
+		{name: "joined with another schema", before: "here", args: []string{"--event-delivery-schema", "CloudEventSchemaV1_0"}, code: exitFailed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			put, deleted := make(chan string, 1), make(chan string, 1)
+			known := make(chan struct{}) // closed when the test knows where listen listens
+			var here string
 			var mu sync.Mutex
-			there, endpoint := test.before, "http://elsewhere/"
+			made := ""
 			fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
+				<-known
 				mu.Lock()
 				defer mu.Unlock()
+				endpoint, created := test.before, "2026-03-01T10:00:00Z"
 				switch {
 				case r.Method == http.MethodDelete:
-					deleted <- r.URL.Path
+					deleted <- r.URL.Path + " " + r.Header.Get("If-Match")
 					w.WriteHeader(http.StatusNoContent)
 					return
+				case r.Method == http.MethodPut && test.refused:
+					put <- r.Header.Get("If-None-Match") + " " + r.URL.Path + " " + string(body)
+					w.WriteHeader(http.StatusForbidden)
+					_, _ = io.WriteString(w, `{"error":{"code":"AuthorizationFailed","message":"It may not."}}`)
+					return
 				case r.Method == http.MethodPut:
-					put <- r.URL.Path + " " + string(body)
-					there = true
-					if !test.moved {
-						endpoint = text(body, "properties.destination.properties.endpointUrl")
-					}
+					put <- r.Header.Get("If-None-Match") + " " + r.URL.Path + " " + string(body)
+					made = text(body, "properties.destination.properties.endpointUrl")
+					endpoint = made
 					w.WriteHeader(http.StatusCreated)
-				case !there:
+				case made != "" && test.moved:
+					endpoint = "http://elsewhere/"
+				case made != "" && test.anew:
+					endpoint, created = made, "2026-03-01T10:00:01Z"
+				case made != "":
+					endpoint = made
+				case test.before == "here":
+					endpoint = here
+				case test.before == "":
 					w.WriteHeader(http.StatusNotFound)
 					_, _ = io.WriteString(w, `{"error":{"code":"ResourceNotFound","message":"It is not there."}}`)
 					return
 				}
-				fmt.Fprintf(w, `{"properties":{"provisioningState":"Succeeded","destination":{"properties":{"endpointBaseUrl":%q}}}}`, endpoint)
+				fmt.Fprintf(w, `{"etag":"7","systemData":{"createdAt":%q},"properties":{"provisioningState":"Succeeded","destination":{"properties":{"endpointBaseUrl":%q}}}}`, created, endpoint)
 			}))
 			defer fake.Close()
-			url, _, stop := startListen(t, map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t", "CARILLON_WORKSPACE": "churn"},
-				"-o=json", "--subscribe", "mine", "--included-event-types", "A", "B", test.flag)
-			want := path + ` {"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"` + url + `"}},"eventDeliverySchema":"EventGridSchema","filter":{"includedEventTypes":["A","B"]}}}`
-			if got := <-put; got != want {
-				t.Errorf("subscribed with\n got %s\nwant %s", got, want)
+			out, in := io.Pipe()
+			defer in.Close()
+			url, lines, stop := startListenTelling(t, map[string]string{"CARILLON_URL": fake.URL, "CARILLON_TOKEN": "t", "CARILLON_WORKSPACE": "churn"}, in,
+				append([]string{"-o=json", "--subscribe", "mine"}, test.args...)...)
+			here = url
+			close(known)
+			told, _ := bufio.NewReader(out).ReadString('\n') // it has its event subscription, or not
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			if !strings.Contains(told, "event subscription mine") && test.code == exitDone {
+				t.Errorf("told %q", told)
 			}
-			if code := stop(); code != exitDone {
-				t.Errorf("exit %d", code)
+			if test.put {
+				want := "* " + path + ` {"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"` + url + `"}},"eventDeliverySchema":"EventGridSchema","filter":{"includedEventTypes":["A","B"]}}}`
+				if got := <-put; got != want {
+					t.Errorf("subscribed with\n got %s\nwant %s", got, want)
+				}
+			}
+			if test.code != exitDone {
+				for range lines { // until it ends by itself
+				}
+			}
+			if code := stop(); code != test.code {
+				t.Errorf("exit %d, want %d", code, test.code)
 			}
 			select {
 			case got := <-deleted:
-				if !test.gone || got != path {
+				if !test.gone || got != path+` "7"` {
 					t.Errorf("deleted %s", got)
 				}
+			case got := <-put:
+				t.Errorf("put %s", got)
 			default:
 				if test.gone {
 					t.Error("it was left behind")
