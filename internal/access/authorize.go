@@ -103,7 +103,11 @@ func (z *Authorizer) CheckLinked(c Caller, action string, scope resource.ID, lin
 // scope, whatever its roles say: for what goes along with something that the caller may
 // do.
 func (z *Authorizer) CheckNotDenied(c Caller, action string, scope resource.ID) error {
-	if by := z.directory.denied(c.ids(), managementPlane, strings.ToLower(action), scope); by != nil {
+	return z.notDenied(c, managementPlane, action, scope)
+}
+
+func (z *Authorizer) notDenied(c Caller, p plane, action string, scope resource.ID) error {
+	if by := z.directory.denied(c.ids(), p, strings.ToLower(action), scope); by != nil {
 		return failedByDenial(c, action, scope, by)
 	}
 	return nil

@@ -45,8 +45,11 @@ func (s *Senders) AuthorizeReceiver(ctx context.Context, token string, eventSubs
 		return c.ObjectID, s.authorizer.CheckReceive(c, eventSubscription, source)
 	}
 	// Of the management API: who may change the event subscription could send its events
-	// elsewhere, and so may receive them.
+	// elsewhere, and so may receive them, unless receiving itself is denied.
 	if c, other := s.tokens.Validate(ctx, token, s.tokens.management); other == nil {
+		if err := s.authorizer.notDenied(c, dataPlane, ActionReceive, eventSubscription); err != nil {
+			return c.ObjectID, err
+		}
 		const write = "Microsoft.EventGrid/eventSubscriptions/write"
 		return c.ObjectID, s.authorizer.CheckEventSubscriptionWrite(c, write, eventSubscription, source)
 	}

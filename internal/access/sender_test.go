@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -231,12 +233,21 @@ func TestReceiversByManagementToken(t *testing.T) {
 			w := newWorld(t)
 			caller := w.principal(t, "laptop")
 			w.grant(t, caller, c.role, c.at)
-			_, err := NewSenders(w.tokens, w.strict).AuthorizeReceiver(t.Context(), w.token(t, caller), resource.MustID(c.es), resource.MustID(c.source))
-			if c.want != "" {
+			receive := func() error {
+				_, err := NewSenders(w.tokens, w.strict).AuthorizeReceiver(t.Context(), w.token(t, caller), resource.MustID(c.es), resource.MustID(c.source))
+				return err
+			}
+			if err := receive(); c.want != "" {
 				wantFault(t, err, fault.Forbidden, c.want)
 			} else if err != nil {
 				t.Errorf("refused: %v", err)
 			}
+			if _, _, err := w.directory.Deny(t.Context(), DenyAssignment{
+				Name: uuid.NewString(), Title: "no receiving", Scope: resource.MustID(c.at), Principals: []Denied{{ID: caller.ObjectID}}, Permissions: []Permission{{DataActions: []string{ActionReceive}}},
+			}, w.ownerCaller(t)); err != nil {
+				t.Fatal(err)
+			}
+			wantFault(t, receive(), fault.Forbidden, "DenyAssignmentAuthorizationFailed")
 		})
 	}
 }
