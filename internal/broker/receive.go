@@ -27,7 +27,8 @@ import (
 // start, and its lock token is unknown then.
 
 const (
-	maxReceivers = 4096             // calls of Receive at a time, on the whole node; each may have a connection
+	maxReceivers = 4096             // calls of Receive that wait at a time, on the whole node; each has a connection
+	receiverPart = 4                // the part of what is left of them that one event subscription may have
 	maxReceived  = 1 << 20          // bytes of events that a call aims at
 	lateReceipt  = 10 * time.Minute // for which an event can be received whose time was over before anybody could
 )
@@ -106,14 +107,9 @@ func (b *Broker) Receive(ctx context.Context, uid resource.UID, most int, wait t
 	if s == nil {
 		return nil, notReceivable()
 	}
-	if b.receivers.Add(1) > maxReceivers {
-		b.receivers.Add(-1)
-		return nil, fault.New(fault.TooMany, "TooManyReceivers", "%d requests wait for events on this server already. Try again in a moment.", maxReceivers).After(5 * time.Second)
-	}
-	defer b.receivers.Add(-1)
 	over := time.NewTimer(wait)
 	defer over.Stop()
-	for {
+	for seated := false; ; {
 		b.journal.room(ctx)
 		r, turn, err := s.takeLocked(most, time.Now())
 		if err != nil || r == nil && turn == nil {
@@ -129,6 +125,14 @@ func (b *Broker) Receive(ctx context.Context, uid resource.UID, most int, wait t
 			}
 			continue
 		}
+		if !seated {
+			if err := s.seat(); err != nil {
+				s.leave(turn)
+				return nil, err
+			}
+			seated = true
+			defer s.unseat()
+		}
 		select {
 		case <-turn:
 			continue
@@ -139,6 +143,26 @@ func (b *Broker) Receive(ctx context.Context, uid resource.UID, most int, wait t
 		s.leave(turn)
 		return &Reception{}, err
 	}
+}
+
+// seat counts one more call that waits: as with what is open, the fuller the node, the
+// fewer an event subscription may have. Each may always have one.
+func (s *subscription) seat() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if share := max(1, (maxReceivers-int(s.b.receivers.Load()))/receiverPart); s.seated >= share {
+		return fault.New(fault.TooMany, "TooManyReceivers", "%d requests wait for events of this event subscription already, as many as the server has places for. Try again in a moment.", s.seated).After(5 * time.Second)
+	}
+	s.seated++
+	s.b.receivers.Add(1)
+	return nil
+}
+
+func (s *subscription) unseat() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seated--
+	s.b.receivers.Add(-1)
 }
 
 func notReceivable() error {

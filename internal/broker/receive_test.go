@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -380,6 +381,63 @@ func TestReceiveWaits(t *testing.T) {
 		if got := <-waits; len(got) != 0 || time.Since(began) > time.Second {
 			t.Errorf("received %s after %v", shown(got), time.Since(began))
 		}
+	})
+}
+
+// However many wait for events of one event subscription, others have places, and where
+// something is there nobody needs one.
+func TestReceiversShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		crowded, quiet := pullSubscription(0), pullSubscription(1)
+		p := pulling(t, newStore().open(-1), crowded, quiet)
+		publish(t, p.Broker, 0, 1, "a")
+		synctest.Wait()
+		held := receive(t, p, crowded, 1, time.Second)
+		receive(t, p, quiet, 1, time.Second)
+		ctx, leave := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		var refused atomic.Int32
+		wait := func(es *resource.EventSubscription) {
+			all.Go(func() {
+				_, err := p.Receive(ctx, es.UID, 1, 50*time.Second)
+				switch {
+				case fault.Is(err, fault.TooMany):
+					refused.Add(1)
+				case !errors.Is(err, context.Canceled):
+					t.Errorf("error %v", err)
+				}
+			})
+		}
+		for range maxReceivers {
+			wait(crowded)
+		}
+		synctest.Wait()
+		st, _ := p.Status(crowded.UID)
+		if share := maxReceivers / (receiverPart + 1); st.Receivers < share || st.Receivers > share+1 || st.Receivers+int(refused.Load()) != maxReceivers {
+			t.Errorf("%d wait, %d are refused, want a share of %d", st.Receivers, refused.Load(), share)
+		}
+		wait(quiet)
+		synctest.Wait()
+		if st, _ := p.Status(quiet.UID); st.Receivers != 1 {
+			t.Errorf("%d wait for the other one", st.Receivers)
+		}
+		pause(t, p, crowded) // so that what comes back is there when it goes on
+		answered(t, p, crowded, Release, 0, held[0].LockToken)
+		leave()
+		all.Wait()
+		if n := p.receivers.Load(); n != 0 {
+			t.Errorf("%d places are taken when all are gone", n)
+		}
+		resume(t, p, crowded)
+		p.receivers.Add(maxReceivers) // of others
+		if got := receive(t, p, crowded, 1, time.Second); shown(got) != "0/2" {
+			t.Errorf("on a full node received %s", shown(got))
+		}
+		if got := receive(t, p, crowded, 1, time.Second); len(got) != 0 { // one may wait
+			t.Errorf("received %s", shown(got))
+		}
+		p.receivers.Add(-maxReceivers)
+		finish(t, p)
 	})
 }
 

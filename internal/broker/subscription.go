@@ -163,6 +163,7 @@ type subscription struct {
 
 	locks   locks           // events that receivers hold
 	waiters []chan struct{} // receivers that wait, the longest first; each is closed when it is called
+	seated  int             // calls of Receive that found nothing at first
 
 	deadLetterWarned, dropWarned, goneWarned warned
 	lastWarning                              *Warning
