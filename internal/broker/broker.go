@@ -136,6 +136,7 @@ type Broker struct {
 	open       atomic.Int64  // deliveries that are not settled, of all event subscriptions
 	yielding   chan struct{} // holds one for each attempt that begins at a destination that fails
 	receivers  atomic.Int64  // calls of Receive that wait
+	answering  atomic.Int64  // bytes of events in answers to receivers that are being written
 	attempting atomic.Int64  // workers of all event subscriptions, and attempts whose late answer is waited for
 
 	onceMu sync.Mutex

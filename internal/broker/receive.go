@@ -30,6 +30,7 @@ const (
 	maxReceivers = 4096             // calls of Receive that wait at a time, on the whole node; each has a connection
 	receiverPart = 4                // the part of what is left of them that one event subscription may have
 	maxReceived  = 1 << 20          // bytes of events that a call aims at
+	answerPart   = 4                // the part of what is left of Config.Window that answers of one event subscription may have
 	lateReceipt  = 10 * time.Minute // for which an event can be received whose time was over before anybody could
 )
 
@@ -96,12 +97,14 @@ type Reception struct {
 	Events []Received
 	s      *subscription
 	locks  []*lock
+	size   int // bytes that it counts in answers that are being written
 }
 
 // Receive takes at most so many events of an event subscription off its queue. Each is
 // the receiver's until it is answered (AnswerReceived) or its lock expires. Where there
 // is none Receive waits for the first, and returns nothing when the time is over or the
-// broker stops. When ctx ends it has taken nothing.
+// broker stops. When ctx ends it has taken nothing. The caller says when it is done with
+// what it got (Done, Return).
 func (b *Broker) Receive(ctx context.Context, uid resource.UID, most int, wait time.Duration) (*Reception, error) {
 	s := b.lookup(uint64(uid))
 	if s == nil {
@@ -123,6 +126,7 @@ func (b *Broker) Receive(ctx context.Context, uid resource.UID, most int, wait t
 				b.metrics.received.Add(float64(len(r.Events)))
 				return r, nil
 			}
+			r.Done()
 			continue
 		}
 		if !seated {
@@ -185,7 +189,8 @@ func (s *subscription) takeLocked(most int, now time.Time) (r *Reception, turn c
 		return nil, nil, nil
 	}
 	r = &Reception{s: s}
-	for size := 0; !s.paused && s.queue.len() > 0 && len(r.locks) < most; {
+	room := s.answerRoom()
+	for !s.paused && s.queue.len() > 0 && len(r.locks) < most {
 		d := s.queue.at(0)
 		if d.state != ready { // settled while it waited
 			s.queue.pop()
@@ -196,9 +201,11 @@ func (s *subscription) takeLocked(most int, now time.Time) (r *Reception, turn c
 			s.bury(d, ReasonTimeToLive)
 			continue
 		}
-		if size += max(int(d.size), leastSize); size > maxReceived && len(r.locks) > 0 {
+		size := r.size + max(int(d.size), leastSize)
+		if size > maxReceived && len(r.locks) > 0 || size > room && len(r.locks)+s.answering > 0 {
 			break
 		}
+		r.size = size
 		s.queue.pop()
 		d.state = inFlight
 		l := &lock{d: d, count: int(d.attempts) + 1, started: now, until: now.Add(cfg.lock)}
@@ -211,16 +218,45 @@ func (s *subscription) takeLocked(most int, now time.Time) (r *Reception, turn c
 		s.waiters = append(s.waiters, turn)
 		return nil, turn, nil
 	}
+	s.answering += r.size
+	s.b.answering.Add(int64(r.size))
 	s.signalRoom()
 	s.arm(now)
 	return r, nil, nil
+}
+
+// answerRoom is how many bytes of events may be taken beside those whose answers are being
+// written, some to receivers that do not read. Answers together aim at what frames in
+// memory may have; the fuller they are, the less an event subscription may begin, and while
+// it has none it may always begin one. The caller holds s.mu.
+func (s *subscription) answerRoom() int {
+	left := s.b.cfg.Window - int(s.b.answering.Load())
+	return max(maxReceived, left/answerPart) - s.answering
+}
+
+// Done says that the answer is written, or never will be: its memory is free.
+func (r *Reception) Done() { r.takes(0) }
+
+// takes says how many bytes of answers being written are of this one.
+func (r *Reception) takes(size int) {
+	if r.size == size {
+		return
+	}
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answering += size - r.size
+	s.b.answering.Add(int64(size - r.size))
+	if r.size = size; size == 0 {
+		s.pump(time.Now())
+	}
 }
 
 // load reads the events of what is locked. Those that do not fit go back, and so does
 // everything when ctx ends.
 func (r *Reception) load(ctx context.Context) error {
 	cfg := r.s.cfg.Load()
-	var body []byte
+	body := make([]byte, 0, r.size+r.size/4+1024) // most events grow a little
 	var ends []int
 	for i := 0; i < len(r.locks); i++ {
 		l := r.locks[i]
@@ -249,6 +285,7 @@ func (r *Reception) load(ctx context.Context) error {
 		r.Return()
 		return context.Cause(ctx)
 	}
+	r.takes(len(body)) // the size of some was not known
 	from := 0
 	for i, l := range r.locks {
 		r.Events = append(r.Events, Received{LockToken: l.token.String(), DeliveryCount: l.count, Event: body[from:ends[i]:ends[i]]})
@@ -263,6 +300,7 @@ func (r *Reception) Return() {
 	if r.s != nil {
 		r.s.unlock(r.locks)
 	}
+	r.Done()
 	r.Events, r.locks = nil, nil
 }
 

@@ -48,6 +48,7 @@ func receive(t *testing.T, p *process, es *resource.EventSubscription, most int,
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Done()
 	return r.Events
 }
 
@@ -437,6 +438,53 @@ func TestReceiversShare(t *testing.T) {
 			t.Errorf("received %s", shown(got))
 		}
 		p.receivers.Add(-maxReceivers)
+		finish(t, p)
+	})
+}
+
+// Receivers that do not read what they got keep their own event subscription waiting, not
+// others, and not for longer than that.
+func TestReceiversThatDoNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow, quick := pullSubscription(0), pullSubscription(1)
+		hold := newStore().open(-1)
+		hold.tune = func(c *Config) { c.Window = answerPart * maxReceived }
+		p := pulling(t, hold, slow, quick)
+		for i, size := range []int{maxReceived / 2, maxReceived / 3, maxReceived / 2} {
+			e := testEvent(strconv.Itoa(i), "a")
+			e.Raw = []byte(strings.Replace(string(e.Raw), `"data":{}`, `"data":"`+strings.Repeat("x", size)+`"`, 1))
+			if err := p.Publish(t.Context(), testTopicUID, []event.Event{e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		take := func(es *resource.EventSubscription, want string) *Reception {
+			t.Helper()
+			r, err := p.Receive(t.Context(), es.UID, 1, 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := shown(r.Events); got != want {
+				t.Errorf("received %q, want %q", got, want)
+			}
+			return r
+		}
+		first, second := take(slow, "0/1"), take(slow, "1/1")
+		take(slow, "").Done()
+		take(quick, "0/1").Return()
+		take(quick, "0/1").Done()
+		done := later(time.Second, first.Done)
+		began := time.Now()
+		take(slow, "2/1").Done()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it waited %v", took)
+		}
+		<-done
+		first.Done() // once more
+		second.Done()
+		if n := p.answering.Load(); n != 0 {
+			t.Errorf("%d bytes of answers when all are written", n)
+		}
 		finish(t, p)
 	})
 }

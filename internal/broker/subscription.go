@@ -165,6 +165,8 @@ type subscription struct {
 	waiters []chan struct{} // receivers that wait, the longest first; each is closed when it is called
 	seated  int             // calls of Receive that found nothing at first
 
+	answering int // bytes of events in answers to receivers that are being written
+
 	deadLetterWarned, dropWarned, goneWarned warned
 	lastWarning                              *Warning
 }

@@ -238,12 +238,13 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, uid resource.U
 	case err != nil:
 		return err
 	}
+	defer got.Done()
 	telemetry.RecordOf(r.Context()).Add(slog.Int(telemetry.Events, len(got.Events)))
 	if r.Context().Err() != nil {
 		got.Return()
 		return nil
 	}
-	if err := write(w, receivedBody(got.Events)); err != nil {
+	if err := write(w, receivedBody(got.Events)...); err != nil {
 		got.Return() // of one that was written, whoever goes away may have read all
 	}
 	return nil
@@ -252,34 +253,37 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, uid resource.U
 // errStopping is why a request does not wait any longer.
 var errStopping = errors.New("the server stops")
 
-// receivedBody shows events with their locks.
-func receivedBody(events []broker.Received) []byte {
-	size := len(`{"value":[]}`)
+// receivedBody shows events with their locks, in parts: the events are not copied.
+func receivedBody(events []broker.Received) (parts [][]byte) {
+	between := `{"value":[`
 	for i := range events {
-		size += len(events[i].Event) + 120
+		head := append(make([]byte, 0, 120), between...)
+		head = append(head, `{"brokerProperties":{"lockToken":"`...)
+		head = append(head, events[i].LockToken...) // of letters that need no escape
+		head = append(head, `","deliveryCount":`...)
+		head = strconv.AppendInt(head, int64(events[i].DeliveryCount), 10)
+		head = append(head, `},"event":`...)
+		parts = append(parts, head, events[i].Event)
+		between = `},`
 	}
-	b := append(make([]byte, 0, size), `{"value":[`...)
-	for i := range events {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"brokerProperties":{"lockToken":"`...)
-		b = append(b, events[i].LockToken...) // of letters that need no escape
-		b = append(b, `","deliveryCount":`...)
-		b = strconv.AppendInt(b, int64(events[i].DeliveryCount), 10)
-		b = append(b, `},"event":`...)
-		b = append(b, events[i].Event...)
-		b = append(b, '}')
+	if len(events) == 0 {
+		return [][]byte{[]byte(`{"value":[]}`)}
 	}
-	return append(b, `]}`...)
+	return append(parts, []byte(`}]}`))
 }
 
 // write answers 200 with JSON, and returns an error when it knows that nobody reads it.
-func write(w http.ResponseWriter, body []byte) error {
+func write(w http.ResponseWriter, parts ...[]byte) error {
+	size := 0
+	for _, part := range parts {
+		size += len(part)
+	}
 	w.Header()["Content-Type"] = []string{"application/json; charset=utf-8"}
-	w.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
-	if _, err := w.Write(body); err != nil {
-		return err
+	w.Header()["Content-Length"] = []string{strconv.Itoa(size)}
+	for _, part := range parts {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
 	}
 	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
