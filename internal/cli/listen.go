@@ -298,9 +298,11 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	events := splitEvents(body)
-	if isValidation(events) {
+	const kind = "Aeg-Event-Type"
+	if isValidation(events) && !strings.EqualFold(req.Header.Get(kind), "Notification") { // else somebody published it
 		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		req.Header.Set("Content-Type", "application/json") // whoever asks by hand may leave it out
+		req.Header.Set("Content-Type", "application/json") // whoever asks by hand may leave out both
+		req.Header.Set(kind, "SubscriptionValidation")
 		r.handshakes.ServeHTTP(w, req)
 		return
 	}

@@ -67,14 +67,23 @@ const delivered = `[{"id":"e-1","topic":"/subscriptions/s/x","subject":"models/c
 // Source: spec/delivery.md section 1.2.
 func TestListenAnswersTheValidationEvent(t *testing.T) {
 	url, lines, stop := startListen(t, nil, "-o", "json", "--status", "503")
-	resp := exchange(t, http.MethodPost, url, `[{"id":"1","topic":"/t","subject":"","data":{"validationCode":"7F1C","validationUrl":"https://x"},
-		"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","eventTime":"2026-03-01T10:00:00.1234567Z","metadataVersion":"1","dataVersion":"2"}]`,
-		map[string]string{"aeg-event-type": "SubscriptionValidation", "aeg-subscription-name": "ONE"})
-	body, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusOK || text(body, "validationResponse") != "7F1C" {
-		t.Errorf("answer %d %s, want 200 with the code; --status is for deliveries only", resp.StatusCode, body)
+	const asks = `[{"id":"1","topic":"/t","subject":"","data":{"validationCode":"7F1C","validationUrl":"https://x"},
+		"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","eventTime":"2026-03-01T10:00:00.1234567Z","metadataVersion":"1","dataVersion":"2"}]`
+	for _, header := range []map[string]string{{"aeg-event-type": "SubscriptionValidation", "aeg-subscription-name": "ONE"}, {"aeg-subscription-name": "ONE"}} {
+		resp := exchange(t, http.MethodPost, url, asks, header)
+		body, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusOK || text(body, "validationResponse") != "7F1C" {
+			t.Errorf("%v: answer %d %s, want 200 with the code; --status is for deliveries only", header, resp.StatusCode, body)
+		}
+		if line := <-lines; text(line, "handshake") != "SubscriptionValidation" || text(line, "detail") != "event subscription ONE" {
+			t.Errorf("%v: line is %s", header, line)
+		}
 	}
-	if line := <-lines; text(line, "handshake") != "SubscriptionValidation" || text(line, "detail") != "event subscription ONE" {
+	// One that is delivered was published by somebody.
+	if resp := exchange(t, http.MethodPost, url, asks, map[string]string{"aeg-event-type": "Notification"}); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a delivery is answered %d", resp.StatusCode)
+	}
+	if line := <-lines; text(line, "handshake") != "" || !strings.Contains(string(line), "validationCode") {
 		t.Errorf("line is %s", line)
 	}
 	if code := stop(); code != exitDone {
