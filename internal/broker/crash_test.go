@@ -29,7 +29,7 @@ var (
 // change, event subscriptions come and go, handlers fail, block and refuse, dead
 // letters cannot be stored, and others are replayed. A kill falls before or after
 // one of these: a frame is stored, the publisher is answered, a journal message is
-// stored, a dead letter is stored or removed, an event is copied to the park or
+// stored, a dead letter is stored or removed, also the one that another replaced, an event is copied to the park or
 // removed from it, history is purged, a handler is asked, a handler has answered, a
 // receiver has got its events.
 // Bounds are small, so event subscriptions lag; so is the log's quota, so what waits
@@ -44,7 +44,7 @@ var (
 // the answer to its acknowledgement; no process
 // delivered an event twice; no event was dropped for want of its body; nothing is
 // open, the park is empty, and the dead letter of whatever was delivered in the end is
-// gone.
+// gone. At every start each dead letter is in the list once.
 func TestCrashSimulation(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // little is kept for long
 	ready, open := maxReady, maxOpen
@@ -54,6 +54,10 @@ func TestCrashSimulation(t *testing.T) {
 		t.Logf("%d copies in the park, %d read", parkedCopies.Load(), parkedReads.Load())
 		if *simulations >= 100 && !t.Failed() && (parkedCopies.Load() < uint64(*simulations) || parkedReads.Load() < uint64(*simulations)) {
 			t.Error("simulations hardly park")
+		}
+		t.Logf("%d dead letters stood beside those that replaced them", halfLetters.Load())
+		if *simulations >= 100 && !t.Failed() && halfLetters.Load() < uint64(*simulations)/10 {
+			t.Error("simulations hardly stop between a dead letter and the removal of the one it replaces")
 		}
 		t.Logf("%d stops; %d flushes of several messages, %d cut off", stops.Load(), longFlushes.Load(), cutFlushes.Load())
 		if *simulations >= 100 && !t.Failed() && stops.Load() < 25*uint64(*simulations) {
@@ -118,7 +122,7 @@ type simulation struct {
 }
 
 // These are of all simulations.
-var stops, parkedCopies, parkedReads, longFlushes, cutFlushes atomic.Uint64
+var stops, halfLetters, parkedCopies, parkedReads, longFlushes, cutFlushes atomic.Uint64
 
 func (m *simulation) now() int { m.tick++; return m.tick }
 
@@ -254,10 +258,14 @@ func (m *simulation) process(left int, publishing bool) {
 		}}
 		c.NewSender = func(es *resource.EventSubscription) (Sender, error) { return m.newSender(h, es), nil }
 	}
-	if m.world.message > 0 && left >= 0 { // what is not stopped proves nothing by short messages
-		h.made = func(b *Broker) { b.journal.maxMessage, b.journal.maxUnflushed = m.world.message, m.world.unflushed }
+	h.made = func(b *Broker) {
+		m.lettersOnce(b)
+		if m.world.message > 0 && left >= 0 { // what is not stopped proves nothing by short messages
+			b.journal.maxMessage, b.journal.maxUnflushed = m.world.message, m.world.unflushed
+		}
 	}
 	h.failPut = func() bool { return m.chance(4) }
+	h.failDrop = func() bool { return m.chance(2) }
 	h.failPark = func() bool { return m.chance(10) }
 	var subs []*resource.EventSubscription
 	for _, n := range []string{simFine, simChanging, simFailing, simRefusing, simBatching, simBlocking, simFleeting, simPulling} {
@@ -308,6 +316,7 @@ func (m *simulation) process(left int, publishing bool) {
 		if err := p.end(); err != nil {
 			m.t.Errorf("clean stop: %v", err)
 		}
+		m.lettersOnce(p.Broker)
 		return
 	}
 	select {
@@ -321,6 +330,25 @@ func (m *simulation) process(left int, publishing bool) {
 	leave()
 	receivers.Wait()
 	_ = p.end() // a killed process cannot say anything of use
+}
+
+// lettersOnce checks that the list has each dead letter once, and as many as there are.
+// Nobody may be storing any.
+func (m *simulation) lettersOnce(b *Broker) {
+	listed := map[string]bool{}
+	for l, err := range b.DeadLetters(m.t.Context(), 0, 0) {
+		if err != nil {
+			m.t.Error(err)
+			return
+		}
+		if listed[l.ID] {
+			m.t.Errorf("dead letter %s is in the list twice at the start of round %d", l.ID, m.round)
+		}
+		listed[l.ID] = true
+	}
+	if keys, err := b.cfg.DeadLetters.Keys(m.t.Context(), ""); err != nil || len(keys) != len(listed) {
+		m.t.Errorf("%d dead letters are listed of %d: %v", len(listed), len(keys), err)
+	}
 }
 
 // publish makes some requests.
@@ -683,12 +711,13 @@ func (m *simulation) check() {
 	m.t.Helper()
 	parkedCopies.Add(m.store.copied)
 	parkedReads.Add(m.store.reads)
+	halfLetters.Add(uint64(m.store.halves))
 	if n := len(m.store.park); n > 0 {
 		m.t.Errorf("%d copies stay in the park", n)
 	}
 	buried := map[delivered]bool{}
-	for key := range m.store.table {
-		uid, pos, err := parseLetterID(strings.Replace(key, "/", "-", 1))
+	for _, e := range m.store.letters {
+		uid, pos, err := parseLetterID(idOfKey(e.Key))
 		if err != nil {
 			m.t.Fatal(err)
 		}

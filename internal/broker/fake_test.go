@@ -30,9 +30,9 @@ type store struct {
 	first   uint64
 	damaged map[uint64]bool // frames that cannot be read by themselves
 	journal []engine.JournalEntry
-	table   map[string][]byte // dead letters
-	places  map[string]uint64 // their places in the order of storing
-	placed  uint64            // the last of them
+	letters []engine.TableEntry // dead letters in the order of storing
+	placed  uint64              // the place of the last of them
+	halves  int                 // letters that a stop left beside those that replace them
 	work    map[string][]byte
 	floor   uint64
 	quota   int64                    // of the log; 0 = none
@@ -43,7 +43,7 @@ type store struct {
 }
 
 func newStore() *store {
-	return &store{park: map[uint64]*engine.Frame{}, table: map[string][]byte{}, places: map[string]uint64{}, work: map[string][]byte{}, first: 1}
+	return &store{park: map[uint64]*engine.Frame{}, work: map[string][]byte{}, first: 1}
 }
 
 var errKilled = errors.New("the process was killed")
@@ -57,6 +57,7 @@ type handle struct {
 	tune     func(*Config) // changes what a broker is made of
 	made     func(*Broker) // changes the broker before it is used
 	failPut  func() bool   // whether the dead-letter store refuses this time
+	failDrop func() bool   // whether it fails to remove a replaced letter this time
 	failKey  string        // a key that the dead-letter store never takes
 	failPark func() bool   // whether the park refuses this time
 
@@ -66,7 +67,18 @@ type handle struct {
 	killed chan struct{}
 }
 
+// open begins a process that is killed after so many operations, negative = never. As
+// the engine does, it leaves each dead letter its newest form first.
 func (s *store) open(left int) *handle {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := len(s.letters)
+	newest := map[string]uint64{}
+	for _, e := range s.letters {
+		newest[e.Key] = e.Seq
+	}
+	s.letters = slices.DeleteFunc(s.letters, func(e engine.TableEntry) bool { return e.Seq < newest[e.Key] })
+	s.halves += before - len(s.letters)
 	return &handle{store: s, left: left, killed: make(chan struct{})}
 }
 
@@ -293,63 +305,80 @@ type fakeTable struct {
 	work bool
 }
 
-func (t fakeTable) values() map[string][]byte {
-	if t.work {
-		return t.handle.work
-	}
-	return t.table
-}
-
+// Put stores a letter and then removes the one that it replaces.
 func (t fakeTable) Put(_ context.Context, key string, value []byte) error {
-	if !t.work && (key == t.failKey || t.failPut != nil && t.failPut()) {
+	if t.work {
+		return t.guard(func() { t.handle.work[key] = slices.Clone(value) })
+	}
+	if key == t.failKey || t.failPut != nil && t.failPut() {
 		return errors.New("the store refused")
 	}
+	var e engine.TableEntry
+	replaces := false
+	err := t.guard(func() {
+		replaces = slices.ContainsFunc(t.letters, func(old engine.TableEntry) bool { return old.Key == key })
+		t.placed++
+		e = engine.TableEntry{Seq: t.placed, Key: key, Value: slices.Clone(value)}
+		t.letters = append(t.letters, e)
+	})
+	if err != nil || !replaces {
+		return err
+	}
+	if t.failDrop != nil && t.failDrop() {
+		return errors.New("the store did not remove the old letter")
+	}
 	return t.guard(func() {
-		t.values()[key] = slices.Clone(value)
-		if !t.work {
-			t.placed++
-			t.places[key] = t.placed
-		}
+		t.letters = slices.DeleteFunc(t.letters, func(old engine.TableEntry) bool { return old.Key == key && old.Seq < e.Seq })
 	})
 }
 
 func (t fakeTable) Get(_ context.Context, key string) ([]byte, bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v, ok := t.values()[key]
-	return v, ok, nil
+	if t.work {
+		v, ok := t.handle.work[key]
+		return v, ok, nil
+	}
+	for _, e := range slices.Backward(t.letters) {
+		if e.Key == key {
+			return e.Value, true, nil
+		}
+	}
+	return nil, false, nil
 }
 
 func (t fakeTable) Delete(_ context.Context, key string) error {
-	return t.guard(func() { delete(t.values(), key) })
+	return t.guard(func() {
+		if t.work {
+			delete(t.handle.work, key)
+			return
+		}
+		t.letters = slices.DeleteFunc(t.letters, func(e engine.TableEntry) bool { return e.Key == key })
+	})
 }
 
 func (t fakeTable) Keys(_ context.Context, prefix string) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var keys []string
-	for k := range t.values() {
-		if strings.HasPrefix(k, prefix) {
-			keys = append(keys, k)
+	all := slices.Collect(maps.Keys(t.handle.work))
+	if !t.work {
+		all = nil
+		for _, e := range t.letters {
+			all = append(all, e.Key)
 		}
 	}
-	slices.Sort(keys)
-	return keys, nil
+	all = slices.DeleteFunc(all, func(key string) bool { return !strings.HasPrefix(key, prefix) })
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 func (t fakeTable) Since(_ context.Context, prefix string, after uint64) iter.Seq2[engine.TableEntry, error] {
 	t.mu.Lock()
-	var entries []engine.TableEntry
-	for k, v := range t.table {
-		if strings.HasPrefix(k, prefix) && t.places[k] > after {
-			entries = append(entries, engine.TableEntry{Seq: t.places[k], Key: k, Value: v})
-		}
-	}
+	entries := slices.Clone(t.letters)
 	t.mu.Unlock()
-	slices.SortFunc(entries, func(a, b engine.TableEntry) int { return cmp.Compare(a.Seq, b.Seq) })
 	return func(yield func(engine.TableEntry, error) bool) {
 		for _, e := range entries {
-			if !yield(e, nil) {
+			if e.Seq > after && strings.HasPrefix(e.Key, prefix) && !yield(e, nil) {
 				return
 			}
 		}
@@ -364,19 +393,15 @@ func (t fakeTable) Last(context.Context) (uint64, error) {
 
 func (t fakeTable) Purge(_ context.Context, below uint64) error {
 	return t.guard(func() {
-		for k := range t.table {
-			if t.places[k] < below {
-				delete(t.table, k)
-			}
-		}
+		t.letters = slices.DeleteFunc(t.letters, func(e engine.TableEntry) bool { return e.Seq < below })
 	})
 }
 
 func (t fakeTable) Bytes() (n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for k, v := range t.table {
-		n += int64(len(k)+len(v)) + 64
+	for _, e := range t.letters {
+		n += entrySize(e)
 	}
 	return n
 }

@@ -59,6 +59,13 @@ func crashChild(dir string) {
 			say("journal %d %s/%d", seq, round, i)
 		}
 	}()
+	go func() {
+		for i := 0; ; i++ {
+			if err := e.DeadLetters().Put(ctx, fmt.Sprint("again/", i%5), []byte(round)); err != nil {
+				fail(err)
+			}
+		}
+	}()
 	for i := 0; ; i++ {
 		if err := e.DeadLetters().Put(ctx, fmt.Sprintf("d/%s/%d", round, i), []byte("dead")); err != nil {
 			fail(err)
@@ -201,5 +208,9 @@ func (a *acknowledged) check(t *testing.T, e *Engine) {
 		if _, ok, err := e.DeadLetters().Get(t.Context(), key); !ok || err != nil {
 			t.Errorf("dead letter %s: %v %v", key, ok, err)
 		}
+	}
+	keys, err := e.DeadLetters().Keys(t.Context(), "")
+	if n := e.DeadLetters().Len(); err != nil || n != len(keys) {
+		t.Errorf("%d dead letters are stored under %d keys: %v", n, len(keys), err)
 	}
 }

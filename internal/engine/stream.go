@@ -39,6 +39,7 @@ type message struct {
 type streamState struct {
 	first, last uint64
 	messages    int
+	subjects    int // that hold a message
 	bytes       int64
 }
 
@@ -84,6 +85,7 @@ type streamInfo struct {
 		Bytes    int64             `json:"bytes"`
 		First    uint64            `json:"first_seq"`
 		Last     uint64            `json:"last_seq"`
+		Count    int               `json:"num_subjects"`
 		Subjects map[string]uint64 `json:"subjects"` // one page of them, in order
 	} `json:"state"`
 }
@@ -94,7 +96,7 @@ func (s *stream) state(ctx context.Context) (streamState, error) {
 	if err := s.ask(ctx, "INFO", struct{}{}, &i); err != nil {
 		return streamState{}, err
 	}
-	return streamState{i.State.First, i.State.Last, i.State.Messages, i.State.Bytes}, nil
+	return streamState{i.State.First, i.State.Last, i.State.Messages, i.State.Count, i.State.Bytes}, nil
 }
 
 // subjects lists the subjects that match a filter and hold a message. The server

@@ -17,7 +17,9 @@ import (
 //
 // The replaced value is removed by its sequence after the new one is stored, not
 // by a limit of the store: a removal is logged there and an overwrite is not, so
-// after a crash a deleted key could come back with an older value.
+// after a crash a deleted key could come back with an older value. A crash between
+// the two leaves both values: the next start removes the older one, before anybody
+// reads the table.
 type Table struct {
 	stream *stream
 	root   string
@@ -28,7 +30,53 @@ func openTable(ctx context.Context, n *node, name, root string) (*Table, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Table{stream: s, root: root}, nil
+	t := &Table{stream: s, root: root}
+	if err := t.unify(ctx); err != nil {
+		return nil, fmt.Errorf("remove replaced values of stream %s: %w", name, err)
+	}
+	return t, nil
+}
+
+// unify leaves each key its newest value.
+func (t *Table) unify(ctx context.Context) error {
+	st, err := t.stream.state(ctx)
+	if err != nil || st.messages == st.subjects {
+		return err
+	}
+	held, err := t.stream.subjects(ctx, t.root+">")
+	if err != nil {
+		return err
+	}
+	for subject, n := range held {
+		if n == 1 {
+			continue
+		}
+		m, err := t.stream.newest(ctx, subject)
+		if err != nil {
+			return err
+		}
+		if err := t.dropOlder(ctx, subject, m.seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropOlder removes what was stored under a subject before a sequence. It may be more
+// than one value, where an earlier removal failed.
+func (t *Table) dropOlder(ctx context.Context, subject string, seq uint64) error {
+	for {
+		old, err := t.stream.nextOf(ctx, subject, 1)
+		if errors.Is(err, errAbsent) || err == nil && old.seq >= seq {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.stream.drop(ctx, old.seq); err != nil {
+			return err
+		}
+	}
 }
 
 // Put stores a value; repeating it is harmless.
@@ -37,15 +85,17 @@ func (t *Table) Put(ctx context.Context, key string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	old, err := t.stream.newest(ctx, t.root+tokens)
+	subject := t.root + tokens
+	old, err := t.stream.newest(ctx, subject)
 	if err != nil && !errors.Is(err, errAbsent) {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
-	if _, err := t.stream.store(ctx, t.root+tokens, value); err != nil {
+	seq, err := t.stream.store(ctx, subject, value)
+	if err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
 	if old.seq != 0 {
-		if err := t.stream.drop(ctx, old.seq); err != nil {
+		if err := t.dropOlder(ctx, subject, seq); err != nil {
 			return fmt.Errorf("put %s: remove the old value: %w", key, err)
 		}
 	}

@@ -255,3 +255,56 @@ func TestTableInOrder(t *testing.T) {
 		t.Errorf("after a purge %s, want %s", got, want)
 	}
 }
+
+// TestTableHoldsOneValuePerKey: a crash, or an error, between the two halves of a Put
+// leaves the value that was replaced; a start and the next Put remove it.
+func TestTableHoldsOneValuePerKey(t *testing.T) {
+	dir := t.TempDir()
+	e := open(t, Options{Dir: dir})
+	holds := func(name string, d *Table, want string) {
+		t.Helper()
+		var got []string
+		for entry, err := range d.Since(t.Context(), "", 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, entry.Key+" "+string(entry.Value))
+		}
+		if fmt.Sprint(got) != want || d.Len() != len(got) {
+			t.Errorf("%s: %v, of %d in all, want %s", name, got, d.Len(), want)
+		}
+	}
+	tables := map[string]*Table{"dead letters": e.DeadLetters(), "work": e.Work(), "audit log": e.Audit()}
+	for name, d := range tables {
+		for _, key := range []string{"a/1", "b é/2", "c/3"} {
+			if err := d.Put(t.Context(), key, []byte("one")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, half := range []struct{ subject, value string }{{"a.1", "two"}, {"b=20=C3=A9.2", "two"}, {"a.1", "three"}} {
+			if _, err := d.stream.store(t.Context(), d.root+half.subject, []byte(half.value)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d.Len() != 6 {
+			t.Fatalf("%s: %d values in the store, want those of the halves of Puts among them", name, d.Len())
+		}
+	}
+	crashed := copyDir(t, dir)
+	for range 2 { // also when it was done already
+		started := open(t, Options{Dir: crashed})
+		for name, d := range map[string]*Table{"dead letters": started.DeadLetters(), "work": started.Work(), "audit log": started.Audit()} {
+			holds(name+" after a start", d, "[c/3 one b é/2 two a/1 three]")
+		}
+		if err := started.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := e.DeadLetters()
+	for _, key := range []string{"a/1", "b é/2"} {
+		if err := d.Put(t.Context(), key, []byte("four")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds("after another Put", d, "[c/3 one a/1 four b é/2 four]")
+}
