@@ -295,8 +295,9 @@ func (m *simulation) process(left int, publishing bool) {
 	defer receivers.Wait()
 	defer leave()
 	if left < 0 || !m.chance(4) {
+		pulling := m.records[simPulling] // change writes the map meanwhile
 		for range 2 {
-			receivers.Go(func() { m.receive(ctx, p, m.records[simPulling]) })
+			receivers.Go(func() { m.receive(ctx, p, pulling) })
 		}
 	}
 	var busy sync.WaitGroup
