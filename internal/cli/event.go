@@ -24,7 +24,7 @@ func (a *app) eventCommand() *cobra.Command {
   carillon event explain 98162289-5d3f-561c-b9eb-80b238ae64f7
   carillon event receive --topic orders --event-subscription inbox --ack
   carillon event replay --event-subscription failed-runs --from 2026-03-01 --dry-run`,
-		a.eventPublish(), a.eventReceive(), a.eventAcknowledge(), a.eventRelease(), a.eventReject(), a.eventTail(), a.eventShow(), a.eventExplain(), a.eventReplay(), a.eventReplays())
+		a.eventPublish(), a.eventReceive(), a.eventAcknowledge(), a.eventRelease(), a.eventReject(), a.eventRenewLock(), a.eventTail(), a.eventShow(), a.eventExplain(), a.eventReplay(), a.eventReplays())
 }
 
 // publication is what the flags of event publish say.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,9 +26,10 @@ type mailbox struct {
 // mailboxFlags name an event subscription whose events are received, and who asks.
 func (a *app) mailboxFlags(cmd *cobra.Command) func(cmd *cobra.Command) (mailbox, error) {
 	name := cmd.Flags().String("event-subscription", "", "Event subscription, of endpoint type pull: name, or full id.")
-	key := cmd.Flags().String("topic-key", "", "Access key of the topic or the domain; asked for by listKeys by default.")
-	token := cmd.Flags().String("topic-token", "", "Bearer token for https://eventgrid.azure.net to receive with, in place of a key; a workspace has no keys.")
+	key := cmd.Flags().String("topic-key", "", "Access key of the topic or the domain; asked for by listKeys by default. A workspace has none: your own token is used.")
+	token := cmd.Flags().String("topic-token", "", "Bearer token to receive with in place of a key: for https://eventgrid.azure.net, or for the management API.")
 	list := a.bySource(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("event-subscription", a.completeNames(offered(list)))
 	return func(cmd *cobra.Command) (mailbox, error) {
 		if err := required(cmd, "event-subscription"); err != nil {
 			return mailbox{}, err
@@ -52,22 +54,23 @@ func (a *app) mailboxFlags(cmd *cobra.Command) func(cmd *cobra.Command) (mailbox
 			return mailbox{}, usagef(cmd, "The events of %s are sent, not received: its destination is of type %s, not %s.", *name, text(es, "properties.destination.endpointType"), resource.DestinationPull)
 		}
 		m := mailbox{s: s, address: endpoint + "/topics/" + url.PathEscape(topic) + "/eventsubscriptions/" + url.PathEscape(text(es, "name")) + ":"}
-		if *token != "" {
-			m.authorization = "Bearer " + *token
-			return m, nil
-		}
-		if *key == "" {
-			if *key, err = s.keyOf(cmd, text(es, "id")); err != nil {
+		if *key == "" && *token == "" {
+			if *key, err = s.keyOf(cmd.Context(), text(es, "id")); err != nil {
 				return mailbox{}, err
 			}
 		}
-		m.authorization = "SharedAccessKey " + *key
+		if *key != "" {
+			m.authorization = "SharedAccessKey " + *key
+		} else {
+			m.authorization = "Bearer " + firstOf(*token, s.Token)
+		}
 		return m, nil
 	}
 }
 
-// keyOf asks for an access key of what an event subscription hangs on.
-func (s *remote) keyOf(cmd *cobra.Command, eventSubscription string) (string, error) {
+// keyOf asks for an access key of what an event subscription hangs on; "" where that has
+// no keys.
+func (s *remote) keyOf(ctx context.Context, eventSubscription string) (string, error) {
 	id, err := resource.ParseID(eventSubscription)
 	if err != nil {
 		return "", err
@@ -77,9 +80,9 @@ func (s *remote) keyOf(cmd *cobra.Command, eventSubscription string) (string, er
 		owner = owner.Parent()
 	}
 	if !owner.IsType(resource.TypeTopic) && !owner.IsType(resource.TypeDomain) {
-		return "", usagef(cmd, "%s has no access keys. Give --topic-token, of a principal with the role EventGrid Data Receiver.", owner.Name())
+		return "", nil
 	}
-	keys, err := s.ask(cmd.Context(), http.MethodPost, owner.String()+"/listKeys", nil, nil)
+	keys, err := s.ask(ctx, http.MethodPost, owner.String()+"/listKeys", nil, nil)
 	return text(keys, "key1"), err
 }
 
@@ -137,12 +140,19 @@ func (m *mailbox) answer(ctx context.Context, verb string, query url.Values, tok
 	return len(a.SucceededLockTokens), fault.Join(problems...)
 }
 
+// receivedView shows what was received.
+var receivedView = view{
+	plural: "events",
+	columns: []column{{"Time", "event.time"}, {"Event type", "event.type"}, {"Subject", "event.subject"}, {"Id", "event.id"},
+		{"Delivery", "brokerProperties.deliveryCount"}, {"Lock token", "brokerProperties.lockToken"}},
+}
+
 func (a *app) eventReceive() *cobra.Command {
 	cmd := &cobra.Command{Use: "receive", Short: "Receive events of an event subscription of endpoint type pull", Args: noArguments,
-		Long: "Receive what waits for a receiver: one line of JSON for each event, in their order. With --ack\na line is the event, a CloudEvent, and it is acknowledged once all are printed. Without it a line\nhas the event with its lock token, for acknowledge, release or reject; what is not answered within\nits lock is received again. It waits for the first event as long as --max-wait-time says.",
+		Long: "Receive what waits for a receiver: one line of JSON for each event, in their order. With --ack\na line is the event, a CloudEvent, and it is acknowledged once all are printed. Without it a line\nhas the event with its lock token, for acknowledge, release or reject; what is not answered within\nits lock is received again. It waits for the first event as long as --max-wait-time says. -o table\nprints a table, with the lock tokens.",
 		Example: `  carillon event receive --topic orders --event-subscription inbox --ack
   carillon event receive --topic orders --event-subscription inbox --max-events 100 --max-wait-time 10
-  carillon event receive --event-subscription inbox --ack --topic-token "$TOKEN"      # of the workspace`}
+  carillon event receive --event-subscription inbox --ack -o table      # of the workspace, with your own token`}
 	open := a.mailboxFlags(cmd)
 	most := cmd.Flags().Int("max-events", 10, "Most events, 1 to 100.")
 	wait := cmd.Flags().Int("max-wait-time", 60, "Seconds to wait for the first event, 10 to 120.")
@@ -156,6 +166,16 @@ func (a *app) eventReceive() *cobra.Command {
 		if err := m.ask(cmd.Context(), "receive", url.Values{"maxEvents": {strconv.Itoa(*most)}, "maxWaitTime": {strconv.Itoa(*wait)}}, nil, &got); err != nil {
 			return err
 		}
+		if len(got.Value) == 0 {
+			fmt.Fprintln(a.stderr, "No events.")
+			return nil
+		}
+		table := a.output == "table" && cmd.Flag("output").Changed // it is asked for: lines are what one pipes
+		if table {
+			if err := a.list(receivedView, got.Value); err != nil {
+				return err
+			}
+		}
 		var tokens []string
 		for _, line := range got.Value {
 			if *ack {
@@ -165,6 +185,9 @@ func (a *app) eventReceive() *cobra.Command {
 					return fmt.Errorf("read the answer of %s: %w", m.address, err)
 				}
 				line = entry.Event
+			}
+			if table {
+				continue
 			}
 			var compact bytes.Buffer
 			if err := json.Compact(&compact, line); err != nil {
@@ -199,9 +222,14 @@ func (a *app) eventRelease() *cobra.Command {
 	return a.receiversAnswer("release", "Released", cmd)
 }
 
+func (a *app) eventRenewLock() *cobra.Command {
+	return a.receiversAnswer("renew-lock", "Locked anew:", &cobra.Command{
+		Short: "Renew the locks of events that were received: nobody else gets them meanwhile"})
+}
+
 // receiversAnswer makes a command that answers for events by their lock tokens.
 func (a *app) receiversAnswer(verb, done string, cmd *cobra.Command) *cobra.Command {
-	cmd.Use, cmd.Args = verb+" TOKEN...", cobra.MinimumNArgs(1)
+	cmd.Use, cmd.Args = verb+" TOKEN...", needsTokens
 	cmd.Example = "  carillon event " + verb + " --topic orders --event-subscription inbox WQ2nQ0l0p1XqjKJ1c8mZ5g"
 	open := a.mailboxFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -213,11 +241,18 @@ func (a *app) receiversAnswer(verb, done string, cmd *cobra.Command) *cobra.Comm
 		if f := cmd.Flag("delay"); f != nil {
 			query.Set("releaseDelayInSeconds", f.Value.String())
 		}
-		n, err := m.answer(cmd.Context(), verb, query, args)
+		n, err := m.answer(cmd.Context(), strings.ReplaceAll(verb, "-l", "L"), query, args)
 		if n > 0 {
 			fmt.Fprintf(a.stdout, "%s %s.\n", done, count(n, "event"))
 		}
 		return err
 	}
 	return cmd
+}
+
+func needsTokens(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usagef(cmd, "A lock token is needed: event receive without --ack prints them.")
+	}
+	return nil
 }

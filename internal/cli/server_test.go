@@ -102,6 +102,9 @@ func TestCommandsAgainstAServer(t *testing.T) {
 		{"event publish --topic orders --event-type t --subject pulled --data {}", 0, "Published 1 event to orders.", ""},
 		{"event receive --topic orders --event-subscription inbox --ack", 0, `"subject":"pulled"`, ""},
 		{"event acknowledge --topic orders --event-subscription inbox AAAA", 1, "", "BadToken"},
+		{"event release --topic orders --event-subscription inbox", 2, "", "A lock token is needed"},
+		{"es create --name own --endpoint-type pull", 0, "own", ""}, // on the workspace, which has no keys
+		{"event renew-lock --event-subscription own AAAA", 1, "", "BadToken"},
 		{"event publish --topic orders --topic-key AAAA --event-type t --subject s", 1, "", "carillon topic key list"},
 		{"topic-type list", 0, "Machine Learning Workspaces", ""},
 		{"topic-type show microsoft.machinelearningservices.WORKSPACES", 0, "Provider      Microsoft.MachineLearningServices", ""},
