@@ -695,7 +695,7 @@ func (s *subscription) wakeBy(at time.Time) {
 // signalRoom tells a dispatcher that waits that there is a place. The caller holds
 // s.mu.
 func (s *subscription) signalRoom() {
-	if share := s.share(); s.waiting && s.queue.len() <= maxReady-roomAtOnce && s.openN <= share-min(roomAtOnce, share/2) {
+	if share := s.share(); s.waiting && s.queue.len() <= maxReady-roomAtOnce && s.occupied() <= share-min(roomAtOnce, share/2) {
 		select {
 		case s.room <- struct{}{}:
 		default:

@@ -664,6 +664,49 @@ func TestReceiveBound(t *testing.T) {
 	})
 }
 
+// What is released for an hour does not keep what is new from receivers, up to a bound.
+func TestReceiveBesideReleased(t *testing.T) {
+	ready, open := maxReady, maxOpen
+	maxReady, maxOpen = 40, 100
+	defer func() { maxReady, maxOpen = ready, open }()
+	synctest.Test(t, func(t *testing.T) {
+		es := pullSubscription(0)
+		p := pulling(t, newStore().open(-1), es)
+		for i := range 100 {
+			publish(t, p.Broker, 10*i, 10, "a")
+		}
+		began := time.Now()
+		released := 0
+		for {
+			got := receive(t, p, es, 30, 10*time.Second)
+			if len(got) == 0 {
+				break
+			}
+			answered(t, p, es, Release, time.Hour, tokensOf(got)...)
+			released += len(got)
+		}
+		if most := (1 + releasedBeside) * maxOpen; released < most-maxOpen || released > most || time.Since(began) > time.Minute {
+			t.Errorf("%d events could be released within %v, want about %d", released, time.Since(began), most)
+		}
+		time.Sleep(time.Hour)
+		seen := map[string]bool{}
+		for len(seen) < 1000 {
+			got := receive(t, p, es, 30, time.Minute)
+			if len(got) == 0 {
+				t.Fatalf("nothing more after %d events", len(seen))
+			}
+			for _, id := range strings.Fields(shown(got)) {
+				seen[id] = true
+			}
+			answered(t, p, es, Acknowledge, 0, tokensOf(got)...)
+		}
+		if st, _ := p.Status(es.UID); st.Delivered != 1000 || st.Open != 0 {
+			t.Errorf("%+v", st)
+		}
+		finish(t, p)
+	})
+}
+
 // The destination may become another one: what waits goes on there.
 func TestReceiveInPlaceOfWebhook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -191,15 +191,29 @@ func (s *subscription) share() int {
 	return min(maxOpen, max(fewOpen, (maxOpenNode-int(s.b.open.Load()))/openPart))
 }
 
+// releasedBeside is how many times its share an event subscription may have released for
+// later, beside its share.
+const releasedBeside = 4
+
+// occupied is how much of its share s has taken. What receivers released and is not due yet
+// does not count: it is a position, and those who ask meanwhile find what is new. The caller
+// holds s.mu.
+func (s *subscription) occupied() int {
+	if !s.cfg.Load().pull {
+		return s.openN
+	}
+	return s.openN - min(len(s.delayed), releasedBeside*s.share())
+}
+
 // hasRoom reports whether one more delivery may be handed out. The caller holds s.mu.
 func (s *subscription) hasRoom() bool {
-	return s.queue.len() < maxReady && s.openN < s.share() && !s.paused
+	return s.queue.len() < maxReady && s.occupied() < s.share() && !s.paused
 }
 
 // mayBoard reports whether s lags and has so much room that the log is worth reading
 // for it. The caller holds s.mu.
 func (s *subscription) mayBoard() bool {
-	return s.lag != 0 && !s.aboard && !s.paused && s.queue.len() <= maxReady/2 && s.openN <= s.share()/2
+	return s.lag != 0 && !s.aboard && !s.paused && s.queue.len() <= maxReady/2 && s.occupied() <= s.share()/2
 }
 
 // add takes a new delivery of an event of the log and puts it in the queue. The
