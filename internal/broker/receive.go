@@ -47,7 +47,7 @@ func (t lockToken) String() string { return base64.RawURLEncoding.EncodeToString
 
 func parseLockToken(text string) (t lockToken, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) != len(t) {
+	if err != nil || len(raw) != len(t) || len(text) != base64.RawURLEncoding.EncodedLen(len(t)) { // it passes over ends of lines
 		return t, ErrBadToken
 	}
 	return lockToken(raw), nil

@@ -113,7 +113,7 @@ func TestReceive(t *testing.T) {
 				t.Errorf("another one received %s", s)
 			}
 			tokens := tokensOf(got)
-			if s := answered(t, p, es, Acknowledge, 0, tokens[1], "a*b", tokens[0][1:], lockToken{}.String(), tokens[0]); !slices.Equal(s, []string{"ok", "bad", "bad", "lost", "ok"}) {
+			if s := answered(t, p, es, Acknowledge, 0, tokens[1], "a*b", tokens[0][1:], tokens[0]+"\n", lockToken{}.String(), tokens[0]); !slices.Equal(s, []string{"ok", "bad", "bad", "bad", "lost", "ok"}) {
 				t.Errorf("answers %v", s)
 			}
 			for _, a := range []Answer{Acknowledge, Release, Reject, Renew} {

@@ -41,6 +41,7 @@ type check struct {
 	r      *http.Request
 	topic  *Topic // nil where there are no keys
 	bearer func(ctx context.Context, token string) (principal string, err error)
+	takes  bool  // events are received, not published
 	first  error // what is wrong with the first credential that does not hold
 }
 
@@ -95,10 +96,21 @@ func (c *check) authorization() bool {
 				return true
 			}
 		default:
-			c.note(refuse("The scheme of the header Authorization is not accepted here: use Bearer or SharedAccessSignature."))
+			c.note(refuse("The scheme of the header Authorization is not accepted here: use " + c.schemes() + "."))
 		}
 	}
 	return false
+}
+
+// schemes are those of the header Authorization that the topic takes.
+func (c *check) schemes() string {
+	switch {
+	case !c.takes:
+		return schemeBearer + " or " + schemeSignature
+	case c.topic == nil:
+		return schemeBearer
+	}
+	return schemeBearer + " or " + schemeKey
 }
 
 // publishFault gives what is wrong with a bearer token the data plane's code.
@@ -143,7 +155,9 @@ func (c *check) accessKey() bool {
 func (c *check) isKey(text string) bool {
 	switch {
 	case c.topic.KeysOff:
-		return c.note(refuse(c.topic.keysOff()))
+		return c.note(refuse(c.keysOff()))
+	case c.takes && !matchKey(text, &c.topic.Keys):
+		return c.note(refuse("What follows SharedAccessKey is not an access key of this " + c.topic.noun() + "."))
 	case strings.TrimSpace(text) == "":
 		return c.note(fault.New(fault.Invalid, codeInvalidSAS, "The aeg-sas-key is empty: it must hold one of the %s's access keys, aeg-sas-key: {key}.", c.topic.noun()))
 	case !matchKey(text, &c.topic.Keys):
@@ -168,7 +182,7 @@ func (c *check) sharedAccessSignature() bool {
 
 func (c *check) isSigned(text string) bool {
 	if c.topic.KeysOff {
-		return c.note(refuse(c.topic.keysOff()))
+		return c.note(refuse(c.keysOff()))
 	}
 	at := [2]address{addressOf(c.r), {c.origin, c.r.URL.Path}}
 	if problem := c.signatures.check(text, &c.topic.Keys, at[:], time.Now()); problem != nil {
@@ -180,6 +194,14 @@ func (c *check) isSigned(text string) bool {
 // keysOff is said where a topic has disableLocalAuth set.
 func (t *Topic) keysOff() string {
 	return "Access keys and shared access signatures are turned off for this " + t.noun() + " (disableLocalAuth): publishing takes a bearer token for https://eventgrid.azure.net of a principal with the role EventGrid Data Sender."
+}
+
+// keysOff is said to whoever shows a key where they are turned off.
+func (c *check) keysOff() string {
+	if c.takes {
+		return "Access keys are turned off for this " + c.topic.noun() + " (disableLocalAuth): receiving takes a bearer token for https://eventgrid.azure.net of a principal with the role EventGrid Data Receiver."
+	}
+	return c.topic.keysOff()
 }
 
 // noun is what messages call it.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -151,7 +152,7 @@ func cutPrefixFold(s, prefix string) (rest string, found bool) {
 // event subscription: a bearer token, or an access key of its topic or domain.
 func (h *Handler) authenticateReceiver(r *http.Request, topic *Topic, id, source resource.ID) error {
 	raises := h.events.Raiser(source)
-	c := check{Handler: h, r: r, topic: topic, bearer: func(ctx context.Context, token string) (string, error) {
+	c := check{Handler: h, r: r, topic: topic, takes: true, bearer: func(ctx context.Context, token string) (string, error) {
 		return h.senders.AuthorizeReceiver(ctx, token, id, raises)
 	}}
 	switch {
@@ -173,31 +174,36 @@ var receiveVersions = []string{firstReceiveVersion + ", 2024-06-01"}
 
 var versionForm = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}(-preview)?$`)
 
+// checkReceiveVersion refuses a query that cannot be read as a whole, and a version that is
+// none of ours. No version is the newest one.
 func checkReceiveVersion(r *http.Request) error {
-	if v := query(r, "api-version"); v != "" && (!versionForm.MatchString(v) || v < firstReceiveVersion) {
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return fault.New(fault.Invalid, "InvalidRequest", "The query of the request cannot be read: parameters are parted by '&', and what is no letter or digit in them is escaped.").Because(err)
+	}
+	if v, given := query(r, "api-version"); given && (!versionForm.MatchString(v) || v < firstReceiveVersion) {
 		return fault.New(fault.Invalid, "InvalidApiVersion", "The api-version '%.40s' is not supported: use 2024-06-01.", v)
 	}
 	return nil
 }
 
-// query returns a parameter by its name in any case, "" where there is none.
-func query(r *http.Request, name string) string {
+// query returns a parameter by its name in any case.
+func query(r *http.Request, name string) (value string, given bool) {
 	for given, values := range r.URL.Query() {
 		if strings.EqualFold(given, name) {
-			return values[0]
+			return values[0], true
 		}
 	}
-	return ""
+	return "", false
 }
 
-// number reads a parameter that is a whole number.
+// number reads a parameter that is a whole number, as such are written.
 func number(r *http.Request, name string, least, most, otherwise int) (int, error) {
-	text := query(r, name)
-	if text == "" {
+	text, given := query(r, name)
+	if !given {
 		return otherwise, nil
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < least || n > most {
+	if err != nil || n < least || n > most || strconv.Itoa(n) != text {
 		return 0, fault.New(fault.Invalid, "InvalidRequest", "The value '%.40s' of %s is not a whole number from %d to %d.", text, name, least, most)
 	}
 	return n, nil
@@ -316,7 +322,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, uid resource.UI
 	if a == broker.Release {
 		var err error
 		if delay, err = number(r, "releaseDelayInSeconds", 0, slices.Max(releaseDelays), 0); err != nil || !slices.Contains(releaseDelays, delay) {
-			return fault.New(fault.Invalid, "InvalidRequest", "The value '%.40s' of releaseDelayInSeconds is not 0, 10, 60, 600 or 3600.", query(r, "releaseDelayInSeconds"))
+			text, _ := query(r, "releaseDelayInSeconds")
+			return fault.New(fault.Invalid, "InvalidRequest", "The value '%.40s' of releaseDelayInSeconds is not 0, 10, 60, 600 or 3600.", text)
 		}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAnswer))
@@ -362,22 +369,37 @@ func tokenErrorOf(err error) tokenError {
 	return tokenError{code, strings.ToUpper(text[:1]) + text[1:] + "."}
 }
 
+// tokenList is the lockTokens of a body, and how often it has them.
+type tokenList struct {
+	texts []string
+	times int
+}
+
+// UnmarshalJSON is called for each.
+func (l *tokenList) UnmarshalJSON(raw []byte) error {
+	l.times++
+	return json.Unmarshal(raw, &l.texts)
+}
+
 // lockTokens reads the body of an answer: each token once, in order.
 func lockTokens(raw []byte) ([]string, error) {
 	var body struct {
-		LockTokens []string `json:"lockTokens"`
+		LockTokens tokenList `json:"lockTokens"`
 	}
 	if err := json.Unmarshal(raw, &body); err != nil {
 		return nil, fault.New(fault.Invalid, event.InputJSONInvalid, `The body is not an object with lockTokens, texts: {"lockTokens":["…"]}.`)
 	}
-	switch n := len(body.LockTokens); {
+	tokens := body.LockTokens.texts
+	switch n := len(tokens); {
+	case body.LockTokens.times > 1:
+		return nil, fault.New(fault.Invalid, "InvalidRequest", "The body has lockTokens more than once: one list holds all.")
 	case n == 0:
 		return nil, fault.New(fault.Invalid, "InvalidRequest", `The body names no lockTokens: {"lockTokens":["…"]}.`)
 	case n > maxTokens:
 		return nil, fault.New(fault.Invalid, "InvalidRequest", "The body has %d lockTokens; at most %d are taken at a time.", n, maxTokens)
 	}
-	seen := make(map[string]bool, len(body.LockTokens))
-	return slices.DeleteFunc(body.LockTokens, func(token string) bool {
+	seen := make(map[string]bool, len(tokens))
+	return slices.DeleteFunc(tokens, func(token string) bool {
 		again := seen[token]
 		seen[token] = true
 		return again
