@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -43,6 +44,20 @@ func startListenTelling(t *testing.T, env map[string]string, stderr io.Writer, a
 		t.Fatalf("the first line is %q, not the address", first)
 	}
 	return url, lines, stop
+}
+
+// A terminal that closes ends a command as Ctrl-C does: what it made is removed.
+func TestListenEndsWithItsTerminal(t *testing.T) {
+	_, lines, stop := startListen(t, nil, "-o", "json")
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for line := range lines { // until it has ended
+		t.Errorf("printed %s", line)
+	}
+	if code := stop(); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
 }
 
 func exchange(t *testing.T, method, url, body string, header map[string]string) *http.Response {

@@ -37,10 +37,14 @@ type app struct {
 }
 
 // Run executes one command line, without the program's name, and returns the
-// exit code. SIGINT and SIGTERM end ctx for the command; a second one ends the
-// process.
+// exit code. SIGINT, SIGTERM and a terminal that closes (SIGHUP, unless the program was
+// started with nohup) end ctx for the command; a second one ends the process.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, ends...)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
