@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -98,7 +99,10 @@ func (a *app) secretArgument(cmd *cobra.Command, flag, value string) (string, er
 		return "", usagef(cmd, "--%s takes @FILE, or - for standard input: everybody on the machine can read command lines.", flag)
 	}
 	raw, err := a.readAll(file)
-	return strings.TrimRight(string(raw), "\r\n"), err
+	if err != nil {
+		return "", fmt.Errorf("--%s: %w", flag, err)
+	}
+	return strings.TrimRight(string(raw), "\r\n"), nil
 }
 
 func (a *app) connectionCreate(k kind) *cobra.Command {

@@ -84,7 +84,7 @@ func (c *connections) add(v *resource.Connection, opener manage.Opener) {
 
 // errNoConnection is that there is none.
 func errNoConnection(id resource.ID) error {
-	return fmt.Errorf("there is no connection: make one with carillon connection create --resource-id %s", id)
+	return fmt.Errorf("there is no connection: make one with carillon connection create --resource-id %s --connection-string @FILE --name %s", id, id.Name())
 }
 
 // of returns the connection string of a resource.

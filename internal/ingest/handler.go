@@ -124,6 +124,9 @@ var (
 // serve answers a request that nothing is wrong with, and otherwise returns what is.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	at, ok := placeOf(r)
+	if name, verb, is := strings.Cut(r.URL.Path, ":"); !ok && is && strings.Contains(strings.ToLower(name), "/eventsubscriptions/") {
+		return fault.New(fault.NotFound, "ResourceNotFound", "There is no operation '%s' of an event subscription: use receive, acknowledge, release, reject or renewLock.", verb)
+	}
 	if !ok {
 		return fault.New(fault.NotFound, "ResourceNotFound", "Nothing is published at '%s' of host '%s': events go to /api/events of a topic or a domain.", r.URL.Path, r.Host)
 	}

@@ -118,6 +118,7 @@ func TestOperations(t *testing.T) {
 		{name: "unknown verb", target: inbox + "peek", authorization: key, status: 404, want: "ResourceNotFound"},
 		{name: "unknown topic", target: "/topics/nobody/eventsubscriptions/inbox:receive", authorization: key, status: 404, want: "'nobody' is not found"},
 		{name: "unknown event subscription", target: "/topics/orders/eventsubscriptions/outbox:receive", authorization: key, status: 404, want: "There is no event subscription 'outbox'"},
+		{name: "misspelt operation", target: "/topics/orders/eventsubscriptions/inbox:acknowlege", authorization: key, status: 404, want: "use receive, acknowledge, release, reject or renewLock"},
 		{name: "topic as domain", target: "/domains/orders/topics/x/eventsubscriptions/inbox:receive", authorization: key, status: 404, want: "'orders' is not found"},
 		{name: "another path", target: "/queues/x/topics/orders/eventsubscriptions/inbox:receive", authorization: key, status: 404, want: "names no source of events"},
 		{name: "topic by its id", target: "/receive" + prefix + "orders/topics/orders/eventsubscriptions/inbox:receive", authorization: key, status: 404, want: "names no source of events"},
