@@ -90,6 +90,7 @@ type Received struct {
 	LockToken     string
 	DeliveryCount int    // of this event, this delivery included
 	Event         []byte // a CloudEvent
+	DataVersion   string // of an event of another schema, where the CloudEvent leaves it out
 }
 
 // Reception is what a call of Receive gave.
@@ -258,6 +259,7 @@ func (r *Reception) load(ctx context.Context) error {
 	cfg := r.s.cfg.Load()
 	body := make([]byte, 0, r.size+r.size/4+1024) // most events grow a little
 	var ends []int
+	var versions []string
 	for i := 0; i < len(r.locks); i++ {
 		l := r.locks[i]
 		if len(ends) > 0 && len(body) >= maxReceived {
@@ -271,6 +273,11 @@ func (r *Reception) load(ctx context.Context) error {
 		case err == nil:
 			body = cfg.appendEvent(body, &e, sequencer)
 			ends = append(ends, len(body))
+			version := ""
+			if cfg.rules.OmitDataSchema && e.Schema != event.CloudEventSchemaV1_0 {
+				version = string(e.DataVersion)
+			}
+			versions = append(versions, version)
 		case ctx.Err() != nil:
 			r.Return()
 			return context.Cause(ctx)
@@ -288,7 +295,7 @@ func (r *Reception) load(ctx context.Context) error {
 	r.takes(len(body)) // the size of some was not known
 	from := 0
 	for i, l := range r.locks {
-		r.Events = append(r.Events, Received{LockToken: l.token.String(), DeliveryCount: l.count, Event: body[from:ends[i]:ends[i]]})
+		r.Events = append(r.Events, Received{LockToken: l.token.String(), DeliveryCount: l.count, Event: body[from:ends[i]:ends[i]], DataVersion: versions[i]})
 		from = ends[i]
 	}
 	return nil

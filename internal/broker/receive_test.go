@@ -618,6 +618,25 @@ func TestReceiveLate(t *testing.T) {
 	})
 }
 
+// Where the operator leaves dataschema out, receivers learn the data version beside the
+// event.
+func TestReceiveDataVersion(t *testing.T) {
+	for _, omit := range []bool{false, true} {
+		bubble(t, fmt.Sprintf("omitted %v", omit), func(t *testing.T) {
+			es := pullSubscription(0)
+			hold := newStore().open(-1)
+			hold.tune = func(c *Config) { c.Rules.OmitDataSchema = omit }
+			p := pulling(t, hold, es)
+			publish(t, p.Broker, 0, 1, "a")
+			got := receive(t, p, es, 1, time.Minute)
+			if len(got) != 1 || strings.Contains(string(got[0].Event), `"dataschema":"#1"`) == omit || (got[0].DataVersion == "1") != omit {
+				t.Errorf("received %+v", got)
+			}
+			finish(t, p)
+		})
+	}
+}
+
 // Receivers hold no more than an event subscription may have open; the rest waits in the
 // log, publishers do not wait for it, and answers make room.
 func TestReceiveBound(t *testing.T) {

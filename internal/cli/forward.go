@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,6 +107,7 @@ type received struct {
 	BrokerProperties struct {
 		LockToken     string `json:"lockToken"`
 		DeliveryCount int    `json:"deliveryCount"`
+		DataVersion   string `json:"dataVersion"` // where the event leaves it out
 	} `json:"brokerProperties"`
 	Event json.RawMessage `json:"event"`
 }
@@ -280,7 +282,7 @@ func (f *forwarder) delivery(e *received) (body []byte, header http.Header, err 
 	if err := json.Unmarshal(e.Event, &c); err != nil {
 		return nil, nil, fmt.Errorf("read the event: %w", err)
 	}
-	version := strings.TrimPrefix(c.DataSchema, "#")
+	version := cmp.Or(strings.TrimPrefix(c.DataSchema, "#"), e.BrokerProperties.DataVersion)
 	set("Content-Type", "application/json; charset=utf-8")
 	set("aeg-data-version", version)
 	set("aeg-metadata-version", "1")

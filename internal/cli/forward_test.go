@@ -37,6 +37,27 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// The data version of an event is there also where the server leaves dataschema out.
+func TestForwardedDataVersion(t *testing.T) {
+	for _, tt := range []struct{ event, beside, want string }{
+		{`{"id":"1","type":"t","dataschema":"#2"}`, "", "2"},
+		{`{"id":"1","type":"t"}`, "2", "2"},
+		{`{"id":"1","type":"t"}`, "", ""},
+	} {
+		e := received{Event: json.RawMessage(tt.event)}
+		e.BrokerProperties.DataVersion = tt.beside
+		body, header, err := (&forwarder{name: "near", schema: "EventGridSchema"}).delivery(&e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events []struct{ DataVersion string }
+		name := "aeg-data-version" // as spelled
+		if err := json.Unmarshal(body, &events); err != nil || len(events) != 1 || events[0].DataVersion != tt.want || !slices.Equal(header[name], []string{tt.want}) {
+			t.Errorf("%s with %q beside is forwarded as %s, %v", tt.event, tt.beside, body, header)
+		}
+	}
+}
+
 // taken is a request as a handler gets it.
 type taken struct {
 	header http.Header

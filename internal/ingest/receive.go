@@ -268,6 +268,10 @@ func receivedBody(events []broker.Received) (parts [][]byte) {
 		head = append(head, events[i].LockToken...) // of letters that need no escape
 		head = append(head, `","deliveryCount":`...)
 		head = strconv.AppendInt(head, int64(events[i].DeliveryCount), 10)
+		if version := events[i].DataVersion; version != "" {
+			quoted, _ := json.Marshal(version) // of text it never fails
+			head = append(append(head, `,"dataVersion":`...), quoted...)
+		}
 		head = append(head, `},"event":`...)
 		parts = append(parts, head, events[i].Event)
 		between = `},`

@@ -73,7 +73,7 @@ func TestOperations(t *testing.T) {
 		asked                                                  string // last
 	}{
 		{name: "receive", target: inbox + "receive?maxEvents=2&maxWaitTime=10&api-version=2024-06-01", authorization: key, status: 200, asked: "receive 2 of 77 within 10s",
-			want: `{"value":[{"brokerProperties":{"lockToken":"t1","deliveryCount":1},"event":{"id":"1"}},{"brokerProperties":{"lockToken":"t2","deliveryCount":4},"event":{"id":"2"}}]}`},
+			want: `{"value":[{"brokerProperties":{"lockToken":"t1","deliveryCount":1},"event":{"id":"1"}},{"brokerProperties":{"lockToken":"t2","deliveryCount":4,"dataVersion":"\"2"},"event":{"id":"2"}}]}`},
 		{name: "defaults", target: inbox + "receive", authorization: key, status: 200, asked: "receive 1 of 77 within 1m0s", want: "{"},
 		{name: "first version", target: inbox + "receive?api-version=2023-11-01", authorization: key, status: 200, want: "{"},
 		{name: "later version", target: inbox + "receive?api-version=2025-12-01-preview", authorization: key, status: 200, want: "{"},
@@ -141,7 +141,7 @@ func TestOperations(t *testing.T) {
 			w := newWorld()
 			w.err = tt.err
 			w.reception = &broker.Reception{Events: []broker.Received{
-				{LockToken: "t1", DeliveryCount: 1, Event: []byte(`{"id":"1"}`)}, {LockToken: "t2", DeliveryCount: 4, Event: []byte(`{"id":"2"}`)},
+				{LockToken: "t1", DeliveryCount: 1, Event: []byte(`{"id":"1"}`)}, {LockToken: "t2", DeliveryCount: 4, Event: []byte(`{"id":"2"}`), DataVersion: `"2`},
 			}}
 			inside := w.topics["inside"]
 			inside.From = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
