@@ -1,14 +1,9 @@
-// Command retrain runs a command of yours when data drifts, once for each drift run,
-// however often the event comes and whenever. README.md says how it is used.
-//
-//	retrain ADDR COMMAND...
+// Command retrain runs a command when data drifts, once for each drift run: see README.md.
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log"
 	"net/http"
 	"os"
@@ -22,58 +17,43 @@ import (
 
 func main() {
 	if len(os.Args) < 3 || os.Getenv("WORKSPACE") == "" || os.Getenv("SIGNING_KEY") == "" {
-		fmt.Fprintln(os.Stderr, "Usage: retrain ADDR COMMAND..., with WORKSPACE, the workspace's resource id, and SIGNING_KEY, whsec_…, set in the environment")
-		os.Exit(2)
+		log.Fatal("usage: retrain ADDR COMMAND..., with WORKSPACE, its resource id, and SIGNING_KEY, whsec_..., in the environment")
 	}
-	inbox, err := boltinbox.Open(cmp.Or(os.Getenv("INBOX"), "retrain.db"), 100_000, 30*24*time.Hour)
+	inbox, err := boltinbox.Open("retrain.db", 100_000, 30*24*time.Hour)
 	if err != nil {
 		log.Fatal(err)
 	}
-	ws := &consumer.Workspace{
-		Server: os.Getenv("CARILLON_URL"), ID: os.Getenv("WORKSPACE"),
-		Token: func(context.Context) (string, error) { return os.Getenv("CARILLON_TOKEN"), nil },
-	}
+	ws := &consumer.Workspace{Server: os.Getenv("CARILLON_URL"), ID: os.Getenv("WORKSPACE"), Token: func(context.Context) (string, error) { return os.Getenv("CARILLON_TOKEN"), nil }}
 	h, err := handler(ws, os.Getenv("SIGNING_KEY"), inbox, func(ctx context.Context, d mlevent.DatasetDriftDetected) error {
-		c := exec.CommandContext(ctx, os.Args[2], os.Args[3:]...)
-		c.Env = append(os.Environ(), "DRIFT_RUN="+d.RunID, "DRIFT_MONITOR="+d.DataDriftName, "DRIFT_START="+d.StartTime, "DRIFT_END="+d.EndTime)
-		c.Stdout, c.Stderr = os.Stdout, os.Stderr
-		return c.Run() // starts a training and ends: a handler has half a minute
+		c := exec.CommandContext(ctx, os.Args[2], os.Args[3:]...) // starts a training and ends: it has half a minute
+		c.Stdout, c.Stderr, c.Env = os.Stdout, os.Stderr, append(os.Environ(), "DRIFT_RUN="+d.RunID, "DRIFT_MONITOR="+d.DataDriftName, "DRIFT_START="+d.StartTime, "DRIFT_END="+d.EndTime)
+		return c.Run()
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	go catchUp(context.Background(), ws, h, time.Minute)
-	log.Fatal(http.ListenAndServe(os.Args[1], h)) //nolint:gosec // behind what ends TLS
+	go catchUp(context.Background(), ws, h, time.Minute) // silence is not success: what no event told, and what failed
+	log.Fatal(http.ListenAndServe(os.Args[1], h))        //nolint:gosec // behind what ends TLS
 }
 
-// catchUp learns what drifted while this was down: silence is not success. What fails comes again.
-func catchUp(ctx context.Context, ws *consumer.Workspace, h *consumer.Handler, wait time.Duration) {
-	place, err := ws.CatchUp(ctx, h, consumer.Since(time.Now().Add(-7*24*time.Hour)), nil)
-	for ; err != nil; place, err = ws.CatchUp(ctx, h, place, nil) {
-		log.Printf("%v; again in %s", err, wait)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
+func catchUp(ctx context.Context, ws *consumer.Workspace, h *consumer.Handler, every time.Duration) {
+	for place, err := consumer.Since(time.Now().Add(-7*24*time.Hour)), error(nil); ctx.Err() == nil; time.Sleep(every) {
+		if place, err = ws.CatchUp(ctx, h, place, nil); err != nil {
+			log.Print(err)
 		}
 	}
 }
 
-// handler calls train for what drifted: the event comes of every comparison, by a workspace's
-// default. A drift run that is not what it was any more is passed over.
+// handler has train called for what drifted, and not for every comparison, unless it is not so any more.
 func handler(ws *consumer.Workspace, key string, inbox consumer.Inbox, train func(context.Context, mlevent.DatasetDriftDetected) error) (*consumer.Handler, error) {
-	return consumer.New(consumer.Topics(ws.ID), consumer.Signed(key), consumer.WithInbox(inbox),
-		consumer.On(func(ctx context.Context, e consumer.Event[mlevent.DatasetDriftDetected]) error {
-			if e.Data.DriftDetected == nil || !*e.Data.DriftDetected {
-				return nil
-			}
-			fresh, err := ws.Fresh(ctx, e.Envelope)
-			if errors.Is(err, consumer.ErrGone) || err == nil && !fresh {
-				log.Printf("drift run %s is not as it was: passed over", e.Data.RunID)
-				return nil
-			} else if err != nil {
-				return err
-			}
-			return train(ctx, e.Data)
-		}))
+	return consumer.New(consumer.Topics(ws.ID), consumer.Signed(key), consumer.WithInbox(inbox), consumer.On(func(ctx context.Context, e consumer.Event[mlevent.DatasetDriftDetected]) error {
+		if e.Data.DriftDetected == nil || !*e.Data.DriftDetected {
+			return nil
+		} else if fresh, err := ws.Fresh(ctx, e.Envelope); !fresh && (err == nil || errors.Is(err, consumer.ErrGone)) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		return train(ctx, e.Data)
+	}))
 }

@@ -18,9 +18,9 @@ import (
 
 func TestMain(m *testing.M) { servertest.Main(m) }
 
-// The true server tells of a comparison that finds none, and of drift; the same delivery comes again, and once more when the
-// handler has forgotten everything and the drift run is gone. What drifted while nobody
-// listened is learned at the next start.
+// The true server tells of a comparison that finds none, and of drift; the same delivery
+// comes again, and once more when the handler has forgotten everything and the drift run is
+// gone. What drifted while nobody listened is learned at the next start.
 func TestRetrainOnce(t *testing.T) {
 	s := servertest.New(t)
 	ws := &consumer.Workspace{Server: s.URL, ID: servertest.Workspace, Client: s.Client.HTTP, Token: func(context.Context) (string, error) { return s.Client.Token, nil }}
@@ -85,8 +85,12 @@ func TestRetrainOnce(t *testing.T) {
 	drift("2026-03-09", 0.5)
 	drift("2026-03-16", 0.1)
 	failing.Store(true) // the training itself, at first
-	catchUp(t.Context(), ws, h, 0)
-	if second := <-trained; second == first || len(trained) != 0 {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); catchUp(ctx, ws, h, time.Millisecond) }()
+	second := <-trained
+	cancel()
+	if <-ended; second == first || len(trained) != 0 {
 		t.Errorf("after an outage: %s after %s, and %d more", second, first, len(trained))
 	}
 	s.Must("DELETE", ws.ID+"/driftMonitors/orders", nil, nil)
