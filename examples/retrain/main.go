@@ -37,7 +37,7 @@ func main() {
 }
 
 func catchUp(ctx context.Context, ws *consumer.Workspace, h *consumer.Handler, every time.Duration) {
-	for place, err := consumer.Since(time.Now().Add(-7*24*time.Hour)), error(nil); ctx.Err() == nil; time.Sleep(every) {
+	for place, err := consumer.Since(time.Now().Add(-7*24*time.Hour)), error(nil); ctx.Err() == nil; <-time.After(every) {
 		if place, err = ws.CatchUp(ctx, h, place, nil); err != nil {
 			log.Print(err)
 		}
