@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"runtime/debug"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/carillon-events/carillon/consumer"
 )
@@ -55,7 +57,10 @@ var _ consumer.Inbox = (*Inbox)(nil)
 // over is an error, and so is one that another process has.
 func Open(path string, events int, age time.Duration) (*Inbox, error) {
 	db, err := openWhole(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("open inbox %s: another process has the file open: %w", path, err)
+	case err != nil:
 		return nil, fmt.Errorf("open inbox %s: %w", path, err)
 	}
 	db.MaxBatchDelay = batchTime
