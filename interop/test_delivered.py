@@ -24,7 +24,8 @@ FIVE = {
     SystemEventNames.MachineLearningServicesModelDeployedEventName: {
         "serviceName", "serviceComputeType", "modelIds", "serviceTags", "serviceProperties"},
     SystemEventNames.MachineLearningServicesDatasetDriftDetectedEventName: {
-        "dataDriftId", "dataDriftName", "runId", "baseDatasetId", "targetDatasetId", "driftCoefficient", "startTime", "endTime"},
+        "dataDriftId", "dataDriftName", "runId", "baseDatasetId", "targetDatasetId", "driftCoefficient", "startTime", "endTime",
+        "driftDetected"},  # ours: the verdict
 }
 FIVE = {str(getattr(name, "value", name)): fields for name, fields in FIVE.items()}
 
