@@ -157,7 +157,9 @@ func (j *journal) watermark() uint64 {
 	return j.w
 }
 
-// attempted adds an attempt to the history. The caller holds s.mu.
+// attempted adds an attempt to the history, and notes that d changes: a flush in between
+// would store a success and leave its delivery open. The caller holds s.mu until d has
+// changed.
 func (j *journal) attempted(s *subscription, d *delivery, start, end time.Time, r Response) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -168,6 +170,10 @@ func (j *journal) attempted(s *subscription, d *delivery, start, end time.Time, 
 		uid: s.uid, pos: d.pos, number: int(d.attempts), start: start.UnixMilli(), duration: end.Sub(start).Microseconds(),
 		outcome: r.Outcome, status: r.Status, detail: r.Detail[:min(len(r.Detail), 200)],
 	})
+	if !d.dirty {
+		d.dirty = true
+		j.dirty = append(j.dirty, d)
+	}
 	j.noted()
 }
 

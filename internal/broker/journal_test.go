@@ -596,3 +596,17 @@ func TestRejoinedAheadOfWatermark(t *testing.T) {
 		}
 	}
 }
+
+// An attempt and what became of its delivery are in one flush: the flusher takes both lists
+// at once, and reads the delivery only when its event subscription has done with it.
+func TestAttemptIsFlushedWithItsDelivery(t *testing.T) {
+	j := &journal{kick: make(chan struct{}, 1), maxUnflushed: 1 << 20}
+	s := &subscription{uid: 1}
+	d := &delivery{sub: s}
+	for range 2 {
+		j.attempted(s, d, time.Now(), time.Now(), Response{Outcome: Delivered})
+		if len(j.news.buf) == 0 || len(j.dirty) != 1 || j.dirty[0] != d || !d.dirty {
+			t.Fatalf("%d bytes of news, %d deliveries changed", len(j.news.buf), len(j.dirty))
+		}
+	}
+}
