@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,7 +17,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/destination"
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
@@ -246,10 +250,7 @@ func (f *forwarder) post(ctx context.Context, e *received) (status int, after ti
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<20)) // so that the connection is used again
 	_ = answer.Body.Close()
-	if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && seconds > 0 && seconds <= 3600 {
-		after = time.Duration(seconds) * time.Second
-	}
-	return answer.StatusCode, after, nil
+	return answer.StatusCode, destination.RetryAfter([]byte(answer.Header.Get("Retry-After")), time.Now()), nil
 }
 
 // delivery is the request that a webhook would get. Source: spec/delivery.md sections 2.1
@@ -302,34 +303,26 @@ func (f *forwarder) delivery(e *received) (body []byte, header http.Header, err 
 	return body, header, err
 }
 
-// releaseDelays are those that a release may have, in seconds.
-// Source: spec/delivery.md section 10.
-var releaseDelays = []int{0, 10, 60, 600, 3600}
-
-// webhookWaits are the waits of a webhook's retries, as long as a release can wait.
-// Source: spec/delivery.md section 4.1.
-var webhookWaits = []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour}
+// untiring is the retry policy of a webhook without its ends, which the server sees to.
+var untiring = broker.Policy{MaxAttempts: math.MaxInt, TimeToLive: math.MaxInt64}
 
 // verdict is what becomes of an event whose handler answered with a status in its
 // count-th attempt, 0 for no answer: the rules for webhooks, in the words of receivers.
-// Source: spec/delivery.md sections 3.1 to 3.4.
 func verdict(status int, after time.Duration, count int) (verb string, delay int) {
-	least := 10 * time.Second
-	switch status {
-	case 200, 201, 202, 203, 204:
-		return "acknowledge", 0
-	case 400, 401, 403, 413:
-		return "reject", 0
-	case 404:
-		least = 5 * time.Minute
-	case 408:
-		least = 2 * time.Minute
-	case 503:
-		least = 30 * time.Second
+	answer := broker.Response{Outcome: broker.SocketError, Status: status, RetryAfter: after}
+	if status != 0 {
+		answer.Outcome = destination.OutcomeOf(status)
 	}
-	wait := max(least, after, webhookWaits[min(max(count, 1), len(webhookWaits))-1])
-	for _, delay = range releaseDelays {
-		if time.Duration(delay)*time.Second >= wait {
+	now := time.Now()
+	decision := untiring.Next(max(count, 1), now, answer, now, 0)
+	switch decision.Action {
+	case broker.Done:
+		return "acknowledge", 0
+	case broker.DeadLetter:
+		return "reject", 0
+	}
+	for _, delay = range ingest.ReleaseDelays {
+		if time.Duration(delay)*time.Second >= decision.Due.Sub(now) {
 			break
 		}
 	}

@@ -36,7 +36,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 			if strings.EqualFold(*endpointType, resource.DestinationPull) {
 				return usagef(cmd, "--endpoint-type pull has no --endpoint: receivers ask for the events.")
 			}
-			to, err := destination(cmd, *endpointType, *endpoint)
+			to, err := destinationFlags(cmd, *endpointType, *endpoint)
 			if err != nil {
 				return err
 			}
@@ -134,10 +134,10 @@ func endpointTypes() []string {
 	return words
 }
 
-// destination makes the body of a destination out of az's two flags; a storage
+// destinationFlags makes the body of a destination out of az's two flags; a storage
 // queue is named by one id there and by two members here.
 // Source: spec/management.md sections 3 and 5.6.
-func destination(cmd *cobra.Command, word, endpoint string) (map[string]any, error) {
+func destinationFlags(cmd *cobra.Command, word, endpoint string) (map[string]any, error) {
 	word, err := oneOf(cmd, "endpoint-type", word, endpointTypes()...)
 	if err != nil {
 		return nil, err

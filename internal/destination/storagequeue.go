@@ -129,7 +129,7 @@ func (t *storageQueueTarget) answered(ctx context.Context, err error) broker.Res
 // azureAnswer is what a status of an Azure resource means: as for webhooks, but that 401
 // and 404 are tried again. Source: spec/delivery.md sections 3.3 and 3.4.
 func azureAnswer(status int, code string) broker.Response {
-	r := broker.Response{Outcome: outcomeOf(status), Status: status, Detail: short(statusDetail(status) + " " + code)}
+	r := broker.Response{Outcome: OutcomeOf(status), Status: status, Detail: short(statusDetail(status) + " " + code)}
 	if r.Outcome == broker.Unauthorized || r.Outcome == broker.NotFound {
 		r.Verdict = broker.TryAgain
 	}

@@ -264,7 +264,7 @@ func refusedBy(resp *http.Response, answer []byte) *tokenError {
 	}
 	e := noToken(outcome, "%s", text)
 	if outcome == broker.Busy {
-		e.RetryAfter = retryAfter([]byte(resp.Header.Get("Retry-After")), time.Now())
+		e.RetryAfter = RetryAfter([]byte(resp.Header.Get("Retry-After")), time.Now())
 	}
 	return e
 }

@@ -297,7 +297,7 @@ func (t *trigger) do(ctx context.Context, out outgoing) (broker.Response, error)
 			resp.Detail = statusDetail(status)
 		}
 		if resp.Outcome == broker.Busy && resp.RetryAfter == 0 {
-			resp.RetryAfter = retryAfter([]byte(header.Get("Retry-After")), time.Now())
+			resp.RetryAfter = RetryAfter([]byte(header.Get("Retry-After")), time.Now())
 		}
 		return resp, nil
 	}
@@ -414,7 +414,7 @@ func byTable(success, final []int) func(int, http.Header, []byte) broker.Respons
 				return finally(status)
 			}
 		}
-		r := broker.Response{Outcome: outcomeOf(status), Verdict: broker.TryAgain}
+		r := broker.Response{Outcome: OutcomeOf(status), Verdict: broker.TryAgain}
 		if r.Outcome == broker.Delivered { // a 2xx that is none of those
 			r.Outcome = broker.GenericError
 		}
@@ -424,7 +424,7 @@ func byTable(success, final []int) func(int, http.Header, []byte) broker.Respons
 
 // finally is a refusal that no attempt changes.
 func finally(status int) broker.Response {
-	switch o := outcomeOf(status); o {
+	switch o := OutcomeOf(status); o {
 	case broker.Unauthorized, broker.Forbidden, broker.NotFound, broker.PayloadTooLarge:
 		return broker.Response{Outcome: o, Verdict: broker.GiveUp}
 	}

@@ -398,12 +398,12 @@ func (a *answer) read(c *conn) (resp broker.Response, keep bool, err error) {
 		}
 	}
 	status := h.StatusCode()
-	resp = broker.Response{Outcome: outcomeOf(status), Status: status}
+	resp = broker.Response{Outcome: OutcomeOf(status), Status: status}
 	if resp.Outcome != broker.Delivered {
 		resp.Detail = statusDetail(status)
 	}
 	if resp.Outcome == broker.Busy {
-		resp.RetryAfter = retryAfter(h.Peek("Retry-After"), time.Now())
+		resp.RetryAfter = RetryAfter(h.Peek("Retry-After"), time.Now())
 	}
 	keep = !h.ConnectionClose() && status >= 200 && a.drain(c) && a.r.Buffered() == 0 && c.early == 0
 	return resp, keep, nil
@@ -430,9 +430,9 @@ func (a *answer) drain(c *conn) bool {
 	return a.http.ReadBody(a.r, maxBody) == nil && h.ReadTrailer(a.r) == nil
 }
 
-// outcomeOf tells what a status of a webhook means.
+// OutcomeOf tells what a status of a webhook means.
 // Source: spec/delivery.md sections 3.1 and 3.4.
-func outcomeOf(status int) broker.Outcome {
+func OutcomeOf(status int) broker.Outcome {
 	switch status {
 	case 200, 201, 202, 203, 204:
 		return broker.Delivered
@@ -458,9 +458,9 @@ func outcomeOf(status int) broker.Outcome {
 // maxRetryAfter bounds what a destination can ask for before policy does.
 const maxRetryAfter = 24 * time.Hour
 
-// retryAfter reads a Retry-After header, seconds or a date. What cannot be read
+// RetryAfter reads a Retry-After header, seconds or a date. What cannot be read
 // or lies in the past asks for nothing. Source: spec/delivery.md section 4.3.
-func retryAfter(value []byte, now time.Time) time.Duration {
+func RetryAfter(value []byte, now time.Time) time.Duration {
 	text := strings.TrimSpace(string(value))
 	if text == "" {
 		return 0

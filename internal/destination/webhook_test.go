@@ -108,7 +108,7 @@ func TestOutcomeOfEveryStatus(t *testing.T) {
 		if !ok {
 			want = broker.GenericError
 		}
-		if got := outcomeOf(status); got != want {
+		if got := OutcomeOf(status); got != want {
 			t.Errorf("%d: %v, want %v", status, got, want)
 		}
 	}
@@ -197,7 +197,7 @@ func TestRetryAfter(t *testing.T) {
 		"Sun, 01 Mar 2027 10:00:30 GMT":  maxRetryAfter,
 		"Sunday, 01-Mar-26 10:00:30 GMT": 30 * time.Second,
 	} {
-		if got := retryAfter([]byte(value), now); got != want {
+		if got := RetryAfter([]byte(value), now); got != want {
 			t.Errorf("%q: %v, want %v", value, got, want)
 		}
 	}

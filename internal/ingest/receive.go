@@ -170,6 +170,7 @@ func (h *Handler) authenticateReceiver(r *http.Request, topic *Topic, id, source
 // firstReceiveVersion is the first version of the API. Those that came later add to it.
 const firstReceiveVersion = "2023-11-01"
 
+// receiveVersions is the value of a header that names those we know.
 var receiveVersions = []string{firstReceiveVersion + ", 2024-06-01"}
 
 var versionForm = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}(-preview)?$`)
@@ -317,15 +318,16 @@ type tokenError struct {
 	Message string `json:"message"`
 }
 
-// releaseDelays are the delays that an event may be released for, in seconds.
-var releaseDelays = []int{0, 10, 60, 600, 3600}
+// ReleaseDelays are the delays that an event may be released for, in seconds, the least
+// first. Source: spec/delivery.md section 10.
+var ReleaseDelays = []int{0, 10, 60, 600, 3600}
 
 // answer takes a receiver's answer for events that it holds.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, uid resource.UID, a broker.Answer) error {
 	delay := 0
 	if a == broker.Release {
 		var err error
-		if delay, err = number(r, "releaseDelayInSeconds", 0, slices.Max(releaseDelays), 0); err != nil || !slices.Contains(releaseDelays, delay) {
+		if delay, err = number(r, "releaseDelayInSeconds", 0, slices.Max(ReleaseDelays), 0); err != nil || !slices.Contains(ReleaseDelays, delay) {
 			text, _ := query(r, "releaseDelayInSeconds")
 			return fault.New(fault.Invalid, "InvalidRequest", "The value '%.40s' of releaseDelayInSeconds is not 0, 10, 60, 600 or 3600.", text)
 		}
