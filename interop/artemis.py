@@ -2,12 +2,10 @@
 free loopback port, started and stopped by the tests. Messages are read with rhea."""
 
 import os
-import socket
 import subprocess
-import time
 
 from amqp_reader import Reader
-from azurite import free_port
+from ports import free_port, until_it_answers
 
 USER, PASSWORD = "carillon", "s3cret-of-artemis"
 
@@ -45,13 +43,7 @@ class Artemis:
 
     def start(self) -> None:
         self._process = subprocess.Popen([str(self._directory / "bin" / "artemis"), "run"], stdout=self._log, stderr=self._log, start_new_session=True)
-        for _ in range(600):
-            assert self._process.poll() is None, "Artemis ended at its start"
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("Artemis does not answer")
+        until_it_answers(self._process, self.port, "Artemis")
 
     def kill(self) -> None:
         """kill -9."""

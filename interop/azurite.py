@@ -2,21 +2,15 @@
 installs, on a free loopback port, started and stopped by the tests."""
 
 import os
-import socket
 import subprocess
-import time
 
 from azure.storage.blob import BlobServiceClient
+
+from ports import free_port, until_it_answers
 
 ACCOUNT = "devstoreaccount1"
 # The development key that Azurite documents; it opens nothing else.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Azurite:
@@ -39,13 +33,7 @@ class Azurite:
              f"--{self._service}Host", "127.0.0.1", f"--{self._service}Port", str(self.port),
              "--location", str(self._directory / f"{self._service}s"), "--skipApiVersionCheck", "--disableTelemetry"],
             stdout=self._log, stderr=self._log)
-        for _ in range(300):
-            assert self._process.poll() is None, "Azurite ended at its start"
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("Azurite does not answer")
+        until_it_answers(self._process, self.port, "Azurite")
 
     def stop(self) -> None:
         self._process.terminate()

@@ -2,14 +2,13 @@
 fetches. Its users are in the clear of this machine alone."""
 
 import os
-import socket
 import subprocess
 import time
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import NewTopic
 
-from azurite import free_port
+from ports import free_port, until_it_answers
 
 USER, PASSWORD = "carillon", "s3cret-of-kafka"
 
@@ -46,13 +45,7 @@ class Kafka:
 
     def start(self) -> None:
         self._process = self._java("kafka.Kafka", str(self._settings))
-        for _ in range(300):
-            assert self._process.poll() is None, "Kafka ended at its start"
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", int(self._clear.partition(":")[2]))) == 0:
-                    return
-            time.sleep(0.2)
-        raise AssertionError("Kafka does not answer")
+        until_it_answers(self._process, int(self._clear.partition(":")[2]), "Kafka")
 
     def stop(self) -> None:
         self._process.terminate()

@@ -2,17 +2,15 @@
 with a file of passwords and a list of who may publish where. paho-mqtt reads what arrives."""
 
 import os
-import socket
 import subprocess
 import threading
-import time
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from azurite import free_port
 from debian import command, environment
+from ports import free_port, until_it_answers
 
 USER, PASSWORD, READER = "carillon", "s3cret-of-mosquitto", "reader"
 
@@ -40,13 +38,7 @@ class Mosquitto:
 
     def start(self) -> None:
         self._process = subprocess.Popen([command("mosquitto"), "-c", str(self._settings)], stdout=self._log, stderr=self._log, env=environment())
-        for _ in range(300):
-            assert self._process.poll() is None, "Mosquitto ended at its start"
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("Mosquitto does not answer")
+        until_it_answers(self._process, self.port, "Mosquitto")
 
     def stop(self) -> None:
         self._process.terminate()

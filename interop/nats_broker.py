@@ -3,13 +3,11 @@ builds. nats-py reads what a stream has."""
 
 import asyncio
 import os
-import socket
 import subprocess
-import time
 
 import nats
 
-from azurite import free_port
+from ports import free_port, until_it_answers
 
 USER, PASSWORD = "carillon", "s3cret-of-nats"
 
@@ -29,13 +27,7 @@ class Nats:
         self._process = subprocess.Popen(
             [os.environ["CARILLON_NATS_SERVER"], "-a", "127.0.0.1", "-p", str(self._port), "-js", "-sd", str(self._directory / "streams"), "--user", USER, "--pass", PASSWORD],
             stdout=self._log, stderr=self._log)
-        for _ in range(300):
-            assert self._process.poll() is None, "nats-server ended at its start"
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self._port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("nats-server does not answer")
+        until_it_answers(self._process, self._port, "nats-server")
 
     def close(self) -> None:
         self._process.kill()

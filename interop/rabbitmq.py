@@ -4,13 +4,11 @@ unpacks, on free loopback ports. Messages are read with rhea."""
 import glob
 import json
 import os
-import socket
 import subprocess
-import time
 
 from amqp_reader import Reader
-from azurite import free_port
 from debian import ROOT, environment
+from ports import free_port, until_it_answers
 
 USER, PASSWORD = "carillon", "s3cret-of-rabbit"
 
@@ -57,13 +55,7 @@ class RabbitMQ:
 
     def start(self) -> None:
         self._process = subprocess.Popen([self._program], stdout=self._log, stderr=self._log, env=self._environment, start_new_session=True)
-        for _ in range(600):
-            assert self._process.poll() is None, "RabbitMQ ended at its start"
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("RabbitMQ does not answer")
+        until_it_answers(self._process, self.port, "RabbitMQ")
 
     def kill(self) -> None:
         """kill -9."""

@@ -17,7 +17,8 @@ from evidently.presets import DataDriftPreset
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2_contingency, energy_distance, ks_2samp, wasserstein_distance
 
-from azurite import Azurite, free_port
+from azurite import Azurite
+from ports import free_port
 
 CODES = {0, 1, 3}  # no drift, drift, no verdict
 
