@@ -309,20 +309,7 @@ func kafkaAt(b *testing.B, address string) counterpart {
 			}
 			defer client.Close()
 			events := stored()
-			for i := range n {
-				r := &kgo.Record{Key: fmt.Appendf(nil, "models/churn:%d", i%100), Value: events[i%100], Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/json; charset=utf-8")}}}
-				for name, value := range properties {
-					r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
-				}
-				client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
-					if err != nil {
-						b.Error(err)
-					}
-				})
-			}
-			if err := client.Flush(context.Background()); err != nil {
-				b.Fatal(err)
-			}
+			produce(b, client, n, func(i int) (key, value []byte) { return fmt.Appendf(nil, "models/churn:%d", i%100), events[i%100] })
 		},
 		taken: func() (n int64) {
 			request := kmsg.NewListOffsetsRequest()

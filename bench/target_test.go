@@ -152,6 +152,26 @@ func openNATS(b *testing.B) counterpart {
 	}
 }
 
+// produce writes n records with the headers that events have, and waits until they are
+// acknowledged.
+func produce(b *testing.B, client *kgo.Client, n int, record func(i int) (key, value []byte)) {
+	for i := range n {
+		r := &kgo.Record{Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/json; charset=utf-8")}}}
+		r.Key, r.Value = record(i)
+		for name, value := range properties {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+		}
+		client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	if err := client.Flush(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // openKafka runs kfake, which has a broker in memory.
 func openKafka(b *testing.B) counterpart {
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "ml-events"))
@@ -167,20 +187,7 @@ func openKafka(b *testing.B) counterpart {
 				b.Fatal(err)
 			}
 			defer client.Close()
-			for range n {
-				r := &kgo.Record{Key: []byte("models/churn:1"), Value: body, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte("application/json; charset=utf-8")}}}
-				for name, value := range properties {
-					r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
-				}
-				client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
-					if err != nil {
-						b.Error(err)
-					}
-				})
-			}
-			if err := client.Flush(context.Background()); err != nil {
-				b.Fatal(err)
-			}
+			produce(b, client, n, func(int) (key, value []byte) { return []byte("models/churn:1"), body })
 		},
 		taken: func() (n int64) {
 			for partition := range int32(2) {
