@@ -14,7 +14,6 @@ import (
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -197,46 +196,13 @@ func stored() (events [100][]byte) {
 }
 
 func openNATSBeside(b *testing.B) counterpart {
-	url := spawn(b, "Nats")
-	nc, err := nats.Connect(url)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(nc.Close)
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(1024))
-	if err != nil {
-		b.Fatal(err)
-	}
-	stream, err := js.CreateStream(b.Context(), jetstream.StreamConfig{Name: "ML", Subjects: []string{"ml.>"}})
-	if err != nil {
-		b.Fatal(err)
-	}
+	events := stored()
 	sent := 0 // with ids of their own: a repeated one is not stored
-	return counterpart{
-		destination: map[string]any{"endpointType": "Nats", "properties": map[string]any{"url": url, "subject": "ml.events"}},
-		raw: func(b *testing.B, _ []byte, n int) {
-			events := stored()
-			for i := range n {
-				m := &nats.Msg{Subject: "ml.events", Data: events[i%100], Header: nats.Header{"Content-Type": {"application/json; charset=utf-8"}}}
-				for name, value := range properties {
-					m.Header[name] = []string{value}
-				}
-				id := fmt.Sprintf("0f0e2f1c6f0a4a53%016x-9d5b7d0e-5d5a-4f5e-8f7b-0d8f5a5b9f10", sent)
-				sent++
-				if _, err := js.PublishMsgAsync(m, jetstream.WithMsgID(id), jetstream.WithStallWait(time.Minute)); err != nil {
-					b.Fatal(err)
-				}
-			}
-			<-js.PublishAsyncComplete()
-		},
-		taken: func() int64 {
-			info, err := stream.Info(context.Background())
-			if err != nil {
-				b.Fatal(err)
-			}
-			return int64(info.State.Msgs)
-		},
-	}
+	return natsAt(b, spawn(b, "Nats"), func(_ []byte, i int) ([]byte, []jetstream.PublishOpt) {
+		id := fmt.Sprintf("0f0e2f1c6f0a4a53%016x-9d5b7d0e-5d5a-4f5e-8f7b-0d8f5a5b9f10", sent)
+		sent++
+		return events[i%100], []jetstream.PublishOpt{jetstream.WithMsgID(id)}
+	})
 }
 
 func openKfakeBeside(b *testing.B) counterpart { return kafkaAt(b, spawn(b, "Kfake")) }

@@ -115,7 +115,13 @@ func openNATS(b *testing.B) counterpart {
 	if !s.ReadyForConnections(10 * time.Second) {
 		b.Fatal("nats-server is not ready")
 	}
-	nc, err := nats.Connect(s.ClientURL())
+	return natsAt(b, s.ClientURL(), func(body []byte, _ int) ([]byte, []jetstream.PublishOpt) { return body, nil })
+}
+
+// natsAt is the counterpart whose server is there. message is the body of the i-th message of
+// the client's own, with what it is published by.
+func natsAt(b *testing.B, url string, message func(body []byte, i int) ([]byte, []jetstream.PublishOpt)) counterpart {
+	nc, err := nats.Connect(url)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -129,14 +135,15 @@ func openNATS(b *testing.B) counterpart {
 		b.Fatal(err)
 	}
 	return counterpart{
-		destination: map[string]any{"endpointType": "Nats", "properties": map[string]any{"url": s.ClientURL(), "subject": "ml.events"}},
+		destination: map[string]any{"endpointType": "Nats", "properties": map[string]any{"url": url, "subject": "ml.events"}},
 		raw: func(b *testing.B, body []byte, n int) {
-			for range n {
-				m := &nats.Msg{Subject: "ml.events", Data: body, Header: nats.Header{"Content-Type": {"application/json; charset=utf-8"}}}
+			for i := range n {
+				data, options := message(body, i)
+				m := &nats.Msg{Subject: "ml.events", Data: data, Header: nats.Header{"Content-Type": {"application/json; charset=utf-8"}}}
 				for name, value := range properties {
 					m.Header[name] = []string{value}
 				}
-				if _, err := js.PublishMsgAsync(m, jetstream.WithStallWait(time.Minute)); err != nil {
+				if _, err := js.PublishMsgAsync(m, append(options, jetstream.WithStallWait(time.Minute))...); err != nil {
 					b.Fatal(err)
 				}
 			}
