@@ -293,8 +293,10 @@ func (c *conn) handle(channel uint16, p described) bool {
 		c.transfer(channel, p)
 	case codeDetach:
 		handle, _ := at(p, 0).(uint32)
-		delete(c.links, handle)
-		c.send(0, channel, described{codeDetach, []any{handle, true}})
+		if c.links[handle] != nil { // of one that was refused it is the answer, which nobody answers
+			delete(c.links, handle)
+			c.send(0, channel, described{codeDetach, []any{handle, true}})
+		}
 	case codeEnd:
 		c.send(0, channel, described{codeEnd, []any{}})
 	case codeClose:
