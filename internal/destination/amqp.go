@@ -301,7 +301,7 @@ func (t *amqpTarget) probe(ctx context.Context) error {
 		return err
 	}
 	if err := t.use(ctx, func(*amqpLink) bool { return false }); err != nil {
-		return unready("%s at %s: %s", n.address, n.broker, amqpFailed(ctx, err).Detail)
+		return unready("%s at %s", n.address, at(n.broker, amqpFailed(ctx, err).Detail))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -44,6 +45,13 @@ func timedOut(hold time.Duration) broker.Response {
 	return broker.Response{Outcome: broker.TimedOut, Detail: "no answer within " + hold.String()}
 }
 
+// unreached reports whether err is that a host was not connected to.
+func unreached(err error) bool {
+	_, refused := errors.AsType[*egress.RefusedError](err)
+	_, failed := errors.AsType[*egress.DialError](err)
+	return refused || failed
+}
+
 // unconnected tells why there is no connection.
 func unconnected(err error) broker.Response {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
@@ -51,7 +59,7 @@ func unconnected(err error) broker.Response {
 		if dns.IsNotFound {
 			detail = "the host name does not exist"
 		}
-		return broker.Response{Outcome: broker.ResolutionError, Detail: detail}
+		return broker.Response{Outcome: broker.ResolutionError, Detail: short(placed(err, detail))}
 	}
 	return broker.Response{Outcome: broker.SocketError, Detail: short(classOf(err))}
 }
@@ -70,12 +78,33 @@ func interrupted(ctx context.Context, err error, hold time.Duration) broker.Resp
 	return broker.Response{Outcome: broker.SocketError, Detail: classOf(err)}
 }
 
-// classOf names the class of a connection's failure, for whoever set up the
-// destination. It shows nothing that the other side wrote.
+// placed puts the host and the port before a text that could not be connected: they need
+// not be those that somebody wrote, for brokers name others.
+func placed(err error, text string) string {
+	if dial, ok := errors.AsType[*egress.DialError](err); ok {
+		return at(dial.Destination, text)
+	}
+	return text
+}
+
+// at puts an address before a text that does not name it.
+func at(address, text string) string {
+	if strings.Contains(text, address) {
+		return text
+	}
+	return address + ": " + text
+}
+
+// classOf names the class of a connection's failure, and whereto it was, for whoever set
+// up the destination. It shows nothing that the other side wrote.
 func classOf(err error) string {
 	if refused, ok := errors.AsType[*egress.RefusedError](err); ok {
 		return refused.Error()
 	}
+	return placed(err, className(err))
+}
+
+func className(err error) string {
 	if text := certificateClass(err); text != "" {
 		return text
 	}

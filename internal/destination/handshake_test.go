@@ -229,7 +229,7 @@ func TestHandshakeWithoutConnection(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
 	}), "/in?code=s3cret")
 	for name, tt := range map[string]struct{ url, reason string }{
-		"refused":           {"http://" + closed, "response code Unknown. For troubleshooting, visit https://aka.ms/esvalidation. Reason: the connection was refused."},
+		"refused":           {"http://" + closed, "response code Unknown. For troubleshooting, visit https://aka.ms/esvalidation. Reason: " + closed + ": the connection was refused."},
 		"no TLS there":      {"https" + plain.URL[4:], "does not speak TLS"},
 		"unknown authority": {secure.URL, "can add it with --destination-ca."},
 		"broken off":        {cut, "Reason: the answer broke off."},

@@ -141,6 +141,8 @@ func kafkaAnswer(ctx context.Context, err error) broker.Response {
 		return canceled()
 	case isConnection:
 		return answer(broker.Unauthorized, short(noConnection.Error()))
+	case unreached(err): // also of a broker that the cluster named
+		return unconnected(err)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidRecord):
 		return broker.Response{Outcome: broker.PayloadTooLarge, Detail: "the record is larger than the broker or the topic takes, or not valid there"}
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InvalidTopicException):

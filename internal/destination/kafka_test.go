@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/carillon-events/carillon/event"
@@ -211,4 +212,33 @@ func TestEventHub(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestKafkaBrokerElsewhere holds that a broker which a cluster names, and which may not be
+// reached, is named where its records come to nothing.
+func TestKafkaBrokerElsewhere(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "ml-events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	c.ControlKey(int16(kmsg.Metadata), func(asked kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		answer := asked.ResponseKind().(*kmsg.MetadataResponse)
+		elsewhere := kmsg.NewMetadataResponseBroker()
+		elsewhere.NodeID, elsewhere.Host, elsewhere.Port = 1, "10.1.2.3", 9
+		answer.Brokers, answer.ControllerID = append(answer.Brokers, elsewhere), 1
+		topic := kmsg.NewMetadataResponseTopic()
+		topic.Topic, topic.TopicID = kmsg.StringPtr("ml-events"), [16]byte{1}
+		partition := kmsg.NewMetadataResponseTopicPartition()
+		partition.Leader, partition.Replicas, partition.ISR = 1, []int32{1}, []int32{1}
+		topic.Partitions = append(topic.Partitions, partition)
+		answer.Topics = append(answer.Topics, topic)
+		return answer, nil, true
+	})
+	s := targetOf(t, "Kafka", map[string]any{"bootstrapServers": c.ListenAddrs()[0], "topic": "ml-events", "security": "Plaintext"}, nil, nil)
+	want := "destination 10.1.2.3:9 is refused: it is in the private network 10.0.0.0/8; serve --allow-destination 10.0.0.0/8 allows it"
+	if got := s.Send(t.Context(), attemptOf("Kafka", 1, suiteEvent(1))); got.Outcome != broker.SocketError || got.Detail != want {
+		t.Errorf("outcome %+v", got)
+	}
 }

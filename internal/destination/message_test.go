@@ -74,7 +74,7 @@ func TestMessageWithoutConnection(t *testing.T) {
 	m, es := messengerTo("http://" + closed + "/in")
 	request := messageRequest
 	receipt, err := m.SendMessage(t.Context(), es, manage.Message{Request: &request})
-	if err != nil || receipt.Response.Outcome != broker.SocketError || receipt.Response.Detail != "the connection was refused" {
+	if err != nil || receipt.Response.Outcome != broker.SocketError || receipt.Response.Detail != closed+": the connection was refused" {
 		t.Errorf("%+v, %v", receipt.Response, err)
 	}
 	if receipt.RequestLine != "POST /in HTTP/1.1" || len(receipt.Headers) < 10 || strings.Contains(fmt.Sprint(receipt), "s3cret") {

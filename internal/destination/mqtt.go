@@ -673,7 +673,7 @@ func mqttFailed(ctx context.Context, err error) broker.Response {
 // probe signs in. Whether the topic may be published to can only be tried.
 func (t *mqttTarget) probe(ctx context.Context) error {
 	if err := t.use(ctx, func(*mqttConn) bool { return false }); err != nil {
-		return unready("%s: %s", t.server, mqttFailed(ctx, err).Detail)
+		return unready("%s", at(t.server, mqttFailed(ctx, err).Detail))
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/carillon-events/carillon/internal/broker"
-	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/manage"
 )
@@ -87,29 +86,34 @@ func openNATS(c *targetConfig) (targetSender, error) {
 
 // natsDialer dials through the guard for as long as ctx lasts.
 type natsDialer struct {
-	ctx   context.Context //nolint:containedctx // nats.CustomDialer has none
-	guard *egress.Guard
-	clear bool
+	ctx    context.Context //nolint:containedctx // nats.CustomDialer has none
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	failed error // the last failure: the library keeps none to itself
 }
 
-func (d natsDialer) Dial(network, address string) (net.Conn, error) {
-	if d.clear {
-		return d.guard.DialClear(d.ctx, network, address)
+func (d *natsDialer) Dial(network, address string) (net.Conn, error) {
+	c, err := d.dial(d.ctx, network, address)
+	if err != nil {
+		d.failed = err
 	}
-	return d.guard.DialContext(d.ctx, network, address)
+	return c, err
 }
 
 // SkipTLSHandshake has the library make the handshake: the server speaks first.
-func (natsDialer) SkipTLSHandshake() bool { return false }
+func (*natsDialer) SkipTLSHandshake() bool { return false }
 
 func (t *natsTarget) connect(ctx context.Context) (*natsConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, natsConnectTime)
 	defer cancel()
 	secured := strings.HasPrefix(t.servers[0], "tls:")
 	n := &natsConn{denied: make(chan struct{}), turns: make(chan struct{}, natsTurns)}
+	dialer := &natsDialer{ctx: ctx, dial: t.guard.DialContext}
+	if !secured {
+		dialer.dial = t.guard.DialClear
+	}
 	options := []nats.Option{
 		nats.Name("carillon"), nats.NoReconnect(), nats.IgnoreDiscoveredServers(), nats.SkipHostLookup(), nats.DontRandomize(), nats.Timeout(natsConnectTime),
-		nats.SetCustomDialer(natsDialer{ctx, t.guard, !secured}), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { n.refused(err) }),
+		nats.SetCustomDialer(dialer), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { n.refused(err) }),
 	}
 	if secured {
 		options = append(options, nats.Secure(t.guard.TLS()))
@@ -130,6 +134,8 @@ func (t *natsTarget) connect(ctx context.Context) (*natsConn, error) {
 			if n.js, err = jetstream.New(n.nc, jetstream.WithPublishAsyncMaxPending(natsTurns*t.kind.Together)); err != nil {
 				n.nc.Close()
 			}
+		} else if errors.Is(err, nats.ErrNoServers) && dialer.failed != nil {
+			err = dialer.failed
 		}
 		done <- result{err}
 	}()
@@ -291,7 +297,8 @@ func (t *natsTarget) probe(ctx context.Context) error {
 		return false
 	})
 	if err != nil {
-		return unready("%s: %s", t.servers[0], natsFailed(ctx, err).Detail)
+		_, server, _ := strings.Cut(t.servers[0], "://")
+		return unready("%s", at(server, natsFailed(ctx, err).Detail))
 	}
 	return problem
 }

@@ -204,7 +204,7 @@ func dialTLS(ctx context.Context, guard *egress.Guard, network, address string) 
 	secured := tls.Client(c, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = c.Close()
-		return nil, &tlsError{err}
+		return nil, &egress.DialError{Destination: address, Err: &tlsError{err}}
 	}
 	return secured, nil
 }

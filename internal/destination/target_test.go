@@ -291,14 +291,27 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 			}
 		})
 	}
-	t.Run("refused", func(t *testing.T) {
-		s := c.elsewhere(t, kind, freeAddress(t))
-		got := s.Send(t.Context(), attemptOf(kind, 91, suiteEvent(1), suiteEvent(2)))
-		if got.Outcome != broker.SocketError {
-			t.Errorf("outcome %+v", got)
+	for name, tt := range map[string]struct{ address, want string }{
+		"refused":           {freeAddress(t), "the connection was refused"},
+		"out of our bounds": {"10.1.2.3:9", "it is in the private network 10.0.0.0/8; serve --allow-destination 10.0.0.0/8 allows it"},
+	} {
+		if name != "refused" && c.open != nil {
+			continue // a URL is refused before there is a sender
 		}
-		shows(t, got.Detail)
-	})
+		t.Run(name, func(t *testing.T) {
+			s := c.elsewhere(t, kind, tt.address)
+			got := s.Send(t.Context(), attemptOf(kind, 91, suiteEvent(1), suiteEvent(2)))
+			if got.Outcome != broker.SocketError || !strings.Contains(got.Detail, tt.address) || !strings.Contains(got.Detail, tt.want) {
+				t.Errorf("outcome %+v", got)
+			}
+			shows(t, got.Detail)
+			if err := s.probe(t.Context()); err != nil {
+				if shows(t, err.Error()); !strings.Contains(err.Error(), tt.address) || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("probe: %v", err)
+				}
+			}
+		})
+	}
 	for name, talk := range map[string]func(net.Conn){
 		"silent":      func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) },
 		"without end": func(conn net.Conn) { talkWithoutEnd(conn) },

@@ -292,7 +292,7 @@ func TestDeliveryWithoutToken(t *testing.T) {
 		want broker.Response
 	}{
 		{"wrong secret", wrong, broker.Response{Outcome: broker.GenericError, Detail: "no bearer token: the issuer answered 401 (invalid_client)"}},
-		{"nobody there", closed, broker.Response{Outcome: broker.SocketError, Detail: "no bearer token: the issuer: the connection was refused"}},
+		{"nobody there", closed, broker.Response{Outcome: broker.SocketError, Detail: "no bearer token: the issuer: 127.0.0.1:1: the connection was refused"}},
 		{"own issuer", own, broker.Response{Outcome: broker.GenericError, Detail: "no bearer token: this server could not make one"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -518,7 +518,7 @@ func TestNoConnection(t *testing.T) {
 		outcome   broker.Outcome
 		detail    string
 	}{
-		{"refused", "http://" + closed, nil, nil, broker.SocketError, "the connection was refused"},
+		{"refused", "http://" + closed, nil, nil, broker.SocketError, closed + ": the connection was refused"},
 		{"guarded", "https://" + closed, egress.New(egress.Options{}), nil, broker.SocketError, "--allow-destination 127.0.0.0/8"},
 		{"plain http to the world", "http://8.8.8.8", nil, nil, broker.SocketError, "use https://"},
 		{"no TLS there", "https" + plain.URL[4:], nil, nil, broker.SocketError, "the endpoint does not speak TLS"},

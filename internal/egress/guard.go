@@ -20,6 +20,7 @@ package egress
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -92,20 +93,36 @@ func ParseDestinations(list []string) (networks []netip.Prefix, hosts []string, 
 func isLetter(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
 
 // RefusedError says that a destination may not be reached. Its text is fit for
-// whoever named the destination: it holds no path and no query.
+// whoever named the destination: it holds no path and no query. It seldom has more
+// than the 200 bytes that are kept of a failed attempt.
 type RefusedError struct {
-	Destination string       // host and port, or the address that was about to be connected
-	Reason      string       // such as "is in the private network 10.0.0.0/8"
-	Remedy      netip.Prefix // the network that the operator could allow; the zero value when nothing helps
+	Destination string // host and port; for a name, with the address that was about to be connected
+	Reason      string // such as "is in the private network 10.0.0.0/8"
+	Remedy      string // the network or host that the operator could allow; "" when nothing helps
 }
 
 // Error returns what is refused, why, and which flag of the server allows it.
 func (e *RefusedError) Error() string {
 	text := "destination " + e.Destination + " is refused: it " + e.Reason
-	if e.Remedy.IsValid() {
-		text += "; the operator of the server can allow it with --allow-destination " + e.Remedy.String()
+	if e.Remedy != "" {
+		text += "; serve --allow-destination " + e.Remedy + " allows it"
 	}
 	return text
+}
+
+// DialError says that a destination, which may be reached, could not be.
+type DialError struct {
+	Destination string // host and port
+	Err         error
+}
+
+func (e *DialError) Error() string { return "connect to " + e.Destination + ": " + e.Err.Error() }
+func (e *DialError) Unwrap() error { return e.Err }
+
+// Timeout reports whether time ran out, for whoever asks a net.Error.
+func (e *DialError) Timeout() bool {
+	of, is := errors.AsType[net.Error](e.Err)
+	return is && of.Timeout()
 }
 
 // CheckURL tells whether a URL could be a destination, so that whoever names it
@@ -133,7 +150,7 @@ func (g *Guard) CheckURL(u *url.URL) error {
 		return err
 	}
 	cleartext := u.Scheme == "http"
-	destination := net.JoinHostPort(host, strconv.Itoa(int(port)))
+	destination := shown(net.JoinHostPort(host, strconv.Itoa(int(port))))
 	named := g.hostAllowed(host)
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return g.decide(netip.AddrPortFrom(ip, port), destination, named, cleartext)
@@ -142,12 +159,16 @@ func (g *Guard) CheckURL(u *url.URL) error {
 		return g.decide(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), destination, named, cleartext)
 	}
 	if cleartext && !named && len(g.allow) == 0 {
-		return &RefusedError{Destination: destination, Reason: clearReason}
+		refused := &RefusedError{Destination: destination, Reason: clearReason}
+		if _, _, err := ParseDestinations([]string{host}); err == nil {
+			refused.Remedy = host
+		}
+		return refused
 	}
 	return nil
 }
 
-const clearReason = "is not reached over TLS, and http:// is only for loopback and networks that the operator allowed: use https://"
+const clearReason = "is reached without TLS, which is for loopback and allowed networks: use https://"
 
 func portOf(u *url.URL) (uint16, error) {
 	text := u.Port()
@@ -181,13 +202,16 @@ func (g *Guard) DialClear(ctx context.Context, network, addr string) (net.Conn, 
 
 func (g *Guard) dial(ctx context.Context, network, addr string, cleartext bool) (net.Conn, error) {
 	if network != "tcp" && network != "tcp4" && network != "tcp6" {
-		return nil, &RefusedError{Destination: addr, Reason: "is not reached over TCP"}
+		return nil, &RefusedError{Destination: shown(addr), Reason: "is not reached over TCP"}
 	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	named := g.hostAllowed(plainHost(host))
+	destination := shown(addr)
+	_, err = netip.ParseAddr(host)
+	byName := err != nil
 	d := net.Dialer{
 		Timeout:   DialTimeout,
 		KeepAlive: 30 * time.Second,
@@ -195,12 +219,33 @@ func (g *Guard) dial(ctx context.Context, network, addr string, cleartext bool) 
 		Control: func(_, connecting string, _ syscall.RawConn) error {
 			to, err := netip.ParseAddrPort(connecting)
 			if err != nil {
-				return &RefusedError{Destination: connecting, Reason: "is not an address and a port"}
+				return &RefusedError{Destination: destination, Reason: "has no address and port"}
 			}
-			return g.decide(to, to.String(), named, cleartext)
+			at := destination
+			if byName {
+				at += " (" + to.Addr().Unmap().String() + ")"
+			}
+			return g.decide(to, at, named, cleartext)
 		},
 	}
-	return d.DialContext(ctx, network, addr)
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		if refused, is := errors.AsType[*RefusedError](err); is {
+			return nil, refused
+		}
+		return nil, &DialError{Destination: destination, Err: err}
+	}
+	return conn, nil
+}
+
+// shown is a host and a port as errors show them: of a very long name the end, so that
+// there is place for the reason.
+func shown(hostPort string) string {
+	const most = 60
+	if len(hostPort) <= most {
+		return hostPort
+	}
+	return "…" + hostPort[len(hostPort)-most:]
 }
 
 // decide is the whole rule, for an address that is about to be connected.
@@ -219,10 +264,10 @@ func (g *Guard) decide(to netip.AddrPort, destination string, named, cleartext b
 		return nil
 	}
 	if r, ok := specialRange(ip); ok {
-		return &RefusedError{Destination: destination, Reason: "is in " + r.name + " " + r.prefix.String(), Remedy: r.prefix}
+		return &RefusedError{Destination: destination, Reason: "is in " + r.name + " " + r.prefix.String(), Remedy: r.prefix.String()}
 	}
 	if cleartext {
-		return &RefusedError{Destination: destination, Reason: clearReason, Remedy: netip.PrefixFrom(ip, ip.BitLen())}
+		return &RefusedError{Destination: destination, Reason: clearReason, Remedy: ip.String()}
 	}
 	return nil
 }

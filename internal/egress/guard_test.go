@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -70,7 +71,7 @@ func TestRefusedRanges(t *testing.T) {
 		var refused *RefusedError
 		if err := decide(g, ip); !errors.As(err, &refused) {
 			t.Errorf("%s is let through", ip)
-		} else if !strings.Contains(refused.Error(), "--allow-destination "+refused.Remedy.String()) {
+		} else if !strings.Contains(refused.Error(), "--allow-destination "+refused.Remedy) {
 			t.Errorf("%s: %q does not name the flag", ip, refused)
 		}
 		if err := decide(everything, ip); err != nil {
@@ -80,7 +81,7 @@ func TestRefusedRanges(t *testing.T) {
 	for _, ip := range metadata {
 		for name, g := range map[string]*Guard{"default": g, "everything allowed": everything} {
 			var refused *RefusedError
-			if err := decide(g, ip); !errors.As(err, &refused) || refused.Remedy.IsValid() {
+			if err := decide(g, ip); !errors.As(err, &refused) || refused.Remedy != "" {
 				t.Errorf("%s, %s: %v", ip, name, err)
 			}
 		}
@@ -101,9 +102,9 @@ func TestCheckURL(t *testing.T) {
 	}{
 		{"https", strict, "https://hooks.example.org/in?code=s3cret", ""},
 		{"https on any port", strict, "https://hooks.example.org:9999/in", ""},
-		{"http to the world", strict, "http://hooks.example.org/in", "use https://"},
+		{"http to the world", strict, "http://hooks.example.org/in", "use https://; serve --allow-destination hooks.example.org allows it"},
 		{"http to the world from a local server", local, "http://hooks.example.org/in", "use https://"},
-		{"http to a public address", local, "http://8.8.8.8/", "use https://"},
+		{"http to a public address", local, "http://8.8.8.8/", "use https://; serve --allow-destination 8.8.8.8 allows it"},
 		{"another scheme", strict, "ftp://hooks.example.org/in", "must start with https://"},
 		{"no scheme", strict, "hooks.example.org/in", "must start with https://"},
 		{"no host", strict, "https:///in", "no host"},
@@ -206,6 +207,48 @@ func TestDialDecidesOnTheAddress(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// A refusal says all that an operator needs within the 200 bytes that are kept of an
+// attempt, also where the name is as long as names of clusters are.
+func TestRefusalFits(t *testing.T) {
+	var asked atomic.Int32
+	g := New(Options{})
+	g.resolver = rebinding(&asked, "172.16.254.254")
+	for _, host := range []string{"kafka-0.kafka-headless.production.svc.cluster.local.", strings.Repeat("a", 60) + ".kafka-headless.production.svc.cluster.local."} {
+		_, err := g.DialClear(t.Context(), "tcp", host+":65535")
+		var refused *RefusedError
+		if !errors.As(err, &refused) {
+			t.Fatalf("%s: %v", host, err)
+		}
+		text := refused.Error()
+		if !strings.Contains(text, "kafka-headless.production.svc.cluster.local.:65535 (172.16.254.254)") || !strings.HasSuffix(text, "; serve --allow-destination 172.16.0.0/12 allows it") || len(text) > 200 {
+			t.Errorf("%d bytes: %s", len(text), text)
+		}
+	}
+}
+
+// A destination that may be reached and cannot be is named as it was dialled.
+func TestDialNamesTheDestination(t *testing.T) {
+	var asked atomic.Int32
+	g := New(Options{AllowLoopback: true})
+	g.resolver = rebinding(&asked, "127.0.0.1")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	_ = l.Close()
+	_, err = g.DialContext(t.Context(), "tcp", "broker.example.:"+port)
+	var failed *DialError
+	if !errors.As(err, &failed) || failed.Destination != "broker.example.:"+port || !errors.Is(err, syscall.ECONNREFUSED) || failed.Timeout() {
+		t.Errorf("nobody listens: %v", err)
+	}
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if _, err = g.DialContext(ctx, "tcp", "127.0.0.1:"+port); !errors.As(err, &failed) || !failed.Timeout() {
+		t.Errorf("no time: %v", err)
 	}
 }
 
@@ -325,7 +368,8 @@ func TestAcceptance14NameThatMoves(t *testing.T) {
 	for _, step := range []struct {
 		try  func() error
 		want string
-	}{{dial, "--allow-destination 10.0.0.0/8"}, {get, "--allow-destination 192.168.0.0/16"}, {dial, "metadata service"}, {get, "metadata service"}} {
+	}{{dial, addr + " (10.0.0.1) is refused: it is in the private network 10.0.0.0/8; serve --allow-destination 10.0.0.0/8 allows it"},
+		{get, addr + " (192.168.0.1) is refused: it is in the private network 192.168.0.0/16; serve --allow-destination 192.168.0.0/16 allows it"}, {dial, addr + " (169.254.169.254) is refused: it is a cloud's metadata service"}, {get, "metadata service"}} {
 		var refused *RefusedError
 		if err := step.try(); !errors.As(err, &refused) || !strings.Contains(refused.Error(), step.want) {
 			t.Errorf("look-up %d: %v, want %q", asked.Load(), err, step.want)
