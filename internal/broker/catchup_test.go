@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,6 +179,49 @@ func TestRejoinUnderLoad(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAllUnderWay: where a few attempts have all that may be open, so that nothing waits in
+// the queue behind them, the log is read on as soon as they are settled.
+func TestAllUnderWay(t *testing.T) {
+	const events, batch, took = 40_000, 256, 10 * time.Millisecond
+	smallBounds(t, 4*batch, 4*batch)
+	synctest.Test(t, func(t *testing.T) {
+		var delivered atomic.Int64
+		sender := senderFunc(func(_ context.Context, r *Request) Response {
+			time.Sleep(took)
+			if r.Fill() != nil {
+				return Response{Outcome: Canceled}
+			}
+			delivered.Add(int64(len(idsIn(t, r.Body))))
+			return answerOK
+		})
+		es := testSubscription(0, filter.Filter{})
+		es.Destination.WebHook = &resource.WebHook{Packing: resource.Packing{MaxEventsPerBatch: batch, PreferredBatchSizeInKilobytes: 1024}}
+		paused := *es
+		paused.Paused = time.Now()
+		p := startProcess(t, newStore().open(-1), map[string]Sender{es.Name: sender}, &paused)
+		for n := 0; n < events; n += 100 {
+			publish(t, p.Broker, n, 100, "a")
+		}
+		synctest.Wait()
+		if err := p.Activate(t.Context(), es); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for delivered.Load() < events && time.Since(began) < time.Hour {
+			time.Sleep(took)
+		}
+		// four attempts at a time, fewer while their number grows
+		if all, most := time.Since(began), 2*events/batch/4*took; all > most {
+			t.Errorf("%d events took %s, more than %s", events, all, most)
+		}
+		settleAll(t, p)
+		if n := delivered.Load(); n != events {
+			t.Errorf("%d events were delivered, of %d", n, events)
+		}
+		finish(t, p)
+	})
 }
 
 // TestSweepsAreShared: many who lag cost a few readings of the log, not one each.

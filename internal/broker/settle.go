@@ -75,6 +75,7 @@ func (s *subscription) settle(a *attempt, r Response, now time.Time) {
 	if r.Outcome != Delivered {
 		s.logFailure(cfg, a, r, now)
 	}
+	s.signalRoom() // nobody may take from the queue next: large batches can have all that is open
 	s.arm(now)
 }
 
