@@ -2,18 +2,20 @@ package destination
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
@@ -214,31 +216,20 @@ func TestEventHub(t *testing.T) {
 	})
 }
 
-// TestKafkaBrokerElsewhere holds that a broker which a cluster names, and which may not be
-// reached, is named where its records come to nothing.
+// TestKafkaBrokerElsewhere holds that a broker which a cluster names, and which is not
+// reached, is named where its records come to nothing, in the ways that the client says so.
 func TestKafkaBrokerElsewhere(t *testing.T) {
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "ml-events"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	c.ControlKey(int16(kmsg.Metadata), func(asked kmsg.Request) (kmsg.Response, error, bool) {
-		c.KeepControl()
-		answer := asked.ResponseKind().(*kmsg.MetadataResponse)
-		elsewhere := kmsg.NewMetadataResponseBroker()
-		elsewhere.NodeID, elsewhere.Host, elsewhere.Port = 1, "10.1.2.3", 9
-		answer.Brokers, answer.ControllerID = append(answer.Brokers, elsewhere), 1
-		topic := kmsg.NewMetadataResponseTopic()
-		topic.Topic, topic.TopicID = kmsg.StringPtr("ml-events"), [16]byte{1}
-		partition := kmsg.NewMetadataResponseTopicPartition()
-		partition.Leader, partition.Replicas, partition.ISR = 1, []int32{1}, []int32{1}
-		topic.Partitions = append(topic.Partitions, partition)
-		answer.Topics = append(answer.Topics, topic)
-		return answer, nil, true
-	})
-	s := targetOf(t, "Kafka", map[string]any{"bootstrapServers": c.ListenAddrs()[0], "topic": "ml-events", "security": "Plaintext"}, nil, nil)
-	want := "destination 10.1.2.3:9 is refused: it is in the private network 10.0.0.0/8; serve --allow-destination 10.0.0.0/8 allows it"
-	if got := s.Send(t.Context(), attemptOf("Kafka", 1, suiteEvent(1))); got.Outcome != broker.SocketError || got.Detail != want {
-		t.Errorf("outcome %+v", got)
+	refused := &egress.RefusedError{Destination: "b-2.example:9092 (10.1.2.3)", Reason: "is in the private network 10.0.0.0/8", Remedy: "10.0.0.0/8"}
+	closed := &egress.DialError{Destination: "b-2.example:9092", Err: syscall.ECONNREFUSED}
+	for _, err := range []error{refused, closed} {
+		want := "b-2.example:9092: the connection was refused"
+		if err == refused {
+			want = refused.Error()
+		}
+		for _, as := range []error{err, fmt.Errorf("unable to dial: %w", err), fmt.Errorf("%w, last err: %w", kgo.ErrRecordTimeout, err)} {
+			if got := kafkaAnswer(t.Context(), as); got.Outcome != broker.SocketError || got.Detail != want {
+				t.Errorf("%v: %+v", as, got)
+			}
+		}
 	}
 }
