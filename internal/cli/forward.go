@@ -22,22 +22,21 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/ingest"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // forwarder receives the events of an event subscription and posts each to a handler as a
 // webhook would get it. Source: spec/delivery.md sections 2, 3 and 10.
 type forwarder struct {
-	*app
+	*listened
 	out     io.Writer
 	paint   paint
 	json    bool
-	handler string // URL
-	path    string // of the event subscription
-	name    string
-	schema  string // in which the handler gets events
-	keep    bool
+	handler string              // URL
+	schema  string              // in which the handler gets events
+	keys    []secret.SigningKey // that sign what is posted; none for no signature
+	told    string              // what the handler verifies it with, where it may not have it
 
-	server *remote
 	queue  string // path of the requests, up to the verb
 	client *http.Client
 	away   bool // the server was not there when it was asked last
@@ -67,37 +66,37 @@ func handlerFits(cmd *cobra.Command, handler string) error {
 }
 
 // run makes the event subscription, or joins one that is there, and forwards until ctx
-// ends, then removes what it made. chosen says that the user chose
-// the filter.
-func (f *forwarder) run(ctx context.Context, filter any, chosen bool) (err error) {
-	if f.server, err = f.connect(); err != nil {
-		return err
-	}
+// ends, then removes what it made.
+func (f *forwarder) run(ctx context.Context) error {
 	f.client = &http.Client{Timeout: handlerTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	f.fits = pulled
+	f.properties = map[string]any{"filter": f.properties["filter"],
+		"destination": map[string]any{"endpointType": resource.DestinationPull, "properties": map[string]any{"receiveLockDurationInSeconds": forwardLock}}}
 	// Whether it was made is known, also when the user ends it at once.
 	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), handlerTime)
 	defer cancel()
-	es, made, err := f.server.joinOrMake(making, f.path, map[string]any{
-		"filter": filter, "destination": map[string]any{"endpointType": resource.DestinationPull, "properties": map[string]any{"receiveLockDurationInSeconds": forwardLock}},
-	}, chosen, pulled)
-	if err != nil {
+	if err := f.begin(making); err != nil {
 		return err
 	}
-	if !made {
-		fmt.Fprintf(f.stderr, "event subscription %s is there already: it is joined as it is, and stays\n", f.name)
-	} else if !f.keep {
-		defer f.server.leave(ctx, f.stderr, f.path, es, pulled)
-	}
-	endpoint, err := url.Parse(text(es, "properties.receive.endpoint"))
-	if err != nil || text(es, "properties.receive.topic") == "" {
+	defer f.leave(ctx)
+	endpoint, err := url.Parse(text(f.es, "properties.receive.endpoint"))
+	if err != nil || text(f.es, "properties.receive.topic") == "" {
 		return fault.New(fault.Invalid, "", "The server does not say where events are received: it is older than this command.")
 	}
-	f.queue = strings.TrimRight(endpoint.Path, "/") + "/topics/" + text(es, "properties.receive.topic") + "/eventsubscriptions/" + f.name
+	f.queue = strings.TrimRight(endpoint.Path, "/") + "/topics/" + text(f.es, "properties.receive.topic") + "/eventsubscriptions/" + f.name
 	if f.json {
-		f.line(map[string]any{"forwarding": f.handler, "eventSubscription": f.name})
+		line := map[string]any{"forwarding": f.handler, "eventSubscription": f.name}
+		if f.told != "" {
+			line["verifyWith"] = f.told
+		}
+		f.line(line)
 	} else {
 		fmt.Fprintf(f.out, "forwarding events of %s to %s\n", f.name, f.paint.bold(f.handler))
+		if f.told != "" {
+			fmt.Fprintf(f.out, "signed: they are verified with %s\n", f.paint.bold(f.told))
+		}
 	}
+	go f.hold(ctx)
 	return f.forward(ctx)
 }
 
@@ -123,6 +122,12 @@ func (f *forwarder) forward(ctx context.Context) error {
 		err := f.call(ctx, "receive", url.Values{"maxEvents": {strconv.Itoa(atOnce)}, "maxWaitTime": {strconv.Itoa(receiveWait)}}, nil, &batch)
 		if ctx.Err() != nil && err != nil {
 			return nil
+		}
+		if fault.Is(err, fault.NotFound) && f.there(ctx) {
+			if !pause(ctx, again) {
+				return nil
+			}
+			continue
 		}
 		if err != nil && !passing(err) {
 			return err
@@ -175,7 +180,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// call makes a request of a receiver. A token that has run out is got anew.
+// call makes a request of a receiver.
 func (f *forwarder) call(ctx context.Context, verb string, query url.Values, tokens []string, out any) error {
 	if query == nil {
 		query = url.Values{}
@@ -185,14 +190,10 @@ func (f *forwarder) call(ctx context.Context, verb string, query url.Values, tok
 	if tokens != nil {
 		body = map[string][]string{"lockTokens": tokens}
 	}
-	_, err := f.server.Do(ctx, http.MethodPost, f.queue+":"+verb, query, body, out, nil)
-	if fault.Is(err, fault.Unauthenticated) {
-		if anew, connecting := f.connect(); connecting == nil && anew.Token != f.server.Token {
-			f.server = anew
-			_, err = f.server.Do(ctx, http.MethodPost, f.queue+":"+verb, query, body, out, nil)
-		}
-	}
-	return err
+	return f.try(f.app, func(s *remote) error {
+		_, err := s.Do(ctx, http.MethodPost, f.queue+":"+verb, query, body, out, nil)
+		return err
+	})
 }
 
 // one posts an event and answers for it; false says that ctx ended before the handler
@@ -244,6 +245,7 @@ func (f *forwarder) post(ctx context.Context, e *received) (status int, after ti
 		return 0, 0, err
 	}
 	r.Header = header
+	destination.Sign(r.Header, text(e.Event, "sequence"), f.keys, body, time.Now())
 	answer, err := f.client.Do(r)
 	if err != nil {
 		return 0, 0, err

@@ -11,11 +11,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/carillon-events/carillon/consumer"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 func TestVerdict(t *testing.T) {
@@ -46,7 +52,7 @@ func TestForwardedDataVersion(t *testing.T) {
 	} {
 		e := received{Event: json.RawMessage(tt.event)}
 		e.BrokerProperties.DataVersion = tt.beside
-		body, header, err := (&forwarder{name: "near", schema: "EventGridSchema"}).delivery(&e)
+		body, header, err := (&forwarder{listened: &listened{name: "near"}, schema: "EventGridSchema"}).delivery(&e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,6 +99,13 @@ func forwardHandler(t *testing.T) (at string, status *atomic.Int32, got <-chan t
 // forwarding runs "carillon listen --forward" and returns its lines and a stop.
 func forwarding(t *testing.T, env map[string]string, args ...string) (lines <-chan []byte, stop func()) {
 	t.Helper()
+	_, lines, stop = forwardingTold(t, env, args...)
+	return lines, stop
+}
+
+// forwardingTold is forwarding where it matters what it tells first.
+func forwardingTold(t *testing.T, env map[string]string, args ...string) (first []byte, lines <-chan []byte, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	var stderr bytes.Buffer
@@ -102,10 +115,11 @@ func forwarding(t *testing.T, env map[string]string, args ...string) (lines <-ch
 		_ = in.Close()
 	}()
 	lines = goRead(bufio.NewReader(out))
-	if first, ok := <-lines; !ok || text(first, "forwarding") == "" {
+	first, ok := <-lines
+	if !ok || text(first, "forwarding") == "" {
 		t.Fatalf("the first line is %q: %s", first, stderr.String())
 	}
-	return lines, func() {
+	return first, lines, func() {
 		t.Helper()
 		cancel()
 		if got := <-code; got != exitDone {
@@ -146,11 +160,19 @@ func TestListenForwards(t *testing.T) {
 	}
 	hook, _, hooked := forwardHandler(t)
 	cloudHook, _, cloudHooked := forwardHandler(t)
-	must("event-subscription", "create", "--name", "HOOK", "--endpoint", hook)
+	key, err := secret.NewSigningKey(secret.SignatureV1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(keyFile, []byte(key.Reveal()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must("event-subscription", "create", "--name", "HOOK", "--endpoint", hook, "--signing", "v1", "--signing-key", "@"+keyFile)
 	must("event-subscription", "create", "--name", "CLOUD", "--endpoint", cloudHook, "--event-delivery-schema", "CloudEventSchemaV1_0")
 	handler, status, got := forwardHandler(t)
 	cloudHandler, _, cloudGot := forwardHandler(t)
-	lines, stop := forwarding(t, env, "--forward", handler+"/x?code=hunter2", "--subscribe", "near")
+	lines, stop := forwarding(t, env, "--forward", handler+"/x?code=hunter2", "--subscribe", "near", "--signing-key", "@"+keyFile)
 	cloudLines, stopCloud := forwarding(t, env, "--forward", cloudHandler, "--event-delivery-schema", "CloudEventSchemaV1_0")
 	go func() {
 		for range cloudLines {
@@ -160,7 +182,15 @@ func TestListenForwards(t *testing.T) {
 
 	same := func(what string, webhook, forwarded taken) {
 		t.Helper()
-		for _, h := range []http.Header{webhook.header, forwarded.header} {
+		for _, d := range []taken{webhook, forwarded} {
+			h := d.header
+			if signed := h.Get("Webhook-Signature"); signed != "" {
+				at, _ := strconv.ParseInt(h.Get("Webhook-Timestamp"), 10, 64)
+				if want := string(key.AppendSignature(nil, h.Get("Webhook-Id"), at, []byte(d.body))); signed != want || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
+					t.Errorf("signed at %d as %s, want %s", at, signed, want)
+				}
+				h["Webhook-Signature"], h["Webhook-Timestamp"] = []string{"it has one"}, nil
+			}
 			for _, name := range []string{"Aeg-Subscription-Name", "Content-Length", "Date", "Connection", "Accept-Encoding"} {
 				h.Del(name)
 			}
@@ -230,6 +260,56 @@ func TestListenForwards(t *testing.T) {
 	stopMaker()
 	if code, _, _ := run(t, env, "event-subscription", "show", "--name", "far"); code == exitDone {
 		t.Error("what it made is still there")
+	}
+	other := testProgram(t)
+	for name, value := range env {
+		other.env = append(other.env, name+"="+value)
+	}
+	killed, err := other.start(nil, "listen", "--forward", handler, "--subscribe", "left", "--subject-begins-with", "models/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { killed.stop(stopPatience) })
+	patience, cancel := context.WithTimeout(t.Context(), readyPatience)
+	defer cancel()
+	if line, err := killed.firstLine(patience); err != nil || !strings.Contains(line, "left") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if err := killed.kill(); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, env, "listen", "--forward", handler, "--subscribe", "left", "--subject-begins-with", "x"); code == exitDone || !strings.Contains(stderr, "goes by itself") || !strings.Contains(stderr, "event-subscription delete") {
+		t.Errorf("what a killed one left, with another filter: %d %s", code, stderr)
+	}
+	made := must("event-subscription", "show", "--name", "left", "-o", "json")
+	told, _, stopHeir := forwardingTold(t, env, "--forward", handler, "--subscribe", "left", "--subject-begins-with", "models/", "--signing", "v1a")
+	must("model", "register", "--name", "left")
+	consumed, err := consumer.New(consumer.Signed(text(told, "verifyWith")), consumer.Topics("*"), consumer.OnOther(func(context.Context, consumer.Event[json.RawMessage]) error { return nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := <-got
+	answer, request := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(e.body))
+	request.Header = e.header
+	if consumed.ServeHTTP(answer, request); answer.Code != http.StatusOK {
+		t.Errorf("with the key that was told the handler answers %d %s", answer.Code, answer.Body)
+	}
+	stopHeir()
+	left := must("event-subscription", "show", "--name", "left", "-o", "json")
+	if text([]byte(left), "properties.expirationTimeUtc") < text([]byte(made), "properties.expirationTimeUtc") || text([]byte(made), "properties.expirationTimeUtc") == "" {
+		t.Errorf("joined, it ends at\n%s\nbefore\n%s", left, made)
+	}
+	if code, _, stderr := run(t, env, "listen", "--signing", "v1"); code != exitUsage || !strings.Contains(stderr, "--forward") {
+		t.Errorf("signing by itself: %d %s", code, stderr)
+	}
+	if code, _, stderr := run(t, env, "listen", "--forward", handler, "--signing", "v1a", "--signing-key", key.Reveal()); code != exitUsage || strings.Contains(stderr, key.Reveal()) {
+		t.Errorf("a key of another version: %d %s", code, stderr)
+	}
+	if code, stdout, _ := run(t, env, "__completeNoDesc", "listen", "--subscribe", ""); code != exitDone || !strings.Contains(stdout, "left\n") {
+		t.Errorf("completion of --subscribe: %s", stdout)
+	}
+	if _, stdout, _ := run(t, env, "__completeNoDesc", "listen", "--event-delivery-schema", ""); !strings.HasPrefix(stdout, "EventGridSchema\nCloudEventSchemaV1_0\nCustomInputSchema\n") {
+		t.Errorf("completion of --event-delivery-schema: %s", stdout)
 	}
 	if code, _, stderr := run(t, env, "listen", "--forward", "localhost:3000"); code != exitUsage || !strings.Contains(stderr, "http://localhost:3000") {
 		t.Errorf("with no URL: %d %s", code, stderr)

@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carillon-events/carillon/consumer"
-	"github.com/carillon-events/carillon/internal/fault"
 )
 
 // maxDelivery is the largest request that listen reads: a full batch of 1 MiB
@@ -28,9 +27,10 @@ const maxDelivery = 16 << 20
 
 func (a *app) listenCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "listen", Short: "Be a handler: answer handshakes and print what arrives", Args: noArguments,
-		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. It goes when listen ends, with what\nwaits for it, unless --keep is given. One that is there already stays as it is: it is joined\nif its events come to this listener anyway, and else refused. Without --subscribe no server is\nneeded.\n\nWith --forward the server need not reach this machine: events are received over a connection\nthat listen makes, each is posted to the URL as a webhook would get it, and the answer decides\nas for a webhook: 200 to 204 is delivered, 400, 401, 403 and 413 make a dead letter, anything\nelse has it come again.",
+		Long: "Be a handler: answer both validation handshakes and print what arrives. With --subscribe\nit also makes the event subscription that leads to it, on the current workspace or on\n--source-resource-id; the filter flags are that one's. It goes when listen ends, with what\nwaits for it, unless --keep is given; if listen is killed, it takes no more events after two\nhours, and goes. One that is there already stays as it is: it is joined if its events come to\nthis listener anyway, and else refused. Without --subscribe no server is needed.\n\nWith --forward the server need not reach this machine: events are received over a connection\nthat listen makes, each is posted to the URL as a webhook would get it, and the answer decides\nas for a webhook: 200 to 204 is delivered, 400, 401, 403 and 413 make a dead letter, anything\nelse has it come again. With --signing or --signing-key what is posted is signed.",
 		Example: `  carillon listen --subscribe to-my-terminal
   carillon listen --forward http://localhost:3000/events --included-event-types Microsoft.MachineLearningServices.ModelRegistered
+  carillon listen --forward http://localhost:3000/events --signing v1     # shows the key whsec_… for the handler
   carillon listen --port 9000 --path /hooks -o json
   carillon listen --status 503 --delay 2s     # a handler in trouble`}
 	listen := cmd.Flags().String("listen", "127.0.0.1:0", "Address to listen on; port 0 takes a free one.")
@@ -44,6 +44,10 @@ func (a *app) listenCommand() *cobra.Command {
 	from := a.bySource(cmd)
 	filters := filterFlags(cmd)
 	schema := cmd.Flags().String("event-delivery-schema", "EventGridSchema", "With --subscribe or --forward: EventGridSchema, CloudEventSchemaV1_0 or CustomInputSchema.")
+	sign := a.forwardSigningFlags(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
+		cobra.FixedCompletions([]string{"EventGridSchema", "CloudEventSchemaV1_0", "CustomInputSchema"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("subscribe", a.completeNames(offered(from)))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		address := *listen
 		if cmd.Flag("port").Changed {
@@ -64,6 +68,8 @@ func (a *app) listenCommand() *cobra.Command {
 			if *subscribe == "" {
 				*subscribe = "listen-" + uuid.NewString()[:8]
 			}
+		} else if cmd.Flag("signing").Changed || cmd.Flag("signing-key").Changed {
+			return usagef(cmd, "--signing is of --forward: what a server sends itself it signs by event-subscription create --signing.")
 		}
 		subscription, chosen := map[string]any{}, false
 		if *subscribe != "" {
@@ -82,104 +88,41 @@ func (a *app) listenCommand() *cobra.Command {
 				return err
 			}
 		}
-		if *forward != "" {
+		l := &listened{app: a, name: *subscribe, properties: subscription, chosen: chosen, keep: *keep}
+		if *subscribe != "" {
 			base, err := from()
 			if err != nil {
 				return err
 			}
-			f := &forwarder{app: a, out: a.stdout, paint: a.painter(), json: a.output == "json", handler: *forward, path: base + "/" + *subscribe,
-				name: *subscribe, schema: subscription["eventDeliverySchema"].(string), keep: *keep}
-			return f.run(cmd.Context(), subscription["filter"], chosen)
+			l.path = base + "/" + *subscribe
+		}
+		if *forward != "" {
+			f := &forwarder{listened: l, out: a.stdout, paint: a.painter(), json: a.output == "json", handler: *forward, schema: subscription["eventDeliverySchema"].(string)}
+			if err := sign(f); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
 		}
 		r := &receiver{out: a.stdout, paint: a.painter(), json: a.output == "json", path: *path, status: *status, delay: *delay}
-		leave := func(context.Context) {}
 		return r.run(cmd.Context(), address, func(ctx context.Context, url string) error {
 			if *subscribe == "" {
 				return nil
 			}
-			base, err := from()
-			if err != nil {
-				return err
-			}
-			s, err := a.connect()
-			if err != nil {
-				return err
-			}
-			path := base + "/" + *subscribe
-			hither := func(es json.RawMessage) bool {
+			l.alone, l.fits = true, func(es json.RawMessage) bool {
 				return text(es, "properties.destination.properties.endpointBaseUrl") == url
 			}
 			subscription["destination"] = map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}}
-			es, made, err := s.joinOrMake(ctx, path, subscription, chosen, hither)
-			if made && !*keep {
-				leave = func(ctx context.Context) { s.leave(ctx, a.stderr, path, es, hither) }
-			}
-			switch {
-			case err != nil:
+			if err := l.begin(ctx); err != nil {
 				return err
-			case made:
-				fmt.Fprintf(a.stderr, "event subscription %s: %s\n", *subscribe, text(es, "properties.provisioningState"))
-			default:
-				fmt.Fprintf(a.stderr, "event subscription %s is there already: it is joined as it is, and stays\n", *subscribe)
 			}
+			if l.made {
+				fmt.Fprintf(a.stderr, "event subscription %s: %s\n", *subscribe, text(l.es, "properties.provisioningState"))
+			}
+			go l.hold(ctx)
 			return nil
-		}, func(ctx context.Context) { leave(ctx) })
+		}, l.leave)
 	}
 	return cmd
-}
-
-// joinOrMake returns the event subscription at a path: the one that is there, as it is, if
-// it fits, or one that it makes. It replaces none. chosen says that the user chose filter or
-// schema, which cannot hold for one that is there. made with an error says that ctx ended
-// before the answer.
-func (s *remote) joinOrMake(ctx context.Context, path string, properties map[string]any, chosen bool, fits func(json.RawMessage) bool) (es json.RawMessage, made bool, err error) {
-	if es, err = s.get(ctx, path); fault.Is(err, fault.NotFound) {
-		if es, err = s.ask(ctx, http.MethodPut, path, enveloped(properties), http.Header{"If-None-Match": {"*"}}); err == nil || ctx.Err() != nil {
-			return es, true, err
-		}
-		if metAnother(err) {
-			es, err = s.get(ctx, path)
-		}
-	}
-	const remedy = "Take another name with --subscribe, or remove it with carillon event-subscription delete."
-	name := path[strings.LastIndexByte(path, '/')+1:]
-	switch {
-	case err != nil:
-		return nil, false, err
-	case !fits(es):
-		return nil, false, fault.New(fault.Conflict, "", "The event subscription %s is there already, and sends its events elsewhere. %s", name, remedy)
-	case chosen:
-		return nil, false, fault.New(fault.Conflict, "", "The event subscription %s is there already, with a filter of its own: it can be joined without the flags that choose one, or a schema. %s", name, remedy)
-	}
-	return es, false, nil
-}
-
-// leave removes an event subscription that was made, nil where that is not known, unless it
-// leads elsewhere or is another one by now. That it is still there is said; whoever made it
-// ends all the same.
-func (s *remote) leave(ctx context.Context, stderr io.Writer, path string, made json.RawMessage, fits func(json.RawMessage) bool) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
-	name := path[strings.LastIndexByte(path, '/')+1:]
-	there, err := s.get(ctx, path)
-	if err == nil && !fits(there) {
-		fmt.Fprintf(stderr, "event subscription %s leads elsewhere by now: it stays\n", name)
-		return
-	}
-	const created = "systemData.createdAt"
-	if err == nil && made != nil && text(made, created) != text(there, created) {
-		fmt.Fprintf(stderr, "event subscription %s was deleted, and made by another: it stays\n", name)
-		return
-	}
-	if err == nil {
-		_, err = s.ask(ctx, http.MethodDelete, path, nil, http.Header{"If-Match": {strconv.Quote(text(there, "etag"))}})
-	}
-	switch {
-	case err == nil:
-		fmt.Fprintf(stderr, "event subscription %s: deleted\n", name)
-	case !fault.Is(err, fault.NotFound):
-		fmt.Fprintf(stderr, "event subscription %s could not be deleted: %s\nRemove it with carillon event-subscription delete.\n", name, oneLine(err.Error()))
-	}
 }
 
 // receiver is a handler: it answers both validation handshakes and prints every

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/signal"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -208,9 +210,14 @@ func TestListenRefusesWhatIsNoDelivery(t *testing.T) {
 func TestListenSubscribesItself(t *testing.T) {
 	const path = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/churn/providers/Microsoft.EventGrid/eventSubscriptions/mine"
 	filter := []string{"--included-event-types", "A", "B"}
+	listening, gone := httptest.NewServer(http.NotFoundHandler()), httptest.NewServer(http.NotFoundHandler())
+	defer listening.Close()
+	gone.Close()
+	deserted := gone.URL + "/"
 	for _, test := range []struct {
 		name    string
 		before  string // where it led before; "here" is to listen, "" that it was not there
+		label   string // that it had before
 		moved   bool   // it leads elsewhere at the end
 		anew    bool   // it is another one at the end
 		refused bool   // it cannot be made
@@ -226,6 +233,11 @@ func TestListenSubscribesItself(t *testing.T) {
 		{name: "not made", args: filter, refused: true, put: true, code: exitFailed},
 		{name: "there before", before: "http://elsewhere/", args: filter, code: exitFailed},
 		{name: "there before, no filter", before: "http://elsewhere/", code: exitFailed},
+		{name: "left by one that was killed", before: deserted, label: listenLabel + "0", args: filter, put: true, gone: true},
+		{name: "left at this address", before: "here", label: listenLabel + "0", args: filter, put: true, gone: true},
+		{name: "of one that listens", before: listening.URL + "/", label: listenLabel + "0", args: filter, code: exitFailed},
+		{name: "of one elsewhere", before: "http://elsewhere:9/", label: listenLabel + "0", args: filter, code: exitFailed},
+		{name: "not of a listener", before: deserted, label: "mine", args: filter, code: exitFailed},
 		{name: "joined", before: "here"},
 		{name: "joined with another filter", before: "here", args: filter, code: exitFailed},
 		{name: "joined with another schema", before: "here", args: []string{"--event-delivery-schema", "CloudEventSchemaV1_0"}, code: exitFailed},
@@ -241,7 +253,7 @@ func TestListenSubscribesItself(t *testing.T) {
 				<-known
 				mu.Lock()
 				defer mu.Unlock()
-				endpoint, created := test.before, "2026-03-01T10:00:00Z"
+				endpoint, created, label := test.before, "2026-03-01T10:00:00Z", test.label
 				switch {
 				case r.Method == http.MethodDelete:
 					deleted <- r.URL.Path + " " + r.Header.Get("If-Match")
@@ -253,7 +265,7 @@ func TestListenSubscribesItself(t *testing.T) {
 					_, _ = io.WriteString(w, `{"error":{"code":"AuthorizationFailed","message":"It may not."}}`)
 					return
 				case r.Method == http.MethodPut:
-					put <- r.Header.Get("If-None-Match") + " " + r.URL.Path + " " + string(body)
+					put <- r.Header.Get("If-None-Match") + r.Header.Get("If-Match") + " " + r.URL.Path + " " + string(body)
 					made = text(body, "properties.destination.properties.endpointUrl")
 					endpoint = made
 					w.WriteHeader(http.StatusCreated)
@@ -270,7 +282,7 @@ func TestListenSubscribesItself(t *testing.T) {
 					_, _ = io.WriteString(w, `{"error":{"code":"ResourceNotFound","message":"It is not there."}}`)
 					return
 				}
-				fmt.Fprintf(w, `{"etag":"7","systemData":{"createdAt":%q},"properties":{"provisioningState":"Succeeded","destination":{"properties":{"endpointBaseUrl":%q}}}}`, created, endpoint)
+				fmt.Fprintf(w, `{"etag":"7","systemData":{"createdAt":%q},"properties":{"provisioningState":"Succeeded","labels":[%q],"destination":{"properties":{"endpointBaseUrl":%q}}}}`, created, label, endpoint)
 			}))
 			defer fake.Close()
 			out, in := io.Pipe()
@@ -281,12 +293,28 @@ func TestListenSubscribesItself(t *testing.T) {
 			close(known)
 			told, _ := bufio.NewReader(out).ReadString('\n') // it has its event subscription, or not
 			go func() { _, _ = io.Copy(io.Discard, out) }()
-			if !strings.Contains(told, "event subscription mine") && test.code == exitDone {
+			if !strings.Contains(told, "event subscription mine") && test.code == exitDone ||
+				strings.Contains(told, "goes by itself when none has run for 2 hours") != (test.label != "" && test.label != "mine" && !test.put) {
 				t.Errorf("told %q", told)
 			}
 			if test.put {
-				want := "* " + path + ` {"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"` + url + `"}},"eventDeliverySchema":"EventGridSchema","filter":{"includedEventTypes":["A","B"]}}}`
-				if got := <-put; got != want {
+				lease := regexp.MustCompile(`,"expirationTimeUtc":"([^"]*)"(.*),"labels":\["` + listenLabel + `[0-9a-f]{8}"\]`)
+				etag := "* "
+				if test.label != "" {
+					etag = `"7" `
+				}
+				want := etag + path + ` {"properties":{"destination":{"endpointType":"WebHook","properties":{"endpointUrl":"` + url + `"}},"eventDeliverySchema":"EventGridSchema","filter":{"includedEventTypes":["A","B"]}}}`
+				got := <-put
+				leased := lease.FindStringSubmatch(got)
+				if (leased == nil) != slices.Contains(test.args, "--keep") {
+					t.Errorf("subscribed for good or not: %s", got)
+				}
+				if leased != nil {
+					if ends, err := time.Parse(time.RFC3339, leased[1]); err != nil || time.Until(ends) > listenLease || time.Until(ends) < listenLease-time.Minute {
+						t.Errorf("it ends at %s", leased[1])
+					}
+				}
+				if got = lease.ReplaceAllString(got, "$2"); got != want {
 					t.Errorf("subscribed with\n got %s\nwant %s", got, want)
 				}
 			}

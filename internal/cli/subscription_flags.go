@@ -26,7 +26,7 @@ func (a *app) deliveryFlags(cmd *cobra.Command) func(properties map[string]any) 
 	expiration := f.String("expiration-date", "", "When the event subscription ends: a date, or RFC 3339; \"\" for never.")
 	letters, limits, batch := deadLetterFlags(cmd), limitFlags(cmd), batchFlags(cmd)
 	labels := wordsFlag(cmd, "labels", "LABEL...", "Labels, several after another; none removes them.")
-	attributes, signing := attributeFlag(cmd), signingFlags(cmd)
+	attributes, signing := attributeFlag(cmd), a.signingFlags(cmd)
 	application, issuer, certificate := applicationFlags(cmd), a.tokenIssuerFlags(cmd), a.clientCertificateFlags(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("event-delivery-schema",
 		cobra.FixedCompletions([]string{"EventGridSchema", "CustomInputSchema", "CloudEventSchemaV1_0"}, cobra.ShellCompDirectiveNoFileComp))

@@ -212,7 +212,7 @@ func (h *Handshaker) askEventGrid(ctx context.Context, v asked) (manage.Validati
 		"aeg-data-version":      {"2"},
 		"aeg-metadata-version":  {"1"},
 	}
-	sign(header, v.Signing, body.Bytes(), time.Now())
+	Sign(header, "", v.Signing, body.Bytes(), time.Now())
 	resp, answer, err := h.exchange(ctx, v, &body, header)
 	if err != nil {
 		return manage.ValidationResult{}, err

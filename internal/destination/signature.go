@@ -53,12 +53,15 @@ func appendSignature(b []byte, signers []Signer, id string, body []byte, now tim
 	return append(b, "\r\n"...)
 }
 
-// sign puts the headers that sign a handshake's body into a request.
-func sign(h http.Header, keys []secret.SigningKey, body []byte, now time.Time) {
+// Sign puts the headers that sign a body into a request. An id of "" is a digest of the
+// body. Without keys it does nothing.
+func Sign(h http.Header, id string, keys []secret.SigningKey, body []byte, now time.Time) {
 	if len(keys) == 0 {
 		return
 	}
-	id := bodyID(body)
+	if id == "" {
+		id = bodyID(body)
+	}
 	var text []byte
 	for _, k := range keys {
 		if text != nil {
