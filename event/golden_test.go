@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,13 @@ func checkStored(t *testing.T, e *Event) {
 	var again Event
 	if err := again.Parse(e.Raw, e.Schema); err != nil {
 		t.Fatalf("the stored form %s does not parse: %v", e.Raw, err)
+	}
+	walked := Event{Schema: e.Schema, Raw: e.Raw}
+	if err := walked.walk(e.Raw, e.Schema); err != nil || !reflect.DeepEqual(walked, again) {
+		t.Errorf("parsed %+v, member by member %+v, %v", again, walked, err)
+	}
+	if grid := (Event{Raw: e.Raw}); e.Schema != CloudEventSchemaV1_0 && !grid.parseGrid() && bytes.IndexByte(e.Raw, '\\') < 0 {
+		t.Errorf("the stored form %s is not the plain one", e.Raw)
 	}
 	for _, part := range []struct {
 		name      string

@@ -15,6 +15,50 @@ const dataLast = `,"data":`
 // tells of an object that no decoder of this package has made.
 func (e *Event) Parse(raw []byte, s Schema) error {
 	*e = Event{Schema: s, Raw: raw}
+	if (s == EventGridSchema || s == CustomEventSchema) && e.parseGrid() {
+		return nil
+	}
+	*e = Event{Schema: s, Raw: raw}
+	return e.walk(raw, s)
+}
+
+// parseGrid is Parse of an Event Grid event that stands as a decoder stores it: members in
+// one order, without space, here without escapes. It reports whether e does; most do, and
+// are read a few times as fast.
+func (e *Event) parseGrid() bool {
+	rest := e.Raw
+	for _, m := range [...]struct {
+		before string
+		text   *[]byte
+	}{
+		{`{"topic":"`, &e.Source}, {`,"subject":"`, &e.Subject}, {`,"eventType":"`, &e.Type}, {`,"eventTime":"`, &e.Time}, {`,"id":"`, &e.ID}, {`,"dataVersion":"`, &e.DataVersion},
+	} {
+		if len(rest) < len(m.before) || string(rest[:len(m.before)]) != m.before {
+			return false
+		}
+		rest = rest[len(m.before):]
+		end := bytes.IndexByte(rest, '"')
+		if end < 0 || bytes.IndexByte(rest[:end], '\\') >= 0 {
+			return false
+		}
+		*m.text, rest = rest[:end], rest[end+1:]
+	}
+	const version = `,"metadataVersion":"1"`
+	rest, found := bytes.CutPrefix(rest, []byte(version))
+	switch {
+	case !found:
+		return false
+	case string(rest) == "}":
+		return true
+	case bytes.HasPrefix(rest, []byte(dataLast)) && rest[len(rest)-1] == '}':
+		e.Data = rest[len(dataLast) : len(rest)-1]
+		return true
+	}
+	return false
+}
+
+// walk is Parse, member by member.
+func (e *Event) walk(raw []byte, s Schema) error {
 	c := Walk(raw)
 	for c.Next() {
 		var at *[]byte
