@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,56 +75,113 @@ func (c cluster) dial(ctx context.Context, guard *egress.Guard) (*kgo.Client, er
 	return client, nil
 }
 
-// produce sends records and returns what came of each. Records that the cluster has not
-// answered for when ctx ends, or in time, leave the client behind: broken. It may read them
-// still; it reads none that it has answered for.
-func produce(ctx context.Context, client *kgo.Client, records []kgo.Record) (answers []broker.Response, broken bool) {
-	within, cancel := context.WithTimeout(ctx, kafkaTime+kafkaTime/4)
-	defer cancel()
-	p := production{answers: make([]broker.Response, len(records)), left: len(records), done: make(chan struct{})}
-	for i := range records {
-		client.Produce(within, &records[i], func(_ *kgo.Record, err error) { p.answered(i, kafkaAnswer(ctx, err)) })
-	}
-	if len(records) > 0 {
-		select {
-		case <-p.done:
-		case <-within.Done():
-		}
-	}
-	return p.end(kafkaAnswer(ctx, context.DeadlineExceeded))
+// shipment is the records of one attempt and what has come of each so far. Its memory is
+// used again when the cluster has taken all of them.
+type shipment struct {
+	records []kgo.Record
+	headers []kgo.RecordHeader // of all records
+	text    []byte             // keys, and values of headers
+
+	parts      []int       // of the request, whose records they are
+	properties []attribute // of the record that is made
+
+	promises []func(*kgo.Record, error) // one for each record, which tell answered
+
+	mu   sync.Mutex
+	errs []error       // answers; DeadlineExceeded until there is one
+	left int           // records that are not answered for
+	over bool          // nobody waits for answers any more
+	done chan struct{} // closed when all records are answered for
 }
 
-// production is what came of the records of one attempt so far.
-type production struct {
-	mu      sync.Mutex
-	answers []broker.Response // nil once nobody waits any more
-	left    int               // records that are not answered for
-	done    chan struct{}     // closed when there are none
-}
+var shipments = sync.Pool{New: func() any { return new(shipment) }}
 
-func (p *production) answered(i int, r broker.Response) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.answers == nil {
+// mostShipped bounds the headers, and the bytes of text, of a shipment that is used again.
+const mostShipped = 1 << 16
+
+func newShipment() *shipment { return shipments.Get().(*shipment) }
+
+// recycle lets go of a shipment, to be used again if that is safe: a client may still hold
+// records that it was not answered for, or gave up.
+func (s *shipment) recycle() {
+	if s.left > 0 || slices.ContainsFunc(s.errs, func(err error) bool { return err != nil }) || max(len(s.headers), len(s.text)) > mostShipped {
 		return
 	}
-	p.answers[i] = r
-	if p.left--; p.left == 0 {
-		close(p.done)
+	clear(s.records)
+	clear(s.headers)
+	clear(s.properties)
+	s.records, s.headers, s.text, s.parts, s.properties, s.errs, s.over = s.records[:0], s.headers[:0], s.text[:0], s.parts[:0], s.properties[:0], s.errs[:0], false
+	shipments.Put(s)
+}
+
+// value keeps the value of a header, or a key.
+func (s *shipment) value(text string) []byte {
+	from := len(s.text)
+	s.text = append(s.text, text...)
+	return s.text[from:len(s.text):len(s.text)]
+}
+
+// header adds a header to the record that is made.
+func (s *shipment) header(name, value string) {
+	s.headers = append(s.headers, kgo.RecordHeader{Key: name, Value: s.value(value)})
+}
+
+// add adds a record with the headers from the given one on.
+func (s *shipment) add(r kgo.Record, from int) {
+	r.Headers = s.headers[from:len(s.headers):len(s.headers)]
+	s.records = append(s.records, r)
+}
+
+// send sends the records; answers tell what came of each. Records that the cluster has not
+// answered for when ctx ends, or in time, leave the client behind: broken. It may read them
+// still; it reads none that it has answered for.
+func (s *shipment) send(ctx context.Context, client *kgo.Client) (broken bool) {
+	if len(s.records) == 0 {
+		return false
+	}
+	within, cancel := context.WithTimeout(ctx, kafkaTime+kafkaTime/4)
+	defer cancel()
+	s.begin()
+	now := time.Now()
+	for i := range s.records {
+		s.records[i].Timestamp = now
+		client.Produce(within, &s.records[i], s.promises[i])
+	}
+	select {
+	case <-s.done:
+	case <-within.Done():
+	}
+	return s.end()
+}
+
+func (s *shipment) begin() {
+	for i := len(s.promises); i < len(s.records); i++ {
+		s.promises = append(s.promises, func(_ *kgo.Record, err error) { s.answered(i, err) })
+	}
+	for range s.records {
+		s.errs = append(s.errs, context.DeadlineExceeded)
+	}
+	s.left, s.done = len(s.records), make(chan struct{})
+}
+
+func (s *shipment) answered(i int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	s.errs[i] = err
+	if s.left--; s.left == 0 {
+		close(s.done)
 	}
 }
 
-// end gives the records that are not answered for the response of those that are late.
-func (p *production) end(late broker.Response) (answers []broker.Response, broken bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	answers, p.answers = p.answers, nil
-	for i := range answers {
-		if answers[i].Outcome == broker.NotAttempted {
-			answers[i] = late
-		}
-	}
-	return answers, p.left > 0
+// end ends the wait for answers.
+func (s *shipment) end() (broken bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	return s.left > 0
 }
 
 // kafkaAnswer tells what a cluster's answer to a record means.
@@ -132,11 +190,12 @@ func kafkaAnswer(ctx context.Context, err error) broker.Response {
 	answer := func(o broker.Outcome, detail string) broker.Response {
 		return broker.Response{Outcome: o, Detail: detail, Verdict: broker.TryAgain}
 	}
+	if err == nil {
+		return broker.Response{Outcome: broker.Delivered}
+	}
 	code, is := errors.AsType[*kerr.Error](err)
 	noConnection, isConnection := errors.AsType[*connectionError](err)
 	switch {
-	case err == nil:
-		return broker.Response{Outcome: broker.Delivered}
 	case ctx.Err() != nil:
 		return canceled()
 	case isConnection:
@@ -257,9 +316,12 @@ func (t *kafkaHub) Send(ctx context.Context, r *broker.Request) (resp broker.Res
 			resp = canceled()
 			return false
 		}
-		answers, broken := produce(ctx, client, []kgo.Record{t.record(r)})
+		s := newShipment()
+		defer s.recycle()
+		t.load(s, r)
+		broken = s.send(ctx, client)
 		letGo(r, broken)
-		resp = answers[0]
+		resp = kafkaAnswer(ctx, s.errs[0])
 		return broken || resp.Outcome == broker.Unauthorized // keys may have been renewed
 	})
 	if err != nil {
@@ -277,18 +339,18 @@ func letGo(r *broker.Request, broken bool) {
 	}
 }
 
-// record is the message of a request, whose body it holds.
-func (t *kafkaHub) record(r *broker.Request) kgo.Record {
+// load makes the record of a request, whose body it holds.
+func (t *kafkaHub) load(s *shipment, r *broker.Request) {
 	out := kgo.Record{Topic: t.topic, Value: r.Body}
-	out.Headers = append(out.Headers, kgo.RecordHeader{Key: "content-type", Value: []byte(r.ContentType)})
+	s.header("content-type", r.ContentType)
 	for _, a := range t.properties(wholeOf(r)) {
 		if strings.EqualFold(a.name, partitionKey) {
-			out.Key = []byte(a.value)
+			out.Key = s.value(a.value)
 			continue
 		}
-		out.Headers = append(out.Headers, kgo.RecordHeader{Key: a.name, Value: []byte(a.value)})
+		s.header(a.name, a.value)
 	}
-	return out
+	s.add(out, 0)
 }
 
 func (t *kafkaHub) probe(ctx context.Context) error {
@@ -387,19 +449,17 @@ func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Respon
 			each(r.Parts, canceled())
 			return false
 		}
-		records, of := make([]kgo.Record, 0, len(r.Parts)), make([]int, 0, len(r.Parts))
+		s := newShipment()
+		defer s.recycle()
 		for i := range r.Parts {
-			record, err := t.record(r, i)
-			if err != nil {
+			if err := t.load(s, r, i); err != nil {
 				r.Parts[i].Response = broker.Response{Outcome: broker.BadRequest, Detail: short(err.Error())}
-				continue
 			}
-			records, of = append(records, record), append(of, i)
 		}
-		answers, broken := produce(ctx, client, records)
+		broken = s.send(ctx, client)
 		letGo(r, broken)
-		for n, i := range of {
-			r.Parts[i].Response = answers[n]
+		for n, i := range s.parts {
+			r.Parts[i].Response = kafkaAnswer(ctx, s.errs[n])
 		}
 		return broken
 	})
@@ -409,42 +469,37 @@ func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Respon
 	return broker.Together(r.Parts)
 }
 
-// record is the message of a part, whose body it holds.
-func (t *kafkaTarget) record(r *broker.Request, i int) (out kgo.Record, err error) {
+// load makes the record of a part, whose body it holds.
+func (t *kafkaTarget) load(s *shipment, r *broker.Request, i int) (err error) {
 	p := &r.Parts[i]
 	body := r.Body[p.From:p.To:p.To]
-	key, err := t.key.of(body, t.schema, nil)
-	if err != nil {
-		return out, err
+	out := kgo.Record{Topic: t.cluster.topic, Value: body}
+	from := len(s.text)
+	if s.text, err = t.key.appendTo(s.text, body, t.schema, nil); err != nil {
+		return err
 	}
-	out.Topic = t.cluster.topic
-	if key != "" {
-		out.Key = []byte(key)
+	if to := len(s.text); to > from {
+		out.Key = s.text[from:to:to]
 	}
-	properties := t.properties(p)
-	out.Headers = make([]kgo.RecordHeader, 0, 1+len(properties))
-	var values []byte // of all headers
-	header := func(name, value string) {
-		from := len(values)
-		values = append(values, value...)
-		out.Headers = append(out.Headers, kgo.RecordHeader{Key: name, Value: values[from:len(values):len(values)]})
-	}
+	first := len(s.headers)
 	if !t.binary {
-		header("content-type", r.ContentType)
-		out.Value = body
+		s.header("content-type", r.ContentType)
 	} else if out.Value, err = cloudEventParts(body, func(name, value string) {
 		if name == "datacontenttype" {
-			header("content-type", value)
+			s.header("content-type", value)
 		} else {
-			header("ce_"+name, value)
+			s.header("ce_"+name, value)
 		}
 	}); err != nil {
-		return out, err
+		return err
 	}
-	for _, a := range properties {
-		header(a.name, a.value)
+	s.properties = t.appendProperties(s.properties[:0], p)
+	for _, a := range s.properties {
+		s.header(a.name, a.value)
 	}
-	return out, nil
+	s.add(out, first)
+	s.parts = append(s.parts, i)
+	return nil
 }
 
 // cloudEventParts takes a CloudEvent apart for the binary mode: its data, and its
@@ -494,11 +549,10 @@ func (t *kafkaTarget) probe(ctx context.Context) error {
 }
 
 func (t *kafkaTarget) preview(r *broker.Request, i int) manage.Receipt {
-	properties := []attribute{{name: "content-type", value: r.ContentType}}
-	if record, err := t.record(r, i); err == nil {
-		properties = []attribute{{name: "key", value: string(record.Key)}}
-		own := len(record.Headers) - len(t.properties(&r.Parts[i]))
-		for _, h := range record.Headers[:own] {
+	properties, s := []attribute{{name: "content-type", value: r.ContentType}}, new(shipment)
+	if err := t.load(s, r, i); err == nil {
+		properties = []attribute{{name: "key", value: string(s.records[0].Key)}}
+		for _, h := range s.headers[:len(s.headers)-len(s.properties)] {
 			properties = append(properties, attribute{name: h.Key, value: string(h.Value)})
 		}
 	}

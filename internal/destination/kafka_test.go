@@ -2,6 +2,7 @@ package destination
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -90,22 +91,42 @@ func TestKafka(t *testing.T) {
 	})
 }
 
-// TestProduction holds what is made of answers that come, come late, or do not come.
-func TestProduction(t *testing.T) {
-	delivered, late := broker.Response{Outcome: broker.Delivered}, broker.Response{Outcome: broker.TimedOut}
-	p := production{answers: make([]broker.Response, 2), left: 2, done: make(chan struct{})}
-	p.answered(1, delivered)
-	answers, broken := p.end(late)
-	p.answered(0, delivered) // nobody waits for it
-	if want := []broker.Response{late, delivered}; !broken || !slices.Equal(answers, want) {
-		t.Errorf("answers %v, broken %t; want %v and that it is", answers, broken, want)
-	}
-	p = production{answers: make([]broker.Response, 2), left: 2, done: make(chan struct{})}
-	p.answered(1, delivered)
-	p.answered(0, delivered)
-	<-p.done
-	if answers, broken = p.end(late); broken || !slices.Equal(answers, []broker.Response{delivered, delivered}) {
-		t.Errorf("answers %v, broken %t", answers, broken)
+// TestShipment holds what is made of answers that come, come late, or do not come, and
+// when the memory of records is used again.
+func TestShipment(t *testing.T) {
+	refused := errors.New("refused")
+	for _, tt := range []struct {
+		name    string
+		answers []error // of records 1, 2
+		want    []error
+		broken  bool
+		kept    bool
+	}{
+		{"all taken", []error{nil, nil}, []error{nil, nil}, false, true},
+		{"one refused", []error{refused, nil}, []error{refused, nil}, false, false},
+		{"one late", []error{nil}, []error{nil, context.DeadlineExceeded}, true, false},
+	} {
+		s := new(shipment)
+		for range 2 {
+			s.header("a", "b")
+			s.add(kgo.Record{}, len(s.headers)-1)
+		}
+		s.begin()
+		for i, err := range tt.answers {
+			s.promises[i](nil, err)
+		}
+		if broken := s.end(); broken != tt.broken {
+			t.Errorf("%s: broken %t", tt.name, broken)
+		}
+		for _, late := range s.promises[len(tt.answers):] {
+			late(nil, nil) // nobody waits for it
+		}
+		if !slices.Equal(s.errs, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, s.errs, tt.want)
+		}
+		if s.recycle(); (len(s.records) == 0) != tt.kept {
+			t.Errorf("%s: %d records are left", tt.name, len(s.records))
+		}
 	}
 }
 
@@ -204,7 +225,9 @@ func TestEventHub(t *testing.T) {
 		s := targetOf(t, "EventHub", values, nil, namespace).(*eventHubTarget).kafka
 		r := attemptOf("EventHub", 1, suiteEvent(1))
 		r.Attributes = []broker.Attribute{{Name: "partitionKey", Value: "churn"}}
-		record := s.record(r)
+		made := new(shipment)
+		s.load(made, r)
+		record := made.records[0]
 		if string(record.Key) != "churn" {
 			t.Errorf("key %q", record.Key)
 		}

@@ -162,7 +162,11 @@ func (t *Targets) open(es *resource.EventSubscription) (targetSender, error) {
 // properties are what travels with a message beside its body: what the headers of a
 // webhook say, and the delivery attributes. Source: spec/handlers.md section 5.
 func (c *targetConfig) properties(p *broker.Part) []attribute {
-	out := make([]attribute, 0, 7+len(c.static)+len(p.Attributes))
+	return c.appendProperties(make([]attribute, 0, 7+len(c.static)+len(p.Attributes)), p)
+}
+
+// appendProperties appends the properties of a message.
+func (c *targetConfig) appendProperties(out []attribute, p *broker.Part) []attribute {
 	out = append(out, attribute{name: "aeg-subscription-name", value: c.name}, attribute{name: "aeg-delivery-count", value: strconv.Itoa(p.Count)},
 		attribute{name: "aeg-event-type", value: "Notification"})
 	for _, a := range [...]attribute{
