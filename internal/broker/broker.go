@@ -335,11 +335,11 @@ func (b *Broker) adopt(es *resource.EventSubscription, cfg *config, g generation
 	s.setPaused(!es.Paused.IsZero())
 	if r := b.recovery.subs[s.uid]; r != nil {
 		s.limiter.drain(time.Now()) // the process before may have sent what it could
-		if err := s.adopt(r, time.Now()); err != nil {
+		if err := s.adopt(r, g, time.Now()); err != nil {
 			return err
 		}
-		if b.recovery.shortened {
-			b.journal.changed(s) // the old statement must not come back
+		if b.recovery.shortened || s.lag != 0 && len(s.known) > 0 {
+			b.journal.changed(s) // the old statement must not come back; what the watermark passes before the elevator does must be in it
 		}
 	}
 	if newest := s.newest(); newest == nil || newest.number < g.number {

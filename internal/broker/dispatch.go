@@ -294,6 +294,9 @@ func (s *subscription) fallBehind(pos engine.Position, now time.Time, usedUp boo
 	}
 	s.lag = pos
 	s.b.journal.lagged(s)
+	if len(s.known) > 0 { // the watermark may pass them now before the elevator does
+		s.b.journal.changed(s)
+	}
 	s.b.log.Debug("event subscription lags", telemetry.EventSubscription, s.cfg.Load().id, telemetry.Position, pos.String())
 }
 

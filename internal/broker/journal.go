@@ -452,6 +452,11 @@ func (s *subscription) state(out *entryWriter, w uint64) bool {
 	if s.breaker.failures > 0 {
 		out.breaker(s.breakerEntry())
 	}
+	if lag != 0 {
+		for _, pos := range s.settledFrom(lag) {
+			out.closed(s.uid, pos, false)
+		}
+	}
 	for d := range s.unsettled() {
 		if !d.replay && lag == 0 && d.pos.Seq() > w {
 			continue

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -469,6 +470,12 @@ func TestRecovery(t *testing.T) {
 		{"a success above the watermark is kept", 6, messages{{success}}, nil, true},
 		{"and outlives a statement", 6, messages{{success}, {plainEntry{tagRestate, uid}}}, nil, true},
 		{"a failure above the watermark is not", 6, messages{{failure}}, nil, false},
+		{"a close that one who lags has to pass is kept", 7, messages{{lagEntry{uid, pos}, closedEntry{uid, pos, false}}}, nil, true},
+		{"one of a replay is not", 7, messages{{lagEntry{uid, pos}, closedEntry{uid, pos, true}}}, nil, false},
+		{"nor that of one who does not lag", 7, messages{{closedEntry{uid, pos, false}}}, nil, false},
+		{"until it passed", 7, messages{{lagEntry{uid, pos}, closedEntry{uid, pos, false}}, {lagEntry{uid, pos + 1}}}, nil, false},
+		{"or is live", 7, messages{{lagEntry{uid, pos}, closedEntry{uid, pos, false}}, {lagEntry{uid, 0}}}, nil, false},
+		{"a close that it passed already is not", 7, messages{{lagEntry{uid, pos + 1}, closedEntry{uid, pos, false}}}, nil, false},
 		{"a statement replaces", 7, messages{{open}, {plainEntry{tagRestate, uid}, replay}}, []openEntry{replay}, false},
 		{"a deleted one is forgotten", 7, messages{{open}, {plainEntry{tagGone, uid}}}, nil, false},
 	} {
@@ -489,7 +496,7 @@ func TestRecovery(t *testing.T) {
 			if sub := r.subs[uid]; sub != nil {
 				got = slices.AppendSeq(slices.Collect(maps.Values(sub.open)), maps.Values(sub.replays))
 			}
-			if !slices.Equal(got, tt.want) || (len(r.ahead[uid]) > 0) != tt.ahead || (r.aheadSince != 0) != tt.ahead {
+			if since := tt.ahead && tt.w < pos.Seq(); !slices.Equal(got, tt.want) || (len(r.ahead[uid]) > 0) != tt.ahead || (r.aheadSince != 0) != since {
 				t.Errorf("open %+v, ahead %v since %d", got, r.ahead, r.aheadSince)
 			}
 		})
@@ -570,6 +577,69 @@ func TestKnownAboveWhatIsMatchedAgain(t *testing.T) {
 		}
 		finish(t, p)
 	})
+}
+
+// TestSettledWhereItLags: an event that an earlier process had settled is not sent again
+// though its event subscription fell behind in front of it, or lagged there before, the
+// watermark has passed it and the process is killed once more.
+func TestSettledWhereItLags(t *testing.T) {
+	const n, settled = 40, 30
+	for _, tt := range []struct {
+		name string
+		w    uint64
+		told []any // by the first process
+		sent int   // how often the event is sent in the second one
+	}{
+		{"delivered above the watermark", 0, []any{attemptEntry{uid: 0x500, pos: engine.At(1, settled), number: 1, outcome: Delivered}}, 0},
+		{"open above its place", 1, []any{lagEntry{0x500, engine.At(1, 0)}, openEntry{uid: 0x500, pos: engine.At(1, settled)}}, 1},
+		{"parked above its place", 1, []any{lagEntry{0x500, engine.At(1, 0)}, openEntry{uid: 0x500, pos: engine.At(1, settled), parked: 1}}, 1},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			smallBounds(t, 2, 24)
+			store := newStore()
+			es := testSubscription(0, filter.Filter{})
+			p := startProcess(t, store.open(-1), nil) // nobody subscribes yet
+			publish(t, p.Broker, 0, n, "a")
+			finish(t, p)
+			first := message(tt.w, 1)
+			for _, e := range append([]any{plainEntry{tagRestate, 0x500}, generationEntry{uid: 0x500, number: 1, from: 1, filter: []byte("{}")}}, tt.told...) {
+				first.write(e)
+			}
+			store.journal = []engine.JournalEntry{{Seq: 1, Payload: first.buf}}
+			again := strconv.Itoa(settled)
+			stuck := &handler{t: t, answer: func(ctx context.Context, a asked) Response {
+				if a.ids[0] == again {
+					return answerOK
+				}
+				<-ctx.Done()
+				return Response{Outcome: Canceled}
+			}}
+			second := store.open(-1)
+			p = startProcess(t, second, map[string]Sender{"es0": stuck}, es)
+			time.Sleep(time.Second)
+			if w := p.journal.durable(); w != 1 || stuck.times()[again] != tt.sent {
+				t.Fatalf("watermark %d, event %s sent %d times in the second process", w, again, stuck.times()[again])
+			}
+			if s := p.lookup(0x500); s.lag == 0 || s.lag > engine.At(1, settled) {
+				t.Fatalf("its place is %s", s.lag)
+			}
+			second.killMu.Lock()
+			second.dead = true
+			second.killMu.Unlock()
+			_ = p.end()
+
+			for range 2 { // and what the third knew, the fourth knows
+				fine := &handler{t: t}
+				third := store.open(-1)
+				p = startProcess(t, third, map[string]Sender{"es0": fine}, es)
+				settleAll(t, p)
+				if times := fine.times(); times[again] != 0 {
+					t.Errorf("event %s was sent again", again)
+				}
+				finish(t, p)
+			}
+		})
+	}
 }
 
 // TestRejoinedAheadOfWatermark: one that became live at a place the journal's

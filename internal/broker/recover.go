@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -36,7 +37,7 @@ type recovery struct {
 	w       uint64
 	message uint64 // being read, or the first of its flush
 	entries int
-	ahead   map[uint64][]engine.Position // delivered already, by uid, though their frames will be matched again
+	ahead   map[uint64][]engine.Position // settled already, by uid, though their frames will be matched again
 
 	aheadSince, aheadSeq uint64 // as in journal
 
@@ -65,10 +66,19 @@ func (r *recovery) closed(uid uint64, pos engine.Position, replay bool) {
 	r.entries++
 	if replay {
 		delete(r.of(uid).replays, pos)
-	} else {
-		delete(r.of(uid).open, pos)
+		return
+	}
+	s := r.of(uid)
+	delete(s.open, pos)
+	if s.meets(pos) {
+		r.ahead[uid] = append(r.ahead[uid], pos)
 	}
 }
+
+// meets reports whether the event subscription lags and has not been read for up to a
+// position. What is settled there is met again: it fell behind among what an earlier
+// process had handed out.
+func (s *recovered) meets(pos engine.Position) bool { return s != nil && s.lag != 0 && pos >= s.lag }
 
 // attempt takes a success: it settles, though the entry that closes the delivery
 // may be in the next message, which was never written. Above the watermark the
@@ -92,7 +102,21 @@ func (r *recovery) attempt(e attemptEntry) {
 	}
 }
 
-func (r *recovery) lag(uid uint64, from engine.Position) { r.of(uid).lag = from }
+func (r *recovery) lag(uid uint64, from engine.Position) {
+	r.of(uid).lag = from
+	r.passed(uid)
+}
+
+// passed forgets what of ahead will not be matched again.
+func (r *recovery) passed(uid uint64) {
+	sub := r.subs[uid]
+	list := slices.DeleteFunc(r.ahead[uid], func(p engine.Position) bool { return p.Seq() <= r.w && !sub.meets(p) })
+	if len(list) == 0 {
+		delete(r.ahead, uid)
+		return
+	}
+	r.ahead[uid] = list
+}
 
 func (r *recovery) breaker(e breakerEntry) { r.of(e.uid).breaker = e }
 
@@ -130,7 +154,8 @@ func flushes(ctx context.Context, j Journal, from uint64) iter.Seq2[flushedMessa
 					return false
 				}
 			}
-			flush = nil
+			clear(flush)
+			flush = flush[:0]
 			return true
 		}
 		for m, err := range j.Read(ctx, from) {
@@ -148,7 +173,8 @@ func flushes(ctx context.Context, j Journal, from uint64) iter.Seq2[flushedMessa
 			}
 			next := flushedMessage{m, head}
 			if len(flush) > 0 && flush[0].first() != next.first() {
-				flush = nil // cut off
+				clear(flush)
+				flush = flush[:0] // cut off
 			}
 			if flush = append(flush, next); head.left == 0 && !tell() {
 				return
@@ -160,9 +186,10 @@ func flushes(ctx context.Context, j Journal, from uint64) iter.Seq2[flushedMessa
 // first is the first message of m's flush.
 func (m *flushedMessage) first() uint64 { return m.Seq - m.head.part }
 
-// lookBack is how many messages before the last one are searched for the last
-// flush: take-over records may stand behind it.
-const lookBack = 256
+// lookBack is how many messages before the last one are searched first for the last
+// flush, and how many times as many next: take-over records may stand behind it, and the
+// beginning of a flush that was cut off.
+const lookBack = 16
 
 // recoverJournal reads what a start needs.
 func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
@@ -174,8 +201,10 @@ func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
 
 	r = &recovery{subs: map[uint64]*recovered{}, ahead: map[uint64][]engine.Position{}}
 	first, last := j.Bounds()
-	var head *journalHeader
-	for from := max(first, last-min(last, lookBack)); head == nil; {
+	var head journalHeader
+	found := false
+	for back := uint64(lookBack); !found; back *= lookBack {
+		from := max(first, last-min(last, back))
 		for m, err := range flushes(ctx, j, from) {
 			if errors.Is(err, engine.ErrCorrupt) {
 				continue // it may be history; if not, it is met again below
@@ -183,15 +212,11 @@ func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
 			if err != nil {
 				return nil, err
 			}
-			head = &m.head
+			head, found = m.head, true
 		}
-		if from <= first {
-			break
+		if from <= first && !found {
+			return r, nil // nothing was ever delivered
 		}
-		from = first
-	}
-	if head == nil {
-		return r, nil // nothing was ever delivered
 	}
 	for m, err := range flushes(ctx, j, max(head.oldest, first)) {
 		if err != nil {
@@ -211,13 +236,8 @@ func (r *recovery) reach(first, w uint64) {
 	if r.aheadSeq <= w {
 		r.aheadSince = 0
 	}
-	for uid, list := range r.ahead {
-		list = slices.DeleteFunc(list, func(p engine.Position) bool { return p.Seq() <= w })
-		if len(list) == 0 {
-			delete(r.ahead, uid)
-			continue
-		}
-		r.ahead[uid] = list
+	for uid := range r.ahead {
+		r.passed(uid)
 	}
 }
 
@@ -252,16 +272,20 @@ func (r *recovery) cut(last uint64) (was bool) {
 	return was
 }
 
-// adopt gives s the state that the journal has of it. It runs before anything else
-// can see s.
-func (s *subscription) adopt(r *recovered, now time.Time) error {
+// adopt gives s the state that the journal has of it, where newest is the filter of its
+// record: mostly the journal's, too. It runs before anything else can see s.
+func (s *subscription) adopt(r *recovered, newest generation, now time.Time) error {
 	slices.SortFunc(r.generations, func(a, b generationEntry) int { return cmp.Compare(a.number, b.number) })
 	for _, g := range r.generations {
-		var f filter.Filter
-		if err := json.Unmarshal(g.filter, &f); err != nil {
-			return fmt.Errorf("filter generation %d of event subscription %016x: %w", g.number, s.uid, err)
+		matcher := newest.matcher
+		if g.number != newest.number || !bytes.Equal(g.filter, newest.raw) {
+			var f filter.Filter
+			if err := json.Unmarshal(g.filter, &f); err != nil {
+				return fmt.Errorf("filter generation %d of event subscription %016x: %w", g.number, s.uid, err)
+			}
+			matcher = filter.Compile(&f)
 		}
-		s.addGeneration(generation{number: g.number, from: g.from, matcher: filter.Compile(&f), raw: g.filter})
+		s.addGeneration(generation{number: g.number, from: g.from, matcher: matcher, raw: g.filter})
 	}
 	s.lag = r.lag
 	s.statedAt = r.statedAt
@@ -297,9 +321,9 @@ func (s *subscription) adopt(r *recovered, now time.Time) error {
 			s.b.park.hold(d)
 		default:
 			s.order = append(s.order, d)
-			if at := e.pos.Seq(); at > s.b.startW || s.lag != 0 && e.pos >= s.lag {
-				s.known = append(s.known, e.pos)
-			}
+		}
+		if !e.replay && (e.pos.Seq() > s.b.startW || r.meets(e.pos)) {
+			s.known = append(s.known, e.pos)
 		}
 		if e.reason != "" {
 			d.state, d.reason = burying, codeOf(e.reason)

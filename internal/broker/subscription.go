@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -148,7 +149,7 @@ type subscription struct {
 	draining bool // no new attempts: the broker stops
 	paused   bool // no new attempts, by the event subscription's record; see setPaused
 
-	known       []engine.Position // recovered deliveries that matching will meet again, sorted
+	known       []engine.Position // recovered deliveries, open or settled, that matching will meet again, sorted
 	lag         engine.Position   // first position not handed out; 0 = live
 	rejoined    uint64            // log sequence at which it last became live
 	aboard      bool              // the elevator reads for it
@@ -265,6 +266,22 @@ func (s *subscription) knows(pos engine.Position) bool {
 		s.known = s.known[1:]
 	}
 	return len(s.known) > 0 && s.known[0] == pos
+}
+
+// settledFrom returns what is settled of what matching will meet again from a position
+// on. The caller holds s.mu.
+func (s *subscription) settledFrom(from engine.Position) []engine.Position {
+	first, _ := slices.BinarySearch(s.known, from)
+	if first == len(s.known) {
+		return nil
+	}
+	open := make(map[engine.Position]bool, s.openN)
+	for d := range s.unsettled() {
+		if !d.replay {
+			open[d.pos] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(s.known[first:]), func(pos engine.Position) bool { return open[pos] })
 }
 
 // close settles d for good. The caller holds s.mu.
@@ -437,7 +454,8 @@ const kindBytes = 192 << 10
 // sequenced reports whether the events of a source carry data.sequencer: those that a
 // workspace raises do.
 func sequenced(source resource.ID) bool {
-	return source.IsType(resource.TypeWorkspace) || source.IsType(resource.TypeSystemTopic)
+	t := source.Type()
+	return strings.EqualFold(t, resource.TypeWorkspace) || strings.EqualFold(t, resource.TypeSystemTopic)
 }
 
 // fifo is a queue of deliveries on a ring.
