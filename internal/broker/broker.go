@@ -97,6 +97,7 @@ type Config struct {
 	NewSender  func(*resource.EventSubscription) (Sender, error)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil = no metrics
+	metrics    *metrics              // of a test that starts brokers by the thousand; nil = its own
 
 	MetricsEventSubscriptions int // how many event subscriptions have series of their own
 
@@ -168,6 +169,9 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.DeadLetterDelay == 0 {
 		cfg.DeadLetterDelay = 2 * time.Second
 	}
+	if cfg.metrics == nil {
+		cfg.metrics = newMetrics(cfg.Registerer)
+	}
 	recovery, err := recoverJournal(ctx, cfg.Journal)
 	if err != nil {
 		return nil, err
@@ -178,7 +182,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		cfg.Logger.Error("the event log ends before what the delivery journal tells of: events after its end are lost", "log_end", last, "journal_watermark", told)
 	}
 	b := &Broker{
-		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), clock: newClock(cfg.Wall),
+		cfg: cfg, log: cfg.Logger, metrics: cfg.metrics, clock: newClock(cfg.Wall),
 		startW: recovery.w, recovery: recovery,
 		window: newWindow(cfg.Log, cfg.Window), subs: map[uint64]*subscription{},
 		queue: dispatchQueue{some: make(chan struct{}, 1)},

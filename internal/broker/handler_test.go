@@ -57,7 +57,7 @@ func (h *handler) Send(ctx context.Context, r *Request) Response {
 	if r.Fill() != nil {
 		return Response{Outcome: Canceled}
 	}
-	a := asked{Request: *r, at: time.Now(), ids: idsIn(h.t, r.Body)}
+	a := asked{Request: *r, at: time.Now(), ids: idsIn(r.Body)}
 	a.Body = bytes.Clone(r.Body)
 	h.mu.Lock()
 	h.asked = append(h.asked, a)

@@ -71,8 +71,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Help: "Time a destination took to answer an attempt. Azure metric: DestinationProcessingDurationInMs.",
 	}, []string{"destination"})
 	m.processing = processing.WithLabelValues(resource.DestinationWebHook).(prometheus.Histogram)
-	m.begin()
+	for k, name := range limitNames {
+		m.limitWaits[k], m.limitWaited[k] = m.limitWaitsBy.WithLabelValues(name), m.limitWaitedBy.WithLabelValues(name)
+	}
 	if r != nil {
+		m.begin()
 		r.MustRegister(m.limitWaitsBy, m.limitWaitedBy, m.received)
 		r.MustRegister(m.clockJumps, m.written, m.writtenLate, m.writeFailed, m.evicted)
 		r.MustRegister(processing, m.published, m.publishFailed, m.unmatched, m.matched, m.delivered, m.publishLatency, m.failed, m.deadLettered, m.dropped, m.warnings, m.duplicates, m.forgotten, m.attributesOmitted)

@@ -228,7 +228,7 @@ func TestParkDay(t *testing.T) {
 			}
 			buried := letters(t, b)
 			for _, l := range buried {
-				n, _ := strconv.Atoi(idsIn(t, l.Event)[0])
+				n, _ := strconv.Atoi(idsIn(l.Event)[0])
 				if l.DeadLetterReason != ReasonTimeToLive || l.DeliveryAttempts != 11 || l.Sequencer != sequencers[n] {
 					t.Errorf("letter of event %d: %s after %d attempts, sequencer %s of %s", n, l.DeadLetterReason, l.DeliveryAttempts, l.Sequencer, sequencers[n])
 				}

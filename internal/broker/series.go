@@ -22,9 +22,6 @@ func (m *metrics) begin() {
 			m.deadLettered.WithLabelValues(string(r))
 		}
 	}
-	for k, name := range limitNames {
-		m.limitWaits[k], m.limitWaited[k] = m.limitWaitsBy.WithLabelValues(name), m.limitWaitedBy.WithLabelValues(name)
-	}
 	m.dropped.WithLabelValues(dropUnreadable)
 	for _, k := range []WarningKind{WarnDeadLettered, WarnDropped, WarnGone} {
 		m.warnings.WithLabelValues(string(k))
