@@ -2,6 +2,7 @@ package destination
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -16,6 +17,8 @@ type link[C any] struct {
 	// by says what a connection would be made by now, such as its keys. One that was made
 	// by something else is used no more. Nil: that never changes.
 	by func() string
+	// turns has room for as many attempts as use the connection at a time; nil is any number.
+	turns chan struct{}
 
 	mu     sync.Mutex
 	made   chan struct{} // closed when the dial that runs has ended, nil when none runs
@@ -34,6 +37,24 @@ type linked[C any] struct {
 
 // linkIdle is for how long nobody has to use a connection until it is closed.
 const linkIdle = time.Minute
+
+// errNoTurn is that an attempt that waited for its turn waits no longer: it has sent
+// nothing.
+var errNoTurn = errors.New("others were sent until the time was over")
+
+// inTurn is use for an attempt whose turn it has to be. It waits without a connection, so
+// that one that breaks meanwhile is nothing to it, until over.
+func (l *link[C]) inTurn(ctx context.Context, over <-chan time.Time, f func(C) (broken bool)) error {
+	select {
+	case l.turns <- struct{}{}:
+		defer func() { <-l.turns }()
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-over:
+		return errNoTurn
+	}
+	return l.use(ctx, f)
+}
 
 // use calls f with the connection. Where f says that it is broken, the next one gets
 // another.

@@ -2,10 +2,12 @@ package destination
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestLinkMadeAnew: a connection is used by all until what it is made by changes; who uses
@@ -79,5 +81,38 @@ func TestLinkMadeAnew(t *testing.T) {
 	l.Close()
 	if c := <-ended; c != "c4" || len(ended) > 0 {
 		t.Errorf("%s is ended last, of %d more", c, len(ended))
+	}
+}
+
+// TestLinkTurns: who waits for a turn gets the connection that is good when it comes.
+func TestLinkTurns(t *testing.T) {
+	made := 0
+	l := &link[int]{
+		dial:  func(context.Context) (int, error) { made++; return made, nil },
+		end:   func(int) {},
+		turns: make(chan struct{}, 1),
+	}
+	defer l.Close()
+	used := make(chan int)
+	if err := l.inTurn(t.Context(), nil, func(c int) (broken bool) {
+		go func() {
+			_ = l.inTurn(context.Background(), nil, func(c int) bool { used <- c; return false })
+		}()
+		over := make(chan time.Time, 1)
+		over <- time.Time{}
+		if err := l.inTurn(t.Context(), over, func(int) bool { t.Error("two have a turn"); return false }); !errors.Is(err, errNoTurn) {
+			t.Errorf("after its time: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := l.inTurn(ctx, nil, func(int) bool { t.Error("two have a turn"); return false }); !errors.Is(err, context.Canceled) {
+			t.Errorf("canceled: %v", err)
+		}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if c := <-used; c != 2 {
+		t.Errorf("who waited while connection 1 broke has connection %d", c)
 	}
 }

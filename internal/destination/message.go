@@ -54,7 +54,7 @@ func (m *Messenger) SendMessage(ctx context.Context, es *resource.EventSubscript
 // Preview says what would be sent, and connects to nobody.
 func (m *Messenger) Preview(es *resource.EventSubscription, msg manage.Message) (manage.Receipt, error) {
 	if es.Destination.WebHook == nil {
-		to, err := m.targets.open(es)
+		to, err := m.targets.open(es, true)
 		if err != nil {
 			return manage.Receipt{}, err
 		}
@@ -74,7 +74,7 @@ func (m *Messenger) Preview(es *resource.EventSubscription, msg manage.Message) 
 }
 
 func (m *Messenger) sendToTarget(ctx context.Context, es *resource.EventSubscription, msg manage.Message) (manage.Receipt, error) {
-	to, err := m.targets.open(es)
+	to, err := m.targets.open(es, true)
 	if err != nil {
 		return manage.Receipt{}, err
 	}

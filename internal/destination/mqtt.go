@@ -3,6 +3,7 @@ package destination
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -39,6 +40,7 @@ type mqttTarget struct {
 	retain bool
 	expiry *uint32 // seconds, nil for none
 	binary bool
+	beside string // the client's name instead of clientId, "" once that is used
 	link[*mqttConn]
 }
 
@@ -111,7 +113,12 @@ func openMQTT(c *targetConfig) (targetSender, error) {
 	if t.topic, err = parseTopic(c.values.Text("topic")); err != nil {
 		return nil, err
 	}
+	if id := c.values.Text("clientId"); id != "" && c.beside {
+		t.beside = fmt.Sprintf("%s-%06x", id, rand.Uint32()>>8)
+	}
+	t.turns = make(chan struct{}, mqttTurns)
 	t.dial, t.end, t.gone = t.connect, (*mqttConn).leave, (*mqttConn).ended
+	t.by = func() string { return t.beside }
 	return t, nil
 }
 
@@ -121,7 +128,6 @@ type mqttConn struct {
 	net.Conn
 	largest int           // bytes of a packet that the server takes
 	first   byte          // packet by which it answers a message: PUBACK or PUBREC
-	turns   chan struct{} // of attempts that have messages under way
 	slots   chan struct{} // of messages under way, as many as the server takes
 
 	writing   sync.Mutex
@@ -157,6 +163,25 @@ func (a mqttAnswer) last() bool { return a.packet != packets.PUBREC || a.code >=
 
 // connect dials and signs in.
 func (t *mqttTarget) connect(ctx context.Context) (*mqttConn, error) {
+	c, err := t.connectOnce(ctx)
+	if refusal, is := errors.AsType[*mqttRefusal](err); is && (refusal.code == packets.ConnackInvalidClientID || refusal.means.Outcome == broker.Unauthorized) && t.ownName() {
+		return t.connectOnce(ctx)
+	}
+	return c, err
+}
+
+// ownName has the client go by clientId from now on, after the server has refused the name
+// that it had beside it: servers may admit some clients alone, or let them alone publish.
+// It reports whether that is a change.
+func (t *mqttTarget) ownName() bool {
+	if t.beside == "" {
+		return false
+	}
+	t.beside = ""
+	return true
+}
+
+func (t *mqttTarget) connectOnce(ctx context.Context) (*mqttConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, mqttConnectTime)
 	defer cancel()
 	dial := t.guard.DialClear
@@ -169,7 +194,7 @@ func (t *mqttTarget) connect(ctx context.Context) (*mqttConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &mqttConn{Conn: raw, turns: make(chan struct{}, mqttTurns), waiting: map[uint16]mqttFlight{}, first: packets.PUBACK, done: make(chan struct{})}
+	c := &mqttConn{Conn: raw, waiting: map[uint16]mqttFlight{}, first: packets.PUBACK, done: make(chan struct{})}
 	if t.qos == 2 {
 		c.first = packets.PUBREC
 	}
@@ -191,7 +216,7 @@ func (t *mqttTarget) connect(ctx context.Context) (*mqttConn, error) {
 // greet makes the server's acquaintance: who we are, what it takes, and after how long a
 // silence it wants to hear of us.
 func (t *mqttTarget) greet(c *mqttConn, r *bufio.Reader) (keepAlive time.Duration, err error) {
-	id, user, password := t.values.Text("clientId"), t.values.Text("username"), t.secrets["password"]
+	id, user, password := cmp.Or(t.beside, t.values.Text("clientId")), t.values.Text("username"), t.secrets["password"]
 	if id == "" {
 		id = fmt.Sprintf("carillon%015x", rand.Uint64()>>4) // 23 letters and digits, which every server takes
 	}
@@ -215,7 +240,7 @@ func (t *mqttTarget) greet(c *mqttConn, r *bufio.Reader) (keepAlive time.Duratio
 	case kind != packets.CONNACK || len(body) < 2:
 		return 0, errNoMQTT
 	case len(body) == 2: // versions before had no properties
-		return 0, &mqttRefusal{broker.Response{Outcome: broker.GenericError, Detail: "the server does not speak MQTT 5", Verdict: broker.TryAgain}}
+		return 0, &mqttRefusal{means: broker.Response{Outcome: broker.GenericError, Detail: "the server does not speak MQTT 5", Verdict: broker.TryAgain}}
 	}
 	answer := packets.Connack{Properties: &packets.Properties{}}
 	err = answer.Unpack(bytes.NewBuffer(body))
@@ -223,11 +248,11 @@ func (t *mqttTarget) greet(c *mqttConn, r *bufio.Reader) (keepAlive time.Duratio
 	case err != nil || code > 0 && code < mqttFailures: // no CONNACK has those
 		return 0, errNoMQTT
 	case code > 0:
-		return 0, &mqttRefusal{ofConnection(mqttReason(code))}
+		return 0, &mqttRefusal{code, ofConnection(mqttReason(code))}
 	}
 	says := answer.Properties
 	misfit := func(detail string) error {
-		return &mqttRefusal{broker.Response{Outcome: broker.GenericError, Detail: detail, Verdict: broker.TryAgain}}
+		return &mqttRefusal{means: broker.Response{Outcome: broker.GenericError, Detail: detail, Verdict: broker.TryAgain}}
 	}
 	underWay := mqttTurns * t.kind.Together
 	if says.ReceiveMaximum != nil {
@@ -317,7 +342,7 @@ func (c *mqttConn) read(r *bufio.Reader) error {
 			if len(body) > 0 {
 				code = body[0]
 			}
-			return &mqttRefusal{c.goodbye(code)}
+			return &mqttRefusal{code, c.goodbye(code)}
 		default:
 			return errNoMQTT
 		}
@@ -476,34 +501,43 @@ func (c *mqttConn) ended() bool {
 }
 
 func (t *mqttTarget) Send(ctx context.Context, r *broker.Request) broker.Response {
+	answer := t.send(ctx, r)
+	if answer.Outcome == broker.Unauthorized && t.ownName() {
+		for i := range r.Parts {
+			r.Parts[i].Response = broker.Response{}
+		}
+		return t.send(ctx, r)
+	}
+	return answer
+}
+
+func (t *mqttTarget) send(ctx context.Context, r *broker.Request) broker.Response {
 	limit := time.NewTimer(min(r.Hold, answerTime))
 	defer limit.Stop()
-	if err := t.use(ctx, func(c *mqttConn) (broken bool) {
-		select {
-		case c.turns <- struct{}{}:
-			defer func() { <-c.turns }()
-		case <-ctx.Done():
-			each(r.Parts, canceled())
-			return false
-		case <-limit.C:
-			each(r.Parts, timedOut(answerTime))
-			return false
+	for again := false; ; again = true {
+		unsent := false
+		if err := t.inTurn(ctx, limit.C, func(c *mqttConn) (broken bool) {
+			if r.Fill() != nil {
+				each(r.Parts, canceled())
+				return false
+			}
+			defer r.Sent()
+			unsent, broken = t.publish(ctx, c, r, limit.C, !again)
+			return broken
+		}); err != nil {
+			return mqttFailed(ctx, err)
 		}
-		if r.Fill() != nil {
-			each(r.Parts, canceled())
-			return false
+		if !unsent {
+			return broker.Together(r.Parts)
 		}
-		defer r.Sent()
-		return t.publish(ctx, c, r, limit.C)
-	}); err != nil {
-		return mqttFailed(ctx, err)
 	}
-	return broker.Together(r.Parts)
 }
 
 // publish sends the messages of an attempt, as many at a time as the server takes, and
 // waits for its answers. What is under way when it gives up takes the connection with it.
-func (t *mqttTarget) publish(ctx context.Context, c *mqttConn, r *broker.Request, limit <-chan time.Time) (broken bool) {
+// Where the connection ends before anything was sent, and another one may be tried, nothing
+// is said of the messages: they are unsent.
+func (t *mqttTarget) publish(ctx context.Context, c *mqttConn, r *broker.Request, limit <-chan time.Time, another bool) (unsent, broken bool) {
 	defer context.AfterFunc(ctx, func() { c.close(ctx.Err()) })() // also a write that blocks
 	answers := make(chan mqttAnswer, 2*len(r.Parts))
 	next, underWay := 0, 0
@@ -540,19 +574,22 @@ func (t *mqttTarget) publish(ctx context.Context, c *mqttConn, r *broker.Request
 			}
 			next++
 		case <-c.done:
+			if next == 0 && another && ctx.Err() == nil {
+				return true, true
+			}
 			for len(answers) > 0 {
 				take(<-answers)
 			}
 			why := mqttFailed(ctx, c.err)
 			each(r.Parts[:next], why)
 			each(r.Parts, ofConnection(why))
-			return true
+			return false, true
 		case <-limit:
 			each(r.Parts, timedOut(min(r.Hold, answerTime)))
-			return true
+			return false, next > 0
 		}
 	}
-	return c.ended()
+	return false, c.ended()
 }
 
 // message is the message of a part.
@@ -650,7 +687,10 @@ func ofConnection(r broker.Response) broker.Response {
 
 // mqttRefusal is that a server ended, or did not begin, a connection, or that it does not
 // take what is wanted of it.
-type mqttRefusal struct{ means broker.Response }
+type mqttRefusal struct {
+	code  byte // the reason, 0 where there is none
+	means broker.Response
+}
 
 func (e *mqttRefusal) Error() string { return e.means.Detail }
 
@@ -660,6 +700,8 @@ func mqttFailed(ctx context.Context, err error) broker.Response {
 	switch {
 	case ctx.Err() != nil:
 		return canceled()
+	case errors.Is(err, errNoTurn):
+		return timedOut(answerTime)
 	case isRefusal:
 		return refusal.means
 	case errors.Is(err, errNoMQTT), errors.Is(err, errMQTTLeft):

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,9 @@ import (
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/mqttpeer"
+	"github.com/carillon-events/carillon/internal/resource"
 )
 
 func mqttArrivals(t *testing.T, messages []mqttpeer.Message) (out []arrived) {
@@ -438,6 +441,141 @@ func TestMQTTAnew(t *testing.T) {
 		used := s.now.conn
 		_ = (<-conns).Close()
 		<-used.done
+	}
+}
+
+// TestMQTTGoesOn holds that an attempt that waits on a connection which ends is made on the
+// next one, if it has sent nothing; what was under way is not sent again by its attempt.
+func TestMQTTGoesOn(t *testing.T) {
+	arrived, cut := make(chan struct{}), make(chan struct{})
+	var mu sync.Mutex
+	var bodies []string
+	s := scripted{greeting: &packets.Connack{Properties: &packets.Properties{ReceiveMaximum: new(uint16(1))}}, script: func(conn net.Conn, _ int, p *packets.Publish) {
+		mu.Lock()
+		bodies = append(bodies, string(p.Payload))
+		first := len(bodies) == 1
+		mu.Unlock()
+		if first {
+			close(arrived)
+			<-cut
+			_ = conn.Close()
+			return
+		}
+		_, _ = (&packets.Puback{PacketID: p.PacketID}).WriteTo(conn)
+	}}.target(t)
+	send := func(n int) <-chan broker.Response {
+		answer := make(chan broker.Response, 1)
+		go func() { answer <- s.Send(t.Context(), attemptOf("Mqtt", n, suiteEvent(n))) }()
+		return answer
+	}
+	first := send(0)
+	<-arrived
+	var others []<-chan broker.Response
+	for n := range 2 * mqttTurns {
+		others = append(others, send(1+n))
+	}
+	for len(s.turns) < mqttTurns {
+		time.Sleep(time.Millisecond)
+	}
+	close(cut)
+	if got := <-first; got.Outcome != broker.SocketError {
+		t.Errorf("what was under way: %+v", got)
+	}
+	for n, answer := range others {
+		if got := <-answer; got.Outcome != broker.Delivered {
+			t.Errorf("attempt %d, which waited: %+v", n, got)
+		}
+	}
+	slices.Sort(bodies)
+	if n := len(slices.Compact(bodies)); n != 1+len(others) || len(bodies) != n {
+		t.Errorf("%d messages, %d of them different; want %d", len(bodies), n, 1+len(others))
+	}
+}
+
+// TestMQTTBeside holds by what name a client that is there for a question goes beside the
+// one that delivers, and that it takes the name clientId where the server admits no other.
+func TestMQTTBeside(t *testing.T) {
+	const fixed = "carillon-ml"
+	for _, tt := range []struct {
+		name, clientID string
+		connect        byte // the answer to a client by another name
+		publish        byte // and to what it publishes
+		names          int  // under which it comes
+		outcome        broker.Outcome
+	}{
+		{name: "all are admitted", clientID: fixed, names: 1, outcome: broker.Delivered},
+		{name: "no other name", clientID: fixed, connect: packets.ConnackInvalidClientID, names: 2, outcome: broker.Delivered},
+		{name: "no other client", clientID: fixed, connect: packets.ConnackNotAuthorized, names: 2, outcome: broker.Delivered},
+		{name: "no other user", clientID: fixed, connect: packets.ConnackBadUsernameOrPassword, names: 2, outcome: broker.Delivered},
+		{name: "no other may publish", clientID: fixed, publish: packets.PubackNotAuthorized, names: 2, outcome: broker.Delivered},
+		{name: "busy", clientID: fixed, connect: packets.ConnackServerBusy, names: 1, outcome: broker.Busy},
+		{name: "no clientId", connect: packets.ConnackNotAuthorized, names: 1, outcome: broker.Unauthorized},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var mu sync.Mutex
+			var names []string
+			address := listenAndTalk(t, func(conn net.Conn) {
+				defer conn.Close()
+				hello, err := packets.ReadPacket(conn)
+				if err != nil {
+					return
+				}
+				name := hello.Content.(*packets.Connect).ClientID
+				mu.Lock()
+				names = append(names, name)
+				mu.Unlock()
+				greeting, puback := packets.Connack{Properties: &packets.Properties{}}, packets.Puback{Properties: &packets.Properties{}}
+				if name != fixed {
+					greeting.ReasonCode, puback.ReasonCode = tt.connect, tt.publish
+				}
+				_, _ = greeting.WriteTo(conn)
+				if p, err := packets.ReadPacket(conn); err == nil && p.Type == packets.PUBLISH {
+					puback.PacketID = p.PacketID()
+					_, _ = puback.WriteTo(conn)
+					_, _ = io.Copy(io.Discard, conn)
+				}
+			})
+			values := resource.Values{"serverUrl": []byte(`"mqtt://` + address + `"`), "topic": []byte(`"ml"`)}
+			if tt.clientID != "" {
+				values["clientId"] = []byte(`"` + tt.clientID + `"`)
+			}
+			es := &resource.EventSubscription{Destination: resource.Destination{Type: "Mqtt", Target: &resource.Target{Values: values}}, DeliverySchema: event.EventGridSchema}
+			targets := NewTargets(nil, loopback, nil)
+			seen := func() []string {
+				mu.Lock()
+				defer mu.Unlock()
+				out := names
+				names = nil
+				return out
+			}
+			check := func(what string, got []string, want int) {
+				t.Helper()
+				if len(got) != want || got[0] == fixed || tt.clientID != "" && !strings.HasPrefix(got[0], fixed+"-") || want == 2 && got[1] != fixed {
+					t.Errorf("%s under the names %q", what, got)
+				}
+			}
+			receipt, err := NewMessenger(nil, targets).SendMessage(t.Context(), es, manage.Message{Request: attemptOf("Mqtt", 1, suiteEvent(1))})
+			if err != nil || receipt.Response.Outcome != tt.outcome {
+				t.Errorf("%+v, %v; want %s", receipt.Response, err, tt.outcome)
+			}
+			check("sent", seen(), tt.names)
+			if tt.publish != 0 {
+				return // a probe publishes nothing
+			}
+			if err := targets.Probe(t.Context(), es); (err == nil) != (tt.outcome == broker.Delivered) {
+				t.Errorf("probe: %v", err)
+			}
+			check("probed", seen(), tt.names)
+			s, err := targets.Sender(es)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			s.Send(t.Context(), attemptOf("Mqtt", 1, suiteEvent(1)))
+			if got := seen(); tt.clientID != "" && !slices.Equal(got, []string{fixed}) {
+				t.Errorf("delivered under the names %q", got)
+			}
+		})
 	}
 }
 

@@ -43,6 +43,7 @@ type targetConfig struct {
 	values  resource.Values
 	secrets map[string]string
 	static  []attribute // delivery attributes that are the same for every event
+	beside  bool        // the event subscription's own sender may be at work meanwhile
 
 	guard       *egress.Guard
 	connections *Connections
@@ -119,7 +120,7 @@ const probeTime = 15 * time.Second
 
 // Probe satisfies manage.Targets.
 func (t *Targets) Probe(ctx context.Context, es *resource.EventSubscription) error {
-	to, err := t.open(es)
+	to, err := t.open(es, true)
 	if err != nil {
 		return err
 	}
@@ -131,16 +132,19 @@ func (t *Targets) Probe(ctx context.Context, es *resource.EventSubscription) err
 
 // Sender returns the sender of an event subscription. It connects when it is asked to
 // send.
-func (t *Targets) Sender(es *resource.EventSubscription) (broker.Sender, error) { return t.open(es) }
+func (t *Targets) Sender(es *resource.EventSubscription) (broker.Sender, error) {
+	return t.open(es, false)
+}
 
-func (t *Targets) open(es *resource.EventSubscription) (targetSender, error) {
+// open makes the sender of an event subscription, or one beside it for a question.
+func (t *Targets) open(es *resource.EventSubscription, beside bool) (targetSender, error) {
 	kind := resource.KindOf(es.Destination.Type)
 	if kind == nil || es.Destination.Target == nil {
 		return nil, fault.New(fault.Invalid, "InvalidRequest", "The destination type %q is not known.", es.Destination.Type)
 	}
 	c := &targetConfig{
 		kind: kind, uid: es.UID.String(), name: strings.ToUpper(es.Name), schema: es.DeliverySchema, values: es.Destination.Target.Values,
-		guard: t.guard, connections: t.connections,
+		guard: t.guard, connections: t.connections, beside: beside,
 	}
 	var err error
 	if c.secrets, err = manage.OpenFields(t.sealer, es, es.Destination.Target); err != nil {
