@@ -429,6 +429,11 @@ func (a *attempt) Encode(r *Request, dst []byte) (body []byte, err error) {
 // each event as an object, one behind the other.
 func (s *subscription) encode(cfg *config, a *attempt, req *Request, dst []byte) ([]byte, error) {
 	array := cfg.array()
+	size := 2 // of the body, about
+	for _, d := range a.deliveries {
+		size += int(d.size) + 1
+	}
+	dst = slices.Grow(dst, size)
 	if cfg.form == resource.FormMessages {
 		req.Parts = slices.Grow(req.Parts[:0], len(a.deliveries)) // it may be made a second time
 	}
