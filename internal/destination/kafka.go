@@ -114,6 +114,11 @@ func (s *shipment) recycle() {
 	shipments.Put(s)
 }
 
+// reserve makes room for n records, with as many headers as most have.
+func (s *shipment) reserve(n int) {
+	s.records, s.headers, s.text = slices.Grow(s.records, n), slices.Grow(s.headers, 8*n), slices.Grow(s.text, 160*n)
+}
+
 // value keeps the value of a header, or a key.
 func (s *shipment) value(text string) []byte {
 	from := len(s.text)
@@ -451,6 +456,7 @@ func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Respon
 		}
 		s := newShipment()
 		defer s.recycle()
+		s.reserve(len(r.Parts))
 		for i := range r.Parts {
 			if err := t.load(s, r, i); err != nil {
 				r.Parts[i].Response = broker.Response{Outcome: broker.BadRequest, Detail: short(err.Error())}
