@@ -141,6 +141,20 @@ func TestFieldsOfRunsAndVersions(t *testing.T) {
 	}
 }
 
+// Clients report the repository that they ran in, with the token that it was read by.
+func TestUserInformationGoes(t *testing.T) {
+	const repository = "https://oauth2:s3cret@git.example/churn"
+	var r run
+	r.Data.Params, r.Data.Tags = []pair{{"repo", repository}}, []pair{{"mlflow.source.git.repoURL", repository}, {"repo", repository}}
+	r.Info.ArtifactURI = "ftp://ann:s3cret@files.example/3"
+	v := modelVersion{Name: "churn", Version: "4", Source: "ftp://ann:s3cret@files.example/3", Tags: []pair{{"repo", repository}}, Description: "of " + repository}
+	o := r.observation("churn", false)
+	raw, err := json.Marshal([]any{o.Tags, o.Properties, v.observation([]pair{{"from", repository}})})
+	if err != nil || strings.Contains(string(raw), "s3cret") || o.Properties["mlflow.source.git.repoURL"] != "https://git.example/churn" {
+		t.Errorf("observations %s, %v", raw, err)
+	}
+}
+
 func TestLargeRunsAreShortened(t *testing.T) {
 	var r run
 	for i := range 100 {

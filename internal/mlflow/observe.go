@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carillon-events/carillon/event"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/workspace"
 	"github.com/carillon-events/carillon/mlevent"
 )
@@ -67,7 +68,7 @@ func (r *run) observation(experimentName string, metrics bool) workspace.RunObse
 	if properties[parentTag] != "" {
 		runType += ".child"
 	}
-	workspace.ShortenLabels(tags, properties)
+	workspace.TidyLabels(tags, properties)
 	status, ok := statuses[r.Info.Status]
 	if !ok {
 		status = mlevent.RunUnknown
@@ -120,9 +121,9 @@ func (v *modelVersion) observation(inherited []pair) workspace.VersionObservatio
 			properties[name] = value
 		}
 	}
-	workspace.ShortenLabels(tags, properties)
+	workspace.TidyLabels(tags, properties)
 	return workspace.VersionObservation{
-		Model: v.Name, Version: v.Version, Created: int64(v.Created), RunID: v.RunID, URI: v.Source, Tags: tags, Properties: properties,
+		Model: v.Name, Version: v.Version, Created: int64(v.Created), RunID: v.RunID, URI: secret.WithoutUserinfo(v.Source), Tags: tags, Properties: properties,
 	}
 }
 

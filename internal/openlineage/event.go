@@ -11,6 +11,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/workspace"
 	"github.com/carillon-events/carillon/mlevent"
 )
@@ -235,7 +236,7 @@ func (e *wireEvent) report(ws resource.ID) (o workspace.RunReport, err error) {
 		return o, err
 	}
 	id := uuid.MustParse(e.Run.RunID)
-	job := jobName(e.Job.Namespace, e.Job.Name)
+	job := secret.WithoutUserinfo(jobName(e.Job.Namespace, e.Job.Name))
 	return workspace.RunReport{
 		Source: workspace.SourceOpenLineage, ID: id.String(), ExperimentID: experimentID(ws, job), Experiment: job, At: at, Status: status,
 		RunType: e.runType(), Tags: e.runTags(), Properties: e.properties(),
@@ -287,7 +288,7 @@ func (e *wireEvent) properties() map[string]string {
 	list := map[string]string{}
 	set := func(name, value string) {
 		if value != "" {
-			list["openlineage."+name] = cut(value, longestText)
+			list["openlineage."+name] = cut(secret.WithoutUserinfo(value), longestText)
 		}
 	}
 	run, job := e.Run.Facets.value, e.Job.Facets.value

@@ -324,11 +324,11 @@ func TestWhatEventsBecome(t *testing.T) {
 		`{"eventType":"START","eventTime":"2026-03-02T12:00:00Z","producer":"https://airflow.example","run":{"runId":"` + strings.ToUpper(runID) + `","facets":{
 			"parent":{"run":{"runId":"p1"},"job":{"namespace":"team","name":"dag"},"root":{"run":{"runId":"r0"},"job":{"namespace":"team","name":"all"}}},
 			"nominalTime":{"nominalStartTime":"2026-03-02T00:00:00Z","nominalEndTime":"2026-03-03T00:00:00Z"},
-			"processing_engine":{"name":"Airflow","version":"3.1"},"tags":{"tags":[{"key":"tier","value":"gold","source":"USER"},{"key":"","value":"x"},{"key":"n","value":7}]}}},
+			"processing_engine":{"name":"Airflow","version":"3.1"},"tags":{"tags":[{"key":"tier","value":"gold","source":"USER"},{"key":"","value":"x"},{"key":"n","value":7},{"key":"repo","value":"https://s3cret@git.example/a"}]}}},
 		  "job":{"namespace":"team","name":"dag.train","facets":{"jobType":{"processingType":"BATCH","integration":"AIRFLOW","jobType":"TASK"},
-			"sourceCodeLocation":{"url":"https://git.example/a","version":"3f1c"},"tags":{"tags":[{"key":"owner","value":"ann"}]}}},
-		  "inputs":[{"namespace":"s3://in","name":"a"},{"namespace":"s3://in","name":"b"}]}`,
-		`{"eventType":"FAIL","eventTime":"2026-03-02T12:05:00Z","run":{"runId":"` + runID + `","facets":{"errorMessage":{"message":"no space","programmingLanguage":"python","stackTrace":"at x"}}},
+			"sourceCodeLocation":{"url":"https://ann:s3cret@git.example/a","version":"3f1c"},"tags":{"tags":[{"key":"owner","value":"ann"}]}}},
+		  "inputs":[{"namespace":"s3://s3cret@in","name":"a"},{"namespace":"s3://in","name":"b"}]}`,
+		`{"eventType":"FAIL","eventTime":"2026-03-02T12:05:00Z","run":{"runId":"` + runID + `","facets":{"errorMessage":{"message":"no space at https://s3cret@git.example/a","programmingLanguage":"python","stackTrace":"at x"}}},
 		  "job":{"namespace":"team","name":"dag.train"},"outputs":[{"namespace":"s3://out","name":"c"}]}`,
 	} {
 		if w := d.send(t, at, e, nil); w.Code != 200 {
@@ -350,7 +350,7 @@ func TestWhatEventsBecome(t *testing.T) {
 	}
 	job := experimentID(d.ws.ID, "team/dag.train")
 	want := map[string]string{
-		"openlineage.namespace": "team", "openlineage.job": "dag.train", "openlineage.producer": "https://airflow.example", "openlineage.errorMessage": "no space", "openlineage.errorLanguage": "python",
+		"openlineage.namespace": "team", "openlineage.job": "dag.train", "openlineage.producer": "https://airflow.example", "openlineage.errorMessage": "no space at https://git.example/a", "openlineage.errorLanguage": "python",
 		"openlineage.parentRunId": "p1", "openlineage.parentJob": "team/dag", "openlineage.rootRunId": "r0", "openlineage.rootJob": "team/all",
 		"openlineage.nominalStartTime": "2026-03-02T00:00:00Z", "openlineage.nominalEndTime": "2026-03-03T00:00:00Z", "openlineage.engine": "Airflow", "openlineage.engineVersion": "3.1",
 		"openlineage.processingType": "BATCH", "openlineage.integration": "AIRFLOW", "openlineage.jobType": "TASK", "openlineage.sourceUrl": "https://git.example/a", "openlineage.sourceVersion": "3f1c",
@@ -359,7 +359,7 @@ func TestWhatEventsBecome(t *testing.T) {
 	if got, want := fmt.Sprint(last.Data.RunProperties), fmt.Sprint(want); got != want {
 		t.Errorf("properties\n%s\nwant\n%s", got, want)
 	}
-	if got := fmt.Sprint(last.Data.RunTags); got != "map[n:7 tier:gold]" {
+	if got := fmt.Sprint(last.Data.RunTags); got != "map[n:7 repo:https://git.example/a tier:gold]" {
 		t.Errorf("tags %s", got)
 	}
 	if last.Subject != "experiments/"+job+"/runs/"+runID || last.Data.ExperimentName != "team/dag.train" || last.Data.RunType != "openlineage.airflow.task" || last.Data.RunStatus != "Failed" {

@@ -3,6 +3,7 @@ package secret
 import (
 	"net/url"
 	"regexp"
+	"strings"
 )
 
 // MaskURL returns a URL as it may be shown: scheme, host and path. User
@@ -14,6 +15,25 @@ func MaskURL(raw string) string {
 		return "(unreadable URL)"
 	}
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+}
+
+// userinfo is what stands between scheme and host of a URL, up to the last @: a password
+// may hold one.
+var userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#"'<>\\]*)@`)
+
+// WithoutUserinfo returns text with the user names and passwords left out of the URLs in it,
+// which stay as they are otherwise: tools that report what they ran keep tokens there. The
+// user git alone stays, which is everybody's where repositories are read over SSH.
+func WithoutUserinfo(text string) string {
+	if !strings.Contains(text, "@") {
+		return text
+	}
+	return userinfo.ReplaceAllStringFunc(text, func(found string) string {
+		if m := userinfo.FindStringSubmatch(found); m[2] != "git" {
+			return m[1]
+		}
+		return found
+	})
 }
 
 var (

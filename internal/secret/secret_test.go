@@ -296,3 +296,25 @@ func TestRedact(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutUserinfo(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"no address, ann@example.org", "no address, ann@example.org"},
+		{"https://git.example/a.git", "https://git.example/a.git"},
+		{"https://s3cret@git.example/a.git#sub?x=1", "https://git.example/a.git#sub?x=1"},
+		{"https://ann:s3cret@git.example:8443/a@v1", "https://git.example:8443/a@v1"},
+		{"https://ann:s3cret@s3cret@git.example", "https://git.example"},
+		{"git+https://oauth2:s3cret@git.example/a", "git+https://git.example/a"},
+		{"ssh://git@git.example/a", "ssh://git@git.example/a"},
+		{"ssh://git:s3cret@git.example/a", "ssh://git.example/a"},
+		{"git@git.example:a/b.git", "git@git.example:a/b.git"},
+		{"fatal: unable to access 'https://ann:s3cret@git.example/a/': 403, see https://x.example/?who=ann@example.org", "fatal: unable to access 'https://git.example/a/': 403, see https://x.example/?who=ann@example.org"},
+		{"s3://in/a,postgres://ann:s3cret@db:5432/x,s3://bucket,mysql://ann:s3cret@db/y", "s3://in/a,postgres://db:5432/x,s3://bucket,mysql://db/y"},
+		{"models:/churn@champion", "models:/churn@champion"},
+		{"://@ a://@h b://@", "://@ a://h b://"},
+	} {
+		if got := WithoutUserinfo(tt.in); got != tt.want || strings.Contains(got, "s3cret") {
+			t.Errorf("WithoutUserinfo(%q)\n got %q\nwant %q", tt.in, got, tt.want)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
 	"github.com/carillon-events/carillon/mlevent"
 )
@@ -161,6 +162,7 @@ func (c EndpointChange) apply(e *OnlineEndpoint, replace bool) {
 	e.Tags = c.Tags.apply(e.Tags, replace)
 	e.Properties = c.Properties.apply(e.Properties, replace)
 	set(&e.ScoringURI, c.ScoringURI, replace, "")
+	e.ScoringURI = secret.WithoutUserinfo(e.ScoringURI)
 	if c.State != nil {
 		e.State, _ = mlevent.ParseEndpointState(*c.State)
 	}

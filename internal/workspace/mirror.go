@@ -146,7 +146,7 @@ func (s *Service) ObserveRun(ctx context.Context, ws resource.Workspace, o RunOb
 	o.Status = r.listen(&o, time.Now())
 	if out.Known && o.LabelsUnknown {
 		r.RunType, r.Tags, r.Properties = old.RunType, joined(old.Tags, nil, true), joined(old.Properties, o.Properties, true)
-		ShortenLabels(r.Tags, r.Properties)
+		TidyLabels(r.Tags, r.Properties)
 	}
 	to := stepOf(&old, out.Known, &o)
 	r.Status = o.Status

@@ -14,6 +14,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
@@ -122,6 +123,7 @@ func (c ModelChange) apply(m *ModelVersion, replace bool) {
 	m.Tags = c.Tags.apply(m.Tags, replace)
 	m.Properties = c.Properties.apply(m.Properties, replace)
 	set(&m.ModelURI, c.ModelURI, replace, "")
+	m.ModelURI = secret.WithoutUserinfo(m.ModelURI)
 	set(&m.RunID, c.RunID, replace, "")
 }
 

@@ -44,7 +44,7 @@ func afterReport(old *Run, known bool, o *RunReport) (r Run, to step) {
 		r.RunType = byDefault
 	}
 	r.Tags, r.Properties = joined(old.Tags, o.Tags, newer), joined(old.Properties, o.Properties, newer)
-	ShortenLabels(r.Tags, r.Properties)
+	TidyLabels(r.Tags, r.Properties)
 	if !known {
 		r.Status, to = NotStarted, begins
 	}

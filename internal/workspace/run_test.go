@@ -549,3 +549,41 @@ func TestNewerFactsAreNotGuessed(t *testing.T) {
 		}
 	}
 }
+
+// What events show has no user information of addresses, whichever way it came.
+func TestUserInformationGoes(t *testing.T) {
+	const address, shown = "https://ann:s3cret@git.example/churn", "https://git.example/churn"
+	b := newBench(t)
+	labels := func() Labels { return Labels{"repo": ptr(address)} }
+	maps := func() map[string]string { return map[string]string{"repo": address} }
+	is := func(door string, err error, texts ...string) {
+		t.Helper()
+		for _, text := range texts {
+			if err != nil || text != shown {
+				t.Errorf("%s: %q, %v", door, text, err)
+			}
+		}
+	}
+	r, _, err := b.PutRun(t.Context(), b.ws, "e", "r", RunChange{Tags: labels(), Properties: labels()}, kim)
+	is("run", err, r.Tags["repo"], r.Properties["repo"])
+	m, _, err := b.PutModelVersion(t.Context(), b.ws, "m", "1", ModelChange{Tags: labels(), Properties: labels(), ModelURI: ptr(address)}, kim)
+	is("model version", err, m.Tags["repo"], m.Properties["repo"], m.ModelURI)
+	e, _, err := b.PutEndpoint(t.Context(), b.ws, "s", EndpointChange{Tags: labels(), Properties: labels(), ScoringURI: ptr(address)}, kim)
+	is("endpoint", err, e.Tags["repo"], e.Properties["repo"], e.ScoringURI)
+	told := report(t, "Running@1")
+	told.Tags, told.Properties = maps(), maps()
+	reported, _ := afterReport(&Run{}, false, &told)
+	is("report", nil, reported.Tags["repo"], reported.Properties["repo"])
+	if _, err := b.ReportRun(t.Context(), b.ws, told, bridge); err != nil {
+		t.Fatal(err)
+	}
+	seen := sighting("Healthy a/1")
+	seen.Tags, seen.Properties, seen.ScoringURI = maps(), maps(), address
+	if _, err := b.ObserveService(t.Context(), b.ws, seen, bridge); err != nil {
+		t.Fatal(err)
+	}
+	facts, events := b.log.since(0)
+	if text := fmt.Sprint(facts, events); strings.Contains(text, "s3cret") {
+		t.Errorf("stored is %s", text)
+	}
+}

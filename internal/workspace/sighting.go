@@ -9,6 +9,7 @@ import (
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 	"github.com/carillon-events/carillon/internal/telemetry"
 	"github.com/carillon-events/carillon/mlevent"
 )
@@ -71,7 +72,7 @@ func afterSighting(old *OnlineEndpoint, known bool, o *Sighting) (e OnlineEndpoi
 	now := before
 	now.Origin, now.Service, now.Spec = o.Origin, o.Service, o.Spec
 	e.Head.Name, e.Mirrored = o.Name, true
-	e.ComputeType, e.ModelIDs, e.Tags, e.Properties, e.ScoringURI = o.ComputeType, o.ModelIDs, o.Tags, o.Properties, o.ScoringURI
+	e.ComputeType, e.ModelIDs, e.Tags, e.Properties, e.ScoringURI = o.ComputeType, o.ModelIDs, o.Tags, o.Properties, secret.WithoutUserinfo(o.ScoringURI)
 	renewed := o.Spec != before.Spec
 	e.State = o.State
 	switch {
@@ -125,7 +126,7 @@ func (s *Service) ObserveService(ctx context.Context, ws resource.Workspace, o S
 	case old.Rollout == nil || old.Rollout.Origin != o.Origin:
 		return out, fault.New(fault.Conflict, "Conflict", "The online endpoint %q is that of another system already: name services differently, or follow that cluster in another workspace.", o.Name)
 	}
-	ShortenLabels(o.Tags, o.Properties)
+	TidyLabels(o.Tags, o.Properties)
 	e, raise := afterSighting(&old, out.Known, &o)
 	if out.Known && same(&old, &e) {
 		return out, nil

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/carillon-events/carillon/internal/fault"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 const (
@@ -96,7 +97,8 @@ func quote(value string) string {
 // removes it. A nil Labels is no change.
 type Labels map[string]*string
 
-// apply returns old with the changes, or the changes alone when they replace it.
+// apply returns old with the changes, or the changes alone when they replace it. User
+// information goes from addresses: what is a label is shown to all who read events.
 func (l Labels) apply(old map[string]string, replace bool) map[string]string {
 	now := map[string]string{}
 	if !replace {
@@ -106,7 +108,7 @@ func (l Labels) apply(old map[string]string, replace bool) map[string]string {
 		if v == nil {
 			delete(now, k)
 		} else {
-			now[k] = *v
+			now[k] = secret.WithoutUserinfo(*v)
 		}
 	}
 	return now
@@ -179,10 +181,18 @@ func set[T any](field *T, given *T, replace bool, byDefault T) {
 // shortened is how much stays of a value that had to give way.
 const shortened = 256
 
-// ShortenLabels shortens the longest values until an event holds both maps, properties before
-// tags, and says so in a property; in the end whole properties and tags go.
+// TidyLabels makes of what a producer says what events may hold. User information goes from
+// addresses. Then the longest values are shortened until an event holds both maps, properties
+// before tags, and a property says so; in the end whole properties and tags go.
 // Source: spec/workspace.md section 5.2, "Cap".
-func ShortenLabels(tags, properties map[string]string) {
+func TidyLabels(tags, properties map[string]string) {
+	for _, m := range []map[string]string{tags, properties} {
+		for k, v := range m {
+			if shown := secret.WithoutUserinfo(v); shown != v {
+				m[k] = shown
+			}
+		}
+	}
 	size := func() (n int) {
 		for _, m := range []map[string]string{tags, properties} {
 			for k, v := range m {
