@@ -91,14 +91,18 @@ func (p *Partition) Append(ctx context.Context, records []Record) (Receipt, erro
 		p.committer.release(r)
 		return Receipt{}, err
 	}
-	select {
-	case <-r.done:
-		receipt, err := r.receipt, r.err
-		p.committer.release(r)
-		return receipt, err
-	case <-ctx.Done(): // r stays with the committer and is not used again
-		return Receipt{}, ctx.Err()
+	if end := ctx.Done(); end == nil { // as it is for publishers, and costs less
+		<-r.done
+	} else {
+		select {
+		case <-r.done:
+		case <-end: // r stays with the committer and is not used again
+			return Receipt{}, ctx.Err()
+		}
 	}
+	receipt, err := r.receipt, r.err
+	p.committer.release(r)
+	return receipt, err
 }
 
 // checkRecords returns the size of a request in a frame and its number of facts.

@@ -61,10 +61,16 @@ type laneConn struct {
 	target  string
 	header  http.Header
 	values  []string
-	names   [][2]string // of the last request's headers: as sent, and canonical
+	lines   []headLine // of the last request
+	host    string
+	length  int64 // of the request's body
 	body    laneBody
 	answer  laneAnswer
 }
+
+// headLine is a header as it was sent, and as it is read. Requests of one publisher
+// are much alike: what the last one had is not read again.
+type headLine struct{ text, name, value string }
 
 // serve answers requests on c until one comes that is not for the lane; then it
 // returns c as net/http is to see it. Nil means that the connection is done with.
@@ -195,8 +201,9 @@ func (c *laneConn) awaitHead() (length int, whole bool) {
 }
 
 var (
-	post  = []byte("POST /")
-	http1 = " HTTP/1.1"
+	post    = []byte("POST /")
+	http1   = []byte(" HTTP/1.1")
+	lineEnd = []byte("\r\n")
 )
 
 // parse reads the head into the request; false means that net/http shall.
@@ -205,53 +212,84 @@ func (c *laneConn) parse(end int) bool {
 	if !bytes.HasPrefix(read, post) {
 		return false
 	}
-	head := string(read[:end-2]) // each line ends with CRLF
-	line, rest, _ := strings.Cut(head, "\r\n")
-	target, ok := strings.CutSuffix(line[len("POST "):], http1)
+	line, rest, _ := bytes.Cut(read[:end-len(lineEnd)], lineEnd) // each line ends with one
+	target, ok := bytes.CutSuffix(line[len("POST "):], http1)
 	if !ok {
 		return false
 	}
-	if target != c.target {
-		u, ok := plainTarget(target)
+	if string(target) != c.target {
+		c.target = string(target)
+		u, ok := plainTarget(c.target)
 		if !ok {
 			return false
 		}
-		c.target, c.url = strings.Clone(target), *u
+		c.url = *u
 	}
-	clear(c.header)
-	c.values = c.values[:0]
-	host, length := "", int64(-1)
-	for n := 0; rest != ""; n++ {
-		line, rest, _ = strings.Cut(rest, "\r\n")
-		name, value, ok := strings.Cut(line, ":")
-		if !ok || !plainValue(value) {
+	n, another := 0, false
+	for ; len(rest) > 0; n++ {
+		line, rest, _ = bytes.Cut(rest, lineEnd)
+		if n == len(c.lines) {
+			c.lines = append(c.lines, headLine{})
+			another = true
+		}
+		if string(line) == c.lines[n].text {
+			continue
+		}
+		another = true
+		if !c.lines[n].parse(string(line)) {
 			return false
 		}
-		value = strings.Trim(value, " \t")
-		if n == len(c.names) {
-			c.names = append(c.names, [2]string{})
+	}
+	if another || n < len(c.lines) {
+		c.lines = c.lines[:n]
+		if !c.collect() {
+			return false
 		}
-		if known := &c.names[n]; known[0] != name || name == "" {
-			if !plainName(name) {
-				return false
-			}
-			known[0] = strings.Clone(name)
-			known[1] = textproto.CanonicalMIMEHeaderKey(known[0])
-		}
-		name = c.names[n][1]
+	}
+	u := c.url
+	c.body = laneBody{conn: c, left: c.length}
+	c.request = http.Request{
+		Method: http.MethodPost, URL: &u, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: c.header, Body: &c.body,
+		ContentLength: c.length, Host: c.host, RemoteAddr: c.remote, RequestURI: c.target,
+	}
+	if !ingest.Serves(&c.request) {
+		return false
+	}
+	_, _ = c.r.Discard(end)
+	return true
+}
+
+// parse reads one header; false means that net/http shall.
+func (h *headLine) parse(text string) bool {
+	name, value, ok := strings.Cut(text, ":")
+	if !ok || !plainName(name) || !plainValue(value) {
+		return false
+	}
+	*h = headLine{text, textproto.CanonicalMIMEHeaderKey(name), strings.Trim(value, " \t")}
+	return true
+}
+
+// collect makes the headers, the host and the length of the request of its lines; false
+// means that net/http shall.
+func (c *laneConn) collect() bool {
+	clear(c.header)
+	c.values = slices.Grow(c.values[:0], len(c.lines))
+	c.host, c.length = "", -1
+	for i := range c.lines {
+		name, value := c.lines[i].name, c.lines[i].value
 		switch name {
 		case "Host":
-			if host != "" || !plainHost(value) {
+			if c.host != "" || !plainHost(value) {
 				return false
 			}
-			host = value
+			c.host = value
 			continue
 		case "Content-Length":
 			v, err := strconv.ParseUint(value, 10, 31)
-			if err != nil || length >= 0 {
+			if err != nil || c.length >= 0 {
 				return false
 			}
-			length = int64(v)
+			c.length = int64(v)
 		case "Connection":
 			if !strings.EqualFold(value, "keep-alive") {
 				return false
@@ -266,20 +304,7 @@ func (c *laneConn) parse(end int) bool {
 		c.values = append(c.values, value)
 		c.header[name] = c.values[len(c.values)-1 : len(c.values) : len(c.values)]
 	}
-	if host == "" || length < 0 {
-		return false
-	}
-	u := c.url
-	c.body = laneBody{conn: c, left: length}
-	c.request = http.Request{
-		Method: http.MethodPost, URL: &u, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: c.header, Body: &c.body,
-		ContentLength: length, Host: host, RemoteAddr: c.remote, RequestURI: c.target,
-	}
-	if !ingest.Serves(&c.request) {
-		return false
-	}
-	_, _ = c.r.Discard(end)
-	return true
+	return c.host != "" && c.length >= 0
 }
 
 // plainTarget parses a request target in which nothing is to be decoded.
@@ -450,7 +475,7 @@ func (a *laneAnswer) appendTo(b []byte, keep bool) []byte {
 		b = append(append(append(b, "Content-Type: "...), http.DetectContentType(a.body)...), "\r\n"...)
 	}
 	b = append(b, "Date: "...)
-	b = time.Now().UTC().AppendFormat(b, http.TimeFormat)
+	b = appendDate(b, time.Now())
 	if !keep {
 		b = append(b, "\r\nConnection: close"...)
 	}
@@ -458,4 +483,22 @@ func (a *laneAnswer) appendTo(b []byte, keep bool) []byte {
 	b = strconv.AppendInt(b, int64(len(a.body)), 10)
 	b = append(b, "\r\n\r\n"...)
 	return append(b, a.body...)
+}
+
+// date is the header Date of one second.
+type date struct {
+	second int64
+	text   string
+}
+
+var lastDate atomic.Pointer[date]
+
+// appendDate appends the time as the header Date has it: the same a second long.
+func appendDate(b []byte, now time.Time) []byte {
+	d := lastDate.Load()
+	if second := now.Unix(); d == nil || d.second != second {
+		d = &date{second, now.UTC().Format(http.TimeFormat)}
+		lastDate.Store(d)
+	}
+	return append(b, d.text...)
 }
