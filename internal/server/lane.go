@@ -89,6 +89,7 @@ func (l *lane) serve(c net.Conn, first []byte) net.Conn {
 			_ = c.Close()
 			return nil
 		}
+		lc.skipLineEnds()
 		end, whole := lc.awaitHead()
 		if !whole || !lc.parse(end) {
 			return lc.handOver()
@@ -177,6 +178,16 @@ func (c *laneConn) awaitRequest() bool {
 	}
 	_, err := c.r.Peek(beginning)
 	return err == nil
+}
+
+// skipLineEnds passes over line ends at the beginning of a request that follows another,
+// within its first four bytes, as net/http does behind a POST. Source: RFC 9112 section 2.2.
+func (c *laneConn) skipLineEnds() {
+	if !c.answered {
+		return
+	}
+	beginning, _ := c.r.Peek(4)
+	_, _ = c.r.Discard(len(beginning) - len(bytes.TrimLeft(beginning, "\r\n")))
 }
 
 var headEnd = []byte("\r\n\r\n")
