@@ -89,11 +89,15 @@ class OwnServer(Server):
         self._listen = "127.0.0.1:0"
         self.start()
 
-    def start(self) -> None:
-        """Starts the server, on the port of the last time, and waits until it is ready."""
+    def launch(self) -> None:
+        """Starts the server, on the port of the last time, for whoever kills it before it need be ready."""
         self._process = subprocess.Popen(
             [os.environ["CARILLON_BINARY"], "serve", "--data", self._data, "--listen", self._listen, *self._flags],
             stdout=subprocess.PIPE, stderr=self._log, text=True)
+
+    def start(self) -> None:
+        """Starts the server, on the port of the last time, and waits until it is ready."""
+        self.launch()
         line = self._process.stdout.readline()
         assert line.startswith("ready url="), f"the server said {line!r}, not that it is ready"
         url = line.split()[1].removeprefix("url=")
