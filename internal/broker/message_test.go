@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/carillon-events/carillon/internal/filter"
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
@@ -44,7 +43,10 @@ func TestMessages(t *testing.T) {
 	bubble(t, "some fail", func(t *testing.T) {
 		m := &messages{answer: func(sending, i int) Response {
 			switch {
-			case sending > 0:
+			case sending == 0: // what is published meanwhile waits, and goes together
+				time.Sleep(time.Second)
+				return answerOK
+			case sending > 1:
 				return answerOK
 			case i == 1:
 				return Response{Outcome: Busy, Detail: "full"}
@@ -55,16 +57,19 @@ func TestMessages(t *testing.T) {
 			}
 			return answerOK
 		}}
-		es := testSubscription(0, filter.Filter{})
-		es.Destination = resource.Destination{Type: "Nats", Target: &resource.Target{}}
+		es := limitedTo(0, 0, 1)
+		es.Destination.Type, es.Destination.Target = "Nats", &resource.Target{}
 		p := startProcess(t, newStore().open(-1), map[string]Sender{es.Name: m}, es)
+		publish(t, p.Broker, 9, 1, "s")
+		synctest.Wait()
 		publish(t, p.Broker, 0, 5, "s")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		finish(t, p)
-		if len(m.sendings) != 3 || len(m.sendings[0]) != 5 {
+		if len(m.sendings) != 4 || len(m.sendings[1]) != 5 {
 			t.Fatalf("sendings %q", m.sendings)
 		}
+		m.sendings, m.counts, m.whole = m.sendings[1:], m.counts[1:], m.whole[1:]
 		for i, body := range m.sendings[0] {
 			if got := idsIn([]byte("[" + body + "]")); len(got) != 1 || got[0] != fmt.Sprint(i) {
 				t.Errorf("message %d is %s", i, body)

@@ -486,6 +486,8 @@ func TestMQTTGoesOn(t *testing.T) {
 			t.Errorf("attempt %d, which waited: %+v", n, got)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	slices.Sort(bodies)
 	if n := len(slices.Compact(bodies)); n != 1+len(others) || len(bodies) != n {
 		t.Errorf("%d messages, %d of them different; want %d", len(bodies), n, 1+len(others))
