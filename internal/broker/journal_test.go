@@ -617,6 +617,7 @@ func TestSettledWhereItLags(t *testing.T) {
 			second := store.open(-1)
 			p = startProcess(t, second, map[string]Sender{"es0": stuck}, es)
 			time.Sleep(time.Second)
+			synctest.Wait()
 			if w := p.journal.durable(); w != 1 || stuck.times()[again] != tt.sent {
 				t.Fatalf("watermark %d, event %s sent %d times in the second process", w, again, stuck.times()[again])
 			}
