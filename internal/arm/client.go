@@ -128,11 +128,13 @@ func (c *Client) Delete(ctx context.Context, path string) error {
 }
 
 // List yields the entries of a list, page after page. It stops after the first
-// error. A next page on another origin is refused: the token stays at home.
+// error. A next page on another origin is refused: the token stays at home. So is one
+// that was read: of the pages so far one is kept, ever later ones, and each circle is found.
 func (c *Client) List(ctx context.Context, path string, query url.Values) iter.Seq2[json.RawMessage, error] {
 	return func(yield func(json.RawMessage, error) bool) {
 		next, err := c.target(path, query)
-		for err == nil && next != "" {
+		kept := next
+		for n := 1; err == nil && next != ""; n++ {
 			var page struct {
 				Value    []json.RawMessage `json:"value"`
 				NextLink string            `json:"nextLink"`
@@ -145,10 +147,12 @@ func (c *Client) List(ctx context.Context, path string, query url.Values) iter.S
 					return
 				}
 			}
-			if page.NextLink == next {
-				err = fmt.Errorf("list %s: the next page is this page again", path)
+			if next = page.NextLink; next == kept {
+				err = fmt.Errorf("list %s: the server leads back to a page that was read: the list has no end", path)
 			}
-			next = page.NextLink
+			if n&(n-1) == 0 {
+				kept = next
+			}
 		}
 		if err != nil {
 			yield(nil, err)

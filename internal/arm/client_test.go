@@ -80,6 +80,12 @@ func TestClientList(t *testing.T) {
 			_, _ = fmt.Fprintf(w, `{"value":[{"n":3}],"nextLink":"%s"}`, r.URL.Query().Get("then"))
 		case "away":
 			_, _ = io.WriteString(w, `{"value":[],"nextLink":"http://127.0.0.2:1/l"}`)
+		case "itself":
+			_, _ = fmt.Fprintf(w, `{"value":[],"nextLink":"%s/l?page=itself"}`, srv.URL)
+		case "there":
+			_, _ = fmt.Fprintf(w, `{"value":[],"nextLink":"%s/l?page=back"}`, srv.URL)
+		case "back":
+			_, _ = fmt.Fprintf(w, `{"value":[],"nextLink":"%s/l?page=there"}`, srv.URL)
 		}
 	}))
 	defer srv.Close()
@@ -94,12 +100,14 @@ func TestClientList(t *testing.T) {
 	if strings.Join(all, "") != `{"n":1}{"n":2}{"n":3}` {
 		t.Errorf("entries %v", all)
 	}
-	var last error
-	for _, err := range c.List(context.Background(), "/l", url.Values{"page": {"away"}}) {
-		last = err
-	}
-	if last == nil || !strings.Contains(last.Error(), "127.0.0.2:1") {
-		t.Errorf("a page elsewhere: %v", last)
+	for page, want := range map[string]string{"away": "127.0.0.2:1", "itself": "has no end", "there": "has no end"} {
+		var last error
+		for _, err := range c.List(context.Background(), "/l", url.Values{"page": {page}}) {
+			last = err
+		}
+		if last == nil || !strings.Contains(last.Error(), want) {
+			t.Errorf("page %s: %v", page, last)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 	mostAnswer  = 32 << 20  // bytes of one answer, unpacked
 	mostListed  = 128 << 20 // bytes of a list, all pages together
 	mostObjects = 20_000    // of a list
+	mostPages   = 1000      // of a list: 40 have all objects, unless a server gives fewer than it was asked for
 )
 
 var errLargeAnswer = fmt.Errorf("the cluster's answer has more than %d MiB", mostAnswer>>20)
@@ -25,10 +26,14 @@ var errLargeAnswer = fmt.Errorf("the cluster's answer has more than %d MiB", mos
 // errLargeList is of a list that exceeds one of its bounds.
 var errLargeList = fmt.Errorf("the list has more than %d objects or %d MiB: follow fewer of them, with --namespace or --selector", mostObjects, mostListed>>20)
 
+// errManyPages is of a list that goes on without objects.
+var errManyPages = fmt.Errorf("the list has more than %d pages: it has no end, or the server gives far fewer than the %d objects of a page", mostPages, pageOfList)
+
 // listing counts what was read of one list.
 type listing struct {
 	bytes   int64
 	objects int
+	pages   int
 }
 
 type listingKey struct{}
@@ -37,6 +42,9 @@ type listingKey struct{}
 func (l *listing) list(ctx context.Context, objects dynamic.ResourceInterface, o metav1.ListOptions) (*unstructured.UnstructuredList, error) {
 	if o.Continue == "" { // it begins anew
 		*l = listing{}
+	}
+	if l.pages++; l.pages > mostPages {
+		return nil, errManyPages
 	}
 	page, err := objects.List(context.WithValue(ctx, listingKey{}, l), o)
 	if err != nil {

@@ -25,9 +25,11 @@ func TestAnswersWithoutEnd(t *testing.T) {
 		return `{"kind":"List","apiVersion":"v1","metadata":{"continue":"more","resourceVersion":"1"},"items":[` + one + strings.Repeat(","+one, items-1) + `]}`
 	}
 	small, large := page(5000, 0), page(4, 1<<20)
+	empty := `{"kind":"List","apiVersion":"v1","metadata":{"continue":"more","resourceVersion":"1"},"items":[]}`
 	answers := map[string]func(w http.ResponseWriter){
 		"objects": func(w http.ResponseWriter) { _, _ = io.WriteString(w, small) },
 		"bytes":   func(w http.ResponseWriter) { _, _ = io.WriteString(w, large) },
+		"pages":   func(w http.ResponseWriter) { _, _ = io.WriteString(w, empty) },
 		"one answer": func(w http.ResponseWriter) {
 			w.Header().Set("Content-Encoding", "gzip")
 			packed := gzip.NewWriter(w)
@@ -46,7 +48,7 @@ func TestAnswersWithoutEnd(t *testing.T) {
 			}
 		},
 	}
-	for name, want := range map[string]string{"objects": errLargeList.Error(), "bytes": errLargeList.Error(), "one answer": errLargeAnswer.Error(), "one refusal": errLargeAnswer.Error()} {
+	for name, want := range map[string]string{"objects": errLargeList.Error(), "bytes": errLargeList.Error(), "pages": errManyPages.Error(), "one answer": errLargeAnswer.Error(), "one refusal": errLargeAnswer.Error()} {
 		t.Run(name, func(t *testing.T) {
 			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/json")
@@ -64,7 +66,7 @@ func TestAnswersWithoutEnd(t *testing.T) {
 				l.bytes = mostListed - 10<<20
 			}
 			err, token := error(nil), "more"
-			for pages := 0; err == nil && pages < 100; pages++ {
+			for pages := 0; err == nil && pages <= mostPages; pages++ {
 				_, err = l.list(klog.NewContext(t.Context(), logr.Discard()), client.Resource(kinds[0].resource), metav1.ListOptions{Continue: token})
 				token = fmt.Sprint(pages)
 			}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -32,7 +33,8 @@ type Client struct {
 	connection Connection
 	base       string // before the path of an RPC
 	http       *http.Client
-	asked      func() // called for each request
+	asked      func()       // called for each request
+	further    func() error // called before each page of a list but the first; an error ends the list
 }
 
 // answerLimit bounds what is read of one answer. A search that would exceed it is
@@ -47,7 +49,7 @@ func NewClient(connection Connection, c *http.Client) *Client {
 	} else {
 		base += "/api/2.0"
 	}
-	return &Client{connection: connection, base: base, http: c, asked: func() {}}
+	return &Client{connection: connection, base: base, http: c, asked: func() {}, further: func() error { return nil }}
 }
 
 // APIError is an answer that says no.
@@ -89,6 +91,9 @@ func invalid(err error) bool {
 
 // errTooMany is a list that goes on and on.
 var errTooMany = fmt.Errorf("the MLflow server lists more than %d experiments or registered models, the most that are followed", mostObjects)
+
+// errAgain is a list that goes round in a circle.
+var errAgain = errors.New("the MLflow server gave the token of a page for the second time: its list has no end")
 
 // errTooLarge is an answer of more than answerLimit bytes.
 var errTooLarge = errors.New("the MLflow server's answer is too large")
@@ -261,6 +266,36 @@ func firstOf(raw []byte, n int) int {
 	return len(raw)
 }
 
+// pages reads a list page by page, from a token on, "" for the first page, up to a page
+// that leads on to none, or is empty. Who gives tokens may give them for ever: of those
+// that were read one is kept, ever later ones, and so each circle is found.
+func pages[T any](c *Client, token string, ask func(token string) ([]T, string, error)) iter.Seq2[[]T, error] {
+	return func(yield func([]T, error) bool) {
+		kept := token
+		for n := 1; ; n++ {
+			var page []T
+			next, err := "", error(nil)
+			if token != "" {
+				err = c.further()
+			}
+			if err == nil {
+				page, next, err = ask(token)
+			}
+			if !yield(page, err) || err != nil || next == "" || len(page) == 0 {
+				return
+			}
+			if next == kept {
+				yield(nil, errAgain)
+				return
+			}
+			if n&(n-1) == 0 {
+				kept = next
+			}
+			token = next
+		}
+	}
+}
+
 // pair is a tag or a parameter.
 type pair struct {
 	Key   string `json:"key"`
@@ -349,7 +384,7 @@ func (c *Client) Check(ctx context.Context) error {
 // experiments returns all experiments, deleted ones too.
 func (c *Client) experiments(ctx context.Context) ([]experiment, error) {
 	var all []experiment
-	for token := ""; ; {
+	for part, err := range pages(c, "", func(token string) ([]experiment, string, error) {
 		var answer struct {
 			Experiments page[experiment] `json:"experiments"`
 			Next        string           `json:"next_page_token"`
@@ -358,16 +393,17 @@ func (c *Client) experiments(ctx context.Context) ([]experiment, error) {
 		if token != "" {
 			body["page_token"] = token
 		}
-		if err := c.call(ctx, "/mlflow/experiments/search", nil, body, &answer); err != nil {
+		err := c.call(ctx, "/mlflow/experiments/search", nil, body, &answer)
+		return answer.Experiments, answer.Next, err
+	}) {
+		if err != nil {
 			return nil, err
 		}
-		if all = append(all, answer.Experiments...); len(all) > mostObjects {
+		if all = append(all, part...); len(all) > mostObjects {
 			return nil, errTooMany
 		}
-		if token = answer.Next; token == "" || len(answer.Experiments) == 0 {
-			return all, nil
-		}
 	}
+	return all, nil
 }
 
 func (c *Client) experiment(ctx context.Context, id string) (experiment, error) {

@@ -3,6 +3,7 @@ package mlflow
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"runtime"
@@ -86,9 +87,12 @@ func TestErrorsShowNoSecret(t *testing.T) {
 // What a server says in few bytes, or goes on saying, takes no memory without bounds.
 func TestLongLists(t *testing.T) {
 	many := func(one string, n int) string { return "[" + one + strings.Repeat(","+one, n-1) + "]" }
-	answer := ""
+	answer, asked := "", 0
 	client := NewClient(Connection{URL: "https://m"}, &http.Client{
-		Transport: answers(func(*http.Request) (int, string) { return 200, answer }),
+		Transport: answers(func(*http.Request) (int, string) {
+			asked++
+			return 200, strings.Replace(answer, `"more"`, fmt.Sprintf(`"%d"`, asked), 1)
+		}),
 	})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

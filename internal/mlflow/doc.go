@@ -20,6 +20,8 @@
 //   - Who knows of a single object that changed, a webhook or the proxy (proxy.go), has
 //     it looked at beside the rounds
 //     (look.go): to be quick, for the rounds find it without.
+//   - What a server says is bounded, in an answer, in a list and in a round (pages in
+//     client.go): anybody may be attached, and lists of mistaken servers have no end.
 //   - What was there before a server was attached is recorded without events, unless
 //     asked for.
 //

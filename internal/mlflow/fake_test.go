@@ -33,6 +33,8 @@ type fakeServer struct {
 	next        int
 
 	fail           func(path string) int // status to answer instead, 0 for none
+	lie            func(path string) any // what to answer instead, nil for the truth
+	most           int                   // objects of a page at most, 0 for as many as are asked for
 	done           func(path string)     // called without the lock when an answer is made and not yet sent
 	noIn           bool                  // IN is not understood
 	hide           map[string]bool       // runs that were removed for good
@@ -99,7 +101,16 @@ func (f *fakeServer) answer(r *http.Request) (*http.Response, error) {
 		body.Max, _ = strconv.Atoi(most)
 		body.Token = query.Get("page_token")
 	}
+	if f.most > 0 {
+		body.Max = min(body.Max, f.most)
+	}
 	answer := func(v any) { _ = json.NewEncoder(w).Encode(v) }
+	if f.lie != nil {
+		if v := f.lie(path); v != nil {
+			answer(v)
+			return w.Result(), nil
+		}
+	}
 	refuse := func(status int, code string) {
 		w.WriteHeader(status)
 		answer(map[string]string{"error_code": code, "message": "it is so"})

@@ -18,12 +18,17 @@ func (p *poller) lookAtModels(ctx context.Context, next *place, wide bool) error
 	if all {
 		most = pageOfModels
 	}
-	seen := map[string]bool{}
-	for token := ""; ; {
-		mark := p.ledger.Mark()
-		models, more, err := p.client.registeredModels(ctx, token, most)
+	seen, listed := map[string]bool{}, 0
+	var mark workspace.Mark
+	for models, err := range pages(p.client, "", func(token string) ([]registeredModel, string, error) {
+		mark = p.ledger.Mark()
+		return p.client.registeredModels(ctx, token, most)
+	}) {
 		if err != nil {
 			return err
+		}
+		if listed += len(models); listed > mostObjects {
+			return errTooMany
 		}
 		old := false
 		for _, m := range models {
@@ -44,7 +49,7 @@ func (p *poller) lookAtModels(ctx context.Context, next *place, wide bool) error
 				return err
 			}
 		}
-		if token = more; token == "" || old && !all || len(models) == 0 {
+		if old && !all {
 			break
 		}
 	}
@@ -95,8 +100,9 @@ func (p *poller) readVersions(ctx context.Context, model string, state modelStat
 // sweepModels reads all versions of all models.
 func (p *poller) sweepModels(ctx context.Context, next *place) error {
 	all, read := map[string]registeredModel{}, p.ledger.Mark()
-	for token := ""; ; {
-		models, more, err := p.client.registeredModels(ctx, token, pageOfModels)
+	for models, err := range pages(p.client, "", func(token string) ([]registeredModel, string, error) {
+		return p.client.registeredModels(ctx, token, pageOfModels)
+	}) {
 		if err != nil {
 			return err
 		}
@@ -107,12 +113,10 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 		if len(all) > mostObjects {
 			return errTooMany
 		}
-		if token = more; token == "" || len(models) == 0 {
-			break
-		}
 	}
-	for token := ""; ; {
-		versions, more, err := p.client.modelVersions(ctx, "", token)
+	for versions, err := range pages(p.client, "", func(token string) ([]modelVersion, string, error) {
+		return p.client.modelVersions(ctx, "", token)
+	}) {
 		if err != nil {
 			return err
 		}
@@ -131,9 +135,6 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 				return err
 			}
 			p.events += out.Events
-		}
-		if token = more; token == "" || len(versions) == 0 {
-			break
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {

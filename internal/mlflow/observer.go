@@ -190,8 +190,9 @@ func (o *observer) versionsOf(ctx context.Context, model string) (events int, pe
 	if err != nil && !absent(err) {
 		return 0, false, err
 	}
-	for token := ""; ; {
-		versions, more, err := o.client.modelVersions(ctx, model, token)
+	for versions, err := range pages(o.client, "", func(token string) ([]modelVersion, string, error) {
+		return o.client.modelVersions(ctx, model, token)
+	}) {
 		if err != nil {
 			return events, pending, err
 		}
@@ -207,10 +208,11 @@ func (o *observer) versionsOf(ctx context.Context, model string) (events int, pe
 			events += out.Events
 			known = known || out.Known
 		}
-		if token = more; token == "" || known || len(versions) == 0 {
-			return events, pending, nil
+		if known {
+			break
 		}
 	}
+	return events, pending, nil
 }
 
 // silent reports whether something that happened last at a moment, and that the ledger

@@ -1,6 +1,7 @@
 package mlflow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ const (
 	pageOfModels  = 1000             // most registered models that a server gives at once
 	pageOfChanged = 100              // registered models asked for at once where the first few are wanted
 	atOnce        = 16               // observations under way
+	mostPages     = 100_000          // pages that a round asks for beyond the first of each list; more would hardly be read within roundLimit
 	patience      = 2                // rounds in a row that a run must be absent from to be gone
 )
 
@@ -84,12 +86,15 @@ type poller struct {
 	wideNext bool // the last round failed
 	sweepAt  time.Time
 	pageSize int
+	// mostPages bounds what a round asks for beyond the first page of each list.
+	mostPages int
 	// wantsAliases reports whether events come of aliases.
 	wantsAliases func() bool
 
 	webhook  string // whether its registration stood when all was read last
 	requests int    // of this round
 	events   int    // of this round
+	pages    int    // of this round, beyond the first of each list
 }
 
 // openRun is a run that has not ended.
@@ -112,11 +117,21 @@ var stamp = resource.Stamp{By: "Carillon MLflow bridge", Kind: "Application"}
 func newPoller(server resource.MLflowServer, ws resource.Workspace, client *Client, ledger Ledger, k *known, log *slog.Logger) *poller {
 	p := &poller{
 		observer: &observer{server: server, ws: ws, client: client, ledger: ledger, log: log, known: k},
-		open:     map[string]*openRun{}, models: map[string]modelState{}, aliases: aliases{}, pageSize: pageOfRuns, wantsAliases: func() bool { return false },
+		open:     map[string]*openRun{}, models: map[string]modelState{}, aliases: aliases{}, pageSize: pageOfRuns, mostPages: mostPages, wantsAliases: func() bool { return false },
 	}
 	client.asked = func() { p.requests++ }
+	client.further = func() error {
+		if p.pages == p.mostPages {
+			return errManyPages
+		}
+		p.pages++
+		return nil
+	}
 	return p
 }
+
+// errManyPages is of lists that go on with ever new objects, or in pages of a few.
+var errManyPages = fmt.Errorf("the MLflow server's lists have more than %d pages, the most that are read at once: they have no end, or something before the server makes pages small", mostPages)
 
 // resume reads what the ledger knows of the server.
 func (p *poller) resume(ctx context.Context) error {
@@ -143,7 +158,7 @@ func (p *poller) resume(ctx context.Context) error {
 // round asks the server once for what is new. The first one reads everything. What an
 // error cuts short is repeated by the next.
 func (p *poller) round(ctx context.Context) (err error) {
-	p.requests, p.events = 0, 0
+	p.requests, p.events, p.pages = 0, 0, 0
 	wide := p.rounds%widePart == 0 || p.wideNext
 	p.rounds++
 	now := time.Now()
@@ -160,7 +175,6 @@ func (p *poller) round(ctx context.Context) (err error) {
 		}
 	}
 	if sweep {
-		p.pageSize = pageOfRuns
 		err = p.sweep(ctx, &next)
 	} else {
 		err = p.look(ctx, &next, wide)
@@ -296,37 +310,42 @@ func (p *poller) scanPart(ctx context.Context, experiments []string, by order, f
 		if more == "" || len(page) == 0 {
 			return nil
 		}
-		if !slices.IsSortedFunc(page, func(a, b run) int { return int(min(max(by.of(&a)-by.of(&b), -1), 1)) }) {
-			return fmt.Errorf("the MLflow server does not order runs by %s: pages of its searches cannot be trusted", by.attribute)
+		if by.of(&page[0]) < from || !slices.IsSortedFunc(page, func(a, b run) int { return cmp.Compare(by.of(&a), by.of(&b)) }) {
+			return fmt.Errorf("the MLflow server does not search and order runs by %s: pages of its searches cannot be trusted", by.attribute)
 		}
-		last := by.of(&page[len(page)-1])
-		if last > from {
+		if last := by.of(&page[len(page)-1]); last > from {
 			from = last
-			continue
-		}
-		// A whole page of one millisecond: nothing can come before what was read.
-		q.Filter = filter(fmt.Sprintf("%s >= %d AND %s < %d", by.attribute, from, by.attribute, from+1))
-		for q.Token = more; q.Token != ""; {
-			page, q.Token, err = p.searchRuns(ctx, q)
-			if err != nil {
-				return err
+		} else { // a whole page of one millisecond: nothing can come before what was read
+			q.Filter = filter(fmt.Sprintf("%s >= %d AND %s < %d", by.attribute, from, by.attribute, from+1))
+			for page, err := range pages(p.client, more, func(token string) ([]run, string, error) {
+				q.Token = token
+				return p.searchRuns(ctx, q)
+			}) {
+				if err != nil {
+					return err
+				}
+				next.see(page)
 			}
-			next.see(page)
-			if len(page) == 0 {
-				break
-			}
+			q.Token = ""
+			from++
 		}
-		q.Token = ""
-		from++
+		if err := p.client.further(); err != nil {
+			return err
+		}
 	}
 }
 
-// searchRuns asks for a first page, smaller ones while answers are too large.
+// searchRuns asks for a page, smaller ones while answers are too large. With answers that
+// are not, pages grow again: one large run must not make many pages of all that follow.
 func (p *poller) searchRuns(ctx context.Context, q runQuery) ([]run, string, error) {
 	for {
 		page, more, err := p.searchPage(ctx, q)
-		if !errors.Is(err, errTooLarge) || p.pageSize == 1 {
-			return page, more, err
+		switch {
+		case err == nil:
+			p.pageSize = min(pageOfRuns, p.pageSize+p.pageSize/8+1)
+			return page, more, nil
+		case !errors.Is(err, errTooLarge) || p.pageSize == 1:
+			return nil, "", err
 		}
 		p.pageSize = max(1, p.pageSize/4)
 	}

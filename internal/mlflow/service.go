@@ -326,6 +326,7 @@ func (s *Service) lookBeside(ctx context.Context, o *observer) {
 	}
 	client, looking := *o.client, *o
 	client.asked = s.metrics.requests.Inc
+	client.further = func() error { return nil } // lookLimit bounds them
 	looking.client = &client
 	q.run(ctx, &looking, s.metrics)
 }

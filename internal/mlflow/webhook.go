@@ -246,23 +246,23 @@ func (s *Service) Registration(ctx context.Context, server *resource.MLflowServe
 }
 
 func (c *Client) register(ctx context.Context, name, at string, signing secret.String) (string, error) {
-	for token := ""; ; {
+	for part, err := range pages(c, "", func(token string) ([]webhook, string, error) {
 		var answer struct {
 			Webhooks page[webhook] `json:"webhooks"`
 			Next     string        `json:"next_page_token"`
 		}
-		if err := c.call(ctx, "/mlflow/webhooks", paged(token, 100, url.Values{}), nil, &answer); err != nil {
+		err := c.call(ctx, "/mlflow/webhooks", paged(token, 100, url.Values{}), nil, &answer)
+		return answer.Webhooks, answer.Next, err
+	}) {
+		if err != nil {
 			return "", err
 		}
-		for _, w := range answer.Webhooks {
+		for _, w := range part {
 			if w.URL == at {
 				if err := c.unregister(ctx, w.ID); err != nil {
 					return "", err
 				}
 			}
-		}
-		if token = answer.Next; token == "" || len(answer.Webhooks) == 0 {
-			break
 		}
 	}
 	var answer struct {
