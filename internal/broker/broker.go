@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -134,11 +135,12 @@ type Broker struct {
 	exporter   *exporter
 	replayer   *replayer
 	tails      tails
-	open       atomic.Int64  // deliveries that are not settled, of all event subscriptions
-	yielding   chan struct{} // holds one for each attempt that begins at a destination that fails
-	receivers  atomic.Int64  // calls of Receive that wait
-	answering  atomic.Int64  // bytes of events in answers to receivers that are being written
-	attempting atomic.Int64  // workers of all event subscriptions, and attempts whose late answer is waited for
+	open       atomic.Int64 // deliveries that are not settled, of all event subscriptions
+	prompt     *crew        // makes attempts
+	hesitant   *crew        // makes those at destinations that failed last
+	receivers  atomic.Int64 // calls of Receive that wait
+	answering  atomic.Int64 // bytes of events in answers to receivers that are being written
+	attempting atomic.Int64 // workers of all event subscriptions, and attempts whose late answer is waited for
 
 	onceMu sync.Mutex
 	once   map[resource.UID]*knownIDs // of topics that leave out duplicates
@@ -187,8 +189,8 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		window: newWindow(cfg.Log, cfg.Window), subs: map[uint64]*subscription{},
 		queue: dispatchQueue{some: make(chan struct{}, 1)},
 		tails: tails{watchers: map[*watcher]struct{}{}}, started: make(chan struct{}),
-		yielding: make(chan struct{}, maxYielding),
 	}
+	b.prompt, b.hesitant = newCrew(b, promptPerProcessor*runtime.GOMAXPROCS(0), promptWhile, promptBusy), newCrew(b, hesitantMost, hesitantWhile, hesitantWhile)
 	b.startLast, b.queue.last = last, last
 	b.attempts, b.stopAttempts = context.WithCancel(context.WithoutCancel(ctx))
 	b.park = &park{b: b, store: cfg.Park, copies: map[uint64]int{}}
@@ -281,6 +283,8 @@ func (b *Broker) drain() {
 		}
 		s.mu.Unlock()
 	}
+	b.prompt.close()
+	b.hesitant.close()
 	idle := make(chan struct{})
 	go func() {
 		b.workers.Wait()
@@ -454,7 +458,7 @@ func (s *subscription) end() {
 		d.state = closed
 		s.b.park.leave(d)
 	}
-	s.order, s.parked, s.replays, s.delayed, s.queue, s.locks = nil, nil, nil, nil, fifo{}, locks{}
+	s.order, s.parked, s.replays, s.delayed, s.queue, s.locks = nil, nil, nil, nil, fifo[*delivery]{}, locks{}
 	s.callEveryReceiver()
 	s.cfg.Load().sender.Close()
 }

@@ -72,7 +72,7 @@ func (s *subscription) pump(now time.Time) {
 		s.workers++
 		s.starting++
 		s.b.attempting.Add(1)
-		s.b.workers.Go(s.work)
+		s.crew().start(s, now)
 	}
 }
 
@@ -100,68 +100,65 @@ func (s *subscription) attemptShare() int {
 	return max(1, (maxAttempts-int(s.b.attempting.Load()))/attemptPart-s.held)
 }
 
-// work attempts what waits until nothing does.
-func (s *subscription) work() {
-	s.mu.Lock()
-	s.starting--
-	for {
-		s.letFlush()
-		leave := s.yield()
-		a := s.next(time.Now())
-		if a == nil {
-			leave()
-			s.workers--
-			s.b.attempting.Add(-1)
-			s.arm(time.Now())
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
-
-		s.fit(a)
-		r, parts := s.send(a)
-		leave()
-
-		s.mu.Lock()
-		a.parts = parts // not before: the timer may have judged it meanwhile
-		if a.late {     // the worker's place was given up when the attempt was judged
-			s.settleLate(a, r)
-			s.mu.Unlock()
-			return
-		}
-		now := time.Now()
-		s.settle(a, r, now)
-		s.pump(now) // a success may have raised the limit
+// work makes one attempt, if there is something to attempt now. It returns which crew goes
+// on with the event subscription, nil when the worker is done with it, and the time.
+func (s *subscription) work() (on *crew, now time.Time) {
+	a := s.begin()
+	if a == nil {
+		return nil, time.Now()
 	}
+	s.fit(a)
+	r, parts := s.send(a)
+	return s.judge(a, r, parts)
 }
 
-// Attempts at destinations that failed last begin a few at a time, so that thousands
-// which are due together do not keep the others waiting for a processor.
-const (
-	maxYielding = 64                    // so many at a time
-	yieldFor    = 25 * time.Millisecond // until the next may begin, though the handler has not answered
-)
+// begin returns the next attempt, nil when the worker is done.
+func (s *subscription) begin() *attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.starting--
+	s.letFlush()
+	now := time.Now()
+	a := s.next(now)
+	if a == nil {
+		s.quit(now)
+	}
+	return a
+}
 
-// yield waits, where the last attempt failed, for the turn of the next one. What it
-// returns ends that turn. The caller holds s.mu, which is free meanwhile.
-func (s *subscription) yield() (leave func()) {
-	if s.breaker.failures == 0 {
-		return func() {}
+// judge settles an attempt, and returns what work does.
+func (s *subscription) judge(a *attempt, r Response, parts []Part) (on *crew, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now = time.Now()
+	a.parts = parts // not before: the timer may have judged it meanwhile
+	if a.late {     // the worker's place was given up when the attempt was judged
+		s.settleLate(a, r)
+		return nil, now
 	}
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	select {
-	case s.b.yielding <- struct{}{}:
-	case <-s.ctx.Done():
-		return func() {}
+	s.settle(a, r, now)
+	s.pump(now) // a success may have raised the limit
+	if s.queue.len() == 0 {
+		s.quit(now)
+		return nil, now
 	}
-	free := func() { <-s.b.yielding }
-	timer := time.AfterFunc(yieldFor, free)
-	return func() {
-		if timer.Stop() {
-			free()
-		}
+	s.starting++
+	return s.crew(), now
+}
+
+// quit ends a worker. The caller holds s.mu.
+func (s *subscription) quit(now time.Time) {
+	s.workers--
+	s.b.attempting.Add(-1)
+	s.arm(now)
+}
+
+// crew is who makes the attempts of s. The caller holds s.mu.
+func (s *subscription) crew() *crew {
+	if s.breaker.failures > 0 {
+		return s.b.hesitant
 	}
+	return s.b.prompt
 }
 
 // next takes what the next attempt sends off the queue, nil when nothing may be

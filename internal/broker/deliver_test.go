@@ -140,11 +140,11 @@ func TestHeldAttemptsOfTheNode(t *testing.T) {
 	})
 }
 
-// TestYield: attempts at destinations that failed last, however many are due at once,
-// begin a few at a time, and nobody else waits for them.
-func TestYield(t *testing.T) {
+// TestHesitantCrew: attempts at destinations that failed last, however many are due at
+// once, begin a few at a time, and nobody else waits for them.
+func TestHesitantCrew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const failing = 5 * maxYielding / 2
+		const failing = 5 * hesitantMost / 2
 		var mu sync.Mutex
 		begun := map[time.Duration]int{}
 		started := time.Now()
@@ -162,6 +162,7 @@ func TestYield(t *testing.T) {
 			senders[es.Name], subs = silent, append(subs, es)
 		}
 		p := startProcess(t, newStore().open(-1), senders, subs...)
+		p.prompt.most = 2 * failing // whatever the number of processors
 		started = time.Now()
 		publish(t, p.Broker, 0, 2, "b")
 		time.Sleep(answerTime) // all time out together, and the next event of each is in line
@@ -175,7 +176,7 @@ func TestYield(t *testing.T) {
 		defer mu.Unlock()
 		want := map[time.Duration]int{
 			0:          failing, // none of them has failed yet
-			answerTime: maxYielding, answerTime + yieldFor: maxYielding, answerTime + 2*yieldFor: maxYielding / 2,
+			answerTime: hesitantMost, answerTime + hesitantWhile: hesitantMost, answerTime + 2*hesitantWhile: hesitantMost / 2,
 		}
 		if !maps.Equal(begun, want) {
 			t.Errorf("begun %v, want %v", begun, want)
@@ -791,7 +792,7 @@ func TestWakeDoesNotSpin(t *testing.T) {
 			s.wakeAt = 0
 			s.arm(now)
 			at := s.wakeAt
-			s.workers, s.starting, s.queue = 0, 0, fifo{}
+			s.workers, s.starting, s.queue = 0, 0, fifo[*delivery]{}
 			s.mu.Unlock()
 			if soon := at != 0 && !p.clock.at(at).After(now.Add(tt.rest)); soon != tt.wakes {
 				t.Errorf("it wakes at %s, %s from now", p.clock.at(at), p.clock.at(at).Sub(now))

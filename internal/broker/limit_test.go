@@ -509,7 +509,7 @@ func TestConcurrency(t *testing.T) {
 			es := limitedTo(0, 0, tt.concurrency)
 			p := one(t, h, es)
 			publish(t, p.Broker, 0, 500, "a")
-			time.Sleep(tt.want)
+			time.Sleep(tt.want + 10*promptWhile) // those beyond the turns of the crew begin with the next ones
 			synctest.Wait()
 			if st, _ := p.Status(es.UID); st.Delivered != 500 || len(h.got()) != 500 {
 				t.Errorf("after %s: %+v, %d requests", tt.want, st, len(h.got()))

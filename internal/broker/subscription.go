@@ -125,26 +125,26 @@ type subscription struct {
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
-	queue    fifo          // ready
-	oldest   int64         // nothing in the queue was published earlier, Unix nanoseconds
-	delayed  delayHeap     // by due time
-	order    []*delivery   // not settled, by position, but see floors; settled ones are dropped lazily, from the other lists too
-	parked   []*delivery   // not settled, by position: older than order, they do not hold the log
-	replays  []*delivery   // not settled, of dead letters or from the log
-	openN    int           // not settled
-	flying   []*attempt    // attempts in flight, oldest first
-	workers  int           // goroutines that attempt
-	starting int           // workers that have not yet taken their first delivery
-	limit    int           // of workers; grows while attempts succeed
-	held     int           // attempts past the answer time whose answer may still come
-	breaker  breaker       // of the destination
-	limiter  limiter       // of its requests
-	wait     limitWait     // for the limiter
-	settled  time.Time     // when something was last settled
-	room     chan struct{} // signalled when a place in the queue is free and the dispatcher waits
-	waiting  bool          // the dispatcher waits for room
-	timer    *time.Timer   // wakes for due times, probation, expiry and answer times
-	wakeAt   int64         // Unix nanoseconds the timer is set to, 0 = not set
+	queue    fifo[*delivery] // ready
+	oldest   int64           // nothing in the queue was published earlier, Unix nanoseconds
+	delayed  delayHeap       // by due time
+	order    []*delivery     // not settled, by position, but see floors; settled ones are dropped lazily, from the other lists too
+	parked   []*delivery     // not settled, by position: older than order, they do not hold the log
+	replays  []*delivery     // not settled, of dead letters or from the log
+	openN    int             // not settled
+	flying   []*attempt      // attempts in flight, oldest first
+	workers  int             // goroutines that attempt
+	starting int             // workers that have not yet taken their first delivery
+	limit    int             // of workers; grows while attempts succeed
+	held     int             // attempts past the answer time whose answer may still come
+	breaker  breaker         // of the destination
+	limiter  limiter         // of its requests
+	wait     limitWait       // for the limiter
+	settled  time.Time       // when something was last settled
+	room     chan struct{}   // signalled when a place in the queue is free and the dispatcher waits
+	waiting  bool            // the dispatcher waits for room
+	timer    *time.Timer     // wakes for due times, probation, expiry and answer times
+	wakeAt   int64           // Unix nanoseconds the timer is set to, 0 = not set
 	deleted  bool
 	draining bool // no new attempts: the broker stops
 	paused   bool // no new attempts, by the event subscription's record; see setPaused
@@ -458,52 +458,52 @@ func sequenced(source resource.ID) bool {
 	return strings.EqualFold(t, resource.TypeWorkspace) || strings.EqualFold(t, resource.TypeSystemTopic)
 }
 
-// fifo is a queue of deliveries on a ring.
-type fifo struct {
-	ring []*delivery
+// fifo is a queue on a ring.
+type fifo[T any] struct {
+	ring []T
 	head int
 	n    int
 }
 
-func (q *fifo) len() int { return q.n }
+func (q *fifo[T]) len() int { return q.n }
 
-func (q *fifo) push(d *delivery) {
+func (q *fifo[T]) push(v T) {
 	q.grow()
-	q.ring[(q.head+q.n)%len(q.ring)] = d
+	q.ring[(q.head+q.n)%len(q.ring)] = v
 	q.n++
 }
 
-// unpop puts d where pop takes from.
-func (q *fifo) unpop(d *delivery) {
+// unpop puts v where pop takes from.
+func (q *fifo[T]) unpop(v T) {
 	q.grow()
 	q.head = (q.head + len(q.ring) - 1) % len(q.ring)
-	q.ring[q.head] = d
+	q.ring[q.head] = v
 	q.n++
 }
 
 // grow makes room for one more.
-func (q *fifo) grow() {
+func (q *fifo[T]) grow() {
 	if q.n < len(q.ring) {
 		return
 	}
-	next := make([]*delivery, max(16, 2*len(q.ring)))
+	next := make([]T, max(16, 2*len(q.ring)))
 	for i := range q.n {
 		next[i] = q.at(i)
 	}
 	q.ring, q.head = next, 0
 }
 
-func (q *fifo) at(i int) *delivery { return q.ring[(q.head+i)%len(q.ring)] }
+func (q *fifo[T]) at(i int) T { return q.ring[(q.head+i)%len(q.ring)] }
 
-func (q *fifo) pop() *delivery {
-	d := q.ring[q.head]
-	q.ring[q.head] = nil
+func (q *fifo[T]) pop() T {
+	v := q.ring[q.head]
+	clear(q.ring[q.head : q.head+1])
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
 	if q.n == 0 && len(q.ring) > 64 {
-		q.ring, q.head = nil, 0 // an idle event subscription keeps no memory
+		q.ring, q.head = nil, 0 // what is idle keeps no memory
 	}
-	return d
+	return v
 }
 
 // delayHeap orders delayed deliveries by due time; container/heap keeps it.
