@@ -2,6 +2,7 @@ package destination
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"time"
@@ -13,7 +14,7 @@ const idleTime = 4 * time.Second
 
 // maxIdle bounds the connections kept for one destination: as many as can be in
 // use at a time, held ones included.
-const maxIdle = 128
+const maxIdle = 512
 
 // conn is one connection to a destination, used by one attempt at a time.
 type conn struct {
@@ -54,26 +55,29 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// closeWith has the connection closed when ctx ends. Attempts of one event
-// subscription share their context, so a kept connection is mostly registered
-// already, which costs nothing.
-func (c *conn) closeWith(ctx context.Context) {
+// closeWith has the connection closed when ctx ends, and reports whether it can be used:
+// the context before may have ended just now. Attempts of one event subscription share
+// theirs, so a kept connection is mostly registered already, which costs nothing.
+func (c *conn) closeWith(ctx context.Context) bool {
 	done := ctx.Done()
 	if done == c.done {
-		return
+		return true
 	}
-	c.forget()
+	if !c.forget() {
+		return false
+	}
 	if done != nil {
 		raw := c.raw
 		c.done, c.stop = done, context.AfterFunc(ctx, func() { _ = raw.Close() })
 	}
+	return true
 }
 
-func (c *conn) forget() {
-	if c.stop != nil {
-		c.stop()
-	}
+// forget makes the context forget the connection, unless it ended and closes it.
+func (c *conn) forget() bool {
+	forgot := c.stop == nil || c.stop()
 	c.done, c.stop = nil, nil
+	return forgot
 }
 
 // discard closes a connection on which an exchange did not end well: at once,
@@ -89,16 +93,74 @@ func (c *conn) leave() {
 	_ = c.Conn.Close()
 }
 
-// pool keeps the idle connections to one destination, the last used one on top.
+// Pools keeps idle connections for event subscriptions that deliver to the same server:
+// whoever sends next takes the one that was used last. What is sent to some of them by
+// turns so needs no more connections than there are attempts at a time.
+type Pools struct {
+	mu       sync.Mutex
+	byServer map[string]*pool // scheme, host and port
+}
+
+// NewPools returns Pools.
+func NewPools() *Pools { return &Pools{byServer: map[string]*pool{}} }
+
+// pool returns that of a server, for one user more.
+func (ps *Pools) pool(server string) *pool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := ps.byServer[server]
+	if p == nil {
+		p = newPool()
+		p.shared, p.server = ps, server
+		ps.byServer[server] = p
+	}
+	p.users++
+	return p
+}
+
+// leave is called by a user that needs p no more; the last one closes it.
+func (p *pool) leave() {
+	if ps := p.shared; ps != nil {
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		if p.users--; p.users > 0 {
+			return
+		}
+		delete(ps.byServer, p.server)
+	}
+	p.close()
+}
+
+// newPool returns a pool for one user.
+func newPool() *pool { return &pool{sessions: tls.NewLRUClientSessionCache(4)} }
+
+// pool keeps the idle connections to one server, the last used one on top.
 type pool struct {
+	sessions tls.ClientSessionCache
+
+	shared *Pools // nil where it has one user
+	server string
+	users  int // guarded by the mutex of shared
+
 	mu     sync.Mutex
 	idle   []*conn // oldest first
 	timer  *time.Timer
 	closed bool
 }
 
-// get returns the connection that was used last, nil when none is fresh.
-func (p *pool) get() *conn {
+// get returns the connection that was used last, which ctx closes from now on; nil when
+// none is fresh.
+func (p *pool) get(ctx context.Context) *conn {
+	for {
+		c := p.last()
+		if c == nil || c.closeWith(ctx) {
+			return c
+		}
+		c.discard()
+	}
+}
+
+func (p *pool) last() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.idle)

@@ -52,6 +52,7 @@ type WebhookConfig struct {
 	Name   string       // of the event subscription
 	Schema event.Schema // that deliveries have
 	Guard  *egress.Guard
+	Pools  *Pools // of connections; nil for one of its own
 	Origin string // "" for DefaultOrigin
 
 	EventType string // header aeg-event-type; "" for Notification
@@ -75,7 +76,9 @@ type Webhook struct {
 	cloud bool   // deliveries are CloudEvents
 	tls   *tls.Config
 	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
-	idle  pool
+	idle  *pool
+
+	closed sync.Once
 
 	signers []Signer
 	token   *manage.TokenRequest // of the bearer token that messages carry; nil for none
@@ -97,6 +100,15 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 	}
 	w := &Webhook{cloud: c.Schema == event.CloudEventSchemaV1_0, dial: c.Guard.DialClear, signers: c.Signers, token: c.Credentials.Token, tokens: c.Tokens}
 	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	}
+	w.addr = net.JoinHostPort(u.Hostname(), port)
+	if c.Pools != nil && c.Credentials.Certificate == nil { // connections with one are its owner's
+		w.idle = c.Pools.pool(u.Scheme + "://" + w.addr)
+	} else {
+		w.idle = newPool()
+	}
 	if u.Scheme == "https" {
 		w.dial = c.Guard.DialContext
 		w.tls = c.Guard.TLS()
@@ -105,12 +117,8 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 		}
 		w.tls.ServerName = u.Hostname()
 		w.tls.NextProtos = []string{"http/1.1"}
-		w.tls.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+		w.tls.ClientSessionCache = w.idle.sessions
 	}
-	if port == "" {
-		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
-	}
-	w.addr = net.JoinHostPort(u.Hostname(), port)
 	w.head = appendFixedHead(nil, u, &c)
 	return w, nil
 }
@@ -145,7 +153,7 @@ func (w *Webhook) request(ctx context.Context, r *broker.Request, token secret.S
 	if ctx.Err() != nil {
 		return canceled()
 	}
-	if c := w.idle.get(); c != nil {
+	if c := w.idle.get(ctx); c != nil {
 		if resp, stale := w.exchange(ctx, c, r, token, deadline, hold); !stale {
 			return resp
 		}
@@ -157,12 +165,13 @@ func (w *Webhook) request(ctx context.Context, r *broker.Request, token secret.S
 		}
 		return unconnected(err)
 	}
+	c.closeWith(ctx)
 	resp, _ := w.exchange(ctx, c, r, token, deadline, hold)
 	return resp
 }
 
 // Close lets go of idle connections, and of the others once their attempt ends.
-func (w *Webhook) Close() { w.idle.close() }
+func (w *Webhook) Close() { w.closed.Do(w.idle.leave) }
 
 // connect opens a connection, with TLS where the URL wants it.
 func (w *Webhook) connect(ctx context.Context, deadline time.Time) (*conn, error) {
@@ -193,7 +202,6 @@ func (w *Webhook) connect(ctx context.Context, deadline time.Time) (*conn, error
 func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, token secret.String, deadline time.Time, hold time.Duration) (resp broker.Response, stale bool) {
 	used := c.used
 	c.used = true
-	c.closeWith(ctx)
 	keep := false
 	defer func() {
 		if keep {

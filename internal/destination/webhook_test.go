@@ -257,6 +257,93 @@ func TestConnectionIsKept(t *testing.T) {
 	}
 }
 
+// TestSharedConnections holds who delivers over whose connections, and that nobody's end
+// takes those of the others along.
+func TestSharedConnections(t *testing.T) {
+	connections := map[net.Conn]bool{}
+	var mu sync.Mutex
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	srv.Config.ConnState = func(c net.Conn, s http.ConnState) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch s {
+		case http.StateNew:
+			connections[c] = true
+		case http.StateClosed:
+			delete(connections, c)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	open := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(connections)
+	}
+	become := func(want int) {
+		t.Helper()
+		for ends := time.Now().Add(time.Minute); open() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(ends) {
+				t.Fatalf("%d connections, want %d", open(), want)
+			}
+		}
+	}
+	pools := NewPools()
+	send := func(ctx context.Context, w *Webhook) {
+		t.Helper()
+		if got := w.Send(ctx, request()); got.Outcome != broker.Delivered {
+			t.Fatalf("%+v", got)
+		}
+	}
+	a := newWebhook(t, WebhookConfig{URL: srv.URL + "/a", Pools: pools})
+	b := newWebhook(t, WebhookConfig{URL: srv.URL + "/b", Pools: pools})
+	alone := newWebhook(t, WebhookConfig{URL: srv.URL + "/c"})
+	ofA, deleteA := context.WithCancel(t.Context())
+	for range 3 {
+		send(ofA, a)
+		send(t.Context(), b)
+		send(t.Context(), alone)
+	}
+	if n := open(); n != 2 {
+		t.Errorf("%d connections of two event subscriptions that share and one that does not", n)
+	}
+	send(ofA, a)
+	deleteA() // it used the connection last
+	become(1)
+	a.Close()
+	a.Close() // does not count twice
+	for range 3 {
+		send(t.Context(), b)
+	}
+	if n := open(); n != 2 {
+		t.Errorf("%d connections after the end of one", n)
+	}
+	late := newWebhook(t, WebhookConfig{URL: srv.URL + "/d", Pools: pools})
+	b.Close()
+	send(t.Context(), late)
+	if n := open(); n != 2 {
+		t.Errorf("%d connections of the one that is left and the one alone", n)
+	}
+	late.Close()
+	become(1)
+	if len(pools.byServer) != 0 {
+		t.Errorf("left: %v", pools.byServer)
+	}
+	w := newWebhook(t, WebhookConfig{URL: srv.URL + "/e", Pools: pools})
+	send(t.Context(), w)
+	cert := manage.Credentials{Certificate: new(tls.Certificate)}
+	cert.Certificate.Leaf = new(x509.Certificate)
+	for _, c := range []WebhookConfig{
+		{URL: srv.URL, Pools: pools, Credentials: cert},
+		{URL: strings.Replace(srv.URL, "http:", "https:", 1), Pools: pools},
+		{URL: strings.Replace(srv.URL, "127.0.0.1", "localhost", 1), Pools: pools},
+	} {
+		if other := newWebhook(t, c); other.idle == w.idle {
+			t.Errorf("%+v shares connections", c)
+		}
+	}
+}
+
 // A kept connection that the receiver closed meanwhile is replaced, once and
 // within the attempt; a new one that fails is a failed attempt. Decision 32.
 func TestStaleConnection(t *testing.T) {

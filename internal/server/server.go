@@ -230,8 +230,9 @@ func (s *server) wire(ctx context.Context) error {
 		return destination.Token{Text: issued.Token, Expires: issued.Expires}, nil
 	})
 	signing.OnChange(bearer.ForgetOwn)
+	pools := destination.NewPools()
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
-		return webhookConfig(es, sealer, guard, bearer)
+		return webhookConfig(es, sealer, guard, pools, bearer)
 	}
 	targets := destination.NewTargets(sealer, guard, connections)
 	rules := broker.Rules{DeadLetter404: s.cfg.DeadLetter404, OmitDataSchema: !s.cfg.DataSchema}
@@ -428,13 +429,13 @@ func newSender(es *resource.EventSubscription, targets *destination.Targets, con
 
 // webhookConfig is what a webhook needs to know of its event subscription, secrets
 // opened.
-func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard, tokens *destination.Tokens) (c destination.WebhookConfig, err error) {
+func webhookConfig(es *resource.EventSubscription, sealer *secret.Sealer, guard *egress.Guard, pools *destination.Pools, tokens *destination.Tokens) (c destination.WebhookConfig, err error) {
 	hook := es.Destination.WebHook
 	full, err := sealer.Open(hook.SealedURL, es.URLOwner())
 	if err != nil {
 		return c, fmt.Errorf("open the endpoint URL: %w", err)
 	}
-	c = destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard, Tokens: tokens}
+	c = destination.WebhookConfig{URL: string(full), Name: es.Name, Schema: es.DeliverySchema, Guard: guard, Pools: pools, Tokens: tokens}
 	if c.Credentials, err = manage.OpenCredentials(sealer, es, es.Destination); err != nil {
 		return c, err
 	}
