@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +35,7 @@ type cluster struct {
 	topic     string
 	secure    bool // by TLS
 	mechanism sasl.Mechanism
+	patience  time.Duration // for an answer
 }
 
 // How long a cluster may take, and how long its connections are kept: Event Hubs close
@@ -45,11 +48,13 @@ const (
 
 // dial makes the client of a cluster and has it connect to one of the brokers: later on it
 // would hide for what reason it cannot.
-func (c cluster) dial(ctx context.Context, guard *egress.Guard) (*kgo.Client, error) {
+func (c cluster) dial(ctx context.Context, guard *egress.Guard) (*clusterClient, error) {
+	named := &namedBrokers{given: c.brokers, missed: map[int32]missed{}}
 	options := []kgo.Opt{
+		kgo.WithHooks(named),
 		kgo.SeedBrokers(c.brokers...), kgo.ClientID("carillon"), kgo.SoftwareNameAndVersion("carillon", "1"),
-		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(kafkaTime), kgo.ProduceRequestTimeout(kafkaTime / 2), kgo.UnknownTopicRetries(1),
-		kgo.RequestRetries(2), kgo.RetryTimeout(kafkaTime / 2), kgo.ConnIdleTimeout(kafkaConnIdle), kgo.MetadataMaxAge(kafkaConnIdle),
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(c.patience), kgo.ProduceRequestTimeout(c.patience / 2), kgo.UnknownTopicRetries(1),
+		kgo.RequestRetries(2), kgo.RetryTimeout(c.patience / 2), kgo.ConnIdleTimeout(kafkaConnIdle), kgo.MetadataMaxAge(kafkaConnIdle),
 		kgo.ProducerLinger(0), kgo.ProducerBatchMaxBytes(kafkaMostRecord),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), // Event Hubs take gzip at most, and not in every tier; not every consumer has snappy
 		kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
@@ -66,13 +71,13 @@ func (c cluster) dial(ctx context.Context, guard *egress.Guard) (*kgo.Client, er
 	if err != nil { // its text may show what was given
 		return nil, errors.New("the client cannot be made of these settings")
 	}
-	ctx, cancel := context.WithTimeout(ctx, kafkaTime/2)
+	ctx, cancel := context.WithTimeout(ctx, c.patience/2)
 	defer cancel()
 	if err := client.Ping(ctx); err != nil {
 		client.Close()
 		return nil, err
 	}
-	return client, nil
+	return &clusterClient{client, c.patience, named}, nil
 }
 
 // shipment is the records of one attempt and what has come of each so far. Its memory is
@@ -140,11 +145,11 @@ func (s *shipment) add(r kgo.Record, from int) {
 // send sends the records; answers tell what came of each. Records that the cluster has not
 // answered for when ctx ends, or in time, leave the client behind: broken. It may read them
 // still; it reads none that it has answered for.
-func (s *shipment) send(ctx context.Context, client *kgo.Client) (broken bool) {
+func (s *shipment) send(ctx context.Context, client *clusterClient) (broken bool) {
 	if len(s.records) == 0 {
 		return false
 	}
-	within, cancel := context.WithTimeout(ctx, kafkaTime+kafkaTime/4)
+	within, cancel := context.WithTimeout(ctx, client.patience+client.patience/4)
 	defer cancel()
 	s.begin()
 	now := time.Now()
@@ -189,6 +194,106 @@ func (s *shipment) end() (broken bool) {
 	return s.left > 0
 }
 
+// clusterClient is the client of a cluster, and what it met at the brokers.
+type clusterClient struct {
+	*kgo.Client
+	patience time.Duration
+	named    *namedBrokers
+}
+
+// namedBrokers are the brokers that a cluster named. A cluster is asked by the addresses
+// that were given, and records go to others, which it advertises: where one of these is
+// not reached, its records wait without a word until their time is over. It is a hook of
+// the client.
+type namedBrokers struct {
+	given []string // the addresses that are not of the cluster's own naming
+
+	mu     sync.Mutex
+	missed map[int32]missed // those whose last connection was not made, by their id
+}
+
+type missed struct {
+	at  time.Time
+	why error
+}
+
+// mostMissed bounds the brokers that are noted, for a cluster may name very many.
+const mostMissed = 100
+
+// OnBrokerConnect satisfies kgo.HookBrokerConnect.
+func (n *namedBrokers) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if meta.NodeID < 0 || errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) { // one that was given, or we stop
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.missed, meta.NodeID)
+	if _, answers := errors.AsType[*kerr.Error](err); err != nil && !answers && len(n.missed) < mostMissed {
+		n.missed[meta.NodeID] = missed{time.Now(), unreachedAt(meta.Host, meta.Port, err)}
+	}
+}
+
+// unreachedAt is err with the address of the broker, if it has none.
+func unreachedAt(host string, port int32, err error) error {
+	if unreached(err) {
+		return err
+	}
+	return &egress.DialError{Destination: net.JoinHostPort(host, strconv.Itoa(int(port))), Err: err}
+}
+
+// lately is why the first of the brokers was not reached that were tried in a time, nil when
+// all were. A broker that the cluster names no more is tried no more.
+func (n *namedBrokers) lately(within time.Duration) (why error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(n.missed)) {
+		if m := n.missed[id]; time.Since(m.at) < within {
+			return m.why
+		}
+	}
+	return nil
+}
+
+// advertised reports whether the place that was not reached is of the cluster's naming.
+func (n *namedBrokers) advertised(err error) bool {
+	place := ""
+	if refused, is := errors.AsType[*egress.RefusedError](err); is {
+		place, _, _ = strings.Cut(refused.Destination, " ")
+	} else if failed, is := errors.AsType[*egress.DialError](err); is {
+		place = failed.Destination
+	}
+	end, long := strings.CutPrefix(place, "…")
+	return place != "" && !slices.ContainsFunc(n.given, func(address string) bool {
+		return address == place || long && strings.HasSuffix(address, end)
+	})
+}
+
+// answer is kafkaAnswer, with the broker that is not reached, if there is one, where
+// records or requests come to nothing for that reason.
+func (c *clusterClient) answer(ctx context.Context, err error) broker.Response {
+	r := kafkaAnswer(ctx, err)
+	switch r.Outcome {
+	case broker.TimedOut, broker.SocketError, broker.ResolutionError:
+	default:
+		return r
+	}
+	if !unreached(err) {
+		if err = c.named.lately(2 * c.patience); err == nil {
+			return r
+		}
+		if detail := unconnected(err).Detail; strings.HasSuffix(detail, r.Detail) {
+			r.Detail = detail
+		} else {
+			r.Detail += ": " + detail
+		}
+	}
+	if c.named.advertised(err) {
+		r.Detail += "; the cluster named it: look at its advertised.listeners"
+	}
+	r.Detail = short(r.Detail)
+	return r
+}
+
 // kafkaAnswer tells what a cluster's answer to a record means.
 // Source: spec/handlers.md sections 5 and 15; error codes: kafka.apache.org/protocol.
 func kafkaAnswer(ctx context.Context, err error) broker.Response {
@@ -231,7 +336,7 @@ func kafkaAnswer(ctx context.Context, err error) broker.Response {
 // Source: spec/handlers.md section 5.
 type kafkaHub struct {
 	*targetConfig
-	link[*kgo.Client]
+	link[*clusterClient]
 	topic string
 }
 
@@ -243,7 +348,7 @@ func (c *targetConfig) hub() (cluster, error) {
 		return cluster{}, err
 	}
 	hub, err := kafkaConnection(text)
-	hub.topic = id.Name()
+	hub.topic, hub.patience = id.Name(), kafkaTime
 	if err != nil {
 		return hub, fmt.Errorf("the connection string of %s %w", id, err)
 	}
@@ -303,20 +408,20 @@ func mechanismOf(name, user, password string) (sasl.Mechanism, error) {
 
 func openKafkaHub(c *targetConfig) *kafkaHub {
 	t := &kafkaHub{targetConfig: c, topic: c.values.ID("resourceId").Name()}
-	t.link.dial = func(ctx context.Context) (*kgo.Client, error) { // each time by the connection in force
+	t.link.dial = func(ctx context.Context) (*clusterClient, error) { // each time by the connection in force
 		hub, err := c.hub()
 		if err != nil {
 			return nil, &connectionError{err}
 		}
 		return hub.dial(ctx, c.guard)
 	}
-	t.end = func(client *kgo.Client) { client.Close() }
+	t.end = func(client *clusterClient) { client.Close() }
 	t.by = c.connectionString
 	return t
 }
 
 func (t *kafkaHub) Send(ctx context.Context, r *broker.Request) (resp broker.Response) {
-	err := t.use(ctx, func(client *kgo.Client) (broken bool) {
+	err := t.use(ctx, func(client *clusterClient) (broken bool) {
 		if r.Fill() != nil {
 			resp = canceled()
 			return false
@@ -326,7 +431,7 @@ func (t *kafkaHub) Send(ctx context.Context, r *broker.Request) (resp broker.Res
 		t.load(s, r)
 		broken = s.send(ctx, client)
 		letGo(r, broken)
-		resp = kafkaAnswer(ctx, s.errs[0])
+		resp = client.answer(ctx, s.errs[0])
 		return broken || resp.Outcome == broker.Unauthorized // keys may have been renewed
 	})
 	if err != nil {
@@ -360,7 +465,7 @@ func (t *kafkaHub) load(s *shipment, r *broker.Request) {
 
 func (t *kafkaHub) probe(ctx context.Context) error {
 	var problem error
-	if err := t.use(ctx, func(client *kgo.Client) bool {
+	if err := t.use(ctx, func(client *clusterClient) bool {
 		problem = probeTopic(ctx, client, t.topic)
 		return problem != nil
 	}); err != nil {
@@ -369,24 +474,70 @@ func (t *kafkaHub) probe(ctx context.Context) error {
 	return problem
 }
 
-// probeTopic looks for a topic.
-func probeTopic(ctx context.Context, client *kgo.Client, topic string) error {
+// mostLeaders bounds the brokers that a probe connects to.
+const mostLeaders = 16
+
+// probeTopic looks for a topic, and whether the brokers are reached that lead its
+// partitions: records go to these.
+func probeTopic(ctx context.Context, client *clusterClient, topic string) error {
 	request := kmsg.NewPtrMetadataRequest()
 	asked := kmsg.NewMetadataRequestTopic()
 	asked.Topic = kmsg.StringPtr(topic)
 	request.Topics, request.AllowAutoTopicCreation = append(request.Topics, asked), false
-	answer, err := request.RequestWith(ctx, client)
+	var answer *kmsg.MetadataResponse
+	var err error
+	for _, seed := range client.SeedBrokers() { // others may be those that are not reached
+		if answer, err = request.RequestWith(ctx, seed); err == nil {
+			break
+		}
+	}
 	if err == nil && len(answer.Topics) == 1 {
 		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
 	}
-	switch r := kafkaAnswer(ctx, err); r.Outcome {
+	switch r := client.answer(ctx, err); r.Outcome {
 	case broker.Delivered:
-		return nil
+		return probeLeaders(ctx, client, topic, answer)
 	case broker.NotFound:
 		return unready("topic %s: it is not there; create it, or name another one", topic)
 	default:
 		return unready("topic %s: %s", topic, r.Detail)
 	}
+}
+
+// probeLeaders asks the brokers that lead the partitions of a topic something small.
+func probeLeaders(ctx context.Context, client *clusterClient, topic string, cluster *kmsg.MetadataResponse) error {
+	brokers := map[int32]kmsg.MetadataResponseBroker{}
+	for _, b := range cluster.Brokers {
+		brokers[b.NodeID] = b
+	}
+	var leaders []kmsg.MetadataResponseBroker
+	for _, t := range cluster.Topics {
+		for _, p := range t.Partitions {
+			if b, is := brokers[p.Leader]; is && len(leaders) < mostLeaders {
+				leaders = append(leaders, b)
+				delete(brokers, p.Leader)
+			}
+		}
+	}
+	within, cancel := context.WithTimeout(ctx, client.patience/4)
+	defer cancel()
+	errs := make([]error, len(leaders))
+	var group sync.WaitGroup
+	for i, b := range leaders {
+		group.Go(func() {
+			_, errs[i] = client.Broker(int(b.NodeID)).Request(within, kmsg.NewPtrApiVersionsRequest())
+		})
+	}
+	group.Wait()
+	for i, err := range errs {
+		if _, answers := errors.AsType[*kerr.Error](err); err != nil && !answers {
+			err = unreachedAt(leaders[i].Host, leaders[i].Port, err)
+		}
+		if r := client.answer(ctx, err); r.Outcome != broker.Delivered {
+			return unready("topic %s: %s", topic, r.Detail)
+		}
+	}
+	return nil
 }
 
 func (t *kafkaHub) preview(r *broker.Request, _ int) manage.Receipt {
@@ -400,7 +551,7 @@ type kafkaTarget struct {
 	cluster cluster
 	key     eventTemplate
 	binary  bool
-	link[*kgo.Client]
+	link[*clusterClient]
 }
 
 func checkKafka(c *targetConfig) error {
@@ -437,19 +588,19 @@ func openKafka(c *targetConfig) (targetSender, error) {
 		return nil, err
 	}
 	security := c.values.Text("security")
-	t.cluster.topic, t.cluster.secure = c.values.Text("topic"), strings.HasSuffix(security, "Tls")
+	t.cluster.topic, t.cluster.secure, t.cluster.patience = c.values.Text("topic"), strings.HasSuffix(security, "Tls"), kafkaTime
 	if strings.HasPrefix(security, "Sasl") {
 		if t.cluster.mechanism, err = mechanismOf(c.values.Text("mechanism"), c.values.Text("username"), c.secrets["password"]); err != nil {
 			return nil, err
 		}
 	}
-	t.link.dial = func(ctx context.Context) (*kgo.Client, error) { return t.cluster.dial(ctx, c.guard) }
-	t.end = func(client *kgo.Client) { client.Close() }
+	t.link.dial = func(ctx context.Context) (*clusterClient, error) { return t.cluster.dial(ctx, c.guard) }
+	t.end = func(client *clusterClient) { client.Close() }
 	return t, nil
 }
 
 func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Response {
-	err := t.use(ctx, func(client *kgo.Client) (broken bool) {
+	err := t.use(ctx, func(client *clusterClient) (broken bool) {
 		if r.Fill() != nil {
 			each(r.Parts, canceled())
 			return false
@@ -465,7 +616,7 @@ func (t *kafkaTarget) Send(ctx context.Context, r *broker.Request) broker.Respon
 		broken = s.send(ctx, client)
 		letGo(r, broken)
 		for n, i := range s.parts {
-			r.Parts[i].Response = kafkaAnswer(ctx, s.errs[n])
+			r.Parts[i].Response = client.answer(ctx, s.errs[n])
 		}
 		return broken
 	})
@@ -545,7 +696,7 @@ func cloudEventParts(body []byte, attribute func(name, value string)) (data []by
 
 func (t *kafkaTarget) probe(ctx context.Context) error {
 	var problem error
-	if err := t.use(ctx, func(client *kgo.Client) bool {
+	if err := t.use(ctx, func(client *clusterClient) bool {
 		problem = probeTopic(ctx, client, t.cluster.topic)
 		return problem != nil
 	}); err != nil {

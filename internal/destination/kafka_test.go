@@ -4,14 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/carillon-events/carillon/event"
@@ -255,4 +261,159 @@ func TestKafkaBrokerElsewhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// elsewhere has a cluster name an address as that of its broker, as advertised.listeners does.
+func elsewhere(t *testing.T, c *kfake.Cluster, topic, address string) {
+	t.Helper()
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		answer := r.ResponseKind().(*kmsg.MetadataResponse)
+		b := kmsg.NewMetadataResponseBroker()
+		b.Host, b.Port = to.Addr().String(), int32(to.Port())
+		named := kmsg.NewMetadataResponseTopic()
+		named.Topic, named.TopicID = kmsg.StringPtr(topic), c.TopicInfo(topic).TopicID
+		p := kmsg.NewMetadataResponseTopicPartition()
+		p.Replicas, p.ISR = []int32{0}, []int32{0}
+		named.Partitions = append(named.Partitions, p)
+		answer.Brokers, answer.Topics = append(answer.Brokers, b), append(answer.Topics, named)
+		return answer, nil, true
+	})
+}
+
+// TestKafkaAdvertised holds that a leader which is not reached where its cluster says that
+// it is has its address in what a probe and an attempt tell, and what is to be looked at.
+func TestKafkaAdvertised(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	const (
+		brief = 2 * time.Second
+		look  = "; the cluster named it: look at its advertised.listeners"
+	)
+	for _, c := range []struct {
+		name, address string
+		patience      time.Duration // of the probe
+		why           string
+		attempt       string // begins so, "" for none: a silent broker is known as such after 10 s
+	}{
+		{"closed", "127.0.0.1:1", kafkaTime, "127.0.0.1:1: the connection was refused", "the cluster did not answer in time: "},
+		{"silent", l.Addr().String(), brief, l.Addr().String() + ": the connection could not be opened in time", ""},
+		{"refused here", "10.1.2.3:9092", kafkaTime, "destination 10.1.2.3:9092 is refused: it is in the private network 10.0.0.0/8; serve --allow-destination 10.0.0.0/8 allows it", "destination"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "carillon", "s3cret"), kfake.SeedTopics(1, "events"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cluster.Close)
+			elsewhere(t, cluster, "events", c.address)
+			target := func(patience time.Duration) *kafkaTarget {
+				to := targetOf(t, "Kafka", map[string]any{"bootstrapServers": cluster.ListenAddrs()[0], "topic": "events", "security": "SaslPlaintext", "username": "carillon"},
+					map[string]string{"password": "s3cret"}, nil).(*kafkaTarget)
+				to.cluster.patience = patience
+				return to
+			}
+			// On a busy machine the time may be over before the cluster has named its broker.
+			told := func(what string, say func() (text string, ok bool)) {
+				var text string
+				for range 10 {
+					var ok bool
+					if text, ok = say(); ok {
+						return
+					}
+				}
+				t.Errorf("%s says %q", what, text)
+			}
+			told("the probe", func() (string, bool) {
+				err := target(c.patience).probe(t.Context())
+				return fmt.Sprint(err), err != nil && err.Error() == "topic events: "+c.why+look
+			})
+			if c.attempt == "" {
+				return
+			}
+			told("the attempt", func() (string, bool) {
+				got := target(brief).Send(t.Context(), attemptOf("Kafka", 1, suiteEvent(1))).Detail
+				return got, strings.HasPrefix(got, c.attempt) && strings.HasSuffix(got, c.why+look)
+			})
+		})
+	}
+}
+
+// TestNamedBrokers holds which broker is named where an answer is missing.
+func TestNamedBrokers(t *testing.T) {
+	const late, look = "the cluster did not answer in time", "; the cluster named it: look at its advertised.listeners"
+	long := strings.Repeat("b", 70) + ".example"
+	synctest.Test(t, func(t *testing.T) {
+		dial := func(address string) error {
+			return fmt.Errorf("unable to dial: %w", &egress.DialError{Destination: address, Err: syscall.ECONNREFUSED})
+		}
+		for _, c := range []struct {
+			name string
+			note func(n *namedBrokers)
+			err  error
+			want string
+		}{
+			{"none", func(*namedBrokers) {}, kgo.ErrRecordTimeout, late},
+			{"one that was given", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: -5, Host: "b-1.example", Port: 9092}, 0, nil, dial("b-1.example:9092"))
+			}, kgo.ErrRecordTimeout, late},
+			{"named as it was given", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 1}, 0, nil, dial("b-1.example:9092"))
+			}, kgo.ErrRecordTimeout, late + ": b-1.example:9092: the connection was refused"},
+			{"the first of several", func(n *namedBrokers) {
+				for _, id := range []int32{3, 2, 4} {
+					n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: id}, 0, nil, dial(fmt.Sprintf("b-%d.example:9092", id)))
+				}
+			}, context.DeadlineExceeded, late + ": b-2.example:9092: the connection was refused" + look},
+			{"without an answer", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2, Host: "b-2.example", Port: 9092}, 0, nil, context.DeadlineExceeded)
+			}, context.DeadlineExceeded, late + ": b-2.example:9092: the connection could not be opened in time" + look},
+			{"the other side hangs up", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2, Host: "b-2.example", Port: 9092}, 0, nil, io.EOF)
+			}, io.EOF, "b-2.example:9092: the connection was closed without an answer" + look},
+			{"reached again", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2}, 0, nil, dial("b-2.example:9092"))
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2}, 0, nil, nil)
+			}, kgo.ErrRecordTimeout, late},
+			{"the broker says no", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2}, 0, nil, kerr.SaslAuthenticationFailed)
+			}, kgo.ErrRecordTimeout, late},
+			{"we stop", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2}, 0, nil, fmt.Errorf("unable to dial: %w", context.Canceled))
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 3}, 0, nil, kgo.ErrClientClosed)
+			}, kgo.ErrRecordTimeout, late},
+			{"long ago", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2}, 0, nil, dial("b-2.example:9092"))
+				time.Sleep(2 * kafkaTime)
+			}, kgo.ErrRecordTimeout, late},
+			{"another answer", func(n *namedBrokers) {
+				n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: 2}, 0, nil, dial("b-2.example:9092"))
+			}, kerr.TopicAuthorizationFailed, "the user may not write to the topic"},
+			{"very many", func(n *namedBrokers) {
+				for id := range int32(100_000) {
+					n.OnBrokerConnect(kgo.BrokerMetadata{NodeID: id}, 0, nil, dial("b-2.example:9092"))
+				}
+				if len(n.missed) > mostMissed {
+					t.Errorf("%d brokers are noted", len(n.missed))
+				}
+			}, kgo.ErrRecordTimeout, late + ": b-2.example:9092: the connection was refused" + look},
+			{"told by the client", func(*namedBrokers) {}, dial("b-2.example:9092"), "b-2.example:9092: the connection was refused" + look},
+			{"told by the client, and given", func(*namedBrokers) {}, dial("b-1.example:9092"), "b-1.example:9092: the connection was refused"},
+			{"a long name that was given", func(*namedBrokers) {}, dial("…" + long[20:] + ":9092"), "…" + long[20:] + ":9092: the connection was refused"},
+		} {
+			client := &clusterClient{patience: kafkaTime, named: &namedBrokers{given: []string{"b-1.example:9092", long + ":9092"}, missed: map[int32]missed{}}}
+			c.note(client.named)
+			if got := client.answer(t.Context(), c.err); got.Detail != c.want {
+				t.Errorf("%s: %q, want %q", c.name, got.Detail, c.want)
+			}
+		}
+	})
 }
