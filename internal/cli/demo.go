@@ -21,7 +21,7 @@ const handlerWork = 40 * time.Millisecond
 
 // Patience of the demonstration.
 const (
-	readyPatience    = 10 * time.Second // for a process to be ready
+	readyPatience    = 30 * time.Second // for a process to be ready
 	arrivalPatience  = 5 * time.Second  // for one event to arrive
 	recoveryPatience = 10 * time.Second // for all events after a kill
 	stopPatience     = 5 * time.Second  // for a process to end by itself

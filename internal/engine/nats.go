@@ -100,6 +100,7 @@ func startNode(o Options, l *lateness) (*node, error) {
 		if *c.conn, err = nats.Connect("",
 			nats.InProcessServer(n),
 			nats.Name("carillon engine "+c.use),
+			nats.Timeout(requestLimit),
 			nats.MaxReconnects(-1),
 			nats.ReconnectWait(100*time.Millisecond),
 			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -110,7 +111,7 @@ func startNode(o Options, l *lateness) (*node, error) {
 			return nil, fmt.Errorf("connect to embedded server: %w", err)
 		}
 	}
-	if n.js, err = jetstream.New(n.bulk); err != nil {
+	if n.js, err = jetstream.New(n.bulk, jetstream.WithDefaultTimeout(requestLimit)); err != nil {
 		n.stop()
 		return nil, fmt.Errorf("use embedded server: %w", err)
 	}

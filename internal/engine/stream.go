@@ -18,7 +18,8 @@ import (
 // errAbsent says that a message is not in the stream.
 var errAbsent = errors.New("message is not there")
 
-// requestLimit bounds a look-up or purge whose caller set no deadline.
+// requestLimit bounds what is asked of the store by a caller who set no deadline: a start on
+// a slow disk, too, takes its time.
 const requestLimit = 30 * time.Second
 
 // stream is one stream of the store, by plain requests.
