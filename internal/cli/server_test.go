@@ -13,6 +13,9 @@ import (
 	"github.com/carillon-events/carillon/internal/secret"
 )
 
+// patience is how long a test waits for what has to happen, on the slowest machine.
+const patience = time.Minute
+
 // startServer runs "carillon serve" as a process of its own and returns its data
 // directory. It must end with exit code 0 when it is asked to.
 func startServer(t *testing.T) (dir string) {
@@ -23,14 +26,14 @@ func startServer(t *testing.T) (dir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		c.stop(stopPatience)
+		c.stop(patience)
 		if code := c.cmd.ProcessState.ExitCode(); code != exitDone {
 			t.Errorf("the server ended with %s:\n%s", c.cmd.ProcessState, c.log.text())
 		}
 	})
-	patience, cancel := context.WithTimeout(t.Context(), readyPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	line, err := c.firstLine(patience)
+	line, err := c.firstLine(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +146,7 @@ func TestCommandsAgainstAServer(t *testing.T) {
 	for _, eventType := range machineLearningEventTypes {
 		left[eventType] = true // RunCompleted comes of the drift run, which is a run, too
 	}
-	for deadline := time.After(arrivalPatience); len(left) > 0; {
+	for deadline := time.After(patience); len(left) > 0; {
 		select {
 		case line := <-events:
 			delete(left, text(line, "event.eventType"))
@@ -257,7 +260,7 @@ func TestDeadLettersAreListedAndReplayed(t *testing.T) {
 // waitFor asks again until something is so.
 func waitFor(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	deadline := time.After(arrivalPatience)
+	deadline := time.After(patience)
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for !so() {
@@ -276,7 +279,7 @@ func TestTailShowsWhatIsLogged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tail.stop(stopPatience)
+	defer tail.stop(patience)
 	// A tail begins when the server has its request, which nobody hears of: so
 	// something happens until it is seen.
 	waitFor(t, "the event", func() bool {
