@@ -60,7 +60,7 @@ func TestAuditLog(t *testing.T) {
 		files, _ := filepath.Glob(filepath.Join(s.Dir, "tokens", "*"))
 		return files
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); len(left()) > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no record was made of %v", left())
 		}

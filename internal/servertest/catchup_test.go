@@ -14,7 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -228,7 +227,7 @@ func TestFresh(t *testing.T) {
 	s.Must("POST", ws.ID+"/driftMonitors/orders/runs", map[string]any{"properties": map[string]any{"startTime": "2026-03-02T00:00:00Z", "endTime": "2026-03-09T00:00:00Z", "driftCoefficient": 0.5}}, nil)
 	raised := func(n int) map[string]consumer.Envelope {
 		t.Helper()
-		r.Wait(t, time.Minute, func(e []Received) bool { return len(e) >= n })
+		r.Wait(t, patience, func(e []Received) bool { return len(e) >= n })
 		all := map[string]consumer.Envelope{}
 		take, err := consumer.New(consumer.Topics("*"), consumer.OnOther(func(_ context.Context, e consumer.Event[json.RawMessage]) error {
 			all[e.Type[strings.LastIndexByte(e.Type, '.')+1:]] = e.Envelope

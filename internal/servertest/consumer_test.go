@@ -72,7 +72,7 @@ func (c *consuming) hears(t *testing.T, want ...string) {
 				t.Errorf("the handler handled %q, which is not among %v", text, missing)
 			}
 			delete(missing, text)
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("the handler has not handled %v; its counts are %+v", missing, c.Stats())
 		}
 	}

@@ -66,7 +66,7 @@ func (h *rawHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // their bodies, those of replays last. A kill may repeat a request.
 func (h *rawHandler) wait(t *testing.T, path string, n int) []rawDelivery {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		h.mu.Lock()
 		sent, more := slices.Clone(h.sent[path]), h.more
@@ -169,7 +169,7 @@ func TestCustomInput(t *testing.T) {
 	mu.Lock()
 	refusing = http.StatusOK
 	mu.Unlock()
-	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
 		_, err := s.Do(t.Context(), "POST", id+"/providers/Microsoft.EventGrid/eventSubscriptions/refusing"+arm.DeadLettersPath+"/replay", nil, map[string]any{"ids": []string{letter.ID}}, nil, nil)
 		if err == nil {
 			break
@@ -202,7 +202,7 @@ type letterShown struct {
 // deadLetter waits for the dead letter of an event subscription.
 func (s *Server) deadLetter(t *testing.T, es string) (letter letterShown) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
 		for raw, err := range s.List(t.Context(), es+arm.DeadLettersPath, nil) {
 			if err != nil {
 				t.Fatal(err)

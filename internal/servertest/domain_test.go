@@ -52,8 +52,8 @@ func TestDomain(t *testing.T) {
 	if err := publish(forTopics(5, "tenant-a", "no name")); err == nil {
 		t.Error("an event for what cannot be a topic was taken")
 	}
-	all.Wait(t, 20*time.Second, func(events []Received) bool { return idsOf(events) == "1 2 3 4" })
-	ofA.Wait(t, 20*time.Second, func(events []Received) bool { return idsOf(events) == "1 2" })
+	all.Wait(t, patience, func(events []Received) bool { return idsOf(events) == "1 2 3 4" })
+	ofA.Wait(t, patience, func(events []Received) bool { return idsOf(events) == "1 2" })
 	for _, e := range all.Events() {
 		if want := []string{"tenant-a", "TENANT-A", "tenant-b", "nobodys"}[e.ID[0]-'1']; e.Topic != id+"/topics/"+want {
 			t.Errorf("event %s came from %s", e.ID, e.Topic)
@@ -67,7 +67,7 @@ func TestDomain(t *testing.T) {
 			Properties struct{ Topic, DeadLetterReason string }
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); len(letters.Value) == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); len(letters.Value) == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		s.Must("GET", id+"/topics/tenant-b/providers/Carillon.Delivery/deadLetters", nil, &letters)
 	}
 	if len(letters.Value) != 1 {
@@ -179,9 +179,9 @@ func TestKillDomain(t *testing.T) {
 		checkTopics(t, s, id)
 	}
 	want := len(acked)
-	all.Wait(t, 60*time.Second, func(events []Received) bool { return holds(events, acked, func(int) bool { return true }) })
+	all.Wait(t, patience, func(events []Received) bool { return holds(events, acked, func(int) bool { return true }) })
 	for i, tenant := range tenants {
-		tenant.Wait(t, 60*time.Second, func(events []Received) bool { return holds(events, acked, func(n int) bool { return n%size == i }) })
+		tenant.Wait(t, patience, func(events []Received) bool { return holds(events, acked, func(n int) bool { return n%size == i }) })
 		for _, e := range tenant.Events() {
 			if !strings.HasSuffix(e.Topic, "/topics/"+names[i]) {
 				t.Fatalf("%s got an event of %s", names[i], e.Topic)
@@ -212,7 +212,7 @@ func holds(events []Received, acked map[int]bool, counts func(int) bool) bool {
 func checkTopics(t *testing.T, s *Server, id string) {
 	t.Helper()
 	var off []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		off = nil
 		var topics struct{ Value []struct{ ID string } }
 		if _, err := s.Do(t.Context(), "GET", id+"/topics", url.Values{"$top": {"100"}}, nil, &topics, nil); err != nil {

@@ -109,14 +109,14 @@ func TestFullLog(t *testing.T) {
 	up.Store(true)
 	// The events come back in their retries' time; a replay of the clock is not
 	// needed: what waits for its first attempt comes at once, and room with it.
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	for publish(eventBody(1_000_000, 1)) != nil {
 		if time.Now().After(deadline) {
 			t.Fatal("publishing is still refused a minute after the handler came back")
 		}
 		<-time.After(500 * time.Millisecond)
 	}
-	handler.Wait(t, 60*time.Second, func(events []Received) bool {
+	handler.Wait(t, patience, func(events []Received) bool {
 		got := map[int]bool{}
 		for _, e := range events {
 			n, _ := strconv.Atoi(e.ID)

@@ -193,7 +193,7 @@ func (s *Server) checkHistory(t *testing.T, topic, es string) {
 // explainUntil explains an event until its delivery is in a state.
 func (s *Server) explainUntil(t *testing.T, es, event, state string) (x explained) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for {

@@ -3,7 +3,6 @@ package servertest
 import (
 	"encoding/json"
 	"testing"
-	"time"
 )
 
 // TestExtraEvents switches events beyond Azure's on and has them arrive where they are
@@ -28,8 +27,8 @@ func TestExtraEvents(t *testing.T) {
 	s.Must("PATCH", Workspace, properties("extraEvents", nil), nil)
 	alias("3", "after")
 
-	named.Wait(t, 10*time.Second, func(events []Received) bool { return len(events) >= 2 })
-	plain.Wait(t, 10*time.Second, func(events []Received) bool { return len(events) >= 3 })
+	named.Wait(t, patience, func(events []Received) bool { return len(events) >= 2 })
+	plain.Wait(t, patience, func(events []Received) bool { return len(events) >= 3 })
 	s.Stop() // what is on its way has come
 	subjects := map[string]string{"Carillon.MachineLearning.ModelAliasSet": "models/churn:2", "Carillon.MachineLearning.DeploymentFailed": "endpoints/churn-api"}
 	for _, e := range named.Events() {

@@ -88,7 +88,7 @@ func TestFilterUpdate(t *testing.T) {
 			open()
 
 			var met map[int]string
-			handler.Wait(t, 60*time.Second, func(events []Received) bool {
+			handler.Wait(t, patience, func(events []Received) bool {
 				met = map[int]string{}
 				for _, e := range events {
 					n, side, _ := strings.Cut(e.ID, "-")

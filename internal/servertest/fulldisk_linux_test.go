@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/smalldisk"
@@ -55,7 +54,7 @@ func (s *Server) readiness() (ready bool, reasons string) {
 // and wants refusals with a reason, deliveries that go on, and everything back when
 // the space is: without a restart.
 func TestFullDisk(t *testing.T) {
-	if !smalldisk.Run(t, 128, "-test.timeout=90s") {
+	if !smalldisk.Run(t, 128, "-test.timeout=5m") {
 		return
 	}
 	s := New(t)
@@ -96,19 +95,10 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "publishing goes on", func() bool { return publish(eventBody(4, 1)) == nil })
-	handler.Wait(t, 10*time.Second, func(events []Received) bool { return events[len(events)-1].ID == "4" })
+	handler.Wait(t, patience, func(events []Received) bool { return events[len(events)-1].ID == "4" })
 	if ready, reasons := s.readiness(); !ready {
 		t.Errorf("not ready: %s", reasons)
 	}
 	s.Must("PUT", id+"2", map[string]any{"location": "local"}, nil)
 	s.Stop()
-}
-
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); <-time.After(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 20 s", what)
-		}
-	}
 }

@@ -26,7 +26,7 @@ func TestMissingMasterKey(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	giveUp := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+	giveUp := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	err := cmd.Wait()
 	giveUp.Stop()
 	if err == nil || !strings.Contains(out.String(), key) || !strings.Contains(out.String(), "put the file back") {

@@ -3,7 +3,6 @@ package servertest
 import (
 	"fmt"
 	"testing"
-	"time"
 )
 
 // TestDuplicatesAreLeftOut publishes the same events again, also after a kill -9: each
@@ -26,7 +25,7 @@ func TestDuplicatesAreLeftOut(t *testing.T) {
 	s.Kill()
 	s.Restart()
 	send(2, 1, 3)
-	handler.Wait(t, 10*time.Second, func(events []Received) bool {
+	handler.Wait(t, patience, func(events []Received) bool {
 		seen := map[string]bool{}
 		for _, e := range events {
 			seen[e.ID] = true

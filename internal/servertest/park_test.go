@@ -62,27 +62,19 @@ func TestParkedEventSurvivesKill(t *testing.T) {
 			<-time.After(50 * time.Millisecond) // what holds the log is parked within a second
 		}
 	}
-	if p := s.parked(t); p.Deliveries != 1 || p.Bytes == 0 || p.Problem != "" {
-		t.Errorf("parked %+v", p)
-	}
-	if n := s.gauge(t, "carillon_parked_deliveries"); n != 1 {
-		t.Errorf("the metric tells of %v parked deliveries", n)
-	}
+	eventually(t, "the one that waits is parked alone", func() bool { // and none of those that were slow
+		p := s.parked(t)
+		return p.Deliveries == 1 && p.Bytes > 0 && p.Problem == "" && s.gauge(t, "carillon_parked_deliveries") == 1
+	})
 	s.Kill()
 	s.Restart()
-	once.Wait(t, time.Minute, func(events []Received) bool { return len(events) == 2 })
+	once.Wait(t, patience, func(events []Received) bool { return len(events) == 2 })
 	for _, e := range once.Events() {
 		if e.ID != "0" || string(e.Data) != `"the one"` {
 			t.Errorf("got event %s with %.40s", e.ID, e.Data)
 		}
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for s.parked(t) != (broker.Parked{}) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after its delivery %+v is parked", s.parked(t))
-		}
-		<-time.After(100 * time.Millisecond)
-	}
+	eventually(t, "nothing is parked after its delivery", func() bool { return s.parked(t) == (broker.Parked{}) })
 }
 
 // gauge reads one metric without labels.

@@ -59,7 +59,7 @@ func TestPauseAndTestEvent(t *testing.T) {
 		t.Errorf("after the restart: %+v", shown)
 	}
 	s.Must("POST", at+"/resume", nil, nil)
-	handler.Wait(t, 10*time.Second, func(events []Received) bool { return len(events) == 4 })
+	handler.Wait(t, patience, func(events []Received) bool { return len(events) == 4 })
 	var ids []string
 	for _, e := range handler.Events()[1:] {
 		ids = append(ids, e.ID)
@@ -75,7 +75,7 @@ func TestPauseAndTestEvent(t *testing.T) {
 		if name != "ES1" {
 			t.Errorf("told of the deletion of %s", name)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("not told of the deletion")
 	}
 }

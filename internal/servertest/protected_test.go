@@ -128,7 +128,7 @@ func (p *protected) wait(t testing.TB, n int) string {
 	for range n {
 		select {
 		case <-p.more:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("only %v had arrived after 10 s", p.kinds)
 		}
 	}
@@ -318,7 +318,7 @@ func TestClientCertificates(t *testing.T) {
 		if err := publish(eventBody(i+1, 1)); err != nil {
 			t.Fatal(err)
 		}
-		handler.Wait(t, 10*time.Second, func(events []Received) bool { return len(events) > i })
+		handler.Wait(t, patience, func(events []Received) bool { return len(events) > i })
 		for _, kind := range []string{" SubscriptionValidation", " Notification"} {
 			if _, ok := seen.Load(c.name + kind); !ok {
 				t.Errorf("the handler saw no%s of %s", kind, c.name)

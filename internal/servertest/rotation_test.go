@@ -43,7 +43,7 @@ func TestKillDuringRotation(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	settled := func() (k masterKey) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			if s.Must("GET", arm.MasterKeyPath, nil, &k); !k.Properties.Rotating {
 				return k
 			}
@@ -57,7 +57,8 @@ func TestKillDuringRotation(t *testing.T) {
 		before := settled().Properties.KeyID
 		// Killed while it answers, or some time after it did.
 		if after := random.IntN(4); after == 0 {
-			go func() { _, _ = s.Do(t.Context(), "POST", arm.MasterKeyPath+"/rotate", nil, nil, nil, nil) }()
+			client := s.Client // another one comes with the restart
+			go func() { _, _ = client.Do(t.Context(), "POST", arm.MasterKeyPath+"/rotate", nil, nil, nil, nil) }()
 			time.Sleep(time.Duration(random.IntN(3000)) * time.Microsecond)
 		} else {
 			s.Must("POST", arm.MasterKeyPath+"/rotate", nil, nil)

@@ -50,7 +50,7 @@ func TestAcceptance12Secrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	letters := func() string { return ask("GET", es+"/providers/Carillon.Delivery/deadLetters", nil) }
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(letters(), "UndeliverableDueToHttpBadRequest"); {
+	for deadline := time.Now().Add(patience); !strings.Contains(letters(), "UndeliverableDueToHttpBadRequest"); {
 		if time.Now().After(deadline) {
 			t.Fatal("the event was not dead-lettered")
 		}

@@ -85,7 +85,7 @@ func TestCertificateOfOnesOwn(t *testing.T) {
 		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(20 * time.Second); !strings.Contains(get("/readyz"), until); {
+		for deadline := time.Now().Add(patience); !strings.Contains(get("/readyz"), until); {
 			if time.Now().After(deadline) {
 				t.Fatalf("/readyz is %s, want %s in it", get("/readyz"), until)
 			}

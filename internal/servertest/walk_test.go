@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -35,7 +34,7 @@ func TestFiveEvents(t *testing.T) {
 		"Microsoft.MachineLearningServices.DatasetDriftDetected": "datadrift/",
 	}
 	var got []Received
-	handler.Wait(t, 10*time.Second, func(events []Received) bool { got = events; return len(events) >= 6 })
+	handler.Wait(t, patience, func(events []Received) bool { got = events; return len(events) >= 6 })
 	for _, e := range got {
 		prefix, ok := want[e.Type]
 		if !ok || !strings.HasPrefix(e.Subject, prefix) {

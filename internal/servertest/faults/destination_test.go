@@ -196,7 +196,7 @@ func fickleNATS(t *testing.T) fickle {
 			t.Fatal(err)
 		}
 		s.Start()
-		if !s.ReadyForConnections(10 * time.Second) {
+		if !s.ReadyForConnections(time.Minute) {
 			t.Fatal("nats-server is not ready")
 		}
 	}
@@ -204,11 +204,11 @@ func fickleNATS(t *testing.T) fickle {
 	up()
 	t.Cleanup(func() { down() })
 	connect := func() (*nats.Conn, jetstream.JetStream) {
-		nc, err := nats.Connect(s.ClientURL())
+		nc, err := nats.Connect(s.ClientURL(), nats.Timeout(time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}
-		js, err := jetstream.New(nc)
+		js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -440,7 +440,7 @@ func resident(pid int) int64 {
 }
 
 // noise measures the machine beside the server: a small synced write, again and
-// again, on the same disk.
+// again, on the same disk, from the moment at which it was due.
 type noise struct {
 	stop, done chan struct{}
 	took       []time.Duration
@@ -464,13 +464,13 @@ func listen(t *testing.T, slow *throttle) *noise {
 			n.err = slow.enter()
 		}
 		for n.err == nil {
+			var began time.Time
 			select {
 			case <-n.stop:
 				n.err = f.Close()
 				return
-			case <-tick.C:
+			case began = <-tick.C:
 			}
-			began := time.Now()
 			_, err := f.WriteAt(make([]byte, 1<<10), 0)
 			n.err = errors.Join(err, f.Sync())
 			n.took = append(n.took, time.Since(began))
