@@ -48,7 +48,7 @@ func consumed(t *testing.T, address, user, password, topic string, n int) (recor
 		t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for len(records) < n && ctx.Err() == nil {
 		records = append(records, c.PollFetches(ctx).Records()...)

@@ -36,15 +36,15 @@ func startNATS(t *testing.T) (url string, js jetstream.JetStream) {
 	}
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("nats-server is not ready")
 	}
-	nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("reader", "reader"))
+	nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("reader", "reader"), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	if js, err = jetstream.New(nc); err != nil {
+	if js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []jetstream.StreamConfig{
@@ -68,11 +68,14 @@ func TestNATS(t *testing.T) {
 			return with(values, "url", "nats://"+address), nil
 		},
 		received: func(t *testing.T, n int) (out []arrived) {
-			c, err := js.CreateConsumer(t.Context(), "ML", jetstream.ConsumerConfig{FilterSubject: "ml.events.T_ModelRegistered"})
+			c, err := js.CreateConsumer(t.Context(), "ML", jetstream.ConsumerConfig{FilterSubject: "ml.events.T_ModelRegistered", AckPolicy: jetstream.AckNonePolicy})
 			if err != nil {
 				t.Fatal(err)
 			}
-			batch, err := c.Fetch(n+1, jetstream.FetchMaxWait(300*time.Millisecond))
+			if waiting := c.CachedInfo().NumPending; waiting != uint64(n) {
+				t.Errorf("the stream has %d messages, want %d", waiting, n)
+			}
+			batch, err := c.Fetch(n, jetstream.FetchMaxWait(time.Minute))
 			if err != nil {
 				t.Fatal(err)
 			}

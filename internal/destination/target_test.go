@@ -322,7 +322,7 @@ func testTarget(t *testing.T, kind string, connections *Connections, c counterpa
 			time.AfterFunc(300*time.Millisecond, func() { cancel(errors.New("shutdown")) })
 			began := time.Now()
 			got := s.Send(ctx, attemptOf(kind, 93, suiteEvent(1)))
-			if took := time.Since(began); took > 5*time.Second {
+			if took := time.Since(began); took > 20*time.Second { // it has 30 s
 				t.Errorf("it took %s to end", took)
 			}
 			if name == "silent" && got.Outcome != broker.Canceled || got.Outcome == broker.Delivered {

@@ -430,7 +430,7 @@ func (s *source) Encode(_ *broker.Request, dst []byte) ([]byte, error) {
 // while it waits for a bearer token, a connection or an answer.
 func TestBodyIsMadeLate(t *testing.T) {
 	hang := make(chan struct{})
-	var bodies atomic.Value
+	var bodies, arrive atomic.Value // arrive is called when the body is here
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		bodies.Store(string(body))
@@ -438,6 +438,7 @@ func TestBodyIsMadeLate(t *testing.T) {
 		case r.Header.Get("Authorization") == "Bearer old":
 			w.WriteHeader(http.StatusUnauthorized)
 		case r.Header.Get("aeg-delivery-count") == "0":
+			arrive.Load().(context.CancelFunc)()
 			<-hang
 		}
 	}))
@@ -452,14 +453,14 @@ func TestBodyIsMadeLate(t *testing.T) {
 		made   int
 		want   broker.Outcome
 	}{
-		{"answer on a new connection", srv.URL, nil, 1, broker.TimedOut},
+		{"answer on a new connection", srv.URL, nil, 1, broker.Canceled},
 		{"answer on one that may be stale", srv.URL, func(t *testing.T, w *Webhook) {
 			r := request()
 			r.Count = 1
 			if got := w.Send(t.Context(), r); got.Outcome != broker.Delivered {
 				t.Fatalf("%+v", got)
 			}
-		}, 1, broker.TimedOut},
+		}, 1, broker.Canceled},
 		{"TLS handshake", strings.Replace(silent, "http:", "https:", 1), nil, 0, broker.SocketError},
 		{"token", srv.URL, func(_ *testing.T, w *Webhook) {
 			w.token, w.tokens = &wanted, tokensOf(&issuer{takes: time.Hour})
@@ -468,7 +469,7 @@ func TestBodyIsMadeLate(t *testing.T) {
 		{"refused token", srv.URL, func(_ *testing.T, w *Webhook) {
 			w.token, w.tokens = &wanted, tokensOf(&issuer{life: time.Hour})
 			w.tokens.held[wanted] = old
-		}, 2, broker.TimedOut},
+		}, 2, broker.Canceled},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWebhook(t, WebhookConfig{URL: tt.url + "/in"})
@@ -478,8 +479,14 @@ func TestBodyIsMadeLate(t *testing.T) {
 			bodies.Store("")
 			from := &source{body: `[{"id":"late"}]`}
 			r := request()
-			r.Body, r.Source, r.Count, r.Hold = nil, from, 0, 100*time.Millisecond
-			got := w.Send(t.Context(), r)
+			r.Body, r.Source, r.Count = nil, from, 0
+			if tt.made == 0 {
+				r.Hold = 100 * time.Millisecond
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			arrive.Store(cancel)
+			got := w.Send(ctx, r)
 			if got.Outcome != tt.want || from.made != tt.made || r.Body != nil {
 				t.Errorf("%+v, the body was made %d times, want %d, and %q is left of it", got, from.made, tt.made, r.Body)
 			}
@@ -494,9 +501,10 @@ func TestHold(t *testing.T) {
 	arrived, answerNow := make(chan struct{}), make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		if r.Header.Get("aeg-delivery-count") == "0" {
+		switch r.Header.Get("aeg-delivery-count") {
+		case "0":
 			<-r.Context().Done()
-		} else {
+		case "1":
 			close(arrived)
 			<-answerNow
 		}
@@ -504,7 +512,11 @@ func TestHold(t *testing.T) {
 	defer srv.Close()
 	w := newWebhook(t, WebhookConfig{URL: srv.URL + "/in?code=s3cret"})
 	r := request()
-	r.Hold = 30 * time.Millisecond
+	r.Count = 2 // and the connection is there
+	if got := w.Send(t.Context(), r); got.Outcome != broker.Delivered {
+		t.Fatalf("%+v", got)
+	}
+	r.Count, r.Hold = 0, 30*time.Millisecond
 	if got := w.Send(t.Context(), r); got.Outcome != broker.TimedOut || got.Status != 0 || got.Detail != "no answer within 30ms" {
 		t.Errorf("no answer: %+v", got)
 	}
