@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,9 +24,38 @@ import (
 	"github.com/carillon-events/carillon/internal/resource"
 )
 
+// timed is a listener that knows by when the connection that it took last has to be read.
+type timed struct {
+	net.Listener
+	until atomic.Pointer[time.Time]
+}
+
+func (l *timed) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return timedConn{c, l}, nil
+}
+
+type timedConn struct {
+	net.Conn
+	of *timed
+}
+
+func (c timedConn) SetDeadline(until time.Time) error {
+	c.of.until.Store(&until)
+	return c.Conn.SetDeadline(until)
+}
+
+func (c timedConn) SetReadDeadline(until time.Time) error {
+	c.of.until.Store(&until)
+	return c.Conn.SetReadDeadline(until)
+}
+
 // newTransparent returns the address of a proxy before a server that handler is, over
-// real connections.
-func newTransparent(t *testing.T, handler http.HandlerFunc, change ...func(*resource.MLflowServer)) (address, upstream string) {
+// real connections, and the listener of the proxy, whose requests have an hour.
+func newTransparent(t *testing.T, handler http.HandlerFunc, change ...func(*resource.MLflowServer)) (address, upstream string, at *timed) {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
@@ -35,16 +65,18 @@ func newTransparent(t *testing.T, handler http.HandlerFunc, change ...func(*reso
 	guard := egress.New(egress.Options{AllowLoopback: true, Own: func() []netip.AddrPort { return nil }})
 	p.stand(t, guard.Passing())
 	front := httptest.NewUnstartedServer(p.proxy)
-	front.Config.ReadTimeout = 500 * time.Millisecond // of a whole request, and no bound for what goes through
+	front.Config.ReadTimeout = time.Hour // of a whole request, and no bound for what goes through
+	at = &timed{Listener: front.Listener}
+	front.Listener = at
 	front.Start()
 	t.Cleanup(front.Close)
-	return front.URL + "/mlflow/bells", strings.TrimPrefix(server.URL, "http://")
+	return front.URL + "/mlflow/bells", strings.TrimPrefix(server.URL, "http://"), at
 }
 
 func TestTransparent(t *testing.T) {
 	var got *http.Request
 	var body []byte
-	address, upstream := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
+	address, upstream, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ = io.ReadAll(r.Body)
 		got = r
 		w.Header().Set("X-Of-Server", "yes")
@@ -116,7 +148,7 @@ func (*trailing) Close() error { return nil }
 
 func TestTransparentHost(t *testing.T) {
 	host := ""
-	address, _ := newTransparent(t, func(_ http.ResponseWriter, r *http.Request) { host = r.Host }, func(m *resource.MLflowServer) { m.PreserveHost = true })
+	address, _, _ := newTransparent(t, func(_ http.ResponseWriter, r *http.Request) { host = r.Host }, func(m *resource.MLflowServer) { m.PreserveHost = true })
 	r, _ := http.NewRequest("GET", address+"/", nil)
 	r.Host = "mlflow.corp.example"
 	if res, err := http.DefaultClient.Do(r); err != nil || host != "mlflow.corp.example" {
@@ -130,7 +162,7 @@ func TestTransparentCompression(t *testing.T) {
 	z := gzip.NewWriter(&zipped)
 	_, _ = z.Write([]byte("a page"))
 	_ = z.Close()
-	address, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Encoding", r.Header.Get("Accept-Encoding"))
 		_, _ = w.Write(zipped.Bytes())
 	})
@@ -148,9 +180,8 @@ func TestTransparentCompression(t *testing.T) {
 
 // Events of a stream come one by one, for longer than a request may take elsewhere.
 func TestTransparentStream(t *testing.T) {
-	t.Parallel()
 	next := make(chan struct{})
-	address, _ := newTransparent(t, func(w http.ResponseWriter, _ *http.Request) {
+	address, _, at := newTransparent(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 3 {
 			fmt.Fprintf(w, "data: %d\n", i)
@@ -168,15 +199,16 @@ func TestTransparentStream(t *testing.T) {
 		if !lines.Scan() || lines.Text() != fmt.Sprintf("data: %d", i) {
 			t.Fatalf("event %d is %q, error %v", i, lines.Text(), lines.Err())
 		}
-		time.Sleep(300 * time.Millisecond)
+		if until := at.until.Load(); !until.IsZero() {
+			t.Errorf("after event %d the connection ends at %s", i, until)
+		}
 		next <- struct{}{}
 	}
 }
 
 // A connection that is switched to another protocol carries bytes both ways.
 func TestTransparentUpgrade(t *testing.T) {
-	t.Parallel()
-	address, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _, at := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "websocket" {
 			http.Error(w, "no upgrade", http.StatusBadRequest)
 			return
@@ -209,7 +241,9 @@ func TestTransparentUpgrade(t *testing.T) {
 		t.Fatalf("%+v, error %v", res, err)
 	}
 	for _, word := range []string{"one", "two"} {
-		time.Sleep(400 * time.Millisecond)
+		if until := at.until.Load(); !until.IsZero() {
+			t.Errorf("the connection ends at %s", until)
+		}
 		fmt.Fprintln(c, word)
 		if line, err := r.ReadString('\n'); line != "echo "+word+"\n" {
 			t.Errorf("%q, error %v", line, err)
@@ -219,7 +253,7 @@ func TestTransparentUpgrade(t *testing.T) {
 
 // A client that waits for the server's word to send its body gets the server's word.
 func TestTransparentContinue(t *testing.T) {
-	address, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/base path/refused" {
 			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 			return
@@ -251,7 +285,7 @@ func TestTransparentContinue(t *testing.T) {
 func TestTransparentUpload(t *testing.T) {
 	const size = 64 << 20
 	var most uint64
-	address, _ := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
+	address, _, at := newTransparent(t, func(w http.ResponseWriter, r *http.Request) {
 		var n int64
 		for {
 			m, err := io.CopyN(io.Discard, r.Body, 8<<20)
@@ -273,7 +307,9 @@ func TestTransparentUpload(t *testing.T) {
 	pauses := 0
 	slow.Reader = io.MultiReader(io.LimitReader(zeros{}, size-1), readerFunc(func(p []byte) (int, error) {
 		if pauses++; pauses == 1 {
-			time.Sleep(700 * time.Millisecond) // longer than the server's own bound
+			if until := at.until.Load(); !until.IsZero() && time.Until(*until) > silence {
+				t.Errorf("the upload has to be over by %s", until)
+			}
 		}
 		return copy(p, "x"), io.EOF
 	}))
@@ -300,7 +336,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // A client that goes away ends its request at the server.
 func TestTransparentCancel(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan struct{})
-	address, _ := newTransparent(t, func(_ http.ResponseWriter, r *http.Request) {
+	address, _, _ := newTransparent(t, func(_ http.ResponseWriter, r *http.Request) {
 		close(began)
 		<-r.Context().Done()
 		close(ended)
