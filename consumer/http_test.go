@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/carillon-events/carillon/consumer"
@@ -126,22 +127,50 @@ func TestSlowBody(t *testing.T) {
 		}
 	}
 	// The deadline is that of the body alone.
-	ended := make(chan error, 1)
-	slow := newHandler(t, consumer.On(func(ctx context.Context, _ consumer.Event[mlevent.RunCompleted]) error {
-		select {
-		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan error, 1)
+		slow := newHandler(t, consumer.On(func(ctx context.Context, _ consumer.Event[mlevent.RunCompleted]) error {
+			select {
+			case <-ctx.Done():
+			case <-time.After(2 * time.Second):
+			}
+			ended <- ctx.Err()
+			return nil
+		}))
+		consumer.SetBodyTime(slow, time.Second)
+		l := pipes{make(chan net.Conn), make(chan struct{})}
+		server := &http.Server{Handler: slow}
+		go func() { _ = server.Serve(l) }()
+		defer func() { _ = server.Close() }()
+		client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			l.conns <- theirs
+			return ours, nil
+		}}}
+		defer client.CloseIdleConnections()
+		if a := send(t, &consumertest.Sender{URL: "http://hooks.example", Client: client}, consumertest.NewSource(workspace).Event(run("1"))); a.Status != 200 {
+			t.Errorf("answered %+v", a)
 		}
-		ended <- ctx.Err()
-		return nil
-	}))
-	consumer.SetBodyTime(slow, 100*time.Millisecond)
-	server := httptest.NewServer(slow)
-	defer server.Close()
-	if a := send(t, &consumertest.Sender{URL: server.URL}, consumertest.NewSource(workspace).Event(run("1"))); a.Status != 200 {
-		t.Errorf("answered %+v", a)
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pipes is a listener of pipes.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
 	}
 }
+
+func (p pipes) Close() error   { close(p.done); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }

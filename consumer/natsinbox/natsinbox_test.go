@@ -35,12 +35,12 @@ func newJetStream(t *testing.T) jetstream.JetStream {
 	if !ns.ReadyForConnections(time.Minute) {
 		t.Fatal("the NATS server does not start")
 	}
-	c, err := nats.Connect("", nats.InProcessServer(ns))
+	c, err := nats.Connect("", nats.InProcessServer(ns), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	js, err := jetstream.New(c)
+	js, err := jetstream.New(c, jetstream.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
