@@ -42,12 +42,13 @@ func TestRetrainOnce(t *testing.T) {
 		return h
 	}
 	h := start()
+	listening := h
 	deliveries := make(chan *http.Request, 10)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		again := r.Clone(context.WithoutCancel(r.Context()))
 		again.Body, r.Body = io.NopCloser(bytes.NewReader(body)), io.NopCloser(bytes.NewReader(body))
-		if h.ServeHTTP(w, r); r.Header.Get("Aeg-Event-Type") == "Notification" {
+		if listening.ServeHTTP(w, r); r.Header.Get("Aeg-Event-Type") == "Notification" {
 			deliveries <- again
 		}
 	}))
