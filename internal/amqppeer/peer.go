@@ -4,13 +4,16 @@
 package amqppeer
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -25,6 +28,8 @@ type Options struct {
 	MaxMessage uint64
 	// Dry addresses have no room for any message.
 	Dry func(address string) bool
+	// Count keeps no messages: it is only counted what was taken.
+	Count bool
 }
 
 // Error is a condition that the peer states, with a description.
@@ -67,18 +72,29 @@ type Peer struct {
 	conns    map[net.Conn]bool
 	messages map[string][]Message // by address, those that were taken
 	running  sync.WaitGroup
+
+	taken atomic.Int64
 }
 
 // Start runs a peer on a free port until the test ends.
 func Start(t testing.TB, o Options) *Peer {
 	t.Helper()
-	p := &Peer{address: "127.0.0.1:0", options: o, messages: map[string][]Message{}}
-	if err := p.Up(); err != nil {
+	p, err := Open(o)
+	if err != nil {
 		t.Fatal(err)
 	}
-	p.address = p.listener.Addr().String()
 	t.Cleanup(p.Down)
 	return p
+}
+
+// Open runs a peer on a free port until it is taken down.
+func Open(o Options) (*Peer, error) {
+	p := &Peer{address: "127.0.0.1:0", options: o, messages: map[string][]Message{}}
+	if err := p.Up(); err != nil {
+		return nil, err
+	}
+	p.address = p.listener.Addr().String()
+	return p, nil
 }
 
 // Addr is where the peer listens.
@@ -90,6 +106,9 @@ func (p *Peer) Messages(address string) []Message {
 	defer p.mu.Unlock()
 	return append([]Message(nil), p.messages[address]...)
 }
+
+// Taken is how many messages were taken.
+func (p *Peer) Taken() int64 { return p.taken.Load() }
 
 // Up listens.
 func (p *Peer) Up() error {
@@ -163,8 +182,17 @@ const credit = 500
 // conn is a connection of a client.
 type conn struct {
 	net.Conn
+	in    *bufio.Reader
+	out   *bufio.Writer
 	peer  *Peer
 	links map[uint32]*link // by handle
+	body  []byte           // of the frame that was read last
+
+	settled struct { // messages in a row that were accepted, and are not answered yet
+		any         bool
+		channel     uint16
+		first, last uint32
+	}
 }
 
 // link is a link by which a client sends.
@@ -175,7 +203,18 @@ type link struct {
 	count    uint32 // messages that have arrived
 }
 
+// Read reads from the client, which has all answers first.
+func (c *conn) Read(p []byte) (int, error) {
+	c.answerSettled()
+	if err := c.out.Flush(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
 func (c *conn) serve() {
+	c.in, c.out = bufio.NewReaderSize(c, 64<<10), bufio.NewWriter(c.Conn)
+	defer func() { _ = c.out.Flush() }()
 	defer func() {
 		if v := recover(); v != nil {
 			if _, foreign := v.(wireError); !foreign {
@@ -216,26 +255,27 @@ func (c *conn) serve() {
 func (c *conn) header(protocol byte) bool {
 	want := [8]byte{'A', 'M', 'Q', 'P', protocol, 1, 0, 0}
 	var got [8]byte
-	if _, err := io.ReadFull(c, got[:]); err != nil || got != want {
+	if _, err := io.ReadFull(c.in, got[:]); err != nil || got != want {
 		return false
 	}
-	_, err := c.Write(want[:])
+	_, err := c.out.Write(want[:])
 	return err == nil
 }
 
-// frame reads the next frame that says something.
+// frame reads the next frame that says something. It is valid until the next one is read.
 func (c *conn) frame() (channel uint16, performative described, ok bool) {
 	for {
 		var head [8]byte
-		if _, err := io.ReadFull(c, head[:]); err != nil {
+		if _, err := io.ReadFull(c.in, head[:]); err != nil {
 			return 0, described{}, false
 		}
 		size := binary.BigEndian.Uint32(head[:])
 		if size < 8 || size > 1<<20 || head[4] != 2 {
 			return 0, described{}, false
 		}
-		body := make([]byte, size-8)
-		if _, err := io.ReadFull(c, body); err != nil {
+		c.body = slices.Grow(c.body[:0], int(size-8))[:size-8]
+		body := c.body
+		if _, err := io.ReadFull(c.in, body); err != nil {
 			return 0, described{}, false
 		}
 		if len(body) == 0 {
@@ -254,7 +294,7 @@ func (c *conn) send(kind byte, channel uint16, performative described) {
 	body := appendValue(nil, performative)
 	frame := binary.BigEndian.AppendUint32(nil, uint32(len(body)+8))
 	frame = binary.BigEndian.AppendUint16(append(frame, 2, kind), channel)
-	_, _ = c.Write(append(frame, body...)) // a client that is gone is noticed by the next read
+	_, _ = c.out.Write(append(frame, body...)) // a client that is gone is noticed by the next read
 }
 
 // at is a field of a performative, nil when it is left out.
@@ -342,35 +382,70 @@ func (c *conn) transfer(channel uint16, p described) {
 	if id, is := at(p, 1).(uint32); is {
 		l.delivery, l.payload = id, nil
 	}
-	part, _ := at(p, 11).([]byte)
-	l.payload = append(l.payload, part...)
+	if part, _ := at(p, 11).([]byte); !c.peer.options.Count {
+		l.payload = append(l.payload, part...)
+	}
 	if more, _ := at(p, 5).(bool); more {
 		return
 	}
+	if l.count++; l.count%(credit/2) == 0 {
+		c.flow(channel, handle, l)
+	}
+	switch state := c.take(l); {
+	case state.never:
+	case state.code == Accepted.code:
+		c.accepted(channel, l.delivery)
+	default:
+		fields := []any{}
+		if state.err != nil {
+			fields = []any{failure(state.err)}
+		}
+		c.disposition(channel, l.delivery, l.delivery, described{state.code, fields})
+	}
+}
+
+// take decides on the message that has arrived by a link.
+func (c *conn) take(l *link) State {
+	if c.peer.options.Count {
+		c.peer.taken.Add(1)
+		return Accepted
+	}
 	m, err := parseMessage(l.payload)
+	if err != nil {
+		return Rejected(&Error{"amqp:decode-error", err.Error()})
+	}
 	state := Accepted
-	switch {
-	case err != nil:
-		state = Rejected(&Error{"amqp:decode-error", err.Error()})
-	case c.peer.options.Settle != nil:
+	if c.peer.options.Settle != nil {
 		state = c.peer.options.Settle(l.address, m)
 	}
 	if state.code == Accepted.code || state.never {
 		c.peer.mu.Lock()
 		c.peer.messages[l.address] = append(c.peer.messages[l.address], m)
 		c.peer.mu.Unlock()
+		c.peer.taken.Add(1)
 	}
-	if l.count++; l.count%(credit/2) == 0 {
-		c.flow(channel, handle, l)
-	}
-	if state.never {
+	return state
+}
+
+// accepted has a message answered together with those before it.
+func (c *conn) accepted(channel uint16, delivery uint32) {
+	if s := &c.settled; s.any && s.channel == channel && s.last+1 == delivery {
+		s.last = delivery
 		return
 	}
-	fields := []any{}
-	if state.err != nil {
-		fields = []any{failure(state.err)}
+	c.answerSettled()
+	c.settled.any, c.settled.channel, c.settled.first, c.settled.last = true, channel, delivery, delivery
+}
+
+func (c *conn) answerSettled() {
+	if s := &c.settled; s.any {
+		s.any = false
+		c.disposition(s.channel, s.first, s.last, described{Accepted.code, []any{}})
 	}
-	c.send(0, channel, described{codeDisposition, []any{true, l.delivery, l.delivery, true, described{state.code, fields}}})
+}
+
+func (c *conn) disposition(channel uint16, first, last uint32, state described) {
+	c.send(0, channel, described{codeDisposition, []any{true, first, last, true, state}})
 }
 
 // propertyNames are the fields of the section properties.
