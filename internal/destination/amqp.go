@@ -72,6 +72,7 @@ func (n amqpNode) dial(ctx context.Context, guard *egress.Guard) (*amqpLink, err
 	if n.user != "" {
 		authentication = amqp.SASLTypePlain(n.user, n.password)
 	}
+	c = gathering(c) // the client writes every message by itself
 	conn, err := amqp.NewConn(ctx, &amqpFrames{Conn: c}, &amqp.ConnOptions{
 		ContainerID: "carillon-" + uuid.NewString(), HostName: n.host, SASLType: authentication, MaxFrameSize: mostAMQPFrame,
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -122,6 +123,25 @@ func TestAMQP(t *testing.T) {
 		}
 		if m := peer.Messages("large"); len(m) != 2 || m[0].Body != body || m[1].Body != suiteEvent(1) {
 			t.Errorf("%d messages", len(m))
+		}
+	})
+	t.Run("more at a time than the link lets", func(t *testing.T) {
+		s := targetOf(t, "Amqp", at("many"), secrets, nil)
+		var all sync.WaitGroup
+		for n := range 8 {
+			all.Go(func() {
+				events := make([]string, 200)
+				for i := range events {
+					events[i] = suiteEvent(i)
+				}
+				if got := s.Send(t.Context(), later(attemptOf("Amqp", 1000*n, events...))); got.Outcome != broker.Delivered {
+					t.Errorf("attempt %d: %+v", n, got)
+				}
+			})
+		}
+		all.Wait()
+		if n := len(amqpArrivals(t, peer.Messages("many"), true)); n != 1600 {
+			t.Errorf("%d messages of 1600 events", n)
 		}
 	})
 	t.Run("each has its own outcome", func(t *testing.T) {
