@@ -697,7 +697,7 @@ func (s *subscription) wakeBy(at time.Time) {
 // signalRoom tells a dispatcher that waits that there is a place. The caller holds
 // s.mu.
 func (s *subscription) signalRoom() {
-	if share := s.share(); s.waiting && s.queue.len() <= maxReady-roomAtOnce && s.occupied() <= share-min(roomAtOnce, share/2) {
+	if share := s.share(); s.waiting && s.queue.len() <= maxReady-min(roomAtOnce, maxReady/2) && s.occupied() <= share-min(roomAtOnce, share/2) {
 		select {
 		case s.room <- struct{}{}:
 		default:

@@ -273,3 +273,27 @@ func TestBusyStore(t *testing.T) {
 		})
 	}
 }
+
+// TestRoomIsTold: a dispatcher that waits is told once a queue has so many places that it
+// is worth it, also where the queue is short.
+func TestRoomIsTold(t *testing.T) {
+	for _, tt := range []struct {
+		ready, open, waits int
+		told               bool
+	}{
+		{8, 24, 5, false}, {8, 24, 4, true}, {8, 6, 4, false},
+		{4096, 10_000, 3969, false}, {4096, 10_000, 3968, true},
+	} {
+		smallBounds(t, tt.ready, tt.open)
+		s := newSubscription(&Broker{attempts: t.Context()}, 5, resource.Stream{Topic: 6})
+		s.cfg.Store(&config{})
+		for range tt.waits {
+			s.queue.push(&delivery{sub: s})
+		}
+		s.openN, s.waiting = tt.waits, true
+		s.signalRoom()
+		if told := len(s.room) > 0; told != tt.told {
+			t.Errorf("%d of %d wait, %d may be open: told is %t", tt.waits, tt.ready, tt.open, told)
+		}
+	}
+}
