@@ -197,6 +197,9 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	b.journal = newJournal(b, cfg.Journal)
 	b.journal.w, b.journal.flushed = recovery.w, recovery.w
 	b.journal.aheadSince, b.journal.aheadSeq = recovery.aheadSince, recovery.aheadSeq
+	if recovery.shortened {
+		b.journal.news.plain(tagLogEnds, last)
+	}
 	b.dispatcher = &dispatcher{b: b, next: recovery.w + 1}
 	b.elevator = &elevator{b: b, ring: make(chan struct{}, 1)}
 	b.undertaker = &undertaker{b: b, some: make(chan struct{}, 1)}

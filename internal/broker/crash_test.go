@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"flag"
+	"math"
 	"math/rand/v2"
 	"runtime/debug"
 	"strconv"
@@ -30,7 +31,7 @@ var (
 // letters cannot be stored, and others are replayed. A kill falls before or after
 // one of these: a frame is stored, the publisher is answered, a journal message is
 // stored, a dead letter is stored or removed, also the one that another replaced, an event is copied to the park or
-// removed from it, history is purged, a handler is asked, a handler has answered, a
+// removed from it (others settle meanwhile), history is purged, a handler is asked, a handler has answered, a
 // receiver has got its events.
 // Bounds are small, so event subscriptions lag; so is the log's quota, so what waits
 // for a retry is parked, where the park has room and does not fail. In most seeds
@@ -264,13 +265,14 @@ func (m *simulation) process(left int, publishing bool) {
 	}
 	h.made = func(b *Broker) {
 		m.lettersOnce(b)
+		b.park.pause = m.pause
 		if m.world.message > 0 && left >= 0 { // what is not stopped proves nothing by short messages
 			b.journal.maxMessage, b.journal.maxUnflushed = m.world.message, m.world.unflushed
 		}
 	}
 	h.failPut = func() bool { return m.chance(4) }
 	h.failDrop = func() bool { return m.chance(2) }
-	h.failPark = func() bool { return m.chance(10) }
+	h.failPark = func() bool { m.pause(); return m.chance(10) }
 	var subs []*resource.EventSubscription
 	for _, n := range []string{simFine, simChanging, simFailing, simRefusing, simBatching, simBlocking, simFleeting, simPulling} {
 		if es := m.records[n]; es != nil {
@@ -292,6 +294,7 @@ func (m *simulation) process(left int, publishing bool) {
 			if n := s.dropped.Load(); n > 0 {
 				m.t.Errorf("%d events of %x were dropped", n, s.uid)
 			}
+			m.inOrder(s)
 		}
 	}()
 	ctx, leave := context.WithCancel(m.t.Context())
@@ -335,6 +338,32 @@ func (m *simulation) process(left int, publishing bool) {
 	leave()
 	receivers.Wait()
 	_ = p.end() // a killed process cannot say anything of use
+}
+
+// pause lets others go on while a copy is made, and between two who name it.
+func (m *simulation) pause() {
+	if m.chance(2) {
+		time.Sleep(time.Duration(m.intN(20)) * time.Millisecond)
+	}
+}
+
+// inOrder checks that the deliveries of an event subscription stand as before says.
+func (m *simulation) inOrder(s *subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, list := range [2][]*delivery{s.order, s.parked} {
+		var last engine.Position
+		for _, d := range list {
+			if last = max(last, engine.At(s.b.startLast, math.MaxUint16)); d.pos.Seq() > s.b.startLast {
+				if d.pos <= last {
+					m.t.Errorf("%x: the delivery of %s stands behind %s", s.uid, d.pos, last)
+				}
+				last = d.pos
+			} else if last.Seq() > s.b.startLast {
+				m.t.Errorf("%x: the delivery of %s, which the start found in the log, stands behind %s", s.uid, d.pos, last)
+			}
+		}
+	}
 }
 
 // lettersOnce checks that the list has each dead letter once, and as many as there are.
@@ -613,6 +642,7 @@ func (s *successes) breaker(breakerEntry)                 {}
 func (s *successes) generation(generationEntry)           {}
 func (s *successes) gone(uint64)                          {}
 func (s *successes) restate(uint64)                       {}
+func (s *successes) logEnds(uint64)                       {}
 func (s *successes) attempt(e attemptEntry) {
 	if e.outcome == Delivered {
 		s.all = append(s.all, e)

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -77,9 +76,6 @@ func letterKey(id string) string {
 }
 
 func idOfKey(key string) string { return strings.Replace(key, "/", "-", 1) }
-
-// byPosition compares a delivery of an ordered list with a position.
-func byPosition(d *delivery, pos engine.Position) int { return cmp.Compare(d.pos, pos) }
 
 // parseLetterID takes a dead letter's id apart.
 func parseLetterID(id string) (uid uint64, pos engine.Position, err error) {
@@ -212,13 +208,25 @@ func (b *Broker) replay(ctx context.Context, id string) error {
 		return fault.New(fault.TooMany, "TooManyOpenDeliveries",
 			"The event subscription has %d open deliveries, the most it may have. Replay again when it has caught up.", maxOpen).After(30 * time.Second)
 	}
-	d := &delivery{sub: s, pos: pos, published: time.Now().UnixNano(), replay: true}
+	d := &delivery{sub: s, pos: pos, published: time.Now().UnixNano(), replay: true, state: inFlight}
 	s.openN++
 	b.open.Add(1)
 	s.replays = append(s.replays, d)
+	s.mu.Unlock()
+	// An earlier replay that succeeded just now may have taken the letter with it. From here
+	// on none does: this one is open.
+	_, err = b.letter(ctx, id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.deleted:
+		return fault.New(fault.Conflict, "EventSubscriptionGone", "Dead letter %s cannot be replayed: its event subscription was deleted.", id)
+	case err != nil:
+		s.close(d)
+		return err
+	}
 	s.line(d)
 	b.journal.dirtied(d)
 	s.pump(time.Now())
-	s.mu.Unlock()
 	return nil
 }

@@ -237,3 +237,59 @@ func TestDeadLettersOfOne(t *testing.T) {
 		finish(t, p)
 	})
 }
+
+// lateTable answers its first Get only after a while: by then the letter that it found may
+// be gone.
+type lateTable struct {
+	LetterTable
+	late atomic.Bool
+}
+
+func (l *lateTable) Get(ctx context.Context, key string) ([]byte, bool, error) {
+	value, found, err := l.LetterTable.Get(ctx, key)
+	if l.late.CompareAndSwap(true, false) {
+		time.Sleep(time.Minute)
+	}
+	return value, found, err
+}
+
+// TestReplayOfWhatGoes: whoever asks for the replay of a letter that a replay is about to
+// take with it gets none, and no event is dropped for want of its letter.
+func TestReplayOfWhatGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := Response{Outcome: BadRequest, Status: 400}
+		h := &handler{t: t, answer: func(context.Context, asked) Response { return answer }}
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		table := &lateTable{}
+		first := store.open(-1)
+		first.tune = func(c *Config) {
+			table.LetterTable = c.DeadLetters
+			c.DeadLetters = table
+		}
+		p := startProcess(t, first, map[string]Sender{"es0": h}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		settleAll(t, p)
+		answer = answerOK
+		all := letters(t, p.Broker)
+		if len(all) != 1 {
+			t.Fatalf("%d dead letters", len(all))
+		}
+		table.late.Store(true)
+		late := make(chan error)
+		go func() { late <- p.Replay(t.Context(), all[0].ID) }()
+		synctest.Wait()
+		if err := p.Replay(t.Context(), all[0].ID); err != nil {
+			t.Error(err)
+		}
+		if err := <-late; !fault.Is(err, fault.NotFound) {
+			t.Errorf("the replay of a letter that is gone: %v", err)
+		}
+		settleAll(t, p)
+		time.Sleep(time.Minute)
+		if st, _ := p.Status(es.UID); st.Dropped != 0 || st.Open != 0 || len(letters(t, p.Broker)) != 0 {
+			t.Errorf("%d dropped, %d open, %d dead letters", st.Dropped, st.Open, len(letters(t, p.Broker)))
+		}
+		finish(t, p)
+	})
+}

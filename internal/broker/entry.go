@@ -28,15 +28,16 @@ const maxHeader = 1 + 4*binary.MaxVarintLen64 // bytes before the entries
 type tag uint8
 
 const (
-	tagOpen       tag = 1 // a delivery at or below the watermark that is not settled
-	tagClosed     tag = 2 // an open delivery that was settled for good
-	tagAttempt    tag = 3 // history: one attempt and what came of it
-	tagLag        tag = 4 // where a lagging event subscription must be read from; 0 = it is live
-	tagBreaker    tag = 5 // a breaker that moved
-	tagGeneration tag = 6 // a filter generation
-	tagGone       tag = 7 // an event subscription was deleted; its open deliveries are discarded
-	tagRestate    tag = 8 // forget what earlier messages said of this event subscription; its whole state follows
-	tagReplayed   tag = 9 // an open replay of a dead letter that was settled for good
+	tagOpen       tag = 1  // a delivery at or below the watermark that is not settled
+	tagClosed     tag = 2  // an open delivery that was settled for good
+	tagAttempt    tag = 3  // history: one attempt and what came of it
+	tagLag        tag = 4  // where a lagging event subscription must be read from; 0 = it is live
+	tagBreaker    tag = 5  // a breaker that moved
+	tagGeneration tag = 6  // a filter generation
+	tagGone       tag = 7  // an event subscription was deleted; its open deliveries are discarded
+	tagRestate    tag = 8  // forget what earlier messages said of this event subscription; its whole state follows
+	tagReplayed   tag = 9  // an open replay of a dead letter that was settled for good
+	tagLogEnds    tag = 10 // a start found that the log ends at a frame (in place of a uid): what earlier messages say of later ones is of events that are lost
 )
 
 // openEntry is the stored form of a delivery that is not settled.
@@ -289,6 +290,7 @@ type entryHandler interface {
 	generation(generationEntry)
 	gone(uid uint64)
 	restate(uid uint64)
+	logEnds(last uint64)
 }
 
 func readHeader(payload []byte) (journalHeader, []byte, error) {
@@ -396,6 +398,10 @@ func readEntries(payload []byte, h entryHandler) (journalHeader, error) {
 		case tagRestate:
 			if !e.bad {
 				h.restate(uid)
+			}
+		case tagLogEnds:
+			if !e.bad {
+				h.logEnds(uid)
 			}
 		}
 		if e.bad {

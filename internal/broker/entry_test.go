@@ -34,8 +34,9 @@ func (c *told) generation(e generationEntry) {
 	e.filter = append([]byte(nil), e.filter...)
 	c.entries = append(c.entries, e)
 }
-func (c *told) gone(uid uint64)    { c.entries = append(c.entries, plainEntry{tagGone, uid}) }
-func (c *told) restate(uid uint64) { c.entries = append(c.entries, plainEntry{tagRestate, uid}) }
+func (c *told) gone(uid uint64)     { c.entries = append(c.entries, plainEntry{tagGone, uid}) }
+func (c *told) restate(uid uint64)  { c.entries = append(c.entries, plainEntry{tagRestate, uid}) }
+func (c *told) logEnds(last uint64) { c.entries = append(c.entries, plainEntry{tagLogEnds, last}) }
 func (c *told) lag(uid uint64, from engine.Position) {
 	c.entries = append(c.entries, lagEntry{uid, from})
 }

@@ -144,9 +144,13 @@ func (s *subscription) openAt(pos engine.Position) *delivery {
 		}
 	}
 	for _, list := range [2][]*delivery{s.order, s.parked} {
-		for i, _ := slices.BinarySearchFunc(list, pos, byPosition); i < len(list) && list[i].pos == pos; i++ {
-			if list[i].state != closed {
-				return list[i]
+		from := 0
+		if pos.Seq() > s.b.startLast {
+			from = len(s.before(list, pos.Seq()))
+		}
+		for _, d := range s.before(list, pos.Seq()+1)[from:] {
+			if d.pos == pos && d.state != closed {
+				return d
 			}
 		}
 	}

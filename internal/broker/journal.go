@@ -404,18 +404,18 @@ func (s *subscription) stateLag(out *entryWriter, w uint64) (again bool) {
 	if s.deleted {
 		return false
 	}
+	lag, again := s.lagAt(w)
 	for i := len(s.order) - 1; i >= 0; i-- {
 		d := s.order[i]
-		if d.state == closed {
+		if d.state == closed || lag == 0 && d.pos.Seq() > w { // the journal learns of it with its watermark
 			continue
 		}
 		if d.stated {
-			break // they are stated in order of position
+			break // they are stated in the order in which they came
 		}
 		d.stated = true
 		out.open(d.entry())
 	}
-	lag, again := s.lagAt(w)
 	out.lag(s.uid, lag)
 	return again
 }
@@ -432,8 +432,9 @@ func (s *subscription) lagAt(w uint64) (lag engine.Position, ahead bool) {
 }
 
 // state writes everything the journal should know of s as of watermark w, false
-// when s is deleted. Deliveries of a live event subscription above w are left out:
-// their frames are matched again after a crash.
+// when s is deleted. Deliveries of a live event subscription above w that the journal
+// never heard of are left out: their frames are matched again after a crash. What it did
+// hear of is not: once a start knew it, nothing else tells of it when w passes.
 func (s *subscription) state(out *entryWriter, w uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -458,7 +459,7 @@ func (s *subscription) state(out *entryWriter, w uint64) bool {
 		}
 	}
 	for d := range s.unsettled() {
-		if !d.replay && lag == 0 && d.pos.Seq() > w {
+		if !d.stated && !d.replay && lag == 0 && d.pos.Seq() > w {
 			continue
 		}
 		d.stated = true

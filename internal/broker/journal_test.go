@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -428,6 +429,65 @@ func TestJournalAheadOfLog(t *testing.T) {
 	})
 }
 
+// TestSuccessAboveTheEndOfTheLog: after such a power cut the journal may tell of a success
+// whose frame is lost. The event that gets its place is delivered, also where starts and
+// kills come before the watermark has reached it.
+func TestSuccessAboveTheEndOfTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		p := startProcess(t, store.open(-1), nil) // nobody subscribes yet
+		publish(t, p.Broker, 0, 2, "a")           // frame 1
+		publish(t, p.Broker, 2, 2, "a")           // frame 2
+		finish(t, p)
+		m := message(1, 1)
+		for _, e := range []any{
+			plainEntry{tagRestate, 0x500}, generationEntry{uid: 0x500, number: 1, from: 1, filter: []byte("{}")},
+			attemptEntry{uid: 0x500, pos: engine.At(2, 0), number: 1, outcome: Delivered}, attemptEntry{uid: 0x500, pos: engine.At(3, 0), number: 1, outcome: Delivered},
+		} {
+			m.write(e)
+		}
+		store.journal = []engine.JournalEntry{{Seq: 1, Payload: m.buf}}
+
+		// The second process does not come as far as to hand frame 2 out, so that the first
+		// message is still needed.
+		fine := &handler{t: t}
+		h := store.open(-1)
+		b, err := New(t.Context(), Config{
+			Log: fakeLog{h}, Journal: fakeJournal{h}, Logger: slog.New(slog.DiscardHandler),
+			NewSender: func(*resource.EventSubscription) (Sender, error) { return fine, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Activate(t.Context(), es); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		go func() {
+			if err := b.journal.run(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		if err := b.journal.sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		<-b.journal.ended
+		if len(store.journal) < 2 || b.journal.oldestNeeded() != 1 {
+			t.Fatalf("%d messages in the journal, needed from %d on", len(store.journal), b.journal.oldestNeeded())
+		}
+		store.frames = append(store.frames, &engine.Frame{Seq: 3, Generation: 7, Time: time.Now(), Records: store.frames[0].Records, Size: 100})
+
+		p = startProcess(t, store.open(-1), map[string]Sender{"es0": fine}, es)
+		settleAll(t, p)
+		if times := fine.times(); times["0"] != 1 || times["1"] != 1 || times["2"] != 0 || times["3"] != 1 {
+			t.Errorf("sent: %v, want 0 and 1, of frame 3, and 3", times)
+		}
+		finish(t, p)
+	})
+}
+
 // TestJournalIsNotOurs: a journal that somebody else writes ends the broker.
 func TestJournalIsNotOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -477,6 +537,10 @@ func TestRecovery(t *testing.T) {
 		{"or is live", 7, messages{{lagEntry{uid, pos}, closedEntry{uid, pos, false}}, {lagEntry{uid, 0}}}, nil, false},
 		{"a close that it passed already is not", 7, messages{{lagEntry{uid, pos + 1}, closedEntry{uid, pos, false}}}, nil, false},
 		{"a statement replaces", 7, messages{{open}, {plainEntry{tagRestate, uid}, replay}}, []openEntry{replay}, false},
+		{"what stood above the end of the log is forgotten", 6, messages{{open}, {plainEntry{tagLogEnds, 6}}}, nil, false},
+		{"a success there, too", 6, messages{{success}, {plainEntry{tagLogEnds, 6}}}, nil, false},
+		{"what stood below is not", 6, messages{{open}, {plainEntry{tagLogEnds, 7}}}, []openEntry{open}, false},
+		{"nor what is told of the frames in its place", 7, messages{{plainEntry{tagLogEnds, 6}}, {open}}, []openEntry{open}, false},
 		{"a deleted one is forgotten", 7, messages{{open}, {plainEntry{tagGone, uid}}}, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -656,6 +720,9 @@ func TestRejoinedAheadOfWatermark(t *testing.T) {
 		lag  engine.Position
 		open int
 	}{{7, engine.At(10, 0), 2}, {8, engine.At(10, 0), 2}, {9, 0, 1}, {11, 0, 2}} {
+		for _, d := range s.order {
+			d.stated = false
+		}
 		m := message(tt.w, 1)
 		s.state(m, tt.w)
 		r := &recovery{subs: map[uint64]*recovered{}, ahead: map[uint64][]engine.Position{}}
@@ -679,5 +746,77 @@ func TestAttemptIsFlushedWithItsDelivery(t *testing.T) {
 		if len(j.news.buf) == 0 || len(j.dirty) != 1 || j.dirty[0] != d || !d.dirty {
 			t.Fatalf("%d bytes of news, %d deliveries changed", len(j.news.buf), len(j.dirty))
 		}
+	}
+}
+
+// TestStatedAboveWatermark: what the journal has of a live event subscription above the
+// watermark stays in it when the event subscription is stated anew: nothing else would tell
+// of it once the watermark passes. What it does not have comes with the watermark.
+func TestStatedAboveWatermark(t *testing.T) {
+	b := &Broker{attempts: t.Context()}
+	s := newSubscription(b, 5, resource.Stream{Topic: 6})
+	known, fresh := engine.At(8, 0), engine.At(9, 0)
+	s.order = []*delivery{{sub: s, pos: known, stated: true}, {sub: s, pos: fresh}}
+	s.openN = 2
+	for _, tt := range []struct {
+		name  string
+		state func(*entryWriter)
+		want  []engine.Position
+	}{
+		{"whole", func(m *entryWriter) { s.state(m, 7) }, []engine.Position{known}},
+		{"its place", func(m *entryWriter) { s.stateLag(m, 7) }, nil},
+		{"its place, later", func(m *entryWriter) { s.stateLag(m, 9) }, []engine.Position{fresh}},
+	} {
+		m := message(7, 1)
+		tt.state(m)
+		found := &told{}
+		if _, err := readEntries(m.buf, found); err != nil {
+			t.Fatal(err)
+		}
+		var got []engine.Position
+		for _, e := range found.entries {
+			if open, ok := e.(openEntry); ok {
+				got = append(got, open.pos)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: open are %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestOrderAfterStart: what is matched again stands behind what the start knew, and is
+// found all the same, as is what came since.
+func TestOrderAfterStart(t *testing.T) {
+	b := &Broker{attempts: t.Context(), startLast: 10}
+	s := newSubscription(b, 5, resource.Stream{Topic: 6})
+	at := func(seqs ...uint64) (list []*delivery) {
+		for _, seq := range seqs {
+			list = append(list, &delivery{sub: s, pos: engine.At(seq, 0), stated: true})
+		}
+		return list
+	}
+	s.order, s.parked, s.openN = at(8, 4, 5, 9, 11, 12, 14), at(3, 1, 2), 10
+	for seq := uint64(1); seq < 16; seq++ {
+		d, there := s.openAt(engine.At(seq, 0)), seq < 6 || seq == 8 || seq == 9 || seq == 11 || seq == 12 || seq == 14
+		if (d != nil) != there || there && d.pos.Seq() != seq {
+			t.Errorf("frame %d: found %v, want %t", seq, d, there)
+		}
+	}
+	for below, want := range map[uint64]int{4: 0, 5: 1, 9: 3, 10: 4, 12: 5, 20: 7} {
+		if got := s.appendOpen(nil, below); len(got) != want {
+			t.Errorf("below %d: %v, want %d", below, got, want)
+		}
+	}
+	if open, _ := s.floors(); open != 4 {
+		t.Errorf("the floor is %d, want 4", open)
+	}
+	b.park = &park{b: b, copies: map[uint64]int{}}
+	b.journal = newJournal(b, fakeJournal{newStore().open(-1)})
+	if n := s.park(map[engine.Position]uint64{engine.At(4, 0): 1, engine.At(5, 0): 2}, 6); n != 2 || len(s.order) != 5 || s.order[0].pos.Seq() != 8 {
+		t.Errorf("%d parked, in order are %d", n, len(s.order))
+	}
+	if open, _ := s.floors(); open != 8 {
+		t.Errorf("the floor is %d, want 8", open)
 	}
 }

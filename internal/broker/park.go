@@ -8,7 +8,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -48,12 +47,13 @@ type park struct {
 	newest atomic.Pointer[copied]
 
 	mu         sync.Mutex
-	copies     map[uint64]int // open deliveries of each copy
+	copies     map[uint64]int // open deliveries of each copy, and one while it is being named
 	leaving    []uint64       // copies whose last delivery is closed
 	deliveries int
 	trouble    error // why what holds the log is not parked
 
-	searched bool // for copies that nobody names; the retainer's
+	pause    func() // of a test: others settle between two who name copies
+	searched bool   // for copies that nobody names; the retainer's
 }
 
 // copied is a copy that was read; deliveries of one frame are often read in turn.
@@ -93,6 +93,15 @@ func (k *park) hold(d *delivery) {
 	k.deliveries++
 }
 
+// release takes back one of what holds a copy, which leaves with the last. The caller holds
+// k.mu.
+func (k *park) release(seq uint64) {
+	if k.copies[seq]--; k.copies[seq] == 0 {
+		delete(k.copies, seq)
+		k.leaving = append(k.leaving, seq)
+	}
+}
+
 // leave notes that d is closed, after the journal was told. The caller holds the lock
 // of d's event subscription.
 func (k *park) leave(d *delivery) {
@@ -102,10 +111,7 @@ func (k *park) leave(d *delivery) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.deliveries--
-	if k.copies[d.parked]--; k.copies[d.parked] == 0 {
-		delete(k.copies, d.parked)
-		k.leaving = append(k.leaving, d.parked)
-	}
+	k.release(d.parked)
 }
 
 // take parks open deliveries whose frames lie below one, the oldest first, as many as
@@ -146,19 +152,32 @@ func (k *park) take(ctx context.Context, below uint64, quota int64) error {
 	if len(made) == 0 {
 		return err
 	}
-	parked := 0
-	for _, s := range subs {
-		parked += s.park(names, below)
-	}
-	k.mu.Lock()
-	for _, seq := range made {
-		if k.copies[seq] == 0 { // all were settled meanwhile
-			k.leaving = append(k.leaving, seq)
-		}
-	}
-	k.mu.Unlock()
+	parked := k.name(subs, names, made, below)
 	k.b.log.Info("open deliveries parked: the log moves on without them", telemetry.Events, parked, "frames", len(made), "below", below)
 	return err
+}
+
+// name lets the open deliveries of all event subscriptions name the copies that were made,
+// and returns how many did. No copy leaves before everybody was asked: the first to name
+// it may have settled its delivery when the next one does.
+func (k *park) name(subs []*subscription, names map[engine.Position]uint64, made []uint64, below uint64) (parked int) {
+	k.mu.Lock()
+	for _, seq := range made {
+		k.copies[seq]++
+	}
+	k.mu.Unlock()
+	for _, s := range subs {
+		parked += s.park(names, below)
+		if k.pause != nil {
+			k.pause()
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, seq := range made {
+		k.release(seq)
+	}
+	return parked
 }
 
 // giveUpFrame gives up what is open of a frame that the disk damaged: there is nothing
@@ -285,11 +304,8 @@ func has(f *engine.Frame, pos engine.Position) bool {
 func (s *subscription) appendOpen(open []engine.Position, below uint64) []engine.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, d := range s.order {
-		if d.pos.Seq() >= below {
-			break
-		}
-		if d.state != closed {
+	for _, d := range s.before(s.order, below) {
+		if d.pos.Seq() < below && d.state != closed {
 			open = append(open, d.pos)
 		}
 	}
@@ -297,16 +313,16 @@ func (s *subscription) appendOpen(open []engine.Position, below uint64) []engine
 }
 
 // park lets the deliveries below a frame that have copies now name them, and returns
-// how many did.
+// how many did. One that the journal never heard of stays where stateLag looks for it.
 func (s *subscription) park(names map[engine.Position]uint64, below uint64) (parked int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	end := sort.Search(len(s.order), func(i int) bool { return s.order[i].pos.Seq() >= below })
+	older := s.before(s.order, below)
 	var kept []*delivery
-	for _, d := range s.order[:end] {
+	for _, d := range older {
 		switch name, named := names[d.pos]; {
 		case d.state == closed:
-		case named:
+		case named && d.stated:
 			d.parked = name
 			s.parked = append(s.parked, d)
 			s.b.park.hold(d)
@@ -316,7 +332,7 @@ func (s *subscription) park(names map[engine.Position]uint64, below uint64) (par
 			kept = append(kept, d)
 		}
 	}
-	s.order = append(kept, s.order[end:]...)
+	s.order = append(kept, s.order[len(older):]...)
 	return parked
 }
 

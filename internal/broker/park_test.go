@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -501,6 +502,63 @@ func TestCopyStaysUntilJournaled(t *testing.T) {
 		synctest.Wait()
 		if len(disk.park) != 0 {
 			t.Errorf("%d copies when the journal has been written", len(disk.park))
+		}
+		finish(t, p)
+	})
+}
+
+// TestCopyOfSeveral: a copy that several event subscriptions name stays until the last of
+// them has settled, also where the first has before the next one names it. And who has
+// a delivery that the journal never heard of does not park it.
+func TestCopyOfSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		failing := &handler{t: t, answer: func(context.Context, asked) Response { return answerFailed }}
+		first, second := testSubscription(0, filter.Filter{}), testSubscription(1, filter.Filter{})
+		p := startProcess(t, store.open(-1), map[string]Sender{"es0": failing, "es1": failing}, first, second)
+		publish(t, p.Broker, 0, 1, "a")
+		time.Sleep(time.Second) // now it waits for its second attempt
+		a, b := p.lookup(uint64(first.UID)), p.lookup(uint64(second.UID))
+		seq, err := p.park.copy(t.Context(), 1, []int{0}, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := map[engine.Position]uint64{engine.At(1, 0): seq}
+
+		b.mu.Lock()
+		b.order[0].stated = false
+		b.mu.Unlock()
+		if n := b.park(names, 2); n != 0 {
+			t.Fatalf("%d deliveries are parked that the journal does not know", n)
+		}
+		b.mu.Lock()
+		b.order[0].stated = true
+		done := make(chan int)
+		go func() { done <- p.park.name([]*subscription{a, b}, names, []uint64{seq}, 2) }()
+		settled := false
+		for !settled { // b is asked when its lock is free
+			a.mu.Lock()
+			if len(a.parked) == 1 {
+				a.close(a.parked[0])
+				settled = true
+			}
+			a.mu.Unlock()
+			runtime.Gosched()
+		}
+		b.mu.Unlock()
+		if n := <-done; n != 2 {
+			t.Errorf("%d deliveries were parked, want 2", n)
+		}
+		time.Sleep(2 * retainEvery)
+		if store.park[seq] == nil {
+			t.Error("the copy is gone, and one who named it has not settled")
+		}
+		b.mu.Lock()
+		b.close(b.parked[0])
+		b.mu.Unlock()
+		time.Sleep(2 * retainEvery)
+		if n := len(store.park); n != 0 {
+			t.Errorf("%d copies stay in the park", n)
 		}
 		finish(t, p)
 	})

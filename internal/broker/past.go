@@ -176,3 +176,4 @@ func (unheard) lag(uint64, engine.Position)          {}
 func (unheard) breaker(breakerEntry)                 {}
 func (unheard) gone(uint64)                          {}
 func (unheard) restate(uint64)                       {}
+func (unheard) logEnds(uint64)                       {}

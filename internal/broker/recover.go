@@ -133,6 +133,9 @@ func (r *recovery) restate(uid uint64) {
 	r.of(uid).statedAt = r.message
 }
 
+// logEnds forgets what an earlier start made the journal forget: see cut.
+func (r *recovery) logEnds(last uint64) { r.cut(last) }
+
 // flushedMessage is a message of a flush that is stored whole.
 type flushedMessage struct {
 	engine.JournalEntry
@@ -243,7 +246,8 @@ func (r *recovery) reach(first, w uint64) {
 
 // cut makes the journal forget what lies above the end of the log, and reports
 // whether there was anything: after a power cut at durability "process" the log may
-// have lost more of its end than the journal, and new frames take those places.
+// have lost more of its end than the journal, and new frames take those places. The
+// first flush says so, too: a later start may still read the messages before it.
 func (r *recovery) cut(last uint64) (was bool) {
 	end := engine.At(last+1, 0)
 	above := func(p engine.Position) bool { return p >= end }
@@ -267,7 +271,12 @@ func (r *recovery) cut(last uint64) (was bool) {
 		}
 	}
 	for uid, list := range r.ahead {
-		r.ahead[uid] = slices.DeleteFunc(list, above)
+		kept := slices.DeleteFunc(list, above)
+		was = was || len(kept) < len(list)
+		r.ahead[uid] = kept
+	}
+	if r.aheadSeq = min(r.aheadSeq, last); r.aheadSeq <= r.w {
+		r.aheadSince = 0
 	}
 	return was
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,8 +182,8 @@ func newSubscription(b *Broker, uid uint64, stream resource.Stream) *subscriptio
 // live reports whether new events of the live log are handed to it.
 func (s *subscription) live() bool { return s.lag == 0 }
 
-// roomAtOnce is how many places a full queue must have before those who wait for
-// one are told: each is worth more than a switch of goroutines.
+// roomAtOnce is how many places a full queue must have, or half of what it may hold, before
+// those who wait for one are told: each is worth more than a switch of goroutines.
 const roomAtOnce = 128
 
 // share is how many deliveries s may have open: its bound, or a part of what the node
@@ -334,18 +335,26 @@ func (s *subscription) unsettled() iter.Seq[*delivery] {
 	}
 }
 
+// before returns the beginning of order or parked in which everything before a log sequence
+// stands. What the start found in the log stands first, in any order among itself: what is
+// matched again comes behind what the journal knew. The rest stands by position.
+func (s *subscription) before(list []*delivery, seq uint64) []*delivery {
+	seq = max(seq, s.b.startLast+1)
+	return list[:sort.Search(len(list), func(i int) bool { return list[i].pos.Seq() >= seq })]
+}
+
 // floors are the lowest log sequence of an open delivery that is not parked and the
 // one from which a lagging event subscription must be read; none where there is
 // none. The caller holds s.mu.
 func (s *subscription) floors() (open, lag uint64) {
 	s.trim()
 	open, lag = none, none
-	for _, d := range s.order {
+	if len(s.order) > 0 { // none of order is settled in front
+		open = s.order[0].pos.Seq()
+	}
+	for _, d := range s.before(s.order, 0) {
 		if d.state != closed {
 			open = min(open, d.pos.Seq())
-		}
-		if d.pos.Seq() > s.b.startLast { // before it, what was matched again may stand behind what the journal knew
-			break
 		}
 	}
 	if s.lag != 0 {
