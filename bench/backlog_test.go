@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,14 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Azure/go-amqp"
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/carillon-events/carillon/internal/amqppeer"
 	"github.com/carillon-events/carillon/internal/servertest"
 )
 
@@ -41,6 +38,8 @@ func TestMain(m *testing.M) {
 		run = runKfake
 	case "Amqp":
 		run = runAMQP
+	case "AmqpReader":
+		run = readAMQP
 	default:
 		servertest.Main(m)
 		return
@@ -72,23 +71,6 @@ func runKfake(string) (string, error) {
 		return "", err
 	}
 	return c.ListenAddrs()[0], nil
-}
-
-// runAMQP runs a broker that counts its messages, and says beside its address where that
-// number is to be had.
-func runAMQP(string) (string, error) {
-	p, err := amqppeer.Open(amqppeer.Options{Count: true})
-	if err != nil {
-		return "", err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, p.Taken()) }))
-	}()
-	return p.Addr() + " http://" + l.Addr().String(), nil
 }
 
 const (
@@ -150,7 +132,7 @@ func BenchmarkBacklog(b *testing.B) {
 	for _, kind := range []struct {
 		name string
 		open func(*testing.B) counterpart
-	}{{"Nats", openNATSBeside}, {"Kafka", openApacheKafka}, {"Kfake", openKfakeBeside}, {"Amqp", openAMQPBeside}} {
+	}{{"Nats", openNATSBeside}, {"Kafka", openApacheKafka}, {"Kfake", openKfakeBeside}, {"Amqp", openAMQPBeside}, {"RabbitMq", openRabbitMQ}} {
 		b.Run("kind="+kind.name, func(b *testing.B) {
 			c := kind.open(b)
 			c.raw(b, nil, warmUp)
@@ -228,80 +210,6 @@ func openNATSBeside(b *testing.B) counterpart {
 }
 
 func openKfakeBeside(b *testing.B) counterpart { return kafkaAt(b, spawn(b, "Kfake")) }
-
-func openAMQPBeside(b *testing.B) counterpart {
-	address, count, _ := strings.Cut(spawn(b, "Amqp"), " ")
-	events := stored()
-	sent := 0
-	return counterpart{
-		destination: map[string]any{"endpointType": "Amqp", "properties": map[string]any{"url": "amqp://" + address, "address": backlogTopic}},
-		raw: func(b *testing.B, _ []byte, n int) {
-			transfer(b, address, n, func(i int) (id string, data []byte) {
-				sent++
-				return fmt.Sprintf("0f0e2f1c6f0a4a53%016x-9d5b7d0e-5d5a-4f5e-8f7b-0d8f5a5b9f10", sent), events[i%100]
-			})
-		},
-		taken: func() (n int64) {
-			answer, err := http.Get(count)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer func() { _ = answer.Body.Close() }()
-			if _, err := fmt.Fscan(answer.Body, &n); err != nil {
-				b.Fatal(err)
-			}
-			return n
-		},
-	}
-}
-
-// transfer sends n messages over a link with the headers that events have, as many under
-// way as the broker lets, and waits until all are accepted.
-func transfer(b *testing.B, address string, n int, message func(i int) (id string, data []byte)) {
-	conn, err := amqp.Dial(b.Context(), "amqp://"+address, &amqp.ConnOptions{SASLType: amqp.SASLTypeAnonymous(), MaxFrameSize: 64 << 10})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	session, err := conn.NewSession(b.Context(), nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	sender, err := session.NewSender(b.Context(), backlogTopic, &amqp.SenderOptions{SettlementMode: amqp.SenderSettleModeUnsettled.Ptr()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	receipts := make(chan amqp.SendReceipt, 4096) // more than brokers give credit for
-	go func() {
-		defer close(receipts)
-		contentType := "application/json; charset=utf-8"
-		for i := range n {
-			id, data := message(i)
-			m := &amqp.Message{
-				Header: &amqp.MessageHeader{Durable: true}, Properties: &amqp.MessageProperties{ContentType: &contentType, MessageID: id},
-				Data: [][]byte{data}, ApplicationProperties: make(map[string]any, len(properties)),
-			}
-			for name, value := range properties {
-				m.ApplicationProperties[name] = value
-			}
-			receipt, err := sender.SendWithReceipt(b.Context(), m, nil)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			receipts <- receipt
-		}
-	}()
-	for receipt := range receipts {
-		state, err := receipt.Wait(b.Context())
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, accepted := state.(*amqp.StateAccepted); !accepted {
-			b.Fatalf("a message was settled with %T", state)
-		}
-	}
-}
 
 // openApacheKafka runs a broker of Apache Kafka with a topic of two partitions.
 func openApacheKafka(b *testing.B) counterpart {
