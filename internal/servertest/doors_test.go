@@ -116,7 +116,7 @@ func TestFullLog(t *testing.T) {
 		}
 		<-time.After(500 * time.Millisecond)
 	}
-	handler.Wait(t, patience, func(events []Received) bool {
+	handler.Wait(t, 5*patience, func(events []Received) bool { // retries have times of their own
 		got := map[int]bool{}
 		for _, e := range events {
 			n, _ := strconv.Atoi(e.ID)

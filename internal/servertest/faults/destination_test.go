@@ -90,8 +90,11 @@ func TestFaultsAtDestinations(t *testing.T) {
 			o.down()
 			until(destinationEvents / 2)
 			if o.tries != nil {
-				time.Sleep(2 * time.Second) // attempts that had begun have failed by then
-				before := o.tries()
+				before := int64(-1)
+				for end := time.Now().Add(arrivalBound); (before < 1 || before != o.tries()) && time.Now().Before(end); { // attempts that had begun fail
+					before = o.tries()
+					time.Sleep(2 * time.Second)
+				}
 				time.Sleep(5 * time.Second)
 				after := o.tries()
 				t.Logf("%d tries until it was known to be down, %d in the 5 s after", before, after-before)
