@@ -618,6 +618,59 @@ func TestReceiveLate(t *testing.T) {
 	})
 }
 
+// An event subscription that expired gets nothing new, and what it has goes on: to a handler
+// that is asked again, or to receivers. When the last of it is settled, or its time is over,
+// nothing is open, which is when the event subscription goes (manage's sweep).
+func TestReceiveAfterExpiration(t *testing.T) {
+	for _, kind := range []string{"pushed", "received"} {
+		bubble(t, kind, func(t *testing.T) {
+			es := testSubscription(0, filter.Filter{})
+			if kind == "received" {
+				es = pullSubscription(0)
+			}
+			es.Expiration = time.Now().Add(time.Minute)
+			es.RetryPolicy = resource.RetryPolicy{MaxDeliveryAttempts: 30, EventTimeToLive: 5}
+			h := &handler{answer: func(_ context.Context, a asked) Response {
+				if a.ids[0] == "0" && !time.Now().Before(es.Expiration) {
+					return answerOK
+				}
+				return Response{Outcome: GenericError, Status: 500}
+			}}
+			p := startProcess(t, newStore().open(-1), map[string]Sender{es.Name: h}, es)
+			publish(t, p.Broker, 0, 2, "a")
+			time.Sleep(time.Minute)
+			publish(t, p.Broker, 2, 1, "a")
+			synctest.Wait()
+			if n := p.Open(es.UID); n != 2 {
+				t.Fatalf("%d open at the expiration, want those of before", n)
+			}
+			if kind == "received" {
+				got := receive(t, p, es, 9, 10*time.Second)
+				if s := shown(got); s != "0/1 1/1" {
+					t.Errorf("received %s", s)
+				}
+				if s := answered(t, p, es, Acknowledge, 0, got[0].LockToken); s[0] != "ok" {
+					t.Errorf("acknowledged: %v", s)
+				}
+			}
+			time.Sleep(3 * time.Minute)
+			synctest.Wait()
+			if n := p.Open(es.UID); n != 1 {
+				t.Errorf("%d open, want that which nobody took", n)
+			}
+			time.Sleep(time.Minute + time.Second)
+			synctest.Wait()
+			if n := p.Open(es.UID); n != 0 {
+				t.Errorf("%d open when the time of all is over", n)
+			}
+			if l := letters(t, p.Broker); len(l) != 1 || l[0].DeadLetterReason != ReasonTimeToLive || !strings.Contains(string(l[0].Event), `{"id":"1"`) {
+				t.Errorf("dead letters %+v", l)
+			}
+			finish(t, p)
+		})
+	}
+}
+
 // Where the operator leaves dataschema out, receivers learn the data version beside the
 // event.
 func TestReceiveDataVersion(t *testing.T) {
