@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -53,6 +54,33 @@ func (c *conn) Read(p []byte) (int, error) {
 	n := copy(p, c.first[c.begin:c.begin+c.early])
 	c.begin, c.early = c.begin+n, c.early-n
 	return n, nil
+}
+
+// silent reports whether nothing came on a connection that was idle, not even its end. What
+// a receiver sends there answers none of our requests, a second answer to the last one, say,
+// or the body of one that has none: it must not be taken for the answer to the next.
+func (c *conn) silent() bool {
+	if c.Conn != c.raw { // TLS may have read more than it gave
+		_ = c.raw.SetReadDeadline(time.Unix(0, 1))
+		if n, err := c.Conn.Read(c.first[:1]); n > 0 || !isTimeout(err) {
+			return false
+		}
+	}
+	system, ok := c.raw.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := system.SyscallConn()
+	if err != nil {
+		return false
+	}
+	silent := false
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		silent = err == syscall.EAGAIN
+	})
+	return err == nil && silent
 }
 
 // closeWith has the connection closed when ctx ends, and reports whether it can be used:
@@ -149,11 +177,11 @@ type pool struct {
 }
 
 // get returns the connection that was used last, which ctx closes from now on; nil when
-// none is fresh.
+// none is fresh. Those on which something came meanwhile it closes.
 func (p *pool) get(ctx context.Context) *conn {
 	for {
 		c := p.last()
-		if c == nil || c.closeWith(ctx) {
+		if c == nil || c.silent() && c.closeWith(ctx) {
 			return c
 		}
 		c.discard()

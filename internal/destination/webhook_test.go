@@ -415,6 +415,79 @@ func TestStaleConnection(t *testing.T) {
 	})
 }
 
+// TestUnaskedBytes holds that what a receiver sends behind its answer is never taken for the
+// answer to another request, of whichever event subscription.
+func TestUnaskedBytes(t *testing.T) {
+	const taken = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	tests := []struct{ name, answer, behind string }{
+		{"a second answer", taken, taken},
+		{"the body of a 204", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", "ok"},
+		{"more than the Content-Length", taken, "ok"},
+	}
+	for _, tt := range tests {
+		for _, secure := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, TLS %t", tt.name, secure), func(t *testing.T) {
+				sent := make(chan struct{})
+				serve := func(n int, c net.Conn) {
+					if _, err := readRequest(c); err != nil {
+						t.Error(err)
+					}
+					if n > 1 {
+						_, _ = io.WriteString(c, "HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+						return
+					}
+					_, _ = io.WriteString(c, tt.answer)
+					<-sent
+					_, _ = io.WriteString(c, tt.behind)
+					sent <- struct{}{}
+					_, _ = io.Copy(io.Discard, c)
+				}
+				guard := loopback
+				url := rawServer(t, serve)
+				if secure {
+					url, guard = rawTLSServer(t, serve)
+				}
+				pools := NewPools()
+				first := newWebhook(t, WebhookConfig{URL: url, Guard: guard, Pools: pools})
+				second := newWebhook(t, WebhookConfig{URL: url, Guard: guard, Pools: pools})
+				if got := first.Send(t.Context(), request()); got.Outcome != broker.Delivered {
+					t.Fatalf("first: %+v", got)
+				}
+				sent <- struct{}{}
+				<-sent
+				for first.idle.waits() {
+					time.Sleep(time.Millisecond)
+				}
+				if got := second.Send(t.Context(), request()); got.Status != http.StatusInternalServerError {
+					t.Errorf("second: %+v, want what it was answered", got)
+				}
+			})
+		}
+	}
+}
+
+// waits reports whether nothing came yet on the connection that is taken next.
+func (p *pool) waits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle) > 0 && p.idle[len(p.idle)-1].silent()
+}
+
+// rawTLSServer is rawServer with TLS, and a guard that trusts it.
+func rawTLSServer(t *testing.T, serve func(number int, c net.Conn)) (string, *egress.Guard) {
+	t.Helper()
+	known := httptest.NewTLSServer(nil) // for its certificate
+	defer known.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(known.Certificate())
+	url := rawServer(t, func(n int, c net.Conn) {
+		secured := tls.Server(c, &tls.Config{Certificates: known.TLS.Certificates})
+		defer secured.Close()
+		serve(n, secured)
+	})
+	return strings.Replace(url, "http:", "https:", 1), egress.New(egress.Options{AllowLoopback: true, RootCAs: roots})
+}
+
 // source is the body of a request, and how often it was made.
 type source struct {
 	body string
