@@ -3,10 +3,13 @@ package destination
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // idleTime is how long a connection is kept for the next request: common servers
@@ -23,6 +26,7 @@ type conn struct {
 	raw      net.Conn // below it
 	used     bool     // carried an exchange before
 	since    time.Time
+	ear      ear
 
 	// The first bytes of an answer are read into this small buffer, so that an
 	// attempt that waits for minutes holds no large one. Most answers fit.
@@ -56,6 +60,13 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// ear listens on a connection without taking anything from it.
+type ear struct {
+	raw    syscall.RawConn // nil where there is none
+	listen func(fd uintptr)
+	silent bool
+}
+
 // silent reports whether nothing came on a connection that was idle, not even its end. What
 // a receiver sends there answers none of our requests, a second answer to the last one, say,
 // or the body of one that has none: it must not be taken for the answer to the next.
@@ -66,21 +77,22 @@ func (c *conn) silent() bool {
 			return false
 		}
 	}
-	system, ok := c.raw.(syscall.Conn)
-	if !ok {
+	e := &c.ear
+	if e.listen == nil {
+		e.listen = func(fd uintptr) {
+			var b [1]byte
+			_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			e.silent = errors.Is(err, unix.EAGAIN)
+		}
+		if system, is := c.raw.(syscall.Conn); is {
+			e.raw, _ = system.SyscallConn()
+		}
+	}
+	if e.raw == nil {
 		return true
 	}
-	raw, err := system.SyscallConn()
-	if err != nil {
-		return false
-	}
-	silent := false
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
-		silent = err == syscall.EAGAIN
-	})
-	return err == nil && silent
+	e.silent = false
+	return e.raw.Control(e.listen) == nil && e.silent
 }
 
 // closeWith has the connection closed when ctx ends, and reports whether it can be used:
