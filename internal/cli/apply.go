@@ -49,7 +49,7 @@ func (a *app) fileFlag(cmd *cobra.Command) *string {
 
 func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "apply", Short: "Make resources what a file says", Args: noArguments,
-		Long: "Create and change resources until they are what a file says: connections, topics, domains and\ntheir topics, system topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces, the MLflow servers and Kubernetes clusters that they follow, and resource groups, in an order in which\nthey can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
+		Long: "Create and change resources until they are what a file says: connections, topics, domains and\ntheir topics, system topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces, their drift monitors, the MLflow servers and Kubernetes clusters that they follow, and resource groups,\nin an order in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
 		Example: `  carillon apply -f topics.yaml
   carillon apply -f topics.yaml --dry-run
   carillon apply -f -                             # from standard input`}

@@ -331,6 +331,73 @@ properties: {statusEvents: [Failed, Canceled], extraEvents: [ModelAliasSet]}
 	does("apply -f FILE", 1, mlflowServer+": ", "cannot be followed")
 }
 
+// Drift monitors of a workspace are made from a file, changed, and exported without what
+// the server alone says.
+func TestApplyOfDriftMonitors(t *testing.T) {
+	env := environment(t, startServer(t))
+	const ws = "/subscriptions/" + defaultSubscription + "/resourceGroups/local" + learningWorkspaces + "/churn"
+	const monitor = ws + "/driftMonitors/orders"
+	file := filepath.Join(t.TempDir(), "churn.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	does := func(line string, code int, want ...string) string {
+		t.Helper()
+		got, stdout, stderr := run(t, env, strings.Fields(strings.ReplaceAll(line, "FILE", file))...)
+		if got != code {
+			t.Fatalf("%s: exit code %d, want %d\n%s%s", line, got, code, stdout, stderr)
+		}
+		for _, text := range want {
+			if !strings.Contains(stdout+stderr, text) {
+				t.Errorf("%s: no %q in\n%s%s", line, text, stdout, stderr)
+			}
+		}
+		return stdout
+	}
+	const text = `id: ` + monitor + `
+properties:
+  baseline: {uri: "https://lake.example/Train.csv"}
+  target: {uri: "https://lake.example/live/{yyyy}/{MM}/{dd}.csv"}
+  features: [/amount, country]
+  schedule: {frequency: Week, latencyHours: 24}
+  threshold: 0.3
+---
+id: ` + monitor + `-by-hand
+properties: {baseline: {datasetId: a1}, target: {datasetId: b2}}
+---
+id: ` + ws + `
+location: local
+`
+	write(text)
+	does("diff -f FILE", 1, "+ "+monitor+" would be created")
+	made := does("apply -f FILE", 0, monitor+" created", monitor+"-by-hand created")
+	if strings.Index(made, ws+" created") > strings.Index(made, monitor+" created") {
+		t.Errorf("the workspace comes last:\n%s", made)
+	}
+	does("diff -f FILE", 0)
+	does("drift monitor show orders --workspace churn", 0, "Train.csv", "/amount, country", "Week")
+	write(strings.NewReplacer("0.3", "0.4", "/amount", "/Amount", "Train.csv", "train.csv", "latencyHours: 24", "enabled: false").Replace(text))
+	does("diff -f FILE", 1, "properties.threshold: 0.3 → 0.4", `["/amount","country"] → ["/Amount","country"]`, "train.csv", "properties.schedule.enabled: true → false")
+	does("apply -f FILE", 0, monitor+" changed", monitor+"-by-hand unchanged")
+	does("diff -f FILE", 0)
+	does("drift monitor show orders --workspace churn -o json", 0, `"latencyHours": 24`, `"scheduleState": "Disabled"`) // what the file does not say stays
+
+	exported := does("export", 0, monitor, "latencyHours: 24", "uri: https://lake.example/train.csv")
+	for _, own := range []string{"dataDriftId", "scheduleState", "provisioningState"} {
+		if strings.Contains(exported, own) {
+			t.Errorf("%s is exported:\n%s", own, exported)
+		}
+	}
+	write(exported)
+	does("diff -f FILE", 0)
+	does("workspace delete churn --yes", 0)
+	does("apply -f FILE", 0, ws+" created", monitor+" created", monitor+"-by-hand created")
+	does("diff -f FILE", 0)
+}
+
 func TestHideFollowedSecret(t *testing.T) {
 	for authentication, want := range map[string]string{
 		"None": "", "Pod": "", "Basic": "password", "Bearer": "token", "Token": "token", "ClientCertificate": "clientKey",

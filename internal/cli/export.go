@@ -17,8 +17,8 @@ import (
 
 func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "export", Short: "Write connections, workspaces, topics, domains, event subscriptions and roles as a file for apply", Args: noArguments,
-		Long: `Write connections, workspaces and the MLflow servers and Kubernetes clusters that they follow, topics, domains, event subscriptions,
-custom roles, role assignments and deny assignments of the subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
+		Long: `Write connections, workspaces with their drift monitors and the MLflow servers and Kubernetes clusters that they follow, topics, domains,
+event subscriptions, custom roles, role assignments and deny assignments of the subscription, or of the resource group that -g names, as YAML (-o json: as JSON) for apply and diff.
 Secrets are left out: ${env:NAME} stands in their place, and the names are listed at the
 end on standard error. URLs of endpoints are written as they are when they have no query.`,
 		Example: `  carillon export > carillon.yaml
@@ -105,7 +105,11 @@ func (x *exporter) all(ctx context.Context) ([]any, error) {
 		for _, cluster := range clusters {
 			x.hideFollowedSecret(cluster, plain(ws["name"]), "kubernetes", plain(cluster["name"]))
 		}
-		resources = slices.Concat(resources, []map[string]any{workspaceForm(ws)}, servers, clusters)
+		monitors, err := x.list(ctx, plain(ws["id"])+"/driftMonitors", pageSize())
+		if err != nil {
+			return nil, err
+		}
+		resources = slices.Concat(resources, []map[string]any{workspaceForm(ws)}, servers, clusters, monitors)
 	}
 	resources = slices.Concat(resources, topics, domains)
 	var lists []string // of event subscriptions
@@ -182,6 +186,7 @@ var answered = []string{
 	"properties.workspaceId", "properties.tenantId", "properties.publicNetworkAccess", // of a workspace
 	"properties.host", "properties.keyName", // of a connection
 	"properties.authentication", "properties.status", "properties.webhookUrl", // of what a workspace follows
+	"properties.dataDriftId", "properties.scheduleState", "properties.scheduleReason", // of a drift monitor
 	"properties.destination.properties.clientCertificate.subject", "properties.destination.properties.clientCertificate.issuer",
 	"properties.destination.properties.clientCertificate.thumbprint", "properties.destination.properties.clientCertificate.notBefore",
 	"properties.destination.properties.clientCertificate.expires",

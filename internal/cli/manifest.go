@@ -42,6 +42,7 @@ var declaredKinds = []declared{
 	{"Microsoft.MachineLearningServices/workspaces", 1, false},
 	{"Carillon.MLflow/servers", 2, true},
 	{"Carillon.Kubernetes/clusters", 2, true},
+	{"Microsoft.MachineLearningServices/workspaces/driftMonitors", 2, false},
 	{"Microsoft.EventGrid/topics", 2, false},
 	{"Microsoft.EventGrid/domains", 2, false},
 	{"Microsoft.EventGrid/systemTopics", 2, false},
@@ -285,6 +286,10 @@ var fieldSecrets = func() (names []string) {
 	return names
 }()
 
+// verbatim are members whose texts may begin with / and are no ids: paths and columns of
+// datasets.
+var verbatim = []string{"uri", "features", "timestampColumn"}
+
 // same compares two values as the server would: numbers by value, times by the moment,
 // ids and words of closed sets ignoring case.
 func same(path string, there, said any) bool {
@@ -319,6 +324,8 @@ func same(path string, there, said any) bool {
 			}
 		}
 		switch {
+		case slices.Contains(verbatim, name):
+			return s == t
 		case name == "roleDefinitionId":
 			return strings.EqualFold(s[strings.LastIndexByte(s, '/')+1:], t[strings.LastIndexByte(t, '/')+1:])
 		case strings.HasPrefix(s, "/"), slices.Contains([]string{"endpointType", "operatorType", "location", "inputSchema", "eventDeliverySchema", "principalId", "id", "server"}, name):
