@@ -20,6 +20,9 @@ const idleTime = 4 * time.Second
 // use at a time, held ones included.
 const maxIdle = 512
 
+// distrustTime is how long no connection is kept to a server that sent something unasked.
+const distrustTime = time.Hour
+
 // conn is one connection to a destination, used by one attempt at a time.
 type conn struct {
 	net.Conn          // TLS where the URL wants it
@@ -27,6 +30,7 @@ type conn struct {
 	used     bool     // carried an exchange before
 	since    time.Time
 	ear      ear
+	unasked  bool // something came that no request had asked for
 
 	// The first bytes of an answer are read into this small buffer, so that an
 	// attempt that waits for minutes holds no large one. Most answers fit.
@@ -71,12 +75,23 @@ type ear struct {
 // a receiver sends there answers none of our requests, a second answer to the last one, say,
 // or the body of one that has none: it must not be taken for the answer to the next.
 func (c *conn) silent() bool {
-	if c.Conn != c.raw { // TLS may have read more than it gave
-		_ = c.raw.SetReadDeadline(time.Unix(0, 1))
-		if n, err := c.Conn.Read(c.first[:1]); n > 0 || !isTimeout(err) {
-			return false
-		}
+	quiet := c.nothingToRead()
+	if c.Conn == c.raw && quiet {
+		return true
 	}
+	// TLS may have read more than it gave, and reads what is of no request.
+	until := time.Unix(0, 1)
+	if !quiet {
+		until = time.Now().Add(10 * time.Millisecond)
+	}
+	_ = c.raw.SetReadDeadline(until)
+	n, err := c.Conn.Read(c.first[:1])
+	c.unasked = n > 0
+	return n == 0 && isTimeout(err)
+}
+
+// nothingToRead reports whether neither bytes nor an end came that were not read yet.
+func (c *conn) nothingToRead() bool {
 	e := &c.ear
 	if e.listen == nil {
 		e.listen = func(fd uintptr) {
@@ -182,10 +197,11 @@ type pool struct {
 	server string
 	users  int // guarded by the mutex of shared
 
-	mu     sync.Mutex
-	idle   []*conn // oldest first
-	timer  *time.Timer
-	closed bool
+	mu       sync.Mutex
+	idle     []*conn // oldest first
+	timer    *time.Timer
+	closed   bool
+	distrust time.Time // until when none is kept
 }
 
 // get returns the connection that was used last, which ctx closes from now on; nil when
@@ -196,6 +212,22 @@ func (p *pool) get(ctx context.Context) *conn {
 		if c == nil || c.silent() && c.closeWith(ctx) {
 			return c
 		}
+		p.drop(c)
+	}
+}
+
+// drop closes a connection that cannot be used again. Where something came unasked, it may
+// come on others as well, and too late to be told from an answer: none is kept for a while.
+func (p *pool) drop(c *conn) {
+	c.discard()
+	if !c.unasked {
+		return
+	}
+	p.mu.Lock()
+	old := p.idle
+	p.idle, p.distrust = nil, time.Now().Add(distrustTime)
+	p.mu.Unlock()
+	for _, c := range old {
 		c.discard()
 	}
 }
@@ -217,7 +249,7 @@ func (p *pool) last() *conn {
 func (p *pool) put(c *conn) {
 	c.since = time.Now()
 	p.mu.Lock()
-	if p.closed || len(p.idle) >= maxIdle {
+	if p.closed || len(p.idle) >= maxIdle || c.since.Before(p.distrust) {
 		p.mu.Unlock()
 		c.leave()
 		return

@@ -207,7 +207,7 @@ func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, toke
 		if keep {
 			w.idle.put(c)
 		} else {
-			c.discard()
+			w.idle.drop(c)
 		}
 	}()
 	if r.Fill() != nil {
@@ -413,7 +413,10 @@ func (a *answer) read(c *conn) (resp broker.Response, keep bool, err error) {
 	if resp.Outcome == broker.Busy {
 		resp.RetryAfter = RetryAfter(h.Peek("Retry-After"), time.Now())
 	}
-	keep = !h.ConnectionClose() && status >= 200 && a.drain(c) && a.r.Buffered() == 0 && c.early == 0
+	keep = !h.ConnectionClose() && status >= 200 && a.drain(c)
+	if keep && (a.r.Buffered() > 0 || c.early > 0) {
+		keep, c.unasked = false, true
+	}
 	return resp, keep, nil
 }
 
