@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		run = runNATS
 	case "Kfake":
 		run = runKfake
+	case "WebHook":
+		run = runWebHook
 	case "Amqp":
 		run = runAMQP
 	case "AmqpReader":
@@ -132,7 +134,7 @@ func BenchmarkBacklog(b *testing.B) {
 	for _, kind := range []struct {
 		name string
 		open func(*testing.B) counterpart
-	}{{"Nats", openNATSBeside}, {"Kafka", openApacheKafka}, {"Kfake", openKfakeBeside}, {"Amqp", openAMQPBeside}, {"RabbitMq", openRabbitMQ}} {
+	}{{"WebHook", openWebHookBeside}, {"Nats", openNATSBeside}, {"Kafka", openApacheKafka}, {"Kfake", openKfakeBeside}, {"Amqp", openAMQPBeside}, {"RabbitMq", openRabbitMQ}} {
 		b.Run("kind="+kind.name, func(b *testing.B) {
 			c := kind.open(b)
 			c.raw(b, nil, warmUp)
