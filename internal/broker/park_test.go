@@ -550,6 +550,7 @@ func TestCopyOfSeveral(t *testing.T) {
 			t.Errorf("%d deliveries were parked, want 2", n)
 		}
 		time.Sleep(2 * retainEvery)
+		synctest.Wait()
 		if store.park[seq] == nil {
 			t.Error("the copy is gone, and one who named it has not settled")
 		}
@@ -557,6 +558,7 @@ func TestCopyOfSeveral(t *testing.T) {
 		b.close(b.parked[0])
 		b.mu.Unlock()
 		time.Sleep(2 * retainEvery)
+		synctest.Wait()
 		if n := len(store.park); n != 0 {
 			t.Errorf("%d copies stay in the park", n)
 		}
