@@ -53,25 +53,17 @@ resources:
         - actions: [Microsoft.EventGrid/topics/read]
 `
 
-// A file is applied once, differs in nothing afterwards, and what is exported from the
-// server is the same again.
-func TestApplyAgainstAServer(t *testing.T) {
-	dir := startServer(t)
-	env := environment(t, dir)
-	const sub = "/subscriptions/" + defaultSubscription
-	const topic = sub + "/resourceGroups/local/providers/Microsoft.EventGrid/topics/orders"
-	url, _, stop := startListen(t, env, "--subscribe", "everything", "-o", "json")
-	defer stop()
+// onFile returns what writes a file, and what runs commands on it, by the name FILE: they
+// have to end with a code, say some texts, and show no secret.
+func onFile(t *testing.T, env map[string]string) (write func(text string), does func(line string, code int, want ...string) (stdout string)) {
 	file := filepath.Join(t.TempDir(), "team.yaml")
-	write := func(text string) {
+	write = func(text string) {
 		t.Helper()
-		text = strings.NewReplacer("{topic}", topic, "{sub}", sub, "{url}", url).Replace(text)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(manifestFile)
-	does := func(line string, code int, want ...string) string {
+	does = func(line string, code int, want ...string) string {
 		t.Helper()
 		got, stdout, stderr := run(t, env, strings.Fields(strings.ReplaceAll(line, "FILE", file))...)
 		if got != code {
@@ -87,6 +79,24 @@ func TestApplyAgainstAServer(t *testing.T) {
 		}
 		return stdout
 	}
+	return write, does
+}
+
+// A file is applied once, differs in nothing afterwards, and what is exported from the
+// server is the same again.
+func TestApplyAgainstAServer(t *testing.T) {
+	dir := startServer(t)
+	env := environment(t, dir)
+	const sub = "/subscriptions/" + defaultSubscription
+	const topic = sub + "/resourceGroups/local/providers/Microsoft.EventGrid/topics/orders"
+	url, _, stop := startListen(t, env, "--subscribe", "everything", "-o", "json")
+	defer stop()
+	writeAsIs, does := onFile(t, env)
+	write := func(text string) {
+		t.Helper()
+		writeAsIs(strings.NewReplacer("{topic}", topic, "{sub}", sub, "{url}", url).Replace(text))
+	}
+	write(manifestFile)
 	does("diff -f FILE", exitDiffFailed, "HOOK_KEY, which is not set")
 	env["HOOK_CODE"], env["HOOK_KEY"] = "s3cret-code", "s3cret-key"
 	does("diff -f FILE", 1, "+ "+topic+" would be created")
@@ -121,9 +131,7 @@ func TestApplyAgainstAServer(t *testing.T) {
 	does("diff -f FILE -o json", 0, `"action": "unchanged"`)
 
 	exported := does("export", 0, "Set these before apply: ES1_ENDPOINT_URL, ES1_X_KEY", "${env:ES1_ENDPOINT_URL}", "denyAssignmentName: No deleting")
-	if err := os.WriteFile(file, []byte(exported), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeAsIs(exported)
 	env["ES1_ENDPOINT_URL"], env["ES1_X_KEY"] = url+"?code=s3cret-code", "s3cret-other"
 	does("diff -f FILE", 0)
 	does("topic delete orders --yes", 0)
@@ -254,29 +262,7 @@ func TestApplyOfWhatIsFollowed(t *testing.T) {
 	env := environment(t, startServer(t))
 	const ws = "/subscriptions/" + defaultSubscription + "/resourceGroups/local" + learningWorkspaces + "/churn"
 	const cluster = ws + clusterList + "/prod"
-	file := filepath.Join(t.TempDir(), "churn.yaml")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	does := func(line string, code int, want ...string) string {
-		t.Helper()
-		got, stdout, stderr := run(t, env, strings.Fields(strings.ReplaceAll(line, "FILE", file))...)
-		if got != code {
-			t.Fatalf("%s: exit code %d, want %d\n%s%s", line, got, code, stdout, stderr)
-		}
-		for _, text := range want {
-			if !strings.Contains(stdout+stderr, text) {
-				t.Errorf("%s: no %q in\n%s%s", line, text, stdout, stderr)
-			}
-		}
-		if strings.Contains(stdout+stderr, "s3cret") {
-			t.Errorf("%s shows a secret:\n%s%s", line, stdout, stderr)
-		}
-		return stdout
-	}
+	write, does := onFile(t, env)
 	group, _, _ := strings.Cut(ws, "/providers/")
 	bus, data := group+connectionList+"/bus", group+connectionList+"/data"
 	text := strings.NewReplacer("{ws}", ws, "{url}", followed.URL, "{group}", group, "{bus}", bus, "{data}", data).Replace(`id: {bus}
@@ -337,26 +323,7 @@ func TestApplyOfDriftMonitors(t *testing.T) {
 	env := environment(t, startServer(t))
 	const ws = "/subscriptions/" + defaultSubscription + "/resourceGroups/local" + learningWorkspaces + "/churn"
 	const monitor = ws + "/driftMonitors/orders"
-	file := filepath.Join(t.TempDir(), "churn.yaml")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	does := func(line string, code int, want ...string) string {
-		t.Helper()
-		got, stdout, stderr := run(t, env, strings.Fields(strings.ReplaceAll(line, "FILE", file))...)
-		if got != code {
-			t.Fatalf("%s: exit code %d, want %d\n%s%s", line, got, code, stdout, stderr)
-		}
-		for _, text := range want {
-			if !strings.Contains(stdout+stderr, text) {
-				t.Errorf("%s: no %q in\n%s%s", line, text, stdout, stderr)
-			}
-		}
-		return stdout
-	}
+	write, does := onFile(t, env)
 	const text = `id: ` + monitor + `
 properties:
   baseline: {uri: "https://lake.example/Train.csv"}

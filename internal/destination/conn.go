@@ -16,8 +16,8 @@ import (
 // close theirs after 5 s, and we must be first. Decision 32.
 const idleTime = 4 * time.Second
 
-// maxIdle bounds the connections kept for one destination: as many as can be in
-// use at a time, held ones included.
+// maxIdle bounds the connections that are kept to one server, for all event subscriptions
+// that share them.
 const maxIdle = 512
 
 // distrustTime is how long no connection is kept to a server that sent something unasked.

@@ -170,7 +170,8 @@ func (w *Webhook) request(ctx context.Context, r *broker.Request, token secret.S
 	return resp
 }
 
-// Close lets go of idle connections, and of the others once their attempt ends.
+// Close lets go of its connections, of those in use once their attempt ends. They stay
+// where others share them.
 func (w *Webhook) Close() { w.closed.Do(w.idle.leave) }
 
 // connect opens a connection, with TLS where the URL wants it.
