@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -41,9 +42,45 @@ func runWebHook(string) (string, error) {
 // openWebHookBeside is a webhook beside fasthttp's client with 64 connections, which sends
 // the headers of a delivery.
 func openWebHookBeside(b *testing.B) counterpart {
+	return hookAt(b, func(url string) map[string]any {
+		return map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}}
+	})
+}
+
+// openTriggerBeside is a trigger, which makes a request of each event, beside the client of
+// net/http that it uses, with as many connections.
+func openTriggerBeside(b *testing.B) counterpart {
+	c := hookAt(b, func(url string) map[string]any {
+		return map[string]any{"endpointType": "ArgoEvents", "properties": map[string]any{"url": url}}
+	})
+	url := c.destination["properties"].(map[string]any)["url"].(string)
+	c.raw = func(b *testing.B, _ []byte, n int) {
+		client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, MaxConnsPerHost: 64}}
+		defer client.CloseIdleConnections()
+		events, more := stored(), upTo(n)
+		var wg sync.WaitGroup
+		for worker := range 64 {
+			wg.Go(func() {
+				for i := worker; more(); i++ {
+					resp, err := client.Post(url, "application/json", bytes.NewReader(events[i%100]))
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+				}
+			})
+		}
+		wg.Wait()
+	}
+	return c
+}
+
+func hookAt(b *testing.B, destination func(url string) map[string]any) counterpart {
 	url := spawn(b, "WebHook")
 	return counterpart{
-		destination: map[string]any{"endpointType": "WebHook", "properties": map[string]any{"endpointUrl": url}},
+		destination: destination(url),
 		raw: func(b *testing.B, _ []byte, n int) {
 			client := &fasthttp.Client{MaxConnsPerHost: 64, MaxIdleConnDuration: time.Minute, Name: "Microsoft-Azure-EventGrid"}
 			defer client.CloseIdleConnections()
