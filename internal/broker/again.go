@@ -446,7 +446,7 @@ func (r *replayer) queue(ctx context.Context, s *subscription, f *engine.Frame, 
 		case s.openAt(pos) != nil || s.lag != 0 && pos >= s.lag || pos.Seq() > r.b.journal.watermark():
 			s.mu.Unlock()
 			return false, nil
-		case len(s.replays) < maxReplaysOpen && s.openN < maxOpen && s.queue.len() < maxReady:
+		case len(s.replays) < maxReplaysOpen && s.openN < maxOpen && s.queue.len() < maxReady && !slices.Contains(s.removing, pos):
 			d := &delivery{sub: s, pos: pos, published: time.Now().UnixNano(), size: uint32(len(f.Records[i].Data)), replay: true, logged: true}
 			s.openN++
 			r.b.open.Add(1)

@@ -141,7 +141,8 @@ func (b *Broker) DeadLetters(ctx context.Context, uid resource.UID, after uint64
 }
 
 // RemoveDeadLetter removes a dead letter for good; one that is not there is
-// NotFound. One that is being replayed goes when that succeeds.
+// NotFound. One that is being replayed goes when that succeeds. Of a removal and a
+// replay at the same time one is refused: a replay that was accepted has its event.
 func (b *Broker) RemoveDeadLetter(ctx context.Context, id string) error {
 	uid, pos, err := parseLetterID(id)
 	if err != nil {
@@ -150,19 +151,37 @@ func (b *Broker) RemoveDeadLetter(ctx context.Context, id string) error {
 	if _, err := b.letter(ctx, id); err != nil {
 		return err
 	}
-	if s := b.lookup(uid); s != nil {
-		s.mu.Lock()
-		open := s.openAt(pos) != nil
-		s.mu.Unlock()
-		if open {
-			return fault.New(fault.Conflict, "DeadLetterInProgress", "Dead letter %s is being replayed or just being stored. Remove it in a moment, if it is still there.", id)
+	if s := b.lookup(uid); s != nil { // else nobody can replay it
+		if !s.beginRemoval(pos) {
+			return fault.New(fault.Conflict, "DeadLetterInProgress", "Dead letter %s is being replayed, removed or just being stored. Remove it in a moment, if it is still there.", id)
 		}
+		defer s.endRemoval(pos)
 	}
 	if err := b.cfg.DeadLetters.Delete(ctx, letterKey(id)); err != nil {
 		return fmt.Errorf("remove dead letter %s: %w", id, err)
 	}
 	b.log.Info("dead letter removed", telemetry.DeadLetterID, id)
 	return nil
+}
+
+// beginRemoval lets nobody replay what was settled at a position until endRemoval; false
+// when a delivery of it is open, or another removal under way.
+func (s *subscription) beginRemoval(pos engine.Position) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.openAt(pos) != nil || slices.Contains(s.removing, pos) {
+		return false
+	}
+	s.removing = append(s.removing, pos)
+	return true
+}
+
+func (s *subscription) endRemoval(pos engine.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.removing = slices.DeleteFunc(s.removing, func(p engine.Position) bool { return p == pos }); len(s.removing) == 0 {
+		s.removing = nil
+	}
 }
 
 // Replay delivers dead letters once more, with the id, etag and sequencer they
@@ -202,6 +221,10 @@ func (b *Broker) replay(ctx context.Context, id string) error {
 		s.mu.Unlock()
 		return fault.New(fault.Conflict, "DeadLetterInProgress",
 			"Dead letter %s is just being stored, or was when the server stopped last time. Replay it in a moment.", id)
+	}
+	if slices.Contains(s.removing, pos) {
+		s.mu.Unlock()
+		return fault.New(fault.Conflict, "DeadLetterInProgress", "Dead letter %s is just being removed: it cannot be replayed.", id)
 	}
 	if s.openN >= maxOpen {
 		s.mu.Unlock()

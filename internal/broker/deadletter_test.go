@@ -239,10 +239,17 @@ func TestDeadLettersOfOne(t *testing.T) {
 }
 
 // lateTable answers its first Get only after a while: by then the letter that it found may
-// be gone.
+// be gone. Its first Delete comes as late.
 type lateTable struct {
 	LetterTable
-	late atomic.Bool
+	late, lateDelete atomic.Bool
+}
+
+func (l *lateTable) Delete(ctx context.Context, key string) error {
+	if l.lateDelete.CompareAndSwap(true, false) {
+		time.Sleep(time.Minute)
+	}
+	return l.LetterTable.Delete(ctx, key)
 }
 
 func (l *lateTable) Get(ctx context.Context, key string) ([]byte, bool, error) {
@@ -253,6 +260,16 @@ func (l *lateTable) Get(ctx context.Context, key string) ([]byte, bool, error) {
 	return value, found, err
 }
 
+// lateLetters opens a store whose dead letters are in a lateTable.
+func lateLetters(store *store) (*lateTable, *handle) {
+	table, h := &lateTable{}, store.open(-1)
+	h.tune = func(c *Config) {
+		table.LetterTable = c.DeadLetters
+		c.DeadLetters = table
+	}
+	return table, h
+}
+
 // TestReplayOfWhatGoes: whoever asks for the replay of a letter that a replay is about to
 // take with it gets none, and no event is dropped for want of its letter.
 func TestReplayOfWhatGoes(t *testing.T) {
@@ -261,12 +278,7 @@ func TestReplayOfWhatGoes(t *testing.T) {
 		h := &handler{t: t, answer: func(context.Context, asked) Response { return answer }}
 		store := newStore()
 		es := testSubscription(0, filter.Filter{})
-		table := &lateTable{}
-		first := store.open(-1)
-		first.tune = func(c *Config) {
-			table.LetterTable = c.DeadLetters
-			c.DeadLetters = table
-		}
+		table, first := lateLetters(store)
 		p := startProcess(t, first, map[string]Sender{"es0": h}, es)
 		publish(t, p.Broker, 0, 1, "a")
 		settleAll(t, p)
@@ -289,6 +301,67 @@ func TestReplayOfWhatGoes(t *testing.T) {
 		time.Sleep(time.Minute)
 		if st, _ := p.Status(es.UID); st.Dropped != 0 || st.Open != 0 || len(letters(t, p.Broker)) != 0 {
 			t.Errorf("%d dropped, %d open, %d dead letters", st.Dropped, st.Open, len(letters(t, p.Broker)))
+		}
+		finish(t, p)
+	})
+}
+
+// TestRemovalAndReplay: of the removal of a dead letter and its replay the second is
+// refused, and what was accepted is done: no event is dropped for want of its letter. A
+// replay of the log waits for the removal.
+func TestRemovalAndReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := answerBad
+		h := &handler{t: t, answer: func(ctx context.Context, _ asked) Response { return after(ctx, time.Second, answer) }}
+		es := testSubscription(0, filter.Filter{})
+		table, first := lateLetters(newStore())
+		p := startProcess(t, first, map[string]Sender{"es0": h}, es)
+		began := time.Now()
+		publish(t, p.Broker, 0, 2, "a")
+		settleAll(t, p)
+		answer = answerOK
+		all := letters(t, p.Broker)
+		if len(all) != 2 {
+			t.Fatalf("%d dead letters", len(all))
+		}
+		removed, replayed := all[0].ID, all[1].ID
+
+		table.lateDelete.Store(true)
+		removal := make(chan error)
+		go func() { removal <- p.RemoveDeadLetter(t.Context(), removed) }()
+		synctest.Wait()
+		if err := p.Replay(t.Context(), removed); !fault.Is(err, fault.Conflict) {
+			t.Errorf("the replay of a letter that is being removed: %v", err)
+		}
+		if err := p.RemoveDeadLetter(t.Context(), removed); !fault.Is(err, fault.Conflict) {
+			t.Errorf("a second removal: %v", err)
+		}
+		if err := p.Replay(t.Context(), replayed); err != nil {
+			t.Errorf("the replay of another: %v", err)
+		}
+		if err := p.RemoveDeadLetter(t.Context(), replayed); !fault.Is(err, fault.Conflict) {
+			t.Errorf("the removal of a letter that is being replayed: %v", err)
+		}
+		p.mustReplay(t, LogReplay{UID: es.UID, From: began, To: began.Add(time.Second)})
+		time.Sleep(30 * time.Second)
+		for _, a := range h.got() {
+			if a.Replay == removed {
+				t.Error("a replay of the log met a letter that was being removed")
+			}
+		}
+		if err := <-removal; err != nil {
+			t.Error(err)
+		}
+		if err := p.Replay(t.Context(), removed); !fault.Is(err, fault.NotFound) {
+			t.Errorf("the replay of a letter that was removed: %v", err)
+		}
+		settleAll(t, p)
+		rest(time.Minute)
+		if job := p.job(t, es.UID); job.State != ReplayDone || job.Replayed != 2 {
+			t.Errorf("the replay of the log: %+v", job)
+		}
+		if st, _ := p.Status(es.UID); st.Dropped != 0 || st.Open != 0 || st.Delivered != 3 || len(letters(t, p.Broker)) != 0 {
+			t.Errorf("%+v, %d dead letters", st, len(letters(t, p.Broker)))
 		}
 		finish(t, p)
 	})

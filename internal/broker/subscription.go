@@ -151,6 +151,7 @@ type subscription struct {
 	paused   bool // no new attempts, by the event subscription's record; see setPaused
 
 	known       []engine.Position // recovered deliveries, open or settled, that matching will meet again, sorted
+	removing    []engine.Position // dead letters that are just being removed: nobody replays them
 	lag         engine.Position   // first position not handed out; 0 = live
 	rejoined    uint64            // log sequence at which it last became live
 	aboard      bool              // the elevator reads for it
