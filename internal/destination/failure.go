@@ -64,11 +64,23 @@ func unconnected(err error) broker.Response {
 	return broker.Response{Outcome: broker.SocketError, Detail: short(classOf(err))}
 }
 
-// interrupted tells why an exchange on a connection has no answer.
-func interrupted(ctx context.Context, err error, hold time.Duration) broker.Response {
+// connectError is that there is no connection for an exchange.
+type connectError struct{ err error }
+
+func (e *connectError) Error() string { return e.err.Error() }
+func (e *connectError) Unwrap() error { return e.err }
+
+// errUnfilled is that the body of a request is gone.
+var errUnfilled = errors.New("the body cannot be had")
+
+// noAnswer tells why an exchange, which had so long, has no answer.
+func noAnswer(ctx context.Context, err error, hold time.Duration) broker.Response {
+	_, apart := errors.AsType[*connectError](err)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, errUnfilled):
 		return canceled()
+	case apart:
+		return unconnected(err)
 	case isTimeout(err):
 		return timedOut(hold)
 	}

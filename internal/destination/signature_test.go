@@ -68,10 +68,11 @@ func TestSignedDeliveries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		got := make(chan received, 1)
 		key := signingKey(t, symmetricKey)
-		w := &Webhook{addr: "h:80", idle: newPool(), signers: []Signer{{Key: key}}, head: []byte("POST / HTTP/1.1\r\nHost: h\r\n"), dial: pipeTo(func(r *http.Request) {
+		to := &httpServer{addr: "h:80", idle: newPool(), dial: pipeTo(func(r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			got <- received{r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), r.Header.Get("webhook-signature"), string(body)}
 		})}
+		w := &Webhook{httpServer: to, signers: []Signer{{Key: key}}, head: []byte("POST / HTTP/1.1\r\nHost: h\r\n")}
 		defer w.Close()
 		send := func(r *broker.Request) received {
 			t.Helper()

@@ -1,18 +1,14 @@
 package destination
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -23,16 +19,6 @@ import (
 	"github.com/carillon-events/carillon/internal/manage"
 	"github.com/carillon-events/carillon/internal/secret"
 )
-
-// Limits of one exchange. Source: spec/delivery.md section 9.5 rule 5.
-const (
-	maxHead = 16 << 10 // bytes of the answer's head
-	maxBody = 64 << 10 // bytes of the answer's body that are read, and discarded
-)
-
-// drainTime is how long the rest of an answer may take once its head is here. The
-// head decides; the rest is read only so that the connection can be kept.
-const drainTime = time.Second
 
 // answerTime is how long an attempt without Hold waits.
 // Source: spec/delivery.md section 3.2.
@@ -66,25 +52,14 @@ type WebhookConfig struct {
 }
 
 // Webhook posts deliveries to one URL. It satisfies broker.Sender.
-//
-// It writes and pools its connections itself and reads answers with fasthttp:
-// fasthttp's own client knows no context, and hides whether a connection was
-// used before, which decides about the one repetition.
 type Webhook struct {
-	addr  string // host:port
+	*httpServer
 	head  []byte // request line and the headers that never change
 	cloud bool   // deliveries are CloudEvents
-	tls   *tls.Config
-	dial  func(ctx context.Context, network, addr string) (net.Conn, error)
-	idle  *pool
-
-	closed sync.Once
 
 	signers []Signer
 	token   *manage.TokenRequest // of the bearer token that messages carry; nil for none
 	tokens  *Tokens
-
-	certificateEnds time.Time // of the client certificate; zero for none
 
 	sent func(head []byte) // sees the head of each request as it is written; nil for nobody
 }
@@ -98,26 +73,9 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fmt.Errorf("webhook of event subscription %s: the endpoint URL is not an http or https URL", c.Name)
 	}
-	w := &Webhook{cloud: c.Schema == event.CloudEventSchemaV1_0, dial: c.Guard.DialClear, signers: c.Signers, token: c.Credentials.Token, tokens: c.Tokens}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
-	}
-	w.addr = net.JoinHostPort(u.Hostname(), port)
-	if c.Pools != nil && c.Credentials.Certificate == nil { // connections with one are its owner's
-		w.idle = c.Pools.pool(u.Scheme + "://" + w.addr)
-	} else {
-		w.idle = newPool()
-	}
-	if u.Scheme == "https" {
-		w.dial = c.Guard.DialContext
-		w.tls = c.Guard.TLS()
-		if own := c.Credentials.Certificate; own != nil {
-			w.tls, w.certificateEnds = c.Guard.TLS(*own), own.Leaf.NotAfter
-		}
-		w.tls.ServerName = u.Hostname()
-		w.tls.NextProtos = []string{"http/1.1"}
-		w.tls.ClientSessionCache = w.idle.sessions
+	w := &Webhook{
+		httpServer: newHTTPServer(u, c.Guard, c.Pools, c.Credentials.Certificate),
+		cloud:      c.Schema == event.CloudEventSchemaV1_0, signers: c.Signers, token: c.Credentials.Token, tokens: c.Tokens,
 	}
 	w.head = appendFixedHead(nil, u, &c)
 	return w, nil
@@ -130,9 +88,9 @@ func (w *Webhook) Send(ctx context.Context, r *broker.Request) broker.Response {
 	if hold <= 0 {
 		hold = answerTime
 	}
-	deadline := time.Now().Add(hold)
+	until := time.Now().Add(hold)
 	if w.token == nil {
-		return w.request(ctx, r, "", deadline, hold)
+		return w.post(ctx, &posting{w: w, Request: r}, until, hold)
 	}
 	for again := false; ; again = true {
 		token, err := w.tokens.get(ctx, *w.token)
@@ -141,138 +99,58 @@ func (w *Webhook) Send(ctx context.Context, r *broker.Request) broker.Response {
 		} else if err != nil {
 			return canceled()
 		}
-		resp := w.request(ctx, r, token, deadline, hold)
+		resp := w.post(ctx, &posting{w: w, Request: r, token: token}, until, hold)
 		if resp.Status != fasthttp.StatusUnauthorized || again || !w.tokens.refused(*w.token, token) {
 			return resp
 		}
 	}
 }
 
-// request sends one request, with a bearer token unless it is "".
-func (w *Webhook) request(ctx context.Context, r *broker.Request, token secret.String, deadline time.Time, hold time.Duration) broker.Response {
-	if ctx.Err() != nil {
-		return canceled()
+func (w *Webhook) post(ctx context.Context, d *posting, until time.Time, hold time.Duration) broker.Response {
+	if err := w.exchange(ctx, d, until); err != nil {
+		return noAnswer(ctx, err, hold)
 	}
-	if c := w.idle.get(ctx); c != nil {
-		if resp, stale := w.exchange(ctx, c, r, token, deadline, hold); !stale {
-			return resp
-		}
-	}
-	c, err := w.connect(ctx, deadline)
-	if err != nil {
-		if ctx.Err() != nil {
-			return canceled()
-		}
-		return unconnected(err)
-	}
-	c.closeWith(ctx)
-	resp, _ := w.exchange(ctx, c, r, token, deadline, hold)
-	return resp
+	return d.resp
 }
 
 // Close lets go of its connections, of those in use once their attempt ends. They stay
 // where others share them.
-func (w *Webhook) Close() { w.closed.Do(w.idle.leave) }
+func (w *Webhook) Close() { w.leave() }
 
-// connect opens a connection, with TLS where the URL wants it.
-func (w *Webhook) connect(ctx context.Context, deadline time.Time) (*conn, error) {
-	if limit := time.Now().Add(egress.DialTimeout); limit.Before(deadline) {
-		deadline = limit
-	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	raw, err := w.dial(ctx, "tcp", w.addr)
-	if err != nil {
-		return nil, err
-	}
-	if w.tls == nil {
-		return &conn{Conn: raw, raw: raw}, nil
-	}
-	secured := tls.Client(raw, w.tls)
-	if err := secured.HandshakeContext(ctx); err != nil {
-		_ = raw.Close()
-		return nil, &tlsError{w.blame(err)}
-	}
-	return &conn{Conn: secured, raw: raw}, nil
+// posting is one request of an attempt.
+type posting struct {
+	*broker.Request
+	w     *Webhook
+	token secret.String // "" for none
+	resp  broker.Response
 }
 
-// exchange sends the request on c and reads the answer; then it keeps c or closes
-// it. stale means that c was used before and the receiver had closed it without
-// reading anything that mattered: the attempt goes on with a new connection.
-// Decision 32.
-func (w *Webhook) exchange(ctx context.Context, c *conn, r *broker.Request, token secret.String, deadline time.Time, hold time.Duration) (resp broker.Response, stale bool) {
-	used := c.used
-	c.used = true
-	keep := false
-	defer func() {
-		if keep {
-			w.idle.put(c)
-		} else {
-			w.idle.drop(c)
-		}
-	}()
-	if r.Fill() != nil {
-		keep = true
-		return canceled(), false
-	}
-	_ = c.raw.SetDeadline(deadline) // a closed connection shows itself below
-	err := w.write(c, r, token)
-	r.Sent()
-	if err != nil && !isTimeout(err) {
-		// A receiver may refuse a body before it read all of it, and close.
-		_ = c.raw.SetReadDeadline(time.Now().Add(drainTime))
-		if c.await() == nil {
-			err = nil
-		}
-	} else if err == nil {
-		err = c.await()
-	}
-	if err != nil {
-		return interrupted(ctx, w.blame(err), hold), used && ctx.Err() == nil && !isTimeout(err)
-	}
-	a := answers.Get().(*answer)
-	defer answers.Put(a)
-	resp, keep, err = a.read(c)
-	if err != nil {
-		return interrupted(ctx, err, hold), false
-	}
-	return resp, false
-}
-
-// blame says of an endpoint that refuses our client certificate that ours has expired,
-// if it has. In TLS 1.3 the refusal comes after the handshake.
-func (w *Webhook) blame(err error) error {
-	if !w.certificateEnds.IsZero() && refusesCertificate(err) && time.Now().After(w.certificateEnds) {
-		return &expiredError{w.certificateEnds, err}
-	}
-	return err
-}
-
-// write sends the whole request.
-func (w *Webhook) write(c *conn, r *broker.Request, token secret.String) error {
+func (d *posting) write(c *conn) error {
+	defer d.Sent()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	b := append((*buf)[:0], w.head...)
-	b = w.appendHead(b, r, token)
-	if w.sent != nil {
-		w.sent(b)
+	b := append((*buf)[:0], d.w.head...)
+	b = d.w.appendHead(b, d.Request, d.token)
+	if d.w.sent != nil {
+		d.w.sent(b)
 	}
-	if len(r.Body) > maxCopied {
-		*buf = b
-		parts := net.Buffers{b, r.Body}
-		_, err := parts.WriteTo(c.Conn)
-		return err
-	}
-	b = append(b, r.Body...) // one write: one packet, one TLS record
-	*buf = b
-	_, err := c.Conn.Write(b)
+	var err error
+	*buf, err = c.send(b, d.Body)
 	return err
 }
 
-// maxCopied bounds the body that is copied behind its head to be one write.
-const maxCopied = 16 << 10
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+func (d *posting) read(a *answer, c *conn) bool {
+	h := &a.http.Header
+	status := h.StatusCode()
+	d.resp = broker.Response{Outcome: OutcomeOf(status), Status: status}
+	if d.resp.Outcome != broker.Delivered {
+		d.resp.Detail = statusDetail(status)
+	}
+	if d.resp.Outcome == broker.Busy {
+		d.resp.RetryAfter = RetryAfter(h.Peek("Retry-After"), time.Now())
+	}
+	return a.drain(c)
+}
 
 // appendFixedHead appends request line and headers that are the same for every
 // attempt of an event subscription. Source: spec/delivery.md section 2.1.
@@ -378,68 +256,6 @@ func target(u *url.URL) string {
 		}
 	}
 	return b.String()
-}
-
-// answer reads one answer. It is pooled, for it holds the buffers.
-type answer struct {
-	r    *bufio.Reader
-	http fasthttp.Response
-}
-
-var answers = sync.Pool{New: func() any { return &answer{r: bufio.NewReaderSize(nil, maxHead)} }}
-
-// read reads an answer whose first byte is here. keep tells whether the
-// connection is ready for the next request.
-func (a *answer) read(c *conn) (resp broker.Response, keep bool, err error) {
-	a.r.Reset(c)
-	defer a.r.Reset(nil)
-	h := &a.http.Header
-	for interim := 0; ; interim++ {
-		if err := h.Read(a.r); err != nil {
-			return resp, false, &headError{err}
-		}
-		// Informational heads come before the answer; 101 is one by itself.
-		if s := h.StatusCode(); s >= 200 || s == fasthttp.StatusSwitchingProtocols {
-			break
-		}
-		if interim == 8 {
-			return resp, false, &headError{errors.New("too many informational heads")}
-		}
-	}
-	status := h.StatusCode()
-	resp = broker.Response{Outcome: OutcomeOf(status), Status: status}
-	if resp.Outcome != broker.Delivered {
-		resp.Detail = statusDetail(status)
-	}
-	if resp.Outcome == broker.Busy {
-		resp.RetryAfter = RetryAfter(h.Peek("Retry-After"), time.Now())
-	}
-	keep = !h.ConnectionClose() && status >= 200 && a.drain(c)
-	if keep && (a.r.Buffered() > 0 || c.early > 0) {
-		keep, c.unasked = false, true
-	}
-	return resp, keep, nil
-}
-
-// drain reads the body and reports whether all of it was read.
-func (a *answer) drain(c *conn) bool {
-	h := &a.http.Header
-	status, length := h.StatusCode(), h.ContentLength()
-	if status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified {
-		return true
-	}
-	if length > maxBody || length < -1 { // longer than we read, or up to the end of the connection
-		return false
-	}
-	if length < 0 || length > a.r.Buffered() {
-		_ = c.raw.SetReadDeadline(time.Now().Add(drainTime)) // a closed connection shows itself below
-	}
-	if length >= 0 {
-		_, err := a.r.Discard(length)
-		return err == nil
-	}
-	defer a.http.ResetBody()
-	return a.http.ReadBody(a.r, maxBody) == nil && h.ReadTrailer(a.r) == nil
 }
 
 // OutcomeOf tells what a status of a webhook means.

@@ -953,7 +953,9 @@ func FuzzAnswer(f *testing.F) {
 		}
 		a := answers.Get().(*answer)
 		defer answers.Put(a)
-		resp, keep, err := a.read(c)
+		d := &posting{}
+		keep, err := a.of(c, d)
+		resp := d.resp
 		if err == nil && (resp.Status < 101 || resp.Status > 999 || resp.Outcome == broker.NotAttempted) {
 			t.Errorf("%+v", resp)
 		}
