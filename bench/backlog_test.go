@@ -134,7 +134,7 @@ func BenchmarkBacklog(b *testing.B) {
 	for _, kind := range []struct {
 		name string
 		open func(*testing.B) counterpart
-	}{{"WebHook", openWebHookBeside}, {"ArgoEvents", openTriggerBeside}, {"Nats", openNATSBeside}, {"Kafka", openApacheKafka}, {"Kfake", openKfakeBeside}, {"Amqp", openAMQPBeside}, {"RabbitMq", openRabbitMQ}} {
+	}{{"WebHook", openWebHookBeside}, {"ArgoEvents", openArgoEventsBeside}, {"Airflow", openAirflowBeside}, {"AirflowFields", openAirflowFieldsBeside}, {"Nats", openNATSBeside}, {"Kafka", openApacheKafka}, {"Kfake", openKfakeBeside}, {"Amqp", openAMQPBeside}, {"RabbitMq", openRabbitMQ}} {
 		b.Run("kind="+kind.name, func(b *testing.B) {
 			c := kind.open(b)
 			c.raw(b, nil, warmUp)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -47,13 +48,37 @@ func openWebHookBeside(b *testing.B) counterpart {
 	})
 }
 
-// openTriggerBeside is a trigger, which makes a request of each event, beside the client of
-// net/http that it uses, with as many connections.
-func openTriggerBeside(b *testing.B) counterpart {
-	c := hookAt(b, func(url string) map[string]any {
-		return map[string]any{"endpointType": "ArgoEvents", "properties": map[string]any{"url": url}}
+// openArgoEventsBeside is a trigger that passes events on as they are, beside net/http's
+// client.
+func openArgoEventsBeside(b *testing.B) counterpart {
+	return triggerAt(b, "ArgoEvents", nil, "", func(_ int, event []byte) []byte { return event })
+}
+
+// openAirflowBeside is a trigger whose request is made of the whole event by an expression,
+// the usual one, beside net/http's client that sends such requests.
+func openAirflowBeside(b *testing.B) counterpart {
+	return triggerAt(b, "Airflow", map[string]any{"dagId": "retrain"}, "/api/v2/dags/retrain/dagRuns", func(i int, event []byte) []byte {
+		return fmt.Appendf(nil, `{"dag_run_id":"carillon__%032x","logical_date":null,"conf":{"event":%s}}`, i, event)
 	})
-	url := c.destination["properties"].(map[string]any)["url"].(string)
+}
+
+// openAirflowFieldsBeside is the same whose expression takes some values from the event.
+func openAirflowFieldsBeside(b *testing.B) counterpart {
+	return triggerAt(b, "Airflow", map[string]any{"dagId": "retrain", "conf": `{"n": data.n, "model": subject.split("/")[1], "large": data.n > 50}`}, "/api/v2/dags/retrain/dagRuns",
+		func(i int, _ []byte) []byte {
+			return fmt.Appendf(nil, `{"dag_run_id":"carillon__%032x","logical_date":null,"conf":{"large":false,"model":"churn:%d","n":%d}}`, i, i%100, i%100)
+		})
+}
+
+// triggerAt is a trigger, which makes a request of each event, beside net/http's client with
+// as many connections that posts to the path what body makes.
+func triggerAt(b *testing.B, kind string, properties map[string]any, path string, body func(i int, event []byte) []byte) counterpart {
+	c := hookAt(b, func(url string) map[string]any {
+		of := map[string]any{"url": url}
+		maps.Copy(of, properties)
+		return map[string]any{"endpointType": kind, "properties": of}
+	})
+	url := c.destination["properties"].(map[string]any)["url"].(string) + path
 	c.raw = func(b *testing.B, _ []byte, n int) {
 		client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, MaxConnsPerHost: 64}}
 		defer client.CloseIdleConnections()
@@ -62,7 +87,7 @@ func openTriggerBeside(b *testing.B) counterpart {
 		for worker := range 64 {
 			wg.Go(func() {
 				for i := worker; more(); i++ {
-					resp, err := client.Post(url, "application/json", bytes.NewReader(events[i%100]))
+					resp, err := client.Post(url, "application/json", bytes.NewReader(body(i, events[i%100])))
 					if err != nil {
 						b.Error(err)
 						return

@@ -3,7 +3,6 @@ package destination
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"time"
 
 	"github.com/carillon-events/carillon/internal/fault"
@@ -12,7 +11,7 @@ import (
 // airflow starts a DAG run whose id is made of the key: a repeated request meets the run
 // that is there, 409, which is what was wanted. Source: spec/handlers.md section 14.1.
 var airflow = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		conf, err := o.object()
 		if err != nil {
 			return outgoing{}, err
@@ -25,19 +24,19 @@ var airflow = adapter{
 	},
 	judge: byTable([]int{200, 201, 409}, []int{400, 403, 404, 422}),
 	asks:  airflowDAG,
-	sign: func(ctx context.Context, t *trigger, r *http.Request, refresh bool) error {
+	sign: func(ctx context.Context, t *trigger, out *outgoing, refresh bool) error {
 		user, token := t.values.Text("username"), t.secrets["token"]
 		switch {
 		case token != "":
-			r.Header.Set("Authorization", "Bearer "+token)
+			out.add("Authorization", "Bearer "+token)
 		case user != "" && t.setting("version") == "2":
-			r.SetBasicAuth(user, t.secrets["password"])
+			out.basic(user, t.secrets["password"])
 		case user != "":
-			text, err := t.tokens.get(ctx, "", refresh, func(ctx context.Context) (string, time.Time, error) { return airflowToken(ctx, t, user) })
+			text, err := t.tokens.get(ctx, "", refresh, func(ctx context.Context) (string, time.Time, error) { return airflowToken(ctx, t, user, out.until) })
 			if err != nil {
 				return err
 			}
-			r.Header.Set("Authorization", "Bearer "+text)
+			out.add("Authorization", "Bearer "+text)
 		}
 		return nil
 	},
@@ -52,19 +51,20 @@ func airflowDAG(t *trigger) string {
 }
 
 // airflowToken signs in at Airflow 3. Its token is renewed well before its day ends.
-func airflowToken(ctx context.Context, t *trigger, user string) (string, time.Time, error) {
+func airflowToken(ctx context.Context, t *trigger, user string, until time.Time) (string, time.Time, error) {
 	out, err := post(t.base("url", "auth", "token"), map[string]string{"username": user, "password": t.secrets["password"]})
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	status, body, err := t.plain(ctx, out)
+	out.until = until
+	r, err := t.ask(ctx, out)
 	if err != nil {
 		return "", time.Time{}, err
 	}
 	var answer struct {
 		AccessToken string `json:"access_token"`
 	}
-	if status/100 != 2 || json.Unmarshal(body, &answer) != nil || answer.AccessToken == "" {
+	if r.status/100 != 2 || json.Unmarshal(r.body, &answer) != nil || answer.AccessToken == "" {
 		return "", time.Time{}, &credentialError{"Airflow does not take the user and password"}
 	}
 	return answer.AccessToken, time.Now().Add(time.Hour), nil

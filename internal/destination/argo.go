@@ -11,11 +11,8 @@ import (
 // argoEvent hands events to the event endpoint of Argo Workflows, where a
 // WorkflowEventBinding chooses. Source: spec/handlers.md section 14.4.
 var argoEvent = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
-		return outgoing{
-			method: http.MethodPost, url: t.base("url", "api", "v1", "events", t.values.Text("namespace")) + "/" + url.PathEscape(t.values.Text("discriminator")),
-			header: append([]attribute{{name: "Content-Type", value: "application/json"}}, xHeaders(o)...), body: o.payload,
-		}, nil
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
+		return argoCall(t.base("url", "api", "v1", "events", t.values.Text("namespace"))+"/"+url.PathEscape(t.values.Text("discriminator")), o)
 	},
 	judge: byTable([]int{200}, []int{400, 401, 403, 404}),
 	sign:  bearer("token"),
@@ -24,7 +21,7 @@ var argoEvent = adapter{
 // argoWorkflow submits a WorkflowTemplate under a name made of the key: a repeated request
 // meets the workflow that is there. Source: spec/handlers.md section 14.4.
 var argoWorkflow = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		values, err := o.scalars(true)
 		if err != nil {
 			return outgoing{}, err
@@ -49,20 +46,25 @@ var argoWorkflow = adapter{
 // argoEvents posts to a webhook event source of Argo Events, which answers 400 also while
 // it starts. Source: spec/handlers.md section 14.4.
 var argoEvents = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
-		return outgoing{method: http.MethodPost, url: t.setting("url"), header: append([]attribute{{name: "Content-Type", value: "application/json"}}, xHeaders(o)...), body: o.payload}, nil
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
+		return argoCall(t.setting("url"), o)
 	},
 	judge: byTable([]int{200}, []int{401, 403}),
 	sign:  bearer("token"),
 }
 
+// argoCall is the event's payload for something that hears of it by headers too.
+func argoCall(address string, o *occurrence) (outgoing, error) {
+	body, err := o.json()
+	return outgoing{method: http.MethodPost, url: address, header: append([]attribute{{name: "Content-Type", value: "application/json"}}, xHeaders(o)...), body: body}, err
+}
+
 // xHeaders say of an event what the headers of a webhook do, by names that Argo passes on.
-func xHeaders(o occurrence) (out []attribute) {
-	for name, of := range map[string]string{"x-carillon-event-id": "id", "x-carillon-event-type": "type", "x-carillon-subject": "subject", "x-carillon-key": "key"} {
-		if text := o.text(of); text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
-			out = append(out, attribute{name: name, value: text})
+func xHeaders(o *occurrence) (out []attribute) {
+	for _, h := range [...][2]string{{"x-carillon-event-id", "id"}, {"x-carillon-event-type", "type"}, {"x-carillon-key", "key"}, {"x-carillon-subject", "subject"}} {
+		if text := o.text(h[1]); text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+			out = append(out, attribute{name: h[0], value: text})
 		}
 	}
-	slices.SortFunc(out, func(a, b attribute) int { return strings.Compare(a.name, b.name) })
 	return out
 }

@@ -46,7 +46,7 @@ func (w *azureWebhook) open() (*Webhook, error) {
 		return nil, &connectionError{err}
 	}
 	c.EventType, c.Headers = w.eventType, append(c.Headers, w.more...)
-	c.Name, c.Schema, c.Guard = w.name, w.schema, w.guard
+	c.Name, c.Schema, c.Guard, c.Pools = w.name, w.schema, w.guard, w.pools
 	for _, a := range w.static {
 		c.Headers = append(c.Headers, manage.Header{Name: a.name, Value: a.value})
 	}

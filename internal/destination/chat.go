@@ -1,7 +1,6 @@
 package destination
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -11,9 +10,13 @@ import (
 )
 
 // message is the payload as a text for people.
-func (o occurrence) message() (string, error) {
-	var text string
-	if err := json.Unmarshal(o.payload, &text); err != nil {
+func (o *occurrence) message() (string, error) {
+	made, err := o.value()
+	if err != nil {
+		return "", err
+	}
+	text, is := made.(string)
+	if !is {
 		return "", errors.New(`the expression has to make a text, as in "Run " + data.runId + " failed"`)
 	}
 	if text == "" {
@@ -43,24 +46,24 @@ func cutText(text string, most int) string {
 // slack posts a message by an incoming webhook. What an event says is text there, not
 // markup. Source: spec/handlers.md section 14.9.
 var slack = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		text, err := o.message()
 		if err != nil {
 			return outgoing{}, err
 		}
 		return post(t.secrets["url"], map[string]string{"text": strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(cutText(text, slackText))})
 	},
-	judge: func(status int, header http.Header, body []byte) broker.Response {
-		if status == http.StatusNotFound || status == http.StatusGone {
+	judge: func(r answered) broker.Response {
+		if r.status == http.StatusNotFound || r.status == http.StatusGone {
 			return broker.Response{Outcome: broker.NotFound, Verdict: broker.GiveUp}
 		}
-		return byTable([]int{200}, []int{400, 403})(status, header, body)
+		return byTable([]int{200}, []int{400, 403})(r)
 	},
 }
 
 // teams posts an adaptive card by a workflow's address. Source: spec/handlers.md section 14.9.
 var teams = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		text, err := o.message()
 		if err != nil {
 			return outgoing{}, err

@@ -13,7 +13,7 @@ import (
 // there. Its answers are 200 also where nothing was started.
 // Source: spec/handlers.md section 14.6.
 var dagster = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		config, err := o.object()
 		if err != nil {
 			return outgoing{}, err
@@ -28,9 +28,9 @@ var dagster = adapter{
 		}}})
 	},
 	judge: judgeDagster,
-	sign: func(_ context.Context, t *trigger, r *http.Request, _ bool) error {
+	sign: func(_ context.Context, t *trigger, out *outgoing, _ bool) error {
 		if token := t.secrets["token"]; token != "" {
-			r.Header.Set("Dagster-Cloud-Api-Token", token)
+			out.add("Dagster-Cloud-Api-Token", token)
 		}
 		return nil
 	},
@@ -39,9 +39,9 @@ var dagster = adapter{
 const dagsterLaunch = `mutation Launch($executionParams: ExecutionParams!) { launchRun(executionParams: $executionParams) { __typename
  ... on LaunchRunSuccess { run { runId } } ... on RunConflict { message } ... on PythonError { message } } }`
 
-func judgeDagster(status int, header http.Header, body []byte) broker.Response {
-	if status != http.StatusOK {
-		return byTable(nil, []int{400, 401, 403, 404, 422})(status, header, body)
+func judgeDagster(r answered) broker.Response {
+	if r.status != http.StatusOK {
+		return byTable(nil, []int{400, 401, 403, 404, 422})(r)
 	}
 	var answer struct {
 		Data struct {
@@ -52,7 +52,7 @@ func judgeDagster(status int, header http.Header, body []byte) broker.Response {
 		} `json:"data"`
 		Errors []json.RawMessage `json:"errors"`
 	}
-	if json.Unmarshal(body, &answer) != nil {
+	if json.Unmarshal(r.body, &answer) != nil {
 		return broker.Response{Outcome: broker.GenericError, Detail: "the answer is not of GraphQL", Verdict: broker.TryAgain}
 	}
 	switch kind := answer.Data.LaunchRun.Typename; {

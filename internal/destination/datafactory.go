@@ -16,7 +16,7 @@ import (
 // parameter, and before a second attempt the runs of the pipeline are looked through for
 // it. Source: spec/handlers.md section 6.
 var dataFactory = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		parameters, err := t.parameters(o)
 		if err != nil {
 			return outgoing{}, err
@@ -35,7 +35,7 @@ var dataFactory = adapter{
 // idParameter is the parameter that holds the event's id.
 func (t *trigger) idParameter() string { return t.setting("idParameter") }
 
-func (t *trigger) parameters(o occurrence) (map[string]any, error) {
+func (t *trigger) parameters(o *occurrence) (map[string]any, error) {
 	parameters, err := o.object()
 	if err != nil {
 		return nil, err
@@ -91,16 +91,16 @@ func (t *trigger) azure(path string) (string, error) {
 
 // azureToken signs in as the connection's application, by client credentials.
 // Source: spec/access.md section 3.3.
-func azureToken(ctx context.Context, t *trigger, r *http.Request, refresh bool) error {
+func azureToken(ctx context.Context, t *trigger, out *outgoing, refresh bool) error {
 	text, err := t.tokens.get(ctx, t.connectionString(), refresh, func(ctx context.Context) (string, time.Time, error) {
 		settings, err := t.azureSettings()
 		if err != nil {
 			return "", time.Time{}, &credentialError{err.Error()}
 		}
 		form := url.Values{"grant_type": {"client_credentials"}, "client_id": {settings["clientid"]}, "client_secret": {settings["clientsecret"]}, "scope": {settings["endpoint"] + "/.default"}}
-		status, body, err := t.plain(ctx, outgoing{
+		r, err := t.ask(ctx, outgoing{
 			method: http.MethodPost, url: settings["authority"] + "/" + url.PathEscape(settings["tenantid"]) + "/oauth2/v2.0/token",
-			header: []attribute{{name: "Content-Type", value: "application/x-www-form-urlencoded"}}, body: []byte(form.Encode()),
+			header: []attribute{{name: "Content-Type", value: "application/x-www-form-urlencoded"}}, body: []byte(form.Encode()), until: out.until,
 		})
 		if err != nil {
 			return "", time.Time{}, err
@@ -109,13 +109,13 @@ func azureToken(ctx context.Context, t *trigger, r *http.Request, refresh bool) 
 			AccessToken string `json:"access_token"`
 			ExpiresIn   int    `json:"expires_in"`
 		}
-		if status != http.StatusOK || json.Unmarshal(body, &answer) != nil || answer.AccessToken == "" {
+		if r.status != http.StatusOK || json.Unmarshal(r.body, &answer) != nil || answer.AccessToken == "" {
 			return "", time.Time{}, &credentialError{"the token issuer does not take the client id and secret of the connection"}
 		}
 		return answer.AccessToken, time.Now().Add(time.Duration(answer.ExpiresIn)*time.Second - 5*time.Minute), nil
 	})
 	if err == nil {
-		r.Header.Set("Authorization", "Bearer "+text)
+		out.add("Authorization", "Bearer "+text)
 	}
 	return err
 }
@@ -125,7 +125,7 @@ func azureToken(ctx context.Context, t *trigger, r *http.Request, refresh bool) 
 const dataFactoryWindow = 25 * time.Hour
 
 // dataFactoryRan looks for a run of the pipeline that has the event's id.
-func dataFactoryRan(ctx context.Context, t *trigger, o occurrence) (bool, error) {
+func dataFactoryRan(ctx context.Context, t *trigger, o *occurrence) (bool, error) {
 	pipeline := t.values.ID("resourceId")
 	address, err := t.azure(pipeline.Parent().String() + "/queryPipelineRuns")
 	if err != nil {
@@ -144,7 +144,8 @@ func dataFactoryRan(ctx context.Context, t *trigger, o occurrence) (bool, error)
 		if err != nil {
 			return false, err
 		}
-		status, _, body, err := t.exchange(ctx, out, false)
+		out.until = o.until
+		r, err := t.exchange(ctx, out, false)
 		if err != nil {
 			return false, err
 		}
@@ -154,7 +155,7 @@ func dataFactoryRan(ctx context.Context, t *trigger, o occurrence) (bool, error)
 			} `json:"value"`
 			ContinuationToken string `json:"continuationToken"`
 		}
-		if status != http.StatusOK || json.Unmarshal(body, &answer) != nil {
+		if r.status != http.StatusOK || json.Unmarshal(r.body, &answer) != nil {
 			return false, nil // it cannot be told; at least once is the promise
 		}
 		for _, run := range answer.Value {

@@ -4,19 +4,30 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
+	"slices"
 	"sync"
 
 	"cel.dev/cel-go/cel"
+	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
 	"cel.dev/cel-go/ext"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/carillon-events/carillon/event"
 )
 
 // expression makes JSON of an event: one of the Common Expression Language, which always
 // ends and cannot look at anything but what it is given. Values of the event come out as
 // JSON values, so nothing that an event says can break out of where it stands.
 // Source: cel.dev, language definition.
-type expression struct{ program cel.Program }
+type expression struct {
+	program cel.Program
+	name    string // where it is that of a variable and nothing else
+}
 
 // Bounds of expressions. What an expression costs grows with the event; this is enough to
 // copy one of 1 MiB some times.
@@ -29,6 +40,73 @@ const (
 // variables are what an expression is given: the event as it is delivered, what every
 // event has, and the key that tells this delivery from others.
 var variables = []string{"event", "id", "type", "subject", "source", "time", "data", "key"}
+
+// facts are an event as an expression sees it. It satisfies cel.Activation. What is not asked
+// for is not decoded.
+type facts struct {
+	event.Event // custom input has no attributes
+	raw         []byte
+	key         string // 32 hex digits, the same in every attempt
+
+	whole, data any // decoded, once they were asked for
+	asked       [2]bool
+	err         error // in decoding
+}
+
+// read takes an event as it is delivered.
+func (f *facts) read(raw []byte, schema event.Schema) {
+	f.raw = raw
+	if f.Parse(raw, schema) != nil {
+		f.Event = event.Event{}
+	}
+}
+
+// text is what every event has, or the key.
+func (f *facts) text(name string) string {
+	switch name {
+	case "id":
+		return string(f.ID)
+	case "type":
+		return string(f.Type)
+	case "subject":
+		return string(f.Subject)
+	case "source":
+		return string(f.Source)
+	case "time":
+		return string(f.Time)
+	case "key":
+		return f.key
+	}
+	return ""
+}
+
+// ResolveName satisfies cel.Activation.
+func (f *facts) ResolveName(name string) (any, bool) {
+	switch name {
+	case "event":
+		return f.decoded(0, f.raw, &f.whole), true
+	case "data":
+		if f.ID == nil { // custom input
+			whole, _ := f.decoded(0, f.raw, &f.whole).(map[string]any)
+			return whole["data"], true
+		}
+		return f.decoded(1, f.Data, &f.data), true
+	}
+	return f.text(name), slices.Contains(variables, name)
+}
+
+// Parent satisfies cel.Activation.
+func (*facts) Parent() cel.Activation { return nil }
+
+func (f *facts) decoded(i int, raw []byte, into *any) any {
+	if !f.asked[i] && raw != nil {
+		if json.Unmarshal(raw, into) != nil {
+			f.err = errors.New("the event is not JSON")
+		}
+	}
+	f.asked[i] = true
+	return *into
+}
 
 // expressions is the environment of all of them.
 var expressions = sync.OnceValues(func() (*cel.Env, error) {
@@ -54,30 +132,100 @@ func compile(text string) (*expression, error) {
 	if err != nil {
 		return nil, errors.New("it cannot be planned")
 	}
-	return &expression{program}, nil
+	e := &expression{program: program}
+	if root := ast.NativeRep().Expr(); root.Kind() == celast.IdentKind {
+		e.name = root.AsIdent()
+	}
+	return e, nil
 }
 
-// of returns what the expression makes of the variables. What fails says what the event
+// of returns what the expression makes of an event, as encoding/json has it: the event and
+// its data, where nothing is done with them, as they are. What fails says what the event
 // lacks, never what it holds.
-func (e *expression) of(values map[string]any) (json.RawMessage, error) {
-	value, _, err := e.program.Eval(values)
-	if err != nil {
+func (e *expression) of(f *facts) (any, error) {
+	switch {
+	case e.name == "event":
+		return json.RawMessage(f.raw), nil
+	case e.name == "data" && f.Data != nil:
+		return json.RawMessage(f.Data), nil
+	}
+	value, _, err := e.program.Eval(f)
+	switch {
+	case f.err != nil:
+		return nil, f.err
+	case err != nil:
 		return nil, fmt.Errorf("the expression fails for the event: %.120s", err)
 	}
+	made, err := jsonOf(value)
+	if err != nil {
+		return nil, errNoJSON
+	}
+	return made, nil
+}
+
+var errNoJSON = errors.New("the expression makes something that is no JSON")
+
+// exact bounds the integers that are numbers of JSON to everybody; those beyond it are texts.
+// Source: protobuf.dev, ProtoJSON, as the Common Expression Language has it.
+const exact = 1 << 53
+
+// jsonOf is a value as encoding/json has it.
+func jsonOf(value ref.Val) (any, error) {
+	switch v := value.(type) {
+	case types.Null:
+		return nil, nil
+	case types.Bool:
+		return bool(v), nil
+	case types.String:
+		return string(v), nil
+	case types.Int:
+		if -exact < v && v < exact {
+			return int64(v), nil
+		}
+	case types.Double:
+		if f := float64(v); !math.IsNaN(f) && !math.IsInf(f, 0) {
+			return f, nil
+		}
+	case traits.Mapper:
+		if m, is := v.Value().(map[string]any); is { // of the event
+			return m, nil
+		}
+		m := map[string]any{}
+		for it := v.Iterator(); it.HasNext() == types.True; {
+			key, is := it.Next().(types.String)
+			if !is {
+				return protoJSON(value)
+			}
+			member, err := jsonOf(v.Get(key))
+			if err != nil {
+				return nil, err
+			}
+			m[string(key)] = member
+		}
+		return m, nil
+	case traits.Lister:
+		list := []any{}
+		for it := v.Iterator(); it.HasNext() == types.True; {
+			element, err := jsonOf(it.Next())
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, element)
+		}
+		return list, nil
+	}
+	return protoJSON(value)
+}
+
+// protoJSON is a value as JSON of protobuf has it.
+func protoJSON(value ref.Val) (any, error) {
 	made, err := value.ConvertToNative(reflect.TypeFor[*structpb.Value]())
 	if err != nil {
-		return nil, errors.New("the expression makes something that is no JSON")
+		return nil, err
 	}
-	v, ok := made.(*structpb.Value)
-	if !ok {
-		return nil, errors.New("the expression makes something that is no JSON")
+	v, is := made.(*structpb.Value)
+	if !is {
+		return nil, errNoJSON
 	}
-	raw, err := json.Marshal(v.AsInterface())
-	switch {
-	case err != nil:
-		return nil, errors.New("the expression makes something that is no JSON")
-	case len(raw) > maxPayload:
-		return nil, fmt.Errorf("the expression makes %d bytes; at most %d are sent", len(raw), maxPayload)
-	}
-	return raw, nil
+	return v.AsInterface(), nil
 }

@@ -25,12 +25,16 @@ const (
 // gitHubRepository raises repository_dispatch. GitHub knows no key: who is told twice runs
 // twice. Source: spec/handlers.md section 14.2.
 var gitHubRepository = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		payload, err := o.object()
 		if err != nil {
 			return outgoing{}, err
 		}
-		if len(payload) > gitHubMembers || len(o.payload) > gitHubPayload {
+		raw, err := o.json()
+		if err != nil {
+			return outgoing{}, err
+		}
+		if len(payload) > gitHubMembers || len(raw) > gitHubPayload {
 			return outgoing{}, errors.New("the payload has more than 10 members or 64 KiB: put the event below one member")
 		}
 		name, err := parseTemplate(t.setting("eventType"))
@@ -47,7 +51,7 @@ var gitHubRepository = adapter{
 
 // gitHubWorkflow raises workflow_dispatch. Source: spec/handlers.md section 14.2.
 var gitHubWorkflow = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		inputs, err := o.scalars(true)
 		if err != nil {
 			return outgoing{}, err
@@ -82,10 +86,10 @@ func gitHubAddress(t *trigger) string {
 }
 
 // judgeGitHub: a 403 is a limit on requests where it says so, and otherwise final.
-func judgeGitHub(status int, header http.Header, body []byte) broker.Response {
-	limited := header.Get("Retry-After") != "" || header.Get("X-Ratelimit-Remaining") == "0"
-	if (status == http.StatusForbidden || status == http.StatusTooManyRequests) && limited {
+func judgeGitHub(r answered) broker.Response {
+	limited := r.retryAfter != "" || r.remaining == "0"
+	if (r.status == http.StatusForbidden || r.status == http.StatusTooManyRequests) && limited {
 		return broker.Response{Outcome: broker.Busy, Verdict: broker.TryAgain}
 	}
-	return byTable([]int{200, 204}, []int{400, 401, 403, 404, 422})(status, header, body)
+	return byTable([]int{200, 204}, []int{400, 401, 403, 404, 422})(r)
 }

@@ -4,7 +4,7 @@ import ()
 
 // gitLab starts a pipeline by a trigger token. Source: spec/handlers.md section 14.3.
 var gitLab = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		variables, err := o.scalars(true)
 		if err != nil {
 			return outgoing{}, err

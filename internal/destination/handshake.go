@@ -358,7 +358,7 @@ func (h *Handshaker) exchange(ctx context.Context, v asked, body io.Reader, head
 	if v.Credentials.Token != nil && resp.StatusCode == http.StatusUnauthorized {
 		h.tokens.refused(*v.Credentials.Token, token) // who repeats the request gets a fresh one
 	}
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
 	if err != nil {
 		return nil, nil, &refusal{status: resp.StatusCode, reason: "the answer broke off", err: err}
 	}

@@ -93,7 +93,7 @@ func TestEventGridHandshake(t *testing.T) {
 		{"not a string", reply(200, `{"validationResponse":7}`), waits, []string{"must be a string"}},
 		{"wrong spelling", reply(200, `{"ValidationResponse":"`+testCode+`"}`), waits, []string{"must be spelled validationResponse"}},
 		{"an array", reply(200, "["+good+"]"), waits, []string{"not an array"}},
-		{"too long", reply(200, `{"a":"`+strings.Repeat("x", maxBody)+`","validationResponse":"`+testCode+`"}`), waits, nil},
+		{"too long", reply(200, `{"a":"`+strings.Repeat("x", mostAnswer)+`","validationResponse":"`+testCode+`"}`), waits, nil},
 		{"201 with the code", reply(201, good), waits, []string{"answered with Created", "not with 200"}},
 		{"202 with the code", reply(202, good), waits, []string{"answered with Accepted"}},
 		{"203", reply(203, good), waits, []string{"answered with NonAuthoritativeInformation"}},

@@ -2,9 +2,11 @@ package destination
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -17,8 +19,8 @@ import (
 
 // Limits of one exchange. Source: spec/delivery.md section 9.5 rule 5.
 const (
-	maxHead = 16 << 10 // bytes of the answer's head
-	maxBody = 64 << 10 // bytes of the answer's body that are read
+	maxHead    = 16 << 10 // bytes of the answer's head
+	mostAnswer = 64 << 10 // bytes of the answer's body that are read
 )
 
 // drainTime is how long the rest of an answer may take once its head is here, where the
@@ -73,8 +75,8 @@ func newHTTPServer(u *url.URL, guard *egress.Guard, pools *Pools, certificate *t
 // leave lets go of the connections.
 func (s *httpServer) leave() { s.closed.Do(s.idle.leave) }
 
-// dialogue is a request and what becomes of its answer. Where a connection turns out to be
-// closed it begins once more.
+// dialogue is a request and what becomes of its answer. Where a connection that was used
+// before turns out to be closed it begins once more.
 type dialogue interface {
 	// Fill has the body ready, once there is a connection.
 	Fill() error
@@ -83,6 +85,8 @@ type dialogue interface {
 	// read looks at an answer whose head is read, and reads its body: it reports whether
 	// that was all of it.
 	read(a *answer, c *conn) bool
+	// again reports whether it may be sent again where nobody knows if it was read.
+	again() bool
 }
 
 // exchange sends a request and reads the answer, within the time that there is. The error
@@ -157,7 +161,7 @@ func (s *httpServer) speak(ctx context.Context, c *conn, d dialogue, until time.
 		err = c.await()
 	}
 	if err != nil {
-		return used && ctx.Err() == nil && !isTimeout(err), s.blame(err)
+		return used && d.again() && ctx.Err() == nil && !isTimeout(err), s.blame(err)
 	}
 	a := answers.Get().(*answer)
 	defer answers.Put(a)
@@ -237,7 +241,7 @@ func (a *answer) drain(c *conn) bool {
 	if a.bodiless() {
 		return true
 	}
-	if h.ConnectionClose() || length > maxBody || length < -1 { // longer than we read, or up to the end of the connection
+	if h.ConnectionClose() || length > mostAnswer || length < -1 { // longer than we read, or up to the end of the connection
 		return false
 	}
 	if length < 0 || length > a.r.Buffered() {
@@ -248,5 +252,28 @@ func (a *answer) drain(c *conn) bool {
 		return err == nil
 	}
 	defer a.http.ResetBody()
-	return a.http.ReadBody(a.r, maxBody) == nil && h.ReadTrailer(a.r) == nil
+	return a.http.ReadBody(a.r, mostAnswer) == nil && h.ReadTrailer(a.r) == nil
+}
+
+// body reads the body, of which no more than mostAnswer, and reports whether that was all of
+// it. The error tells what ended it early.
+func (a *answer) body() (body []byte, all bool, err error) {
+	h := &a.http.Header
+	length := h.ContentLength()
+	switch {
+	case a.bodiless():
+		return nil, true, nil
+	case length >= 0:
+		body = make([]byte, min(length, mostAnswer))
+		n, err := io.ReadFull(a.r, body)
+		return body[:n], n == length, err
+	case length == -1: // chunks
+		defer a.http.ResetBody()
+		if err = a.http.ReadBody(a.r, mostAnswer); err == nil {
+			err = h.ReadTrailer(a.r)
+		}
+		return bytes.Clone(a.http.Body()), err == nil, err
+	}
+	body, err = io.ReadAll(io.LimitReader(a.r, mostAnswer))
+	return body, false, err
 }

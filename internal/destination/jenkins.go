@@ -9,7 +9,7 @@ import (
 // jenkins starts a build. Jenkins knows no key: who is told twice builds twice.
 // Source: spec/handlers.md section 14.7.
 var jenkins = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		parameters, err := o.scalars(true)
 		if err != nil {
 			return outgoing{}, err

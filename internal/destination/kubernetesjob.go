@@ -14,7 +14,7 @@ import (
 // the event is in environment variables of its containers. Its name is made of the key: a
 // repeated request meets the Job that is there. Source: spec/handlers.md section 14.8.
 var kubernetesJob = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		job, err := jobOf(t.values.Text("job"))
 		if err != nil {
 			return outgoing{}, err
@@ -29,19 +29,23 @@ var kubernetesJob = adapter{
 		if pod["restartPolicy"] == nil {
 			pod["restartPolicy"] = "Never"
 		}
+		payload, err := o.json()
+		if err != nil {
+			return outgoing{}, err
+		}
 		containers, _ := pod["containers"].([]any)
 		for _, c := range containers {
 			container, _ := c.(map[string]any)
 			env, _ := container["env"].([]any)
-			container["env"] = append(env, map[string]string{"name": "EVENT_JSON", "value": string(o.payload)}, map[string]string{"name": "EVENT_KEY", "value": o.key})
+			container["env"] = append(env, map[string]string{"name": "EVENT_JSON", "value": string(payload)}, map[string]string{"name": "EVENT_KEY", "value": o.key})
 		}
 		return post(t.base("url", "apis", "batch", "v1", "namespaces", t.values.Text("namespace"), "jobs"), job)
 	},
-	judge: func(status int, header http.Header, body []byte) broker.Response {
-		if status == http.StatusForbidden && strings.Contains(string(body), "exceeded quota") {
+	judge: func(r answered) broker.Response {
+		if r.status == http.StatusForbidden && strings.Contains(string(r.body), "exceeded quota") {
 			return broker.Response{Outcome: broker.Full, Detail: "the namespace is over its quota", Verdict: broker.TryAgain}
 		}
-		return byTable([]int{200, 201, 202, 409}, []int{400, 401, 403, 404, 422})(status, header, body)
+		return byTable([]int{200, 201, 202, 409}, []int{400, 401, 403, 404, 422})(r)
 	},
 	sign: bearer("token"),
 }

@@ -5,7 +5,7 @@ import ()
 // prefect makes a flow run with the key as idempotency key: a repeated request is answered
 // with the run that is there. Source: spec/handlers.md section 14.5.
 var prefect = adapter{
-	request: func(t *trigger, o occurrence) (outgoing, error) {
+	request: func(t *trigger, o *occurrence) (outgoing, error) {
 		parameters, err := o.object()
 		if err != nil {
 			return outgoing{}, err

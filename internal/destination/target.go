@@ -46,6 +46,7 @@ type targetConfig struct {
 	beside  bool        // the event subscription's own sender may be at work meanwhile
 
 	guard       *egress.Guard
+	pools       *Pools
 	connections *Connections
 }
 
@@ -96,14 +97,16 @@ var targetKinds = map[string]targetKind{
 type Targets struct {
 	sealer      manage.Opener
 	guard       *egress.Guard
+	pools       *Pools
 	connections *Connections
 }
 
 var _ manage.Targets = (*Targets)(nil)
 
-// NewTargets returns Targets whose senders dial through guard.
-func NewTargets(sealer manage.Opener, guard *egress.Guard, connections *Connections) *Targets {
-	return &Targets{sealer: sealer, guard: guard, connections: connections}
+// NewTargets returns Targets whose senders dial through guard, and keep what they make
+// requests over in pools.
+func NewTargets(sealer manage.Opener, guard *egress.Guard, pools *Pools, connections *Connections) *Targets {
+	return &Targets{sealer: sealer, guard: guard, pools: pools, connections: connections}
 }
 
 // Check satisfies manage.Targets.
@@ -112,7 +115,7 @@ func (t *Targets) Check(kind *resource.Kind, values resource.Values, secrets map
 	if of.check == nil {
 		return nil
 	}
-	return of.check(&targetConfig{kind: kind, values: values, secrets: secrets, guard: t.guard, connections: t.connections})
+	return of.check(&targetConfig{kind: kind, values: values, secrets: secrets, guard: t.guard, pools: t.pools, connections: t.connections})
 }
 
 // probeTime bounds what a destination is asked when an event subscription is made.
@@ -144,7 +147,7 @@ func (t *Targets) open(es *resource.EventSubscription, beside bool) (targetSende
 	}
 	c := &targetConfig{
 		kind: kind, uid: es.UID.String(), name: strings.ToUpper(es.Name), schema: es.DeliverySchema, values: es.Destination.Target.Values,
-		guard: t.guard, connections: t.connections, beside: beside,
+		guard: t.guard, pools: t.pools, connections: t.connections, beside: beside,
 	}
 	var err error
 	if c.secrets, err = manage.OpenFields(t.sealer, es, es.Destination.Target); err != nil {
@@ -279,9 +282,6 @@ func (e *connectionError) Unwrap() error { return e.err }
 // shortAnswers is an HTTP client that reads no more of an answer than anybody needs. It
 // satisfies policy.Transporter.
 type shortAnswers struct{ client *http.Client }
-
-// mostAnswer bounds the body of an answer.
-const mostAnswer = 64 << 10
 
 func (s shortAnswers) Do(r *http.Request) (*http.Response, error) {
 	resp, err := s.client.Do(r)

@@ -4,17 +4,19 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/manage"
@@ -30,47 +32,61 @@ import (
 type trigger struct {
 	*targetConfig
 	adapter
-	client   *http.Client
 	payload  *expression // nil where the kind has none
 	template string      // of payload
 	tokens   tokenKeeper
+
+	mu      sync.Mutex
+	servers map[string]*httpServer // by scheme, host and port; nil once it is closed
 }
 
 // adapter is what one kind of trigger does.
 type adapter struct {
 	// request makes the request of an event.
-	request func(t *trigger, o occurrence) (outgoing, error)
+	request func(t *trigger, o *occurrence) (outgoing, error)
 	// judge tells what an answer means.
-	judge func(status int, header http.Header, body []byte) broker.Response
+	judge func(r answered) broker.Response
 	// sign adds the credentials; refresh asks for new ones where they may be old. Optional.
-	sign func(ctx context.Context, t *trigger, r *http.Request, refresh bool) error
+	sign func(ctx context.Context, t *trigger, out *outgoing, refresh bool) error
 	// asks makes a request that has no effect, for the probe; whatever answers 404 is not
 	// there. Optional.
 	asks func(t *trigger) string
 	// before looks for what an earlier attempt may have started: true if it did. Optional.
-	before func(ctx context.Context, t *trigger, o occurrence) (bool, error)
+	before func(ctx context.Context, t *trigger, o *occurrence) (bool, error)
 }
 
 // occurrence is an event that is about to start something.
 type occurrence struct {
-	event   []byte          // as it is delivered
-	payload json.RawMessage // made by the expression
-	key     string          // 32 hex digits, the same in every attempt
-	values  map[string]any  // variables of expressions
-	count   int             // earlier attempts
+	facts
+	payload any       // made by the expression, as encoding/json has it
+	count   int       // earlier attempts
+	until   time.Time // when the attempt ends
 }
 
-// text is a variable as text.
-func (o occurrence) text(name string) string {
-	s, _ := o.values[name].(string)
-	return s
-}
-
-// outgoing is a request before its credentials.
+// outgoing is a request.
 type outgoing struct {
 	method, url string
 	header      []attribute
 	body        []byte
+	until       time.Time // when it is given up
+}
+
+// add adds a header.
+func (out *outgoing) add(name, value string) {
+	out.header = append(out.header, attribute{name: name, value: value})
+}
+
+// basic adds a user and a password.
+func (out *outgoing) basic(user, password string) {
+	out.add("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
+}
+
+// answered is the answer to a request.
+type answered struct {
+	status     int
+	retryAfter string // headers
+	remaining  string
+	body       []byte // no more of it than mostAnswer
 }
 
 // post is a POST of JSON.
@@ -136,7 +152,7 @@ func checkBase(c *targetConfig, field, text string) error {
 // openTrigger makes senders of a kind of trigger.
 func openTrigger(a adapter) func(c *targetConfig) (targetSender, error) {
 	return func(c *targetConfig) (targetSender, error) {
-		t := &trigger{targetConfig: c, adapter: a, client: c.guard.Client(answerTime)}
+		t := &trigger{targetConfig: c, adapter: a, servers: map[string]*httpServer{}}
 		name := expressionField(c.kind)
 		if name == "" {
 			return t, nil
@@ -169,41 +185,49 @@ func (t *trigger) base(field string, segments ...string) string {
 }
 
 // occur makes what is sent of a part of a request.
-func (t *trigger) occur(r *broker.Request, i int) (o occurrence, err error) {
+func (t *trigger) occur(r *broker.Request, i int) (*occurrence, error) {
 	p := &r.Parts[i]
-	o.event, o.count = r.Body[p.From:p.To], p.Count
-	var whole any
-	if err := json.Unmarshal(o.event, &whole); err != nil {
-		return o, errors.New("the event is not JSON")
+	hold := answerTime
+	if r.Hold > 0 {
+		hold = min(hold, r.Hold)
 	}
-	o.values = map[string]any{"event": whole, "data": nil}
-	if members, ok := whole.(map[string]any); ok {
-		o.values["data"] = members["data"]
-	}
-	var e event.Event
-	if e.Parse(o.event, t.schema) == nil {
-		for name, text := range map[string][]byte{"id": e.ID, "type": e.Type, "subject": e.Subject, "source": e.Source, "time": e.Time} {
-			o.values[name] = string(text)
-		}
-	}
-	sum := sha256.Sum256([]byte(o.text("id") + "\n" + p.Single.OutputID + "\n" + t.uid))
+	o := &occurrence{count: p.Count, until: time.Now().Add(hold)}
+	o.read(r.Body[p.From:p.To], t.schema)
+	sum := sha256.Sum256([]byte(string(o.ID) + "\n" + p.Single.OutputID + "\n" + t.uid))
 	o.key = hex.EncodeToString(sum[:16])
-	o.values["key"] = o.key
-	for _, name := range variables { // custom input has none of them
-		if _, ok := o.values[name]; !ok {
-			o.values[name] = ""
-		}
+	if t.payload == nil {
+		return o, nil
 	}
-	if t.payload != nil {
-		o.payload, err = t.payload.of(o.values)
-	}
+	var err error
+	o.payload, err = t.payload.of(&o.facts)
 	return o, err
 }
 
+// json is the payload as JSON.
+func (o *occurrence) json() ([]byte, error) {
+	if raw, is := o.payload.(json.RawMessage); is {
+		return raw, nil
+	}
+	return json.Marshal(o.payload)
+}
+
+// value is the payload decoded.
+func (o *occurrence) value() (any, error) {
+	made := o.payload
+	if raw, is := made.(json.RawMessage); is && json.Unmarshal(raw, &made) != nil {
+		return nil, errNoJSON
+	}
+	return made, nil
+}
+
 // object is the payload as an object.
-func (o occurrence) object() (map[string]any, error) {
-	var m map[string]any
-	if err := json.Unmarshal(o.payload, &m); err != nil || m == nil {
+func (o *occurrence) object() (map[string]any, error) {
+	made, err := o.value()
+	if err != nil {
+		return nil, err
+	}
+	m, is := made.(map[string]any)
+	if !is {
 		return nil, errors.New("the expression has to make an object, as in {\"model\": data.modelName}")
 	}
 	return m, nil
@@ -212,7 +236,7 @@ func (o occurrence) object() (map[string]any, error) {
 var errNoScalar = errors.New("a value is a list or an object; only texts, numbers, true and false can be sent there")
 
 // scalars are the payload's members as texts: those that are texts as they are.
-func (o occurrence) scalars(nested bool) (map[string]string, error) {
+func (o *occurrence) scalars(nested bool) (map[string]string, error) {
 	members, err := o.object()
 	if err != nil {
 		return nil, err
@@ -260,10 +284,8 @@ func (t *trigger) start(ctx context.Context, r *broker.Request, i int) broker.Re
 	if err != nil {
 		return broker.Response{Outcome: broker.BadRequest, Detail: short(err.Error())}
 	}
-	within, cancel := context.WithTimeout(ctx, min(r.Hold, answerTime))
-	defer cancel()
 	if t.before != nil && o.count > 0 {
-		started, err := t.before(within, t, o)
+		started, err := t.before(ctx, t, o)
 		if err != nil {
 			return t.failed(ctx, err)
 		}
@@ -271,77 +293,147 @@ func (t *trigger) start(ctx context.Context, r *broker.Request, i int) broker.Re
 			return broker.Response{Outcome: broker.Delivered, Detail: "an earlier attempt had started it"}
 		}
 	}
-	out, err := t.request(t, o)
+	out, err := t.make(o)
 	if err != nil {
 		return broker.Response{Outcome: broker.BadRequest, Detail: short(err.Error())}
 	}
-	resp, err := t.do(within, out)
+	resp, err := t.do(ctx, out)
 	if err != nil {
 		return t.failed(ctx, err)
 	}
 	return resp
 }
 
+// make makes the request of an event.
+func (t *trigger) make(o *occurrence) (outgoing, error) {
+	out, err := t.request(t, o)
+	if err == nil && len(out.body) > maxPayload {
+		err = fmt.Errorf("the expression makes a request of %d bytes; at most %d are sent", len(out.body), maxPayload)
+	}
+	out.until = o.until
+	return out, err
+}
+
 // do sends a request and judges the answer. Credentials that are refused are renewed once.
 func (t *trigger) do(ctx context.Context, out outgoing) (broker.Response, error) {
 	for refresh := false; ; refresh = true {
-		status, header, body, err := t.exchange(ctx, out, refresh)
+		r, err := t.exchange(ctx, out, refresh)
 		if err != nil {
 			return broker.Response{}, err
 		}
-		if status == http.StatusUnauthorized && t.sign != nil && t.tokens.renews() && !refresh {
+		if r.status == http.StatusUnauthorized && t.sign != nil && t.tokens.renews() && !refresh {
 			continue
 		}
-		resp := t.judge(status, header, body)
-		if resp.Status = status; resp.Detail == "" && resp.Outcome != broker.Delivered {
-			resp.Detail = statusDetail(status)
+		resp := t.judge(r)
+		if resp.Status = r.status; resp.Detail == "" && resp.Outcome != broker.Delivered {
+			resp.Detail = statusDetail(r.status)
 		}
 		if resp.Outcome == broker.Busy && resp.RetryAfter == 0 {
-			resp.RetryAfter = RetryAfter([]byte(header.Get("Retry-After")), time.Now())
+			resp.RetryAfter = RetryAfter([]byte(r.retryAfter), time.Now())
 		}
 		return resp, nil
 	}
 }
 
-// exchange sends a request and reads the answer, of which no more than mostAnswer.
-func (t *trigger) exchange(ctx context.Context, out outgoing, refresh bool) (status int, header http.Header, body []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, out.method, out.url, bytes.NewReader(out.body))
-	if err != nil {
-		return 0, nil, nil, errors.New("the address cannot be used")
-	}
-	req.Header.Set("User-Agent", "carillon")
-	for _, a := range out.header {
-		req.Header.Set(a.name, a.value)
-	}
+// exchange signs a request, sends it and reads the answer.
+func (t *trigger) exchange(ctx context.Context, out outgoing, refresh bool) (answered, error) {
 	if t.sign != nil {
-		if err := t.sign(ctx, t, req, refresh); err != nil {
-			return 0, nil, nil, err
+		out.header = slices.Clip(out.header) // it may be signed once more
+		if err := t.sign(ctx, t, &out, refresh); err != nil {
+			return answered{}, err
 		}
 	}
-	resp, err := t.client.Do(req)
+	return t.ask(ctx, out)
+}
+
+// ask sends a request as it is and reads the answer.
+func (t *trigger) ask(ctx context.Context, out outgoing) (answered, error) {
+	u, err := url.Parse(out.url)
+	if err != nil || u.Host == "" {
+		return answered{}, errors.New("the address cannot be used")
+	}
+	to, err := t.server(u)
 	if err != nil {
-		return 0, nil, nil, err
+		return answered{}, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
-	if err != nil && ctx.Err() != nil {
-		return 0, nil, nil, err
+	d := &call{outgoing: out, to: u, once: t.before != nil && out.method == http.MethodPost}
+	if err := to.exchange(ctx, d, out.until); err != nil {
+		return answered{}, err
 	}
-	return resp.StatusCode, resp.Header, body, nil
+	if d.cut != nil && (isTimeout(d.cut) || ctx.Err() != nil) {
+		return answered{}, d.cut
+	}
+	return d.answered, nil
+}
+
+// server returns the server of an address.
+func (t *trigger) server(u *url.URL) (*httpServer, error) {
+	name := u.Scheme + "://" + u.Host
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.servers[name]; s != nil {
+		return s, nil
+	}
+	if err := t.guard.CheckURL(u); err != nil {
+		return nil, err
+	}
+	if t.servers == nil {
+		return newHTTPServer(u, t.guard, nil, nil), nil
+	}
+	s := newHTTPServer(u, t.guard, t.pools, nil)
+	t.servers[name] = s
+	return s, nil
+}
+
+// call is the dialogue of a trigger.
+type call struct {
+	outgoing
+	to   *url.URL
+	once bool // it is not sent again, whatever happens
+	answered
+	cut error // that ended the answer early
+}
+
+// Fill satisfies dialogue.
+func (*call) Fill() error { return nil }
+
+func (c *call) again() bool { return !c.once }
+
+func (c *call) write(on *conn) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	b := append((*buf)[:0], c.method...)
+	b = append(b, ' ')
+	b = append(b, target(c.to)...)
+	b = append(b, " HTTP/1.1\r\n"...)
+	b = appendHeader(b, "Host", c.to.Host)
+	b = appendHeader(b, "User-Agent", UserAgent)
+	for _, h := range c.header {
+		b = appendHeader(b, h.name, h.value)
+	}
+	if c.method != http.MethodGet {
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, int64(len(c.outgoing.body)), 10)
+		b = append(b, "\r\n"...)
+	}
+	var err error
+	*buf, err = on.send(append(b, "\r\n"...), c.outgoing.body)
+	return err
+}
+
+func (c *call) read(a *answer, _ *conn) (all bool) {
+	h := &a.http.Header
+	c.answered = answered{status: h.StatusCode(), retryAfter: string(h.Peek("Retry-After")), remaining: string(h.Peek("X-Ratelimit-Remaining"))}
+	c.answered.body, all, c.cut = a.body()
+	return all
 }
 
 // failed tells why there is no answer.
 func (t *trigger) failed(ctx context.Context, err error) broker.Response {
-	refused, is := errors.AsType[*credentialError](err)
-	switch {
-	case ctx.Err() != nil:
-		return canceled()
-	case is:
+	if refused, is := errors.AsType[*credentialError](err); is && ctx.Err() == nil {
 		return broker.Response{Outcome: broker.Unauthorized, Detail: short(refused.Error()), Verdict: broker.TryAgain}
-	case errors.Is(err, context.DeadlineExceeded) || isTimeout(err):
-		return timedOut(answerTime)
 	}
-	return unconnected(err)
+	return noAnswer(ctx, err, answerTime)
 }
 
 // credentialError is that no credentials can be had. It shows nothing of them.
@@ -350,19 +442,27 @@ type credentialError struct{ reason string }
 func (e *credentialError) Error() string { return e.reason }
 
 // Close satisfies broker.Sender.
-func (t *trigger) Close() { t.client.CloseIdleConnections() }
+func (t *trigger) Close() {
+	t.mu.Lock()
+	servers := t.servers
+	t.servers = nil
+	t.mu.Unlock()
+	for _, s := range servers {
+		s.leave()
+	}
+}
 
 func (t *trigger) probe(ctx context.Context) error {
 	if t.asks == nil {
 		return nil
 	}
-	status, _, _, err := t.exchange(ctx, outgoing{method: http.MethodGet, url: t.asks(t)}, false)
+	r, err := t.exchange(ctx, outgoing{method: http.MethodGet, url: t.asks(t), until: time.Now().Add(probeTime)}, false)
 	switch {
 	case err != nil:
 		return unready("%s", t.failed(ctx, err).Detail)
-	case status == http.StatusNotFound:
+	case r.status == http.StatusNotFound:
 		return unready("%s: it is not there, or these credentials may not see it", shownAddress(t.asks(t)))
-	case status == http.StatusUnauthorized:
+	case r.status == http.StatusUnauthorized:
 		return unready("%s: the credentials are not taken", shownAddress(t.asks(t)))
 	}
 	return nil
@@ -374,7 +474,7 @@ func (t *trigger) preview(r *broker.Request, i int) manage.Receipt {
 	o, err := t.occur(r, i)
 	var out outgoing
 	if err == nil {
-		out, err = t.request(t, o)
+		out, err = t.make(o)
 	}
 	if err != nil {
 		return manage.Receipt{RequestLine: "nothing: " + err.Error()}
@@ -402,8 +502,9 @@ func (t *trigger) hide(body []byte) []byte {
 
 // byTable judges statuses: those of success, and those that never change. All others are
 // tried again.
-func byTable(success, final []int) func(int, http.Header, []byte) broker.Response {
-	return func(status int, _ http.Header, _ []byte) broker.Response {
+func byTable(success, final []int) func(answered) broker.Response {
+	return func(answer answered) broker.Response {
+		status := answer.status
 		for _, s := range success {
 			if s == status {
 				return broker.Response{Outcome: broker.Delivered}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/broker"
 	"github.com/carillon-events/carillon/internal/resource"
 )
@@ -344,27 +345,28 @@ func TestAirflowToken(t *testing.T) {
 func TestJudges(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		judge   func(int, http.Header, []byte) broker.Response
+		judge   func(answered) broker.Response
 		status  int
-		header  http.Header
+		headers answered
 		body    string
 		outcome broker.Outcome
 		verdict broker.Verdict
 	}{
-		{"GitHub's limit", judgeGitHub, 403, http.Header{"X-Ratelimit-Remaining": {"0"}}, "", broker.Busy, broker.TryAgain},
-		{"GitHub's second limit", judgeGitHub, 429, http.Header{"Retry-After": {"60"}}, "", broker.Busy, broker.TryAgain},
-		{"a token that may not", judgeGitHub, 403, http.Header{"X-Ratelimit-Remaining": {"4999"}}, "", broker.Forbidden, broker.GiveUp},
-		{"Dagster has the run", judgeDagster, 200, nil, `{"data":{"launchRun":{"__typename":"RunConflict"}}}`, broker.Delivered, broker.ByOutcome},
-		{"Dagster fails", judgeDagster, 200, nil, `{"data":{"launchRun":{"__typename":"PythonError","message":"boom"}}}`, broker.GenericError, broker.TryAgain},
-		{"Dagster refuses the config", judgeDagster, 200, nil, `{"data":{"launchRun":{"__typename":"RunConfigValidationInvalid"}}}`, broker.BadRequest, broker.GiveUp},
-		{"Dagster does not understand", judgeDagster, 200, nil, `{"errors":[{"message":"no such field"}]}`, broker.BadRequest, broker.GiveUp},
-		{"no GraphQL", judgeDagster, 200, nil, `<html>`, broker.GenericError, broker.TryAgain},
-		{"a quota of Kubernetes", kubernetesJob.judge, 403, nil, `{"message":"pods \"x\" is forbidden: exceeded quota: q"}`, broker.Full, broker.TryAgain},
-		{"a role of Kubernetes", kubernetesJob.judge, 403, nil, `{"message":"cannot create resource"}`, broker.Forbidden, broker.GiveUp},
-		{"a redirect", airflow.judge, 302, nil, ``, broker.GenericError, broker.TryAgain},
-		{"another success", airflow.judge, 204, nil, ``, broker.GenericError, broker.TryAgain},
+		{"GitHub's limit", judgeGitHub, 403, answered{remaining: "0"}, "", broker.Busy, broker.TryAgain},
+		{"GitHub's second limit", judgeGitHub, 429, answered{retryAfter: "60"}, "", broker.Busy, broker.TryAgain},
+		{"a token that may not", judgeGitHub, 403, answered{remaining: "4999"}, "", broker.Forbidden, broker.GiveUp},
+		{"Dagster has the run", judgeDagster, 200, answered{}, `{"data":{"launchRun":{"__typename":"RunConflict"}}}`, broker.Delivered, broker.ByOutcome},
+		{"Dagster fails", judgeDagster, 200, answered{}, `{"data":{"launchRun":{"__typename":"PythonError","message":"boom"}}}`, broker.GenericError, broker.TryAgain},
+		{"Dagster refuses the config", judgeDagster, 200, answered{}, `{"data":{"launchRun":{"__typename":"RunConfigValidationInvalid"}}}`, broker.BadRequest, broker.GiveUp},
+		{"Dagster does not understand", judgeDagster, 200, answered{}, `{"errors":[{"message":"no such field"}]}`, broker.BadRequest, broker.GiveUp},
+		{"no GraphQL", judgeDagster, 200, answered{}, `<html>`, broker.GenericError, broker.TryAgain},
+		{"a quota of Kubernetes", kubernetesJob.judge, 403, answered{}, `{"message":"pods \"x\" is forbidden: exceeded quota: q"}`, broker.Full, broker.TryAgain},
+		{"a role of Kubernetes", kubernetesJob.judge, 403, answered{}, `{"message":"cannot create resource"}`, broker.Forbidden, broker.GiveUp},
+		{"a redirect", airflow.judge, 302, answered{}, ``, broker.GenericError, broker.TryAgain},
+		{"another success", airflow.judge, 204, answered{}, ``, broker.GenericError, broker.TryAgain},
 	} {
-		if got := tt.judge(tt.status, tt.header, []byte(tt.body)); got.Outcome != tt.outcome || got.Verdict != tt.verdict {
+		tt.headers.status, tt.headers.body = tt.status, []byte(tt.body)
+		if got := tt.judge(tt.headers); got.Outcome != tt.outcome || got.Verdict != tt.verdict {
 			t.Errorf("%s: %s %d, want %s %d", tt.name, got.Outcome, got.Verdict, tt.outcome, tt.verdict)
 		}
 	}
@@ -372,11 +374,6 @@ func TestJudges(t *testing.T) {
 
 // TestExpressions holds what expressions can do, and that they end.
 func TestExpressions(t *testing.T) {
-	var data any
-	if err := json.Unmarshal([]byte(modelRegistered), &data); err != nil {
-		t.Fatal(err)
-	}
-	values := map[string]any{"event": data, "data": data.(map[string]any)["data"], "id": "e1", "type": "T", "subject": "models/churn:3", "source": "/t", "time": "", "key": "k"}
 	for _, tt := range []struct{ text, want string }{
 		{`{"model": data.modelName, "n": data.n + 1.0}`, `{"model":"churn","n":8}`},
 		{`data.evil`, `"\"}],<&> $(rm)"`},
@@ -392,7 +389,10 @@ func TestExpressions(t *testing.T) {
 			t.Errorf("%s: %v", tt.text, err)
 			continue
 		}
-		got, err := e.of(values)
+		f := facts{key: "k"}
+		f.read([]byte(modelRegistered), event.EventGridSchema)
+		made, err := e.of(&f)
+		got, _ := json.Marshal(made)
 		if (err == nil) != (tt.want != "") || err == nil && !equalJSON(t, string(got), tt.want) {
 			t.Errorf("%s: %s, %v; want %s", tt.text, got, err, tt.want)
 		}

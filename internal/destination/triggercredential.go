@@ -2,7 +2,6 @@ package destination
 
 import (
 	"context"
-	"net/http"
 	"sync"
 	"time"
 )
@@ -38,29 +37,21 @@ func (k *tokenKeeper) renews() bool {
 	return k.text != ""
 }
 
-// plain sends a request without the trigger's credentials.
-func (t *trigger) plain(ctx context.Context, out outgoing) (status int, body []byte, err error) {
-	bare := *t.targetConfig
-	u := &trigger{targetConfig: &bare, client: t.client}
-	status, _, body, err = u.exchange(ctx, out, false)
-	return status, body, err
-}
-
 // bearer is a sign by a token in a field.
-func bearer(field string) func(context.Context, *trigger, *http.Request, bool) error {
-	return func(_ context.Context, t *trigger, r *http.Request, _ bool) error {
+func bearer(field string) func(context.Context, *trigger, *outgoing, bool) error {
+	return func(_ context.Context, t *trigger, out *outgoing, _ bool) error {
 		if token := t.secrets[field]; token != "" {
-			r.Header.Set("Authorization", "Bearer "+token)
+			out.add("Authorization", "Bearer "+token)
 		}
 		return nil
 	}
 }
 
 // basicOrBearer is a sign by a user and password, or by a token.
-func basicOrBearer(ctx context.Context, t *trigger, r *http.Request, refresh bool) error {
+func basicOrBearer(ctx context.Context, t *trigger, out *outgoing, refresh bool) error {
 	if user := t.values.Text("username"); user != "" {
-		r.SetBasicAuth(user, t.secrets["password"])
+		out.basic(user, t.secrets["password"])
 		return nil
 	}
-	return bearer("token")(ctx, t, r, refresh)
+	return bearer("token")(ctx, t, out, refresh)
 }

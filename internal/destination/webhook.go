@@ -139,6 +139,8 @@ func (d *posting) write(c *conn) error {
 	return err
 }
 
+func (*posting) again() bool { return true }
+
 func (d *posting) read(a *answer, c *conn) bool {
 	h := &a.http.Header
 	status := h.StatusCode()

@@ -115,7 +115,7 @@ func TestOutcomeOfEveryStatus(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
-	big := strings.Repeat("x", maxBody+1)
+	big := strings.Repeat("x", mostAnswer+1)
 	tests := []struct {
 		name, answer string
 		outcome      broker.Outcome
@@ -141,7 +141,7 @@ func TestAnswers(t *testing.T) {
 		{"up to the end", "HTTP/1.1 200 OK\r\n\r\nok", broker.Delivered, 200, 0, "", false},
 		{"long body", fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(big), big), broker.Delivered, 200, 0, "", false},
 		{"long chunked body", fmt.Sprintf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(big), big), broker.Delivered, 200, 0, "", false},
-		{"body that fits", fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", maxBody, big[:maxBody]), broker.Delivered, 200, 0, "", true},
+		{"body that fits", fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", mostAnswer, big[:mostAnswer]), broker.Delivered, 200, 0, "", true},
 		{"cut in the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", broker.Delivered, 200, 0, "", false},
 		{"more than the body", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\n\r\n", broker.Delivered, 200, 0, "", false},
 		{"early hints", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", broker.Delivered, 200, 0, "", true},

@@ -234,7 +234,7 @@ func (s *server) wire(ctx context.Context) error {
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
 		return webhookConfig(es, sealer, guard, pools, bearer)
 	}
-	targets := destination.NewTargets(sealer, guard, connections)
+	targets := destination.NewTargets(sealer, guard, pools, connections)
 	rules := broker.Rules{DeadLetter404: s.cfg.DeadLetter404, OmitDataSchema: !s.cfg.DataSchema}
 	letters := destination.NewDeadLetterStore(connections, s.cfg.DeadLetterRoot, guard)
 	s.datasets = dataset.New(dataset.Config{
