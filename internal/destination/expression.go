@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
-	celast "cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
@@ -24,10 +23,7 @@ import (
 // ends and cannot look at anything but what it is given. Values of the event come out as
 // JSON values, so nothing that an event says can break out of where it stands.
 // Source: cel.dev, language definition.
-type expression struct {
-	program cel.Program
-	name    string // where it is that of a variable and nothing else
-}
+type expression struct{ program cel.Program }
 
 // Bounds of expressions. What an expression costs grows with the event; this is enough to
 // copy one of 1 MiB some times.
@@ -47,10 +43,7 @@ type facts struct {
 	event.Event // custom input has no attributes
 	raw         []byte
 	key         string // 32 hex digits, the same in every attempt
-
-	whole, data any // decoded, once they were asked for
-	asked       [2]bool
-	err         error // in decoding
+	err         error  // in decoding
 }
 
 // read takes an event as it is delivered.
@@ -84,29 +77,20 @@ func (f *facts) text(name string) string {
 func (f *facts) ResolveName(name string) (any, bool) {
 	switch name {
 	case "event":
-		return f.decoded(0, f.raw, &f.whole), true
+		return f.jsonValue(f.raw), true
 	case "data":
 		if f.ID == nil { // custom input
-			whole, _ := f.decoded(0, f.raw, &f.whole).(map[string]any)
-			return whole["data"], true
+			whole := jsonObject{of: f, raw: f.raw}
+			v, _ := whole.Find(types.String(name))
+			return v, true
 		}
-		return f.decoded(1, f.Data, &f.data), true
+		return f.jsonValue(f.Data), true
 	}
 	return f.text(name), slices.Contains(variables, name)
 }
 
 // Parent satisfies cel.Activation.
 func (*facts) Parent() cel.Activation { return nil }
-
-func (f *facts) decoded(i int, raw []byte, into *any) any {
-	if !f.asked[i] && raw != nil {
-		if json.Unmarshal(raw, into) != nil {
-			f.err = errors.New("the event is not JSON")
-		}
-	}
-	f.asked[i] = true
-	return *into
-}
 
 // expressions is the environment of all of them.
 var expressions = sync.OnceValues(func() (*cel.Env, error) {
@@ -132,23 +116,12 @@ func compile(text string) (*expression, error) {
 	if err != nil {
 		return nil, errors.New("it cannot be planned")
 	}
-	e := &expression{program: program}
-	if root := ast.NativeRep().Expr(); root.Kind() == celast.IdentKind {
-		e.name = root.AsIdent()
-	}
-	return e, nil
+	return &expression{program}, nil
 }
 
-// of returns what the expression makes of an event, as encoding/json has it: the event and
-// its data, where nothing is done with them, as they are. What fails says what the event
-// lacks, never what it holds.
+// of returns what the expression makes of an event, as encoding/json has it; objects of the
+// event as they stand there. What fails says what the event lacks, never what it holds.
 func (e *expression) of(f *facts) (any, error) {
-	switch {
-	case e.name == "event":
-		return json.RawMessage(f.raw), nil
-	case e.name == "data" && f.Data != nil:
-		return json.RawMessage(f.Data), nil
-	}
 	value, _, err := e.program.Eval(f)
 	switch {
 	case f.err != nil:
@@ -157,7 +130,10 @@ func (e *expression) of(f *facts) (any, error) {
 		return nil, fmt.Errorf("the expression fails for the event: %.120s", err)
 	}
 	made, err := jsonOf(value)
-	if err != nil {
+	switch {
+	case f.err != nil:
+		return nil, f.err
+	case err != nil:
 		return nil, errNoJSON
 	}
 	return made, nil
@@ -186,6 +162,8 @@ func jsonOf(value ref.Val) (any, error) {
 		if f := float64(v); !math.IsNaN(f) && !math.IsInf(f, 0) {
 			return f, nil
 		}
+	case *jsonObject:
+		return json.RawMessage(v.raw), nil
 	case traits.Mapper:
 		if m, is := v.Value().(map[string]any); is { // of the event
 			return m, nil

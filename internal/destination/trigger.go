@@ -244,25 +244,21 @@ func (o *occurrence) scalars(nested bool) (map[string]string, error) {
 	out := map[string]string{}
 	for name, value := range members {
 		switch v := value.(type) {
+		case nil:
+			continue
 		case string:
 			out[name] = v
-		case nil:
-		case map[string]any, []any:
+			continue
+		case map[string]any, []any, json.RawMessage:
 			if !nested {
 				return nil, errNoScalar
 			}
-			raw, err := json.Marshal(v)
-			if err != nil {
-				return nil, errNoScalar
-			}
-			out[name] = string(raw)
-		default:
-			raw, err := json.Marshal(v)
-			if err != nil {
-				return nil, errNoScalar
-			}
-			out[name] = string(raw)
 		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return nil, errNoScalar
+		}
+		out[name] = string(raw)
 	}
 	return out, nil
 }

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -374,6 +376,7 @@ func TestJudges(t *testing.T) {
 
 // TestExpressions holds what expressions can do, and that they end.
 func TestExpressions(t *testing.T) {
+	const odd = `{"specversion":"1.0","id":"e2","source":"/s","type":"T","subject":"a\"b","data":{"k\u0061":"v\n","twice":1,"twice":2,"no":null,"list":[1,{"x":"y"}],"empty":{},"big":12345678901234567890}}`
 	for _, tt := range []struct{ text, want string }{
 		{`{"model": data.modelName, "n": data.n + 1.0}`, `{"model":"churn","n":8}`},
 		{`data.evil`, `"\"}],<&> $(rm)"`},
@@ -382,15 +385,57 @@ func TestExpressions(t *testing.T) {
 		{`event.data.nested.a.map(x, x * 2.0)`, `[2]`},
 		{`null`, `null`},
 		{`data.missing`, ``},
+		{`event`, modelRegistered},
+		{`{"event": event, "again": [data, data.nested]}`, `{"event":` + modelRegistered + `,"again":[{"modelName":"churn","modelVersion":"3","n":7,"nested":{"a":[1]},"evil":"\"}],<&> $(rm)"},{"a":[1]}]}`},
+		{`"modelName" in data && !("x" in data) && !(1 in data) && has(event.data.nested.a) && !has(data.nested.b)`, `true`},
+		{`[size(data), size(data.nested)]`, `[5,1]`},
+		{`data == event.data && data != data.nested && data.nested == {"a": [1.0]} && {"a": [1.0]} == data.nested`, `true`},
+		{`data.exists(k, k == "n") && data.nested.map(k, data.nested[k][0]) == [1.0]`, `true`},
+		{`type(data) == map && dyn(data.nested) == dyn(data["nested"])`, `true`},
+		{`data.n > 3.0 ? data.nested : data`, `{"a":[1]}`},
+		{`[subject, source, time, type, key]`, `["models/churn:3","/t","2026-03-01T10:00:00Z","T.ModelRegistered","k"]`},
+		{`data["n" + "one"]`, ``},
+		{`[9007199254740991, 9007199254740993, -9007199254740993, 7u]`, `[9007199254740991,"9007199254740993","-9007199254740993",7]`},
+		{`[b"x", timestamp("2026-01-02T03:04:05Z"), duration("90s")]`, `["eA==","2026-01-02T03:04:05Z","90s"]`},
+		{`{1: "one"}`, ``},
+		{`[1.0 / 0.0]`, `["Infinity"]`},
+		{`odd: data.ka`, `"v\n"`},
+		{`odd: [data.twice, data.no, data.list[1].x, data.empty, subject]`, `[2,null,"y",{},"a\"b"]`},
+		{`odd: data.big`, `12345678901234567000`},
+		{`odd: data.list`, `[1,{"x":"y"}]`},
+		{`bad: event.n`, ``},
+		{`bad: event.list`, ``},
+		{`bad: size(event)`, ``},
+		{`bad: event.fine`, `1`},
+		{`own: [data.a, id, event.b]`, `[1,"",{"c":true}]`},
+		{`own: event`, `{"b":{"c":true},"data":{"a":1}}`},
+		{`none: [data, event]`, `[null,{"id":"e3","topic":"/t","subject":"s","eventType":"T","eventTime":"2026-03-01T10:00:00Z","dataVersion":""}]`},
 		{`[1,2,3,4,5,6,7,8,9,10].map(a, [1,2,3,4,5,6,7,8,9,10].map(b, [1,2,3,4,5,6,7,8,9,10].map(c, [1,2,3,4,5,6,7,8,9,10].map(d, [1,2,3,4,5,6,7,8,9,10].map(e, a*b*c*d*e)))))`, ``},
 	} {
-		e, err := compile(tt.text)
+		of, text, special := strings.Cut(tt.text, ": ")
+		raw, schema := modelRegistered, event.EventGridSchema
+		switch of {
+		case "odd":
+			raw, schema = odd, event.CloudEventSchemaV1_0
+		case "bad": // a number that is none to anybody
+			raw, schema = `{"n":1e999,"fine":1,"list":[1e999]}`, event.CustomEventSchema
+		case "own":
+			raw, schema = `{"b":{"c":true},"data":{"a":1}}`, event.CustomEventSchema
+		case "none":
+			raw = `{"id":"e3","topic":"/t","subject":"s","eventType":"T","eventTime":"2026-03-01T10:00:00Z","dataVersion":""}`
+		default:
+			special = false
+		}
+		if !special {
+			text = tt.text
+		}
+		e, err := compile(text)
 		if err != nil {
 			t.Errorf("%s: %v", tt.text, err)
 			continue
 		}
 		f := facts{key: "k"}
-		f.read([]byte(modelRegistered), event.EventGridSchema)
+		f.read([]byte(raw), schema)
 		made, err := e.of(&f)
 		got, _ := json.Marshal(made)
 		if (err == nil) != (tt.want != "") || err == nil && !equalJSON(t, string(got), tt.want) {
@@ -543,6 +588,110 @@ func TestAzureWebhooks(t *testing.T) {
 			}
 			if err := checkOf(tt.kind, map[string]any{"resourceId": tt.id}, connectionsTo(t, resource.MustID(tt.id), "x=y")); err == nil {
 				t.Error("a connection without an address is taken")
+			}
+		})
+	}
+}
+
+// TestTriggerAnswers holds what is read of answers, and whether the connection is used again:
+// by the number of the connection that the next request comes on.
+func TestTriggerAnswers(t *testing.T) {
+	long := strings.Repeat("x", mostAnswer)
+	for _, tt := range []struct {
+		name, answer string
+		body         string
+		next         int
+	}{
+		{"length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 1},
+		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\nX: y\r\n\r\n", "ok", 1},
+		{"to the end of the connection", "HTTP/1.1 200 OK\r\n\r\nok", "ok", 2},
+		{"closing", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "ok", 2},
+		{"none", "HTTP/1.1 204 No\r\n\r\n", "", 1},
+		{"informational heads before it", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 1},
+		{"cut short", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "ok", 2},
+		{"the most", "HTTP/1.1 200 OK\r\nContent-Length: " + fmt.Sprint(len(long)) + "\r\n\r\n" + long, long, 1},
+		{"more than that", "HTTP/1.1 200 OK\r\nContent-Length: " + fmt.Sprint(len(long)+1) + "\r\n\r\n" + long + "y", long, 2},
+		{"more than its length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok?", "ok", 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			on := make(chan int, 2)
+			address := rawServer(t, func(number int, c net.Conn) {
+				for {
+					if _, err := readRequest(c); err != nil {
+						return
+					}
+					on <- number
+					_, _ = io.WriteString(c, tt.answer)
+					if tt.next == 2 {
+						if tt.name == "cut short" || tt.name == "to the end of the connection" {
+							return
+						}
+						_, _ = io.Copy(io.Discard, c)
+						return
+					}
+				}
+			})
+			s := targetOf(t, "ArgoEvents", map[string]any{"url": address}, nil, nil).(*trigger)
+			for _, want := range []int{1, tt.next} {
+				got, err := s.exchange(t.Context(), outgoing{method: "POST", url: address, until: time.Now().Add(10 * time.Second)}, false)
+				if err != nil || string(got.body) != tt.body {
+					t.Fatalf("%d %.50q %v, want %.50q", got.status, got.body, err, tt.body)
+				}
+				if number := <-on; number != want {
+					t.Errorf("on connection %d, want %d", number, want)
+				}
+			}
+		})
+	}
+}
+
+// TestTriggerOnClosedConnection: a server reads a request on a connection that was used
+// before, and closes it. Whether it started something nobody knows: the request is sent once
+// more, but for those who look first for what it started.
+func TestTriggerOnClosedConnection(t *testing.T) {
+	const pipeline = "/subscriptions/s/resourceGroups/g/providers/Microsoft.DataFactory/factories/f/pipelines/retrain"
+	for _, tt := range []struct {
+		kind  string
+		runs  int
+		first broker.Outcome // of the event after one that went well
+	}{
+		{"ArgoEvents", 2, broker.Delivered},
+		{"DataFactoryPipeline", 1, broker.SocketError},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			runs := make(chan string, 10) // of the second event
+			var served atomic.Int64
+			address := rawServer(t, func(_ int, c net.Conn) {
+				for {
+					raw, err := readRequest(c)
+					if err != nil {
+						return
+					}
+					answer := `{"access_token":"t","expires_in":3600}`
+					if !strings.Contains(raw, "oauth2") {
+						n := served.Add(1)
+						if n > 1 {
+							runs <- raw
+						}
+						if n == 2 {
+							return
+						}
+					}
+					_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer)
+				}
+			})
+			address, _, _ = strings.Cut(address, "/in")
+			values, connections := map[string]any{"url": address}, (*Connections)(nil)
+			if tt.kind == "DataFactoryPipeline" {
+				values = map[string]any{"resourceId": pipeline}
+				connections = connectionsTo(t, resource.MustID(pipeline).Parent(), "TenantId=t;ClientId=c;ClientSecret=s;Authority="+address+";Endpoint="+address)
+			}
+			s := targetOf(t, tt.kind, values, nil, connections)
+			if got := s.Send(t.Context(), attemptOf(tt.kind, 1, modelRegistered)); got.Outcome != broker.Delivered {
+				t.Fatalf("%+v", got)
+			}
+			if got := s.Send(t.Context(), attemptOf(tt.kind, 2, modelRegistered)); got.Outcome != tt.first || len(runs) != tt.runs {
+				t.Errorf("%+v after %d requests, want %s after %d", got, len(runs), tt.first, tt.runs)
 			}
 		})
 	}

@@ -940,22 +940,26 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
 	f.Add([]byte("HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 404 No\r\n\r\n"))
+	f.Add([]byte("HTTP/1.1 204 No\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		client, server := net.Pipe()
-		defer client.Close()
-		go func() {
-			_, _ = server.Write(raw)
-			_ = server.Close()
-		}()
-		c := &conn{Conn: client, raw: client}
-		if c.await() != nil {
-			return
+		read := func(d dialogue) (keep bool, err error) {
+			client, server := net.Pipe()
+			defer client.Close()
+			go func() {
+				_, _ = server.Write(raw)
+				_ = server.Close()
+			}()
+			c := &conn{Conn: client, raw: client}
+			if err := c.await(); err != nil {
+				return false, err
+			}
+			a := answers.Get().(*answer)
+			defer answers.Put(a)
+			return a.of(c, d)
 		}
-		a := answers.Get().(*answer)
-		defer answers.Put(a)
-		d := &posting{}
-		keep, err := a.of(c, d)
-		resp := d.resp
+		var hook posting
+		keep, err := read(&hook)
+		resp := hook.resp
 		if err == nil && (resp.Status < 101 || resp.Status > 999 || resp.Outcome == broker.NotAttempted) {
 			t.Errorf("%+v", resp)
 		}
@@ -964,6 +968,14 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if len(resp.Detail) > 200 || resp.RetryAfter < 0 {
 			t.Errorf("%+v", resp)
+		}
+		var of call
+		kept, err := read(&of)
+		if err != nil && kept || err == nil && of.status != resp.Status || len(of.answered.body) > mostAnswer {
+			t.Errorf("a trigger's answer: %+v, %v, kept %t; a webhook's: %+v", of.answered, err, kept, resp)
+		}
+		if kept && !keep {
+			t.Error("a trigger keeps a connection that a webhook does not")
 		}
 	})
 }
