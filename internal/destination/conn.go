@@ -152,12 +152,26 @@ func (c *conn) leave() {
 // whoever sends next takes the one that was used last. What is sent to some of them by
 // turns so needs no more connections than there are attempts at a time.
 type Pools struct {
+	distrusted func(server string)
+
 	mu       sync.Mutex
 	byServer map[string]*pool // scheme, host and port
 }
 
-// NewPools returns Pools.
-func NewPools() *Pools { return &Pools{byServer: map[string]*pool{}} }
+// NewPools returns Pools. distrusted, unless nil, hears of each server to which none is kept
+// from now on, for an hour, because it sent something that no request had asked for.
+func NewPools(distrusted func(server string)) *Pools {
+	return &Pools{distrusted: distrusted, byServer: map[string]*pool{}}
+}
+
+// alone returns a pool of a server for one user. Pools may be nil.
+func (ps *Pools) alone(server string) *pool {
+	p := newPool()
+	if ps != nil {
+		p.server, p.distrusted = server, ps.distrusted
+	}
+	return p
+}
 
 // pool returns that of a server, for one user more.
 func (ps *Pools) pool(server string) *pool {
@@ -165,8 +179,8 @@ func (ps *Pools) pool(server string) *pool {
 	defer ps.mu.Unlock()
 	p := ps.byServer[server]
 	if p == nil {
-		p = newPool()
-		p.shared, p.server = ps, server
+		p = ps.alone(server)
+		p.shared = ps
 		ps.byServer[server] = p
 	}
 	p.users++
@@ -193,9 +207,10 @@ func newPool() *pool { return &pool{sessions: tls.NewLRUClientSessionCache(4)} }
 type pool struct {
 	sessions tls.ClientSessionCache
 
-	shared *Pools // nil where it has one user
-	server string
-	users  int // guarded by the mutex of shared
+	shared     *Pools // nil where it has one user
+	server     string
+	distrusted func(server string) // see NewPools
+	users      int                 // guarded by the mutex of shared
 
 	mu       sync.Mutex
 	idle     []*conn // oldest first
@@ -224,9 +239,12 @@ func (p *pool) drop(c *conn) {
 		return
 	}
 	p.mu.Lock()
-	old := p.idle
+	old, first := p.idle, !time.Now().Before(p.distrust)
 	p.idle, p.distrust = nil, time.Now().Add(distrustTime)
 	p.mu.Unlock()
+	if first && p.distrusted != nil {
+		p.distrusted(p.server)
+	}
 	for _, c := range old {
 		c.discard()
 	}

@@ -54,10 +54,10 @@ func newHTTPServer(u *url.URL, guard *egress.Guard, pools *Pools, certificate *t
 		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
 	}
 	s.addr = net.JoinHostPort(u.Hostname(), port)
-	if pools != nil && certificate == nil { // connections with one are its owner's
-		s.idle = pools.pool(u.Scheme + "://" + s.addr)
+	if name := u.Scheme + "://" + s.addr; pools != nil && certificate == nil { // connections with one are its owner's
+		s.idle = pools.pool(name)
 	} else {
-		s.idle = newPool()
+		s.idle = pools.alone(name)
 	}
 	if u.Scheme == "https" {
 		s.dial = guard.DialContext

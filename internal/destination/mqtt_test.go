@@ -542,7 +542,7 @@ func TestMQTTBeside(t *testing.T) {
 				values["clientId"] = []byte(`"` + tt.clientID + `"`)
 			}
 			es := &resource.EventSubscription{Destination: resource.Destination{Type: "Mqtt", Target: &resource.Target{Values: values}}, DeliverySchema: event.EventGridSchema}
-			targets := NewTargets(nil, loopback, NewPools(), nil)
+			targets := NewTargets(nil, loopback, NewPools(nil), nil)
 			seen := func() []string {
 				mu.Lock()
 				defer mu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -288,7 +289,7 @@ func TestSharedConnections(t *testing.T) {
 			}
 		}
 	}
-	pools := NewPools()
+	pools := NewPools(nil)
 	send := func(ctx context.Context, w *Webhook) {
 		t.Helper()
 		if got := w.Send(ctx, request()); got.Outcome != broker.Delivered {
@@ -451,7 +452,8 @@ func TestUnaskedBytes(t *testing.T) {
 				if secure {
 					url, guard = rawTLSServer(t, serve)
 				}
-				pools := NewPools()
+				var distrusted []string
+				pools := NewPools(func(server string) { distrusted = append(distrusted, server) })
 				first := newWebhook(t, WebhookConfig{URL: url, Guard: guard, Pools: pools})
 				second := newWebhook(t, WebhookConfig{URL: url, Guard: guard, Pools: pools})
 				if got := first.Send(t.Context(), request()); got.Outcome != broker.Delivered {
@@ -466,6 +468,9 @@ func TestUnaskedBytes(t *testing.T) {
 					if got := second.Send(t.Context(), request()); got.Status != http.StatusInternalServerError || connections.Load() != want {
 						t.Errorf("second: %+v over connection %d, want what it was answered over connection %d", got, connections.Load(), want)
 					}
+				}
+				if server, _, _ := strings.Cut(url, "/in"); !slices.Equal(distrusted, []string{server}) {
+					t.Errorf("distrusted %q, want %s", distrusted, server)
 				}
 			})
 		}

@@ -1,6 +1,10 @@
 package server
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // newCertificateMetrics registers when certificates end, and returns what counts pairs
 // that were refused.
@@ -24,4 +28,17 @@ func newCertificateMetrics(r prometheus.Registerer, certs func() *certificates) 
 	})
 	r.MustRegister(refused)
 	return refused.Inc
+}
+
+// newDistrusted registers what counts servers to which no connections are kept, and returns
+// what counts and logs one.
+func newDistrusted(r prometheus.Registerer, log *slog.Logger) func(server string) {
+	count := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "carillon_distrusted_servers_total", Help: "Times that no connection was kept any more, for an hour, to a server of a destination that sent something no request had asked for.",
+	})
+	r.MustRegister(count)
+	return func(server string) {
+		count.Inc()
+		log.Warn("a server sends what no request asked for: each attempt connects anew for an hour", "server", server)
+	}
 }

@@ -230,7 +230,7 @@ func (s *server) wire(ctx context.Context) error {
 		return destination.Token{Text: issued.Token, Expires: issued.Expires}, nil
 	})
 	signing.OnChange(bearer.ForgetOwn)
-	pools := destination.NewPools()
+	pools := destination.NewPools(newDistrusted(s.registry, s.log))
 	configOf := func(es *resource.EventSubscription) (destination.WebhookConfig, error) {
 		return webhookConfig(es, sealer, guard, pools, bearer)
 	}
