@@ -114,6 +114,7 @@ func (r *replayer) load(ctx context.Context) error {
 		if err := json.Unmarshal(raw, job); err != nil {
 			return fmt.Errorf("replay %q of the work table: %w", key, err)
 		}
+		job.End = min(job.End, r.b.startLast+1) // of a log that lost its end: what comes there is not of the range
 		r.mu.Lock()
 		r.jobs[job.ID] = job
 		r.mu.Unlock()

@@ -54,7 +54,7 @@ func (b *Broker) Attempts(ctx context.Context, uid resource.UID, q AttemptQuery)
 		from := max(first, end-min(end, size))
 		r := &recentAttempts{uid: uint64(uid), query: &q, end: end}
 		messages, bytes := uint64(0), uint64(0)
-		err := b.readPast(ctx, uint64(uid), from, r, func(m flushedMessage) bool {
+		err := b.readPast(ctx, uint64(uid), 0, from, r, func(m flushedMessage) bool {
 			r.place(m.Seq)
 			messages, bytes = messages+1, bytes+uint64(len(m.Payload))
 			return m.Seq+1 >= end

@@ -22,6 +22,7 @@ import (
 	"github.com/carillon-events/carillon/internal/fault"
 	"github.com/carillon-events/carillon/internal/filter"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/telemetry"
 )
 
 // Log is the partition's event log. engine.Partition satisfies it.
@@ -182,6 +183,11 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	told := recovery.w
 	if recovery.shortened = recovery.cut(last); recovery.shortened {
 		cfg.Logger.Error("the event log ends before what the delivery journal tells of: events after its end are lost", "log_end", last, "journal_watermark", told)
+		for _, key := range recovery.delivered {
+			if err := deleteLetter(ctx, cfg.DeadLetters, key); err != nil {
+				cfg.Logger.Error("a dead letter that was delivered cannot be removed", telemetry.DeadLetterID, idOfKey(key), telemetry.Error, err)
+			}
+		}
 	}
 	b := &Broker{
 		cfg: cfg, log: cfg.Logger, metrics: cfg.metrics, clock: newClock(cfg.Wall),

@@ -2,10 +2,12 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,7 +39,10 @@ var (
 // for a retry is parked, where the park has room and does not fail. In most seeds
 // messages of the journal are so short that a flush takes many, and so little may wait
 // for one that workers and dispatcher do. In every third seed all is published to a
-// domain, some event subscriptions are its own and the others those of its topics.
+// domain, some event subscriptions are its own and the others those of its topics. In every
+// other seed publishers wait longer for their answers, and some starts find a log that
+// lost the end of what nobody was answered for, as in a power cut, while journal, park
+// and dead letters tell of it.
 //
 // Then every acknowledged event was delivered to, or dead-lettered for, every
 // event subscription whose filter of its time wanted it, and went to no other;
@@ -45,7 +50,8 @@ var (
 // the answer to its acknowledgement; no process
 // delivered an event twice; no event was dropped for want of its body; nothing is
 // open, the park is empty, and the dead letter of whatever was delivered in the end is
-// gone. At every start each dead letter is in the list once.
+// gone. At every start each dead letter is in the list once. What is told at the end of an
+// event that got the place of a lost one is its own.
 func TestCrashSimulation(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // little is kept for long
 	ready, open := maxReady, maxOpen
@@ -59,6 +65,10 @@ func TestCrashSimulation(t *testing.T) {
 		t.Logf("%d dead letters stood beside those that replaced them", halfLetters.Load())
 		if *simulations >= 100 && !t.Failed() && halfLetters.Load() < uint64(*simulations)/10 {
 			t.Error("simulations hardly stop between a dead letter and the removal of the one it replaces")
+		}
+		t.Logf("%d cuts of %d frames; the journal told of %d", cuts.Load(), lostFrames.Load(), toldFrames.Load())
+		if *simulations >= 100 && !t.Failed() && toldFrames.Load() < uint64(*simulations)/2 {
+			t.Error("simulations hardly lose what the journal tells of")
 		}
 		t.Logf("%d stops; %d flushes of several messages, %d cut off", stops.Load(), longFlushes.Load(), cutFlushes.Load())
 		if *simulations >= 100 && !t.Failed() && stops.Load() < 25*uint64(*simulations) {
@@ -118,8 +128,10 @@ type simulation struct {
 	seen     map[delivered]int  // process of the last success, +1
 	answered map[delivered]bool // acknowledged by a receiver who heard that it was taken
 	stored   map[delivered]bool
-	flush    [][]byte // messages of the flush that is not whole yet
-	read     uint64   // place of the last dead letter that was read in the list
+	flush    [][]byte                 // messages of the flush that is not whole yet
+	read     uint64                   // place of the last dead letter that was read in the list
+	removed  map[delivered]bool       // whose dead letter an operator may have removed
+	places   map[engine.Position]bool // of events that the log lost
 	sends    int
 }
 
@@ -127,7 +139,7 @@ type simulation struct {
 var simMetrics = newMetrics(nil)
 
 // These are of all simulations.
-var stops, halfLetters, parkedCopies, parkedReads, longFlushes, cutFlushes atomic.Uint64
+var cuts, lostFrames, toldFrames, stops, halfLetters, parkedCopies, parkedReads, longFlushes, cutFlushes atomic.Uint64
 
 func (m *simulation) now() int { m.tick++; return m.tick }
 
@@ -198,6 +210,7 @@ type world struct {
 	busy                        int    // one life in so many publishes, and has changes and replays
 	publishers, requests, batch int    // most in one life
 	message, unflushed          int    // bounds of a flush; 0 = as they are
+	cuts                        bool   // publishers wait for their answers, and the log may lose its end
 }
 
 // worldOf chooses: every fourth simulation is a crowd, and in three of four a flush
@@ -211,6 +224,7 @@ func worldOf(seed uint64) world {
 		w.message, w.unflushed = 20+rng.IntN(300), 100+rng.IntN(4000)
 		w.life *= 3
 	}
+	w.cuts = seed%2 == 1
 	return w
 }
 
@@ -219,6 +233,7 @@ func simulate(t *testing.T, seed uint64) {
 		t: t, store: newStore(), rng: rand.New(rand.NewPCG(seed, 1)),
 		versions: map[uint64][]version{}, records: map[string]*resource.EventSubscription{}, deleted: map[uint64]bool{},
 		topic: testTopicUID, picks: map[uint64]string{},
+		removed: map[delivered]bool{}, places: map[engine.Position]bool{},
 		seen: map[delivered]int{}, stored: map[delivered]bool{}, answered: map[delivered]bool{},
 	}
 	m.store.noted = m.note
@@ -253,6 +268,9 @@ func simulate(t *testing.T, seed uint64) {
 // process runs one process until it is killed or, with left < 0, until everything
 // is settled.
 func (m *simulation) process(left int, publishing bool) {
+	if m.world.cuts && publishing {
+		m.cut()
+	}
 	h := m.store.open(left)
 	h.tune = func(c *Config) {
 		c.Window, c.Retention, c.metrics = 500, 30*time.Second, simMetrics
@@ -273,6 +291,10 @@ func (m *simulation) process(left int, publishing bool) {
 	h.failPut = func() bool { return m.chance(4) }
 	h.failDrop = func() bool { return m.chance(2) }
 	h.failPark = func() bool { m.pause(); return m.chance(10) }
+	h.beforeDelete = m.pause
+	if m.world.cuts && left >= 0 {
+		h.beforeAnswer = func() { time.Sleep(time.Duration(m.intN(300)) * time.Millisecond) }
+	}
 	var subs []*resource.EventSubscription
 	for _, n := range []string{simFine, simChanging, simFailing, simRefusing, simBatching, simBlocking, simFleeting, simPulling} {
 		if es := m.records[n]; es != nil {
@@ -321,6 +343,7 @@ func (m *simulation) process(left int, publishing bool) {
 		time.Sleep(2 * retainEvery) // what is settled leaves the park
 		leave()
 		receivers.Wait()
+		m.histories(p)
 		if err := p.end(); err != nil {
 			m.t.Errorf("clean stop: %v", err)
 		}
@@ -338,6 +361,77 @@ func (m *simulation) process(left int, publishing bool) {
 	leave()
 	receivers.Wait()
 	_ = p.end() // a killed process cannot say anything of use
+}
+
+// cut takes the end of the log away, as far back as nobody was answered at most.
+func (m *simulation) cut() {
+	frames := m.store.frames
+	least := len(frames)
+	for least > 0 && frames[least-1].Seq >= m.store.first && !m.acked(frames[least-1]) {
+		least--
+	}
+	if least == len(frames) || m.chance(3) {
+		return
+	}
+	end := least + m.intN(len(frames)-least)
+	for _, f := range frames[end:] {
+		for i := range f.Records {
+			m.places[f.Position(i)] = true
+		}
+	}
+	cuts.Add(1)
+	lostFrames.Add(uint64(len(frames) - end))
+	if r, err := recoverJournal(m.t.Context(), fakeJournal{&handle{store: m.store}}); err != nil {
+		m.t.Error(err)
+	} else if r.w > uint64(end) {
+		toldFrames.Add(r.w - uint64(end))
+	}
+	m.store.frames = frames[:end:end]
+}
+
+// acked reports whether the publisher of a frame was answered.
+func (m *simulation) acked(f *engine.Frame) bool {
+	for i := range f.Records {
+		if m.events[idOf(f.Records[i].Data)].acked {
+			return true
+		}
+	}
+	return false
+}
+
+// histories checks that what is told of the events in places that were lost once is
+// theirs. All is settled.
+func (m *simulation) histories(p *process) {
+	for pos := range m.places {
+		e, found, err := p.eventAt(m.t.Context(), resource.Stream{Topic: m.topic}, pos.String())
+		if err != nil {
+			m.t.Error(err)
+		}
+		if !found {
+			continue // purged, or nobody has the place yet
+		}
+		for _, s := range p.all() {
+			x, _, err := p.Explain(m.t.Context(), resource.UID(s.uid), &e)
+			if err != nil {
+				m.t.Error(err)
+				continue
+			}
+			key := delivered{s.uid, idOf(e.Event)}
+			for _, a := range x.Delivery.Attempts {
+				if a.Start.Before(e.PublishTime.Truncate(time.Millisecond)) {
+					m.t.Errorf("event %d at %s was published at %s, and for %x an attempt of %s is told of it", key.id, pos, e.PublishTime, s.uid, a.Start)
+				}
+			}
+			if x.Delivery.State == StoryDelivered && m.seen[key] == 0 {
+				m.t.Errorf("event %d at %s is told to be delivered to %x", key.id, pos, s.uid)
+			}
+			if d := x.Delivery.DeadLetter; d != nil {
+				if l, err := p.DeadLetter(m.t.Context(), d.ID); err != nil || l.Sequencer != e.Sequencer {
+					m.t.Errorf("event %d at %s is told to have the dead letter of another for %x: %v", key.id, pos, s.uid, err)
+				}
+			}
+		}
+	}
 }
 
 // pause lets others go on while a copy is made, and between two who name it.
@@ -399,37 +493,47 @@ func (m *simulation) lettersOnce(b *Broker) {
 	}
 }
 
-// publish makes some requests.
+// publish makes some requests, one after the other, or, where answers come late, without
+// waiting for them.
 func (m *simulation) publish(p *process) {
+	var unanswered sync.WaitGroup
+	defer unanswered.Wait()
 	for r := range 1 + m.intN(m.world.requests) {
-		size := 1 + m.intN(m.world.batch)
-		m.mu.Lock()
-		first := len(m.events)
-		began := m.now()
-		for range size {
-			m.events = append(m.events, published{began: began})
-		}
-		m.mu.Unlock()
-		batch := make([]event.Event, size)
-		for i := range batch {
-			batch[i] = testEvent(strconv.Itoa(first+i), []string{"a", "b"}[(first+i)%2])
-			if m.topic == testDomainUID {
-				batch[i].DomainTopic = []byte(simTopic(first + i))
-			}
-		}
-		err := p.Publish(m.t.Context(), m.topic, batch)
-		m.mu.Lock()
-		ended := m.now()
-		for i := range size {
-			e := &m.events[first+i]
-			e.ended, e.acked = ended, err == nil
-		}
-		m.mu.Unlock()
-		if err != nil {
+		if m.world.cuts {
+			unanswered.Go(func() { m.request(p) })
+		} else if !m.request(p) {
 			return
 		}
 		time.Sleep(time.Duration(r%3) * 10 * time.Millisecond)
 	}
+}
+
+// request publishes some events; false when nobody answered.
+func (m *simulation) request(p *process) bool {
+	size := 1 + m.intN(m.world.batch)
+	m.mu.Lock()
+	first := len(m.events)
+	began := m.now()
+	for range size {
+		m.events = append(m.events, published{began: began})
+	}
+	m.mu.Unlock()
+	batch := make([]event.Event, size)
+	for i := range batch {
+		batch[i] = testEvent(strconv.Itoa(first+i), []string{"a", "b"}[(first+i)%2])
+		if m.topic == testDomainUID {
+			batch[i].DomainTopic = []byte(simTopic(first + i))
+		}
+	}
+	err := p.Publish(m.t.Context(), m.topic, batch)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ended := m.now()
+	for i := range size {
+		e := &m.events[first+i]
+		e.ended, e.acked = ended, err == nil
+	}
+	return err == nil
 }
 
 // receive receives until ctx ends, and says of each event what a receiver may.
@@ -447,12 +551,7 @@ func (m *simulation) receive(ctx context.Context, p *process, es *resource.Event
 		var acknowledged []delivered
 		m.mu.Lock()
 		for _, e := range r.Events {
-			_, rest, _ := strings.Cut(string(e.Event), `"id":"`)
-			text, _, _ := strings.Cut(rest, `"`)
-			id, err := strconv.Atoi(text)
-			if err != nil {
-				m.t.Error(err)
-			}
+			id := idOf(e.Event)
 			key := delivered{uid, id}
 			if m.answered[key] || m.stored[key] {
 				m.t.Errorf("event %d was received in round %d, though its acknowledgement was stored (answered: %v)", id, m.round, m.answered[key])
@@ -551,15 +650,24 @@ func (m *simulation) inForce(uid resource.UID) {
 	v[len(v)-1].done = m.now()
 }
 
-// replay asks for some dead letters again.
+// replay asks for some dead letters again, and has some removed meanwhile.
 func (m *simulation) replay(p *process) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 20*time.Second)
 	defer cancel()
+	var removals sync.WaitGroup
+	defer removals.Wait()
 	time.Sleep(time.Duration(m.intN(100)) * time.Millisecond)
 	for l, err := range p.DeadLetters(ctx, 0, 0) {
 		if err != nil {
 			m.t.Error(err)
 			return
+		}
+		if m.chance(10) {
+			uid, _, _ := parseLetterID(l.ID)
+			m.mu.Lock()
+			m.removed[delivered{uid, idOf(l.Event)}] = true
+			m.mu.Unlock()
+			removals.Go(func() { _ = p.RemoveDeadLetter(ctx, l.ID) })
 		}
 		if m.chance(2) && p.Replay(ctx, l.ID) != nil && p.h.isDead() {
 			return
@@ -608,7 +716,7 @@ func (m *simulation) note(payload []byte) {
 	if head.part > 0 {
 		longFlushes.Add(1)
 	}
-	found := &successes{}
+	found := &successes{replayed: map[string]bool{}}
 	for _, payload := range m.flush {
 		if _, err := readEntries(payload, found); err != nil {
 			m.t.Error(err)
@@ -616,26 +724,60 @@ func (m *simulation) note(payload []byte) {
 	}
 	m.flush = nil
 	for _, e := range found.all {
-		m.stored[delivered{e.uid, m.idAt(e.pos)}] = true
+		id := 0
+		if key := letterKey(deliveryID(e.uid, e.pos)); found.replayed[key] {
+			id = m.idOfLetter(key)
+		} else {
+			id = m.idAt(e.pos)
+		}
+		m.stored[delivered{e.uid, id}] = true
 	}
 }
 
 // idAt is the id of the event at a position. The caller holds the store's lock, or
 // is alone.
 func (m *simulation) idAt(pos engine.Position) int {
-	raw := string(m.store.frames[pos.Seq()-1].Records[pos.Index()].Data)
-	id, _, _ := strings.Cut(strings.TrimPrefix(raw, `{"id":"`), `"`)
-	n, err := strconv.Atoi(id)
-	if err != nil {
-		m.t.Error(err)
-	}
-	return n
+	return idOf(m.store.frames[pos.Seq()-1].Records[pos.Index()].Data)
 }
 
-// successes collects the delivered attempts of a journal message.
-type successes struct{ all []attemptEntry }
+// idOf is the id of the event that some bytes begin with, or hold alone.
+func idOf(raw []byte) int {
+	_, rest, _ := strings.Cut(string(raw), `"id":"`)
+	text, _, _ := strings.Cut(rest, `"`)
+	id, err := strconv.Atoi(text)
+	if err != nil {
+		panic(err)
+	}
+	return id
+}
 
-func (s *successes) open(openEntry)                       {}
+// idOfLetter is the id of the event of a dead letter. The caller holds the store's lock.
+func (m *simulation) idOfLetter(key string) int {
+	for _, e := range slices.Backward(m.store.letters) {
+		if e.Key == key {
+			l := &Letter{}
+			if err := json.Unmarshal(e.Value, l); err != nil {
+				m.t.Error(err)
+			}
+			return idOf(l.Event)
+		}
+	}
+	panic("the letter " + key + " went before its replay was settled")
+}
+
+// successes collects the delivered attempts of a flush, and which of them were replays of
+// dead letters, by the keys of those.
+type successes struct {
+	all      []attemptEntry
+	replayed map[string]bool
+}
+
+func (s *successes) open(e openEntry) {
+	if e.replay && e.reason == reasonReplayed {
+		s.replayed[letterKey(deliveryID(e.uid, e.pos))] = true
+	}
+}
+
 func (s *successes) closed(uint64, engine.Position, bool) {}
 func (s *successes) lag(uint64, engine.Position)          {}
 func (s *successes) breaker(breakerEntry)                 {}
@@ -766,11 +908,15 @@ func (m *simulation) check() {
 	}
 	buried := map[delivered]bool{}
 	for _, e := range m.store.letters {
-		uid, pos, err := parseLetterID(idOfKey(e.Key))
+		uid, _, err := parseLetterID(idOfKey(e.Key))
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		key := delivered{uid, m.idAt(pos)}
+		l := &Letter{}
+		if err := json.Unmarshal(e.Value, l); err != nil {
+			m.t.Fatal(err)
+		}
+		key := delivered{uid, idOf(l.Event)}
 		buried[key] = true
 		if m.stored[key] && !m.deleted[uid] {
 			m.t.Errorf("the dead letter of event %d for %x stays, though its replay was delivered", key.id, uid)
@@ -788,7 +934,7 @@ func (m *simulation) check() {
 				unwanted = unwanted && !(of && v.wants(id))
 			}
 			key := delivered{uid, id}
-			arrived := m.seen[key] != 0 || buried[key]
+			arrived := m.seen[key] != 0 || buried[key] || m.removed[key]
 			if e.acked && wanted && !arrived && !m.deleted[uid] {
 				m.t.Errorf("acknowledged event %d was neither delivered to nor dead-lettered for %x", id, uid)
 			}

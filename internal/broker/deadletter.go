@@ -68,7 +68,11 @@ func (l *Letter) schema() event.Schema { return event.Schema(l.InputSchema) }
 func (d *delivery) letterID() string { return d.id() }
 
 // id names the delivery: event subscription and position.
-func (d *delivery) id() string { return fmt.Sprintf("%016x-%016x", d.sub.uid, uint64(d.pos)) }
+func (d *delivery) id() string { return deliveryID(d.sub.uid, d.pos) }
+
+func deliveryID(uid uint64, pos engine.Position) string {
+	return fmt.Sprintf("%016x-%016x", uid, uint64(pos))
+}
 
 func letterKey(id string) string {
 	uid, pos, _ := strings.Cut(id, "-")
@@ -105,6 +109,36 @@ func (b *Broker) letter(ctx context.Context, id string) (*Letter, error) {
 		return nil, fmt.Errorf("%w: dead letter %s: %w", engine.ErrCorrupt, id, err)
 	}
 	return l, nil
+}
+
+// hasLetter reports whether a dead letter of d's own event is stored. One that cannot be
+// compared any more counts.
+func (b *Broker) hasLetter(ctx context.Context, d *delivery) (bool, error) {
+	l, err := b.letter(ctx, d.letterID())
+	if fault.Is(err, fault.NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	f, err := b.frameOf(ctx, d)
+	switch {
+	case err == nil:
+		return l.Sequencer == f.Sequencer(d.pos.Index()), nil
+	case lost(err):
+		return true, nil
+	default:
+		return false, err
+	}
+}
+
+// deleteLetter removes a letter, if it is there.
+func deleteLetter(ctx context.Context, letters LetterTable, key string) error {
+	_, there, err := letters.Get(ctx, key)
+	if err == nil && there {
+		err = letters.Delete(ctx, key)
+	}
+	return err
 }
 
 // DeadLetter returns one dead letter.
@@ -196,13 +230,42 @@ func (b *Broker) Replay(ctx context.Context, ids ...string) (problems []error, e
 	return problems, b.journal.sync(ctx)
 }
 
+// lostEvent reports whether the log lost the event of a letter, as far as it can tell.
+func (b *Broker) lostEvent(ctx context.Context, l *Letter, pos engine.Position) (bool, error) {
+	if _, last := b.cfg.Log.Bounds(); pos.Seq() > last {
+		return true, nil
+	}
+	f, err := b.window.frame(ctx, pos.Seq())
+	switch {
+	case err == nil:
+		return pos.Index() >= len(f.Records) || f.Sequencer(pos.Index()) != l.Sequencer, nil
+	case lost(err):
+		return false, nil // history that is purged
+	default:
+		return false, fmt.Errorf("read the event of dead letter %s: %w", l.ID, err)
+	}
+}
+
+// letterOfLost is why a letter is not replayed whose event the log lost: what happens at
+// its place is told of the event that gets it.
+func letterOfLost(id string) error {
+	return fault.New(fault.Conflict, "DeadLetterEventLost",
+		"Dead letter %s cannot be replayed: the log lost its end, and with it this event. Read the event with deadletter show and publish it again.", id)
+}
+
 func (b *Broker) replay(ctx context.Context, id string) error {
 	uid, pos, err := parseLetterID(id)
 	if err != nil {
 		return err
 	}
-	if _, err := b.letter(ctx, id); err != nil {
+	l, err := b.letter(ctx, id)
+	if err != nil {
 		return err
+	}
+	if lost, err := b.lostEvent(ctx, l, pos); err != nil {
+		return err
+	} else if lost {
+		return letterOfLost(id)
 	}
 	s := b.lookup(uid)
 	if s == nil {
@@ -216,7 +279,14 @@ func (b *Broker) replay(ctx context.Context, id string) error {
 	}
 	if d := s.openAt(pos); d != nil && (d.replay || d.state < burying) {
 		s.mu.Unlock()
-		return nil // it is on its way already, or a crash came between the letter and the close of its delivery
+		if d.replay {
+			return nil // it is on its way already
+		}
+		own, err := b.hasLetter(ctx, d)
+		if err == nil && !own {
+			err = letterOfLost(id)
+		}
+		return err // nil: a crash came between the letter and the close of its delivery
 	} else if d != nil || s.lag != 0 && pos >= s.lag || pos.Seq() > b.journal.watermark() {
 		s.mu.Unlock()
 		return fault.New(fault.Conflict, "DeadLetterInProgress",

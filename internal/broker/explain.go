@@ -190,8 +190,11 @@ func (b *Broker) explain(ctx context.Context, s *subscription, e *LoggedEvent, p
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
+	if letter != nil && letter.Sequencer != e.Sequencer {
+		letter = nil // of the event that was here before: the log lost it
+	}
 	x := &Explanation{}
-	p := &past{uid: s.uid, pos: e.Position}
+	p := &past{uid: s.uid, pos: e.Position, since: e.Generation}
 	tooEarly, err := b.filterAt(ctx, s, p, x)
 	if err != nil {
 		return nil, err

@@ -298,7 +298,7 @@ func TestExplainThePast(t *testing.T) {
 		p = startProcess(t, open(), senders, es, late)
 		check("after a restart")
 
-		first, err := p.pastBegins(t.Context(), second+1000) // in the time of the second filter
+		first, err := p.pastBegins(t.Context(), &past{pos: engine.At(second+1000, 0)}) // in the time of the second filter
 		if err != nil {
 			t.Fatal(err)
 		}

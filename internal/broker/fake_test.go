@@ -40,10 +40,12 @@ type store struct {
 	copied  uint64                   // the last of them
 	reads   uint64                   // of copies
 	noted   func(payload []byte)     // told of each journal message as it is stored
+
+	generation uint64 // of the process that has it
 }
 
 func newStore() *store {
-	return &store{park: map[uint64]*engine.Frame{}, work: map[string][]byte{}, first: 1}
+	return &store{park: map[uint64]*engine.Frame{}, work: map[string][]byte{}, first: 1, generation: 6}
 }
 
 var errKilled = errors.New("the process was killed")
@@ -61,6 +63,9 @@ type handle struct {
 	failKey  string        // a key that the dead-letter store never takes
 	failPark func() bool   // whether the park refuses this time
 
+	beforeAnswer func() // runs between a frame's commit and its publisher's answer
+	beforeDelete func() // runs before a dead letter is deleted
+
 	killMu sync.Mutex
 	left   int // operations until the kill; negative = never
 	dead   bool
@@ -72,6 +77,7 @@ type handle struct {
 func (s *store) open(left int) *handle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.generation++
 	before := len(s.letters)
 	newest := map[string]uint64{}
 	for _, e := range s.letters {
@@ -121,18 +127,27 @@ type fakeLog struct{ *handle }
 func (l fakeLog) OnCommit(f func(*engine.Frame)) { l.onCommit = f }
 
 func (l fakeLog) Append(_ context.Context, records []engine.Record) (engine.Receipt, error) {
-	l.appendMu.Lock()
-	defer l.appendMu.Unlock()
-	var f *engine.Frame
-	err := l.guard(func() {
-		f = &engine.Frame{Seq: uint64(len(l.frames) + 1), Generation: 7, Time: time.Now(), Records: slices.Clone(records), Size: 100}
-		l.frames = append(l.frames, f)
-	})
+	f, err := l.commit(records)
 	if err != nil {
 		return engine.Receipt{}, err
 	}
-	l.onCommit(f)
-	return engine.Receipt{Seq: f.Seq, Generation: 7, Time: f.Time}, l.arrow()
+	if l.beforeAnswer != nil {
+		l.beforeAnswer()
+	}
+	return engine.Receipt{Seq: f.Seq, Generation: f.Generation, Time: f.Time}, l.arrow()
+}
+
+func (l fakeLog) commit(records []engine.Record) (f *engine.Frame, err error) {
+	l.appendMu.Lock()
+	defer l.appendMu.Unlock()
+	err = l.guard(func() {
+		f = &engine.Frame{Seq: uint64(len(l.frames) + 1), Generation: l.generation, Time: time.Now(), Records: slices.Clone(records), Size: 100}
+		l.frames = append(l.frames, f)
+	})
+	if err == nil {
+		l.onCommit(f)
+	}
+	return f, err
 }
 
 func (l fakeLog) Frame(_ context.Context, seq uint64) (*engine.Frame, error) {
@@ -269,7 +284,7 @@ type fakeJournal struct{ *handle }
 func (j fakeJournal) Append(_ context.Context, payload []byte) (seq uint64, err error) {
 	err = j.guard(func() {
 		seq = uint64(len(j.journal) + 1)
-		j.journal = append(j.journal, engine.JournalEntry{Seq: seq, Payload: slices.Clone(payload)})
+		j.journal = append(j.journal, engine.JournalEntry{Seq: seq, Generation: j.generation, Payload: slices.Clone(payload)})
 		if j.noted != nil {
 			j.noted(payload)
 		}
@@ -348,6 +363,9 @@ func (t fakeTable) Get(_ context.Context, key string) ([]byte, bool, error) {
 }
 
 func (t fakeTable) Delete(_ context.Context, key string) error {
+	if !t.work && t.beforeDelete != nil {
+		t.beforeDelete()
+	}
 	return t.guard(func() {
 		if t.work {
 			delete(t.handle.work, key)

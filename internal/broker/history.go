@@ -39,6 +39,7 @@ type LoggedEvent struct {
 	Schema      event.Schema
 	PublishTime time.Time
 	Sequencer   string
+	Generation  uint64 // of the log's owner that wrote it: with the position, which event it is
 	Position    engine.Position
 	DomainTopic string // in lower case, of one that was published to a domain
 	SameID      int    // events with this id that a search by id met, this newest one included; 0 = not searched by id
@@ -125,7 +126,7 @@ func isOf(r *engine.Record, stream resource.Stream) bool {
 
 func loggedEvent(f *engine.Frame, i int) LoggedEvent {
 	r := &f.Records[i]
-	return LoggedEvent{Event: r.Data, Schema: event.Schema(r.Schema), PublishTime: f.Time, Sequencer: f.Sequencer(i), Position: f.Position(i), DomainTopic: r.Key}
+	return LoggedEvent{Event: r.Data, Schema: event.Schema(r.Schema), PublishTime: f.Time, Sequencer: f.Sequencer(i), Generation: f.Generation, Position: f.Position(i), DomainTopic: r.Key}
 }
 
 // FindEvent finds an event of a stream by its sequencer (32 hex digits) or its

@@ -18,12 +18,17 @@ import (
 // hold the event subscription's uid are passed over unread. A look at a recent event
 // costs a few messages. One whose end is not known, because its history is gone or
 // is not written yet, costs the journal from there to its end, at most its quota.
+//
+// The log may have lost its end in a power cut, and new events got the places of lost
+// ones. So what an earlier owner of the log wrote than the one that wrote the event is
+// of another event at its place.
 
 // past is what the journal tells of one event for one event subscription.
 type past struct {
 	unheard
-	uid uint64
-	pos engine.Position
+	uid   uint64
+	pos   engine.Position
+	since uint64 // generation of the owner of the log that wrote the event
 
 	attempts []attemptEntry
 	inForce  *generationEntry // the filter at pos, nil when no message that was read states it
@@ -55,40 +60,46 @@ func (e *attemptEntry) end() time.Time {
 // stated between the oldest message that the journal needed shortly before the
 // event and the first one whose watermark has passed it.
 func (b *Broker) readFilters(ctx context.Context, p *past) error {
-	begin, err := b.pastBegins(ctx, p.pos.Seq())
+	begin, err := b.pastBegins(ctx, p)
 	if err != nil {
 		return err
 	}
 	first, _ := b.cfg.Journal.Bounds()
 	before := begin - min(begin-first, fewMessages)
-	head, _, err := b.headFrom(ctx, before)
+	m, err := b.messageFrom(ctx, before)
 	if err != nil {
 		return err
 	}
-	return b.readPast(ctx, p.uid, max(first, min(head.oldest, before)), p, func(m flushedMessage) bool { return m.head.left == 0 && m.head.watermark >= p.pos.Seq() })
+	defer func() { p.attempts = nil }() // some may be of another event
+	return b.readPast(ctx, p.uid, 0, max(first, min(m.head.oldest, before)), p, func(m flushedMessage) bool { return m.head.left == 0 && p.passed(m, p.pos.Seq()) })
+}
+
+// passed reports whether a message was written after the event, at a watermark that had
+// come so far.
+func (p *past) passed(m flushedMessage, watermark uint64) bool {
+	return m.Generation >= p.since && m.head.watermark >= watermark
 }
 
 // readAttempts reads the attempts, up to a success or to one that ended at last,
 // zero if that is not known.
 func (b *Broker) readAttempts(ctx context.Context, p *past, last time.Time) error {
-	begin, err := b.pastBegins(ctx, p.pos.Seq())
+	begin, err := b.pastBegins(ctx, p)
 	if err != nil {
 		return err
 	}
 	if first, _ := b.cfg.Journal.Bounds(); first > 1 && begin == first {
-		head, _, err := b.headFrom(ctx, first)
+		m, err := b.messageFrom(ctx, first)
 		if err != nil {
 			return err
 		}
-		p.purged = head.watermark+1 >= p.pos.Seq()
+		p.purged = p.passed(m, p.pos.Seq()-1)
 	}
-	p.attempts = nil // readFilters may have come by some
-	return b.readPast(ctx, p.uid, begin, p, func(flushedMessage) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
+	return b.readPast(ctx, p.uid, p.since, begin, p, func(flushedMessage) bool { return p.delivered() || !last.IsZero() && p.ended(last) })
 }
 
 // readPast reads messages in order until one of them was enough, and hands h those
-// that hold the event subscription's uid.
-func (b *Broker) readPast(ctx context.Context, of, from uint64, h entryHandler, enough func(flushedMessage) bool) error {
+// that hold the event subscription's uid and that no owner of the log before since wrote.
+func (b *Broker) readPast(ctx context.Context, of, since, from uint64, h entryHandler, enough func(flushedMessage) bool) error {
 	var uid [8]byte
 	binary.BigEndian.PutUint64(uid[:], of)
 	for m, err := range flushes(ctx, b.cfg.Journal, from) {
@@ -98,7 +109,7 @@ func (b *Broker) readPast(ctx context.Context, of, from uint64, h entryHandler, 
 		if err != nil {
 			return err
 		}
-		if bytes.Contains(m.Payload, uid[:]) {
+		if m.Generation >= since && bytes.Contains(m.Payload, uid[:]) {
 			if _, err := readEntries(m.Payload, h); err != nil {
 				return fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
 			}
@@ -113,38 +124,35 @@ func (b *Broker) readPast(ctx context.Context, of, from uint64, h entryHandler, 
 // fewMessages is how many messages are sooner read than searched by halves.
 const fewMessages = 64
 
-// pastBegins returns a journal message before which nothing is told of a frame: at
-// the latest the first that was written when the dispatcher had come to the frame.
-func (b *Broker) pastBegins(ctx context.Context, seq uint64) (uint64, error) {
+// pastBegins returns a journal message before which nothing is told of an event: at
+// the latest the first that was written when the dispatcher had come to its frame.
+func (b *Broker) pastBegins(ctx context.Context, p *past) (uint64, error) {
 	low, last := b.cfg.Journal.Bounds()
 	for high := last + 1; high > low+fewMessages; {
 		mid := low + (high-low)/2
-		head, at, err := b.headFrom(ctx, mid)
+		m, err := b.messageFrom(ctx, mid)
 		if err != nil {
 			return 0, err
 		}
-		if at == 0 || head.watermark+1 >= seq {
+		if m.Seq == 0 || p.passed(m, p.pos.Seq()-1) {
 			high = mid
 		} else {
-			low = at + 1
+			low = m.Seq + 1
 		}
 	}
 	return low, nil
 }
 
-// headFrom returns the head of the first readable message from one on; message is
-// 0 when there is none.
-func (b *Broker) headFrom(ctx context.Context, from uint64) (head journalHeader, message uint64, err error) {
+// messageFrom returns the first readable message from one on, with Seq 0 when there is
+// none.
+func (b *Broker) messageFrom(ctx context.Context, from uint64) (flushedMessage, error) {
 	for m, err := range flushes(ctx, b.cfg.Journal, from) {
 		if errors.Is(err, engine.ErrCorrupt) {
 			continue
 		}
-		if err != nil {
-			return head, 0, err
-		}
-		return m.head, m.Seq, nil
+		return m, err
 	}
-	return head, 0, ctx.Err()
+	return flushedMessage{}, ctx.Err()
 }
 
 func (p *past) attempt(e attemptEntry) {

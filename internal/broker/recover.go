@@ -41,7 +41,8 @@ type recovery struct {
 
 	aheadSince, aheadSeq uint64 // as in journal
 
-	shortened bool // the log ends before what the journal tells of
+	shortened bool     // the log ends before what the journal tells of
+	delivered []string // keys of dead letters above the end whose replay had succeeded: they are still to be removed
 }
 
 func (r *recovery) of(uid uint64) *recovered {
@@ -134,7 +135,10 @@ func (r *recovery) restate(uid uint64) {
 }
 
 // logEnds forgets what an earlier start made the journal forget: see cut.
-func (r *recovery) logEnds(last uint64) { r.cut(last) }
+func (r *recovery) logEnds(last uint64) {
+	r.cut(last)
+	r.delivered = nil // that start removed them before it said so
+}
 
 // flushedMessage is a message of a flush that is stored whole.
 type flushedMessage struct {
@@ -247,17 +251,28 @@ func (r *recovery) reach(first, w uint64) {
 // cut makes the journal forget what lies above the end of the log, and reports
 // whether there was anything: after a power cut at durability "process" the log may
 // have lost more of its end than the journal, and new frames take those places. The
-// first flush says so, too: a later start may still read the messages before it.
+// first flush says so, too: a later start may still read the messages before it. Open
+// replays are forgotten as well: what is told of one would be taken for a delivery of
+// the new event at its place. Its dead letter stays.
 func (r *recovery) cut(last uint64) (was bool) {
 	end := engine.At(last+1, 0)
 	above := func(p engine.Position) bool { return p >= end }
 	was = r.w > last
 	r.w = min(r.w, last)
-	for _, s := range r.subs {
+	for uid, s := range r.subs {
 		for _, pos := range slices.Collect(maps.Keys(s.open)) {
 			if above(pos) {
 				delete(s.open, pos)
 				was = true
+			}
+		}
+		for pos, e := range s.replays {
+			if above(pos) {
+				delete(s.replays, pos)
+				was = true
+				if e.reason == reasonReplayed && !e.logged {
+					r.delivered = append(r.delivered, letterKey(deliveryID(uid, pos)))
+				}
 			}
 		}
 		if above(s.lag) {

@@ -156,14 +156,19 @@ func (u *undertaker) bury(ctx context.Context, x burial) error {
 }
 
 // forget removes the letter of a replay that succeeded. A replay from the log may
-// have none.
+// have none, or find that of an event that the log lost, whose place its own got.
 func (u *undertaker) forget(ctx context.Context, d *delivery) error {
-	key := letterKey(d.letterID())
-	_, there, err := u.b.cfg.DeadLetters.Get(ctx, key)
-	if err == nil && there {
-		err = u.b.cfg.DeadLetters.Delete(ctx, key)
+	if d.logged {
+		own, err := u.b.hasLetter(ctx, d)
+		if err != nil {
+			return err
+		}
+		if !own {
+			d.sub.buried(d, reasonReplayed)
+			return nil
+		}
 	}
-	if err != nil {
+	if err := deleteLetter(ctx, u.b.cfg.DeadLetters, letterKey(d.letterID())); err != nil {
 		return err
 	}
 	d.sub.buried(d, reasonReplayed)

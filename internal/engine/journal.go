@@ -15,8 +15,9 @@ import (
 
 // JournalEntry is one stored entry of the journal.
 type JournalEntry struct {
-	Seq     uint64
-	Payload []byte
+	Seq        uint64
+	Generation uint64 // of the owner that wrote it
+	Payload    []byte
 }
 
 // The journal message format, version 1. All integers are big-endian.
@@ -179,11 +180,11 @@ func (j *Journal) Read(ctx context.Context, from uint64) iter.Seq2[JournalEntry,
 				yield(JournalEntry{}, err)
 				return
 			}
-			kind, _, payload, err := decodeJournal(m.seq, m.data)
+			kind, generation, payload, err := decodeJournal(m.seq, m.data)
 			if err == nil && kind != journalEntry {
 				continue
 			}
-			if !yield(JournalEntry{m.seq, payload}, err) {
+			if !yield(JournalEntry{m.seq, generation, payload}, err) {
 				return
 			}
 		}
