@@ -53,17 +53,18 @@ type mlflowDeployOn struct {
 }
 
 type mlflowStatus struct {
-	ProxyURL          string  `json:"proxyUrl,omitempty"`
-	State             string  `json:"state"` // Reading, Following, Failing or Refused
-	LastRound         *string `json:"lastRound"`
-	LastRoundMillis   int64   `json:"lastRoundMilliseconds"`
-	LastRoundRequests int     `json:"lastRoundRequests"`
-	LagSeconds        int64   `json:"lagSeconds"`
-	OpenRuns          int     `json:"openRuns"`
-	LastError         *string `json:"lastError"`
-	LastErrorTime     *string `json:"lastErrorTime"`
-	Webhook           *string `json:"webhook"` // Active, Disabled or Missing; null for none, or not known yet
-	LastWebhook       *string `json:"lastWebhook"`
+	ProxyURL          string   `json:"proxyUrl,omitempty"`
+	State             string   `json:"state"` // Reading, Following, Failing or Refused
+	LastRound         *string  `json:"lastRound"`
+	LastRoundMillis   int64    `json:"lastRoundMilliseconds"`
+	LastRoundRequests int      `json:"lastRoundRequests"`
+	LagSeconds        int64    `json:"lagSeconds"`
+	OpenRuns          int      `json:"openRuns"`
+	LargeRuns         []string `json:"runsNotFollowed,omitempty"` // ids of those that the server says too much of
+	LastError         *string  `json:"lastError"`
+	LastErrorTime     *string  `json:"lastErrorTime"`
+	Webhook           *string  `json:"webhook"` // Active, Disabled or Missing; null for none, or not known yet
+	LastWebhook       *string  `json:"lastWebhook"`
 }
 
 const mlflowType = "Carillon.MLflow/servers"
@@ -87,7 +88,7 @@ func mlflowOf(item resource.Item[resource.MLflowServer], s manage.MLflowStatus) 
 			Status: mlflowStatus{
 				ProxyURL: s.ProxyURL,
 				State:    s.State, LastRoundMillis: s.Duration.Milliseconds(), LastRoundRequests: s.Requests, LagSeconds: int64(s.Lag.Seconds()),
-				OpenRuns: s.OpenRuns, LastError: orNull(s.LastError),
+				OpenRuns: s.OpenRuns, LargeRuns: s.LargeRuns, LastError: orNull(s.LastError),
 			},
 		},
 	}

@@ -149,9 +149,9 @@ func TestMLflowServer(t *testing.T) {
 	if now.Value.UID == first.Value.UID {
 		t.Error("another server has the uid of the one before")
 	}
-	fake.status[now.Value.UID] = manage.MLflowStatus{State: manage.MLflowFailing, Requests: 6, LastError: "nobody answers"}
+	fake.status[now.Value.UID] = manage.MLflowStatus{State: manage.MLflowFailing, Requests: 6, LargeRuns: []string{"r1", "r2"}, LastError: "nobody answers"}
 	var shown mlflowBody
-	if err := json.Unmarshal([]byte(check("reader", "GET", at, "", 200, `"lastError":"nobody answers"`)), &shown); err != nil || shown.ID != mlflowID || shown.Properties.Status.LastRoundRequests != 6 {
+	if err := json.Unmarshal([]byte(check("reader", "GET", at, "", 200, `"lastError":"nobody answers"`)), &shown); err != nil || shown.ID != mlflowID || shown.Properties.Status.LastRoundRequests != 6 || !slices.Equal(shown.Properties.Status.LargeRuns, []string{"r1", "r2"}) {
 		t.Errorf("%+v, error %v", shown, err)
 	}
 	check("reader", "GET", list, "", 200, mlflowID)

@@ -30,7 +30,7 @@ func (a *app) mlflowKind() kind {
 				{"End time change renews", "properties.endTimeChangeIsNewGeneration"},
 				{"Running is made up", "properties.synthesizeRunning"}, {"Experiment id format", "properties.experimentIdFormat"}, {"Metrics", "properties.metrics"},
 				{"Model tags inherited", "properties.inheritModelTags"}, {"Not responding after (s)", "?properties.notRespondingAfterSeconds"},
-				{"Deployed by alias", "properties.deployOn.alias"}, {"Deployed by stage", "properties.deployOn.stage"}, {"Webhook", "?properties.webhookUrl"}, {"Webhook state", "?properties.status.webhook"}, {"Last webhook", "?properties.status.lastWebhook"}, {"Open runs", "properties.status.openRuns"},
+				{"Deployed by alias", "properties.deployOn.alias"}, {"Deployed by stage", "properties.deployOn.stage"}, {"Webhook", "?properties.webhookUrl"}, {"Webhook state", "?properties.status.webhook"}, {"Last webhook", "?properties.status.lastWebhook"}, {"Open runs", "properties.status.openRuns"}, {"Runs not followed", "?properties.status.runsNotFollowed"},
 				{"Requests of last round", "properties.status.lastRoundRequests"}, {"Last error", "?properties.status.lastError"},
 				{"Last error at", "?properties.status.lastErrorTime"}, {"Attached", "systemData.createdAt"}, {"Etag", "etag"}, {"Id", "id"},
 			},

@@ -43,8 +43,9 @@ type MLflowStatus struct {
 	State     string    // Reading, Following, Failing or Refused
 	LastRound time.Time // end of the last whole round; zero for none
 	Duration  time.Duration
-	Requests  int // of the last round
-	OpenRuns  int // that have not ended
+	Requests  int      // of the last round
+	OpenRuns  int      // that have not ended
+	LargeRuns []string // that are not followed, by id: the server's answer about one is too large
 	Lag       time.Duration
 	ProxyURL  string    // where clients reach the server through this one; "" where they do not
 	LastError string    // "" once a round was whole again

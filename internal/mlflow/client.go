@@ -98,6 +98,44 @@ var errAgain = errors.New("the MLflow server gave the token of a page for the se
 // errTooLarge is an answer of more than answerLimit bytes.
 var errTooLarge = errors.New("the MLflow server's answer is too large")
 
+// tooLarge is errTooLarge with the beginning of the answer.
+type tooLarge struct{ read []byte }
+
+// Error satisfies error.
+func (*tooLarge) Error() string { return errTooLarge.Error() }
+
+// Unwrap makes it errTooLarge.
+func (*tooLarge) Unwrap() error { return errTooLarge }
+
+// firstRun is what an answer to a search says of its first run, of which it need not hold
+// the rest: what a run is stands before what was recorded of it. No id where it does not say.
+func (l *tooLarge) firstRun() runInfo {
+	d := json.NewDecoder(bytes.NewReader(l.read))
+	// within goes into an object, to the value of a member, or into a list, to its first one.
+	within := func(open json.Delim, member string) bool {
+		if t, err := d.Token(); err != nil || t != open {
+			return false
+		}
+		for open == '{' && d.More() {
+			key, err := d.Token()
+			if err != nil || key == member {
+				return err == nil
+			}
+			var other json.RawMessage
+			if d.Decode(&other) != nil {
+				return false
+			}
+		}
+		return open == '['
+	}
+	var first run
+	if within('{', "runs") && within('[', "") && within('{', "info") && d.Decode(&first.Info) == nil {
+		first.Info.RunID = first.id()
+		return first.Info
+	}
+	return runInfo{}
+}
+
 // call makes one request and reads its answer into out. A body of nil is a GET.
 func (c *Client) call(ctx context.Context, path string, query url.Values, body, out any) error {
 	method := http.MethodGet
@@ -154,7 +192,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	case response.StatusCode < 200 || response.StatusCode > 299:
 		return c.refusal(response.StatusCode, raw)
 	case len(raw) > answerLimit:
-		return errTooLarge
+		return &tooLarge{raw}
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
 		return fmt.Errorf("the answer to %s is not MLflow's: %w", path, err)

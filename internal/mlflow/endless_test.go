@@ -1,9 +1,11 @@
 package mlflow
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -158,7 +160,7 @@ func TestPagesGrowAgain(t *testing.T) {
 			b.fake.ended("FAILED", at.Add(time.Duration(i)*time.Second), time.Now())
 		}
 		large := fmt.Sprintf("%032x", runs/2) // it fills an answer alone
-		b.client.http.Transport = padded{b.fake, large}
+		b.client.http.Transport = &padded{next: b.fake, id: large}
 		b.rounds(1)
 		b.want(slices.Repeat([]string{failed}, runs)...)
 		if b.requests > 100 {
@@ -168,23 +170,183 @@ func TestPagesGrowAgain(t *testing.T) {
 	})
 }
 
-// padded makes answers too large that have a run of an id and others.
+// padded makes answers too large that have a run of an id and others, or also those that
+// have it alone.
 type padded struct {
-	next http.RoundTripper
-	id   string
+	next  http.RoundTripper
+	id    string
+	alone bool
+	times int // that it did
 }
 
 // RoundTrip satisfies http.RoundTripper.
-func (p padded) RoundTrip(r *http.Request) (*http.Response, error) {
+func (p *padded) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := p.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
 	raw, err := io.ReadAll(res.Body)
 	body := io.Reader(strings.NewReader(string(raw)))
-	if text := string(raw); strings.Contains(text, p.id) && strings.Count(text, `"run_id"`) > 1 {
+	if text := string(raw); strings.Contains(text, p.id) && (p.alone || strings.Count(text, `"run_id"`) > 1) {
+		p.times++
 		body = io.MultiReader(body, strings.NewReader(strings.Repeat(" ", answerLimit)))
 	}
 	res.Body = io.NopCloser(body)
 	return res, err
+}
+
+// A run whose answer is too large by itself is passed over and named once. The others are
+// followed, and it is again when it has become smaller.
+func TestLargeRuns(t *testing.T) {
+	// A server with one large run, and one beside it of the same millisecond.
+	begin := func(t *testing.T) (b *bridge, said *bytes.Buffer, large string, server *padded) {
+		b = newBridge(t)
+		b.rounds(1)
+		said = &bytes.Buffer{}
+		b.poller.log = slog.New(slog.NewTextHandler(said, nil))
+		at := time.Now()
+		large = b.fake.start(at)
+		b.fake.start(at)
+		server = &padded{next: b.fake, id: large, alone: true}
+		b.client.http.Transport = server
+		return b, said, large, server
+	}
+	named := func(t *testing.T, b *bridge, said *bytes.Buffer, want ...string) {
+		t.Helper()
+		if got := b.known.largeRuns(); !slices.Equal(got, want) {
+			t.Errorf("not followed are %q, want %q", got, want)
+		}
+		if n := strings.Count(said.String(), "MLflow run is not followed"); n != 1 {
+			t.Errorf("named %d times: %s", n, said)
+		}
+	}
+	in(t, "found by a search", func(t *testing.T) {
+		b, said, large, server := begin(t)
+		b.rounds(widePart)
+		b.want(running)
+		named(t, b, said, large)
+		tries := server.times
+		b.fake.start(time.Now())
+		b.rounds(2 * widePart)
+		b.want(running)
+		if server.times != tries {
+			t.Errorf("it was asked for %d times more", server.times-tries)
+		}
+		time.Sleep(sweepEvery) // is it small enough by now?
+		b.rounds(widePart)
+		b.want()
+		named(t, b, said, large)
+		if server.times == tries {
+			t.Error("it was not tried again")
+		}
+		b.fake.set(large, "FAILED", time.Now())
+		b.client.http.Transport = b.fake
+		time.Sleep(sweepEvery)
+		b.rounds(1)
+		b.want(failed)
+		named(t, b, said)
+	})
+	in(t, "found by its id", func(t *testing.T) {
+		for _, old := range []time.Duration{0, 2 * runOverlap} {
+			b, said, large, server := begin(t)
+			server.alone = false
+			b.rounds(widePart)
+			b.want(running, running)
+			server.alone = true
+			time.Sleep(old) // searches do not show it
+			if old > 0 {
+				b.sweepAt = time.Now().Add(sweepEvery)
+			}
+			b.restart()
+			b.poller.log = slog.New(slog.NewTextHandler(said, nil))
+			b.client.http.Transport = server
+			b.place.Swept = true
+			b.sweepAt = time.Now().Add(sweepEvery)
+			b.rounds(widePart)
+			named(t, b, said, large)
+			b.want()
+		}
+	})
+	in(t, "looked at beside the rounds", func(t *testing.T) {
+		b, said, large, _ := begin(t)
+		if _, err := b.lookAt(t.Context(), Object{Run: large}); err != nil || b.known.due.Load() {
+			t.Errorf("error %v, the next round reads everything: %v", err, b.known.due.Load())
+		}
+		b.rounds(1)
+		b.want(running)
+		named(t, b, said, large)
+	})
+	in(t, "and the server does not leave it out", func(t *testing.T) {
+		b, _, _, _ := begin(t)
+		b.fake.noUnequal = true
+		if err := b.round(t.Context()); !errors.Is(err, errTooLarge) || !strings.Contains(err.Error(), "experiments 0") {
+			t.Errorf("error %v", err)
+		}
+	})
+	in(t, "so many", func(t *testing.T) {
+		k := newKnown()
+		for i := range mostLarge {
+			if first, err := k.leaveOut(fmt.Sprint(i), "0"); !first || err != nil {
+				t.Fatal(first, err)
+			}
+		}
+		if _, err := k.leaveOut("1", "0"); err != nil {
+			t.Error(err)
+		}
+		if _, err := k.leaveOut("one more", "0"); !errors.Is(err, errManyLarge) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+// What an answer that is not whole says of its first run.
+func TestFirstRun(t *testing.T) {
+	for read, want := range map[string]string{
+		`{"runs": [{"info": {"run_id": "r", "experiment_id": "7"}, "data": {"tags": [{"key": "k", "value": "vvv`: "r 7",
+		`{"next_page_token": "t", "runs": [{"inputs": {}, "info": {"run_uuid": "old"}, "data`:                    "old ",
+		`{"runs": [{"data": {"tags": [{"key": "k", "value": "vvv`:                                                " ",
+		`{"runs": [{"info": {"run_id": "r"`:                                                                      " ",
+		`{"runs": []}`:                                                                                           " ",
+		`{"runs": 7`:                                                                                             " ",
+		`[`:                                                                                                      " ",
+		``:                                                                                                       " ",
+	} {
+		first := (&tooLarge{[]byte(read)}).firstRun()
+		if got := first.RunID + " " + first.ExperimentID; got != want {
+			t.Errorf("%s: %q, want %q", read, got, want)
+		}
+	}
+}
+
+// What the server lists no more is forgotten: experiments, and aliases of models.
+func TestForgottenExperiments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(t)
+		for i := range 20 {
+			b.fake.change(func() {
+				b.fake.experiments = []experiment{{"0", "Default"}, {fmt.Sprint("e", i), "sweep"}}
+				b.fake.models = map[string]*registeredModel{}
+			})
+			b.fake.register(fmt.Sprint("m", i))
+			b.fake.setAlias(fmt.Sprint("m", i), "champion", "1")
+			time.Sleep(sweepEvery)
+			b.rounds(1)
+		}
+		if ids := b.known.experimentIDs(); !slices.Equal(ids, []string{"0", "e19"}) {
+			t.Errorf("experiments %q are known", ids)
+		}
+		if len(b.aliases) != 1 {
+			t.Errorf("aliases %v are known", b.aliases)
+		}
+		// One that somebody meets while they are listed stays.
+		b.fake.done = func(path string) {
+			if path == "experiments/search" {
+				b.known.setExperiment("new", "beside")
+			}
+		}
+		b.rounds(widePart)
+		if ids := b.known.experimentIDs(); !slices.Equal(ids, []string{"0", "e19", "new"}) {
+			t.Errorf("experiments %q are known", ids)
+		}
+	})
 }

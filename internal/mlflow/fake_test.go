@@ -37,6 +37,7 @@ type fakeServer struct {
 	most           int                   // objects of a page at most, 0 for as many as are asked for
 	done           func(path string)     // called without the lock when an answer is made and not yet sent
 	noIn           bool                  // IN is not understood
+	noUnequal      bool                  // != of an id excludes nothing
 	hide           map[string]bool       // runs that were removed for good
 	requests       []string
 	last           http.Header
@@ -313,7 +314,7 @@ func (f *fakeServer) matches(r *run, filter string) bool {
 		var number int64
 		switch attribute {
 		case "run_id":
-			if !strings.Contains(value, "'"+r.id()+"'") {
+			if is := strings.Contains(value, "'"+r.id()+"'"); is == (operator == "!=") && !f.noUnequal {
 				return false
 			}
 			continue

@@ -2,6 +2,7 @@ package mlflow
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -275,6 +276,9 @@ func (o *observer) lookAtRun(ctx context.Context, id string) (events int, err er
 	for range lookTries {
 		mark := o.ledger.Mark()
 		r, err := o.client.run(ctx, id)
+		if errors.Is(err, errTooLarge) {
+			return 0, o.leaveOut(ctx, id, "")
+		}
 		if err != nil {
 			return 0, unlessAbsent(err)
 		}

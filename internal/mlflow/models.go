@@ -143,6 +143,7 @@ func (p *poller) sweepModels(ctx context.Context, next *place) error {
 		}
 		p.aliases.learn(all[name])
 	}
+	maps.DeleteFunc(p.aliases, func(name string, _ map[string]string) bool { _, there := all[name]; return !there })
 	next.Deployed = deployments(p.server.DeployOn)
 	return nil
 }

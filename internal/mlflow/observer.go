@@ -2,6 +2,7 @@ package mlflow
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -36,22 +37,117 @@ type known struct {
 	due   atomic.Bool // the next round reads everything
 
 	mu          sync.Mutex
-	experiments map[string]string // names by id
-	deployed    string            // what counted as a deployment when all models were read, a line each
+	experiments map[string]knownExperiment // by id
+	lists       int                        // of experiments that were begun
+	large       map[string]*largeRun       // by id
+	deployed    string                     // what counted as a deployment when all models were read, a line each
 }
 
-func newKnown() *known { return &known{experiments: map[string]string{}} }
+// knownExperiment is an experiment, and the last list that it was met in or after.
+type knownExperiment struct {
+	name string
+	list int
+}
+
+// largeRun is a run whose answer alone is larger than answers are read. What the server
+// says of it is not known, so it is not followed.
+type largeRun struct {
+	experiment string // "" for not known
+	out        bool   // searches leave it out; otherwise they try it once more
+}
+
+// mostLarge is how many runs are left out of searches at most, each a condition of them.
+const mostLarge = 100
+
+// errManyLarge is more of them: they cannot be named in a search any more.
+var errManyLarge = fmt.Errorf("the MLflow server has more than %d runs of more than %d MiB each", mostLarge, answerLimit>>20)
+
+func newKnown() *known {
+	return &known{experiments: map[string]knownExperiment{}, large: map[string]*largeRun{}}
+}
 
 func (k *known) experiment(id string) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.experiments[id]
+	return k.experiments[id].name
 }
 
 func (k *known) setExperiment(id, name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.experiments[id] = name
+	k.experiments[id] = knownExperiment{name, k.lists}
+}
+
+// beginList says that all experiments are listed from now on.
+func (k *known) beginList() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lists++
+}
+
+// endList forgets the experiments that were not met since the list was begun.
+func (k *known) endList() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.experiments, func(_ string, e knownExperiment) bool { return e.list < k.lists })
+}
+
+// leaveOut has searches leave a run out, and reports whether it is the first time.
+func (k *known) leaveOut(id, experiment string) (first bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r := k.large[id]; r != nil {
+		r.out = true
+		return false, nil
+	}
+	if len(k.large) == mostLarge {
+		return false, errManyLarge
+	}
+	k.large[id] = &largeRun{experiment, true}
+	return true, nil
+}
+
+// leftOut returns the runs that a search in some experiments leaves out, sorted.
+func (k *known) leftOut(experiments []string) (ids []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id, r := range k.large {
+		if r.out && (r.experiment == "" || slices.Contains(experiments, r.experiment)) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (k *known) isLeftOut(id string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r := k.large[id]
+	return r != nil && r.out
+}
+
+// tryLarge leaves no run out until it is found too large again.
+func (k *known) tryLarge() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.large {
+		r.out = false
+	}
+}
+
+// forgetLarge forgets the runs that were not found too large since tryLarge.
+func (k *known) forgetLarge() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.large, func(_ string, r *largeRun) bool { return !r.out })
+}
+
+// largeRuns returns the runs that are not followed, sorted.
+func (k *known) largeRuns() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Sorted(maps.Keys(k.large))
 }
 
 func (k *known) setDeployed(lines string) {
@@ -77,7 +173,11 @@ func (k *known) experimentIDs() []string {
 
 // observeExperiment submits the name of an experiment, unless it has it already.
 func (o *observer) observeExperiment(ctx context.Context, e experiment) error {
-	if e.ID == "" || o.known.experiment(e.ID) == e.Name {
+	if e.ID == "" {
+		return nil
+	}
+	if o.known.experiment(e.ID) == e.Name {
+		o.known.setExperiment(e.ID, e.Name) // it is still there
 		return nil
 	}
 	if err := o.skip(ctx, "experiment", e.ID, o.ledger.ObserveExperiment(ctx, o.ws, e.ID, e.Name, stamp)); err != nil {
@@ -219,6 +319,17 @@ func (o *observer) versionsOf(ctx context.Context, model string) (events int, pe
 // does not know, is of the time before the server was attached.
 func (o *observer) silent(last int64) bool {
 	return !o.known.swept.Load() && !o.server.EmitBacklog && last < o.server.Created.At.UnixMilli()
+}
+
+// leaveOut passes over a run whose answer is too large, and says so once: it must not
+// hold up the rest.
+func (o *observer) leaveOut(ctx context.Context, id, experiment string) error {
+	first, err := o.known.leaveOut(id, experiment)
+	if err == nil && first {
+		o.log.LogAttrs(ctx, slog.LevelWarn, "MLflow run is not followed", slog.String("name", cut(id, 200)), slog.String("experiment", cut(experiment, 200)),
+			slog.String(telemetry.Error, fmt.Sprintf("the MLflow server's answer about it is larger than %d MiB: remove tags, parameters or metrics of it", answerLimit>>20)))
+	}
+	return err
 }
 
 // skip passes over what the ledger can never take, such as a name that is too long: it

@@ -175,6 +175,7 @@ func (p *poller) round(ctx context.Context) (err error) {
 		}
 	}
 	if sweep {
+		p.known.tryLarge()
 		err = p.sweep(ctx, &next)
 	} else {
 		err = p.look(ctx, &next, wide)
@@ -199,13 +200,16 @@ func (p *poller) round(ctx context.Context) (err error) {
 	}
 	if sweep {
 		p.sweepAt = now.Add(sweepEvery)
+		p.known.forgetLarge()
 		p.known.swept.Store(true)
 	}
 	return nil
 }
 
-// readExperiments learns ids and names.
+// readExperiments learns ids and names, and forgets those that are not there any more:
+// whoever makes ever new ones must not make our memory grow for ever.
 func (p *poller) readExperiments(ctx context.Context) error {
+	p.known.beginList()
 	all, err := p.client.experiments(ctx)
 	if err != nil {
 		return err
@@ -215,6 +219,7 @@ func (p *poller) readExperiments(ctx context.Context) error {
 			return err
 		}
 	}
+	p.known.endList()
 	return nil
 }
 
@@ -336,20 +341,38 @@ func (p *poller) scanPart(ctx context.Context, experiments []string, by order, f
 }
 
 // searchRuns asks for a page, smaller ones while answers are too large. With answers that
-// are not, pages grow again: one large run must not make many pages of all that follow.
+// are not, pages grow again: one large run must not make many pages of all that follow. A
+// run that is too large by itself is left out.
 func (p *poller) searchRuns(ctx context.Context, q runQuery) ([]run, string, error) {
+	filter := q.Filter
 	for {
+		q.Filter = filter
+		for _, id := range p.known.leftOut(q.ExperimentIDs) {
+			q.Filter += " AND attributes.run_id != '" + id + "'"
+		}
 		page, more, err := p.searchPage(ctx, q)
-		switch {
+		switch large, is := errors.AsType[*tooLarge](err); {
 		case err == nil:
 			p.pageSize = min(pageOfRuns, p.pageSize+p.pageSize/8+1)
 			return page, more, nil
-		case !errors.Is(err, errTooLarge) || p.pageSize == 1:
+		case !is:
 			return nil, "", err
+		case p.pageSize > 1:
+			p.pageSize = max(1, p.pageSize/4)
+		default:
+			first := large.firstRun()
+			if first.RunID == "" || !plain(first.RunID) || p.known.isLeftOut(first.RunID) {
+				return nil, "", fmt.Errorf("%w: a run of one of the experiments %s", err, cut(strings.Join(q.ExperimentIDs, ", "), 200))
+			}
+			if err := p.leaveOut(ctx, first.RunID, first.ExperimentID); err != nil {
+				return nil, "", err
+			}
 		}
-		p.pageSize = max(1, p.pageSize/4)
 	}
 }
+
+// plain reports whether a run's id can stand in a search.
+func plain(id string) bool { return !strings.ContainsAny(id, `'"\`) && strings.ToLower(id) == id }
 
 func (p *poller) searchPage(ctx context.Context, q runQuery) ([]run, string, error) {
 	q.Max = p.pageSize
@@ -402,7 +425,10 @@ func (p *poller) remember(r *run, o workspace.Observed) {
 func (p *poller) askOpen(ctx context.Context, all bool) error {
 	var ids []string
 	for id, o := range p.open {
-		if o.seen != p.rounds && (all || time.Since(o.since) < hotFor) {
+		switch {
+		case p.known.isLeftOut(id):
+			delete(p.open, id)
+		case o.seen != p.rounds && (all || time.Since(o.since) < hotFor):
 			ids = append(ids, id)
 		}
 	}
@@ -427,7 +453,7 @@ func (p *poller) askFor(ctx context.Context, ids []string) error {
 	experiments := map[string]bool{}
 	var quoted, single []string
 	for _, id := range ids {
-		if strings.ContainsAny(id, `'"\`) || strings.ToLower(id) != id { // such ids are dropped from a list
+		if !plain(id) { // such ids are dropped from a list
 			single = append(single, id)
 			continue
 		}
@@ -447,6 +473,13 @@ func (p *poller) askFor(ctx context.Context, ids []string) error {
 		mark := p.ledger.Mark()
 		r, err := p.client.run(ctx, id)
 		if absent(err) {
+			continue
+		}
+		if errors.Is(err, errTooLarge) {
+			if err := p.leaveOut(ctx, id, p.open[id].experiment); err != nil {
+				return err
+			}
+			delete(p.open, id)
 			continue
 		}
 		if err != nil {

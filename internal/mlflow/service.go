@@ -343,7 +343,7 @@ func (s *Service) conclude(uid resource.UID, p *poller, err error, began time.Ti
 	now := time.Now()
 	s.note(uid, func(st *manage.MLflowStatus) {
 		if p != nil {
-			st.Requests, st.OpenRuns, st.Webhook = p.requests, len(p.open), p.webhook
+			st.Requests, st.OpenRuns, st.Webhook, st.LargeRuns = p.requests, len(p.open), p.webhook, p.known.largeRuns()
 			s.metrics.round(p.requests, p.events)
 		}
 		st.Duration = now.Sub(began)
