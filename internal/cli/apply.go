@@ -36,6 +36,16 @@ type step struct {
 	etag        string
 }
 
+// monitorFile is a file with a drift monitor, as help shows it.
+const monitorFile = `
+    id: /subscriptions/` + defaultSubscription + `/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/default/driftMonitors/orders
+    properties:
+      baseline: {uri: "https://lake.example/orders/train.parquet"}
+      target: {uri: "https://lake.example/orders/{yyyy}/{MM}/{dd}.parquet"}
+      features: [amount, country]
+      schedule: {frequency: Week, latencyHours: 24}
+      threshold: 0.3`
+
 const declarativeFile = `The file is YAML or JSON: resources as the management API takes them, each with its full
 id. It may hold several documents, a list, or an object with the list as "resources". What
 a resource does not say stays as it is; nothing is deleted. ${env:NAME} stands for an
@@ -52,7 +62,9 @@ func (a *app) applyCommand() *cobra.Command {
 		Long: "Create and change resources until they are what a file says: connections, topics, domains and\ntheir topics, system topics, event subscriptions, role definitions, role assignments, deny assignments,\nworkspaces, their drift monitors, the MLflow servers and Kubernetes clusters that they follow, and resource groups,\nin an order in which they can be made. Applied again, it changes nothing.\n\n" + declarativeFile,
 		Example: `  carillon apply -f topics.yaml
   carillon apply -f topics.yaml --dry-run
-  carillon apply -f -                             # from standard input`}
+  carillon apply -f -                             # from standard input
+  carillon apply -f drift.yaml                    # a drift monitor of your own data, such as
+` + monitorFile}
 	file := a.fileFlag(cmd)
 	dry := cmd.Flags().Bool("dry-run", false, "Show what would change and change nothing.")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -365,6 +365,21 @@ location: local
 	does("diff -f FILE", 0)
 }
 
+// The file that help shows can be applied.
+func TestApplyOfTheFileInHelp(t *testing.T) {
+	env := environment(t, startServer(t))
+	write, does := onFile(t, env)
+	_, file, found := strings.Cut(does("apply --help", 0, "driftMonitors/orders"), "such as\n\n")
+	file, _, ended := strings.Cut(file, "\n\n")
+	if !found || !ended {
+		t.Fatalf("help has no file in it: %s", file)
+	}
+	write(file)
+	does("apply -f FILE", 0, "/driftMonitors/orders created")
+	does("diff -f FILE", 0)
+	does("drift monitor show orders", 0, "train.parquet", "amount, country", "Week", "0.3")
+}
+
 func TestHideFollowedSecret(t *testing.T) {
 	for authentication, want := range map[string]string{
 		"None": "", "Pod": "", "Basic": "password", "Bearer": "token", "Token": "token", "ClientCertificate": "clientKey",
