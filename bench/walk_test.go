@@ -277,6 +277,7 @@ func walk(b *testing.B, sh shape) figure {
 	b.StopTimer()
 	f := figure{float64(total*sh.in) / b.Elapsed().Seconds(), reportCPU(b, began, total*sh.in)}
 	b.ReportMetric(journalBytes(b, s)/float64(total*sh.in), "journal-B/event")
+	b.ReportMetric(float64(total*sh.in)/metric(b, s, "carillon_engine_frames_total"), "events/frame")
 	return f
 }
 

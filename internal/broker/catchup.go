@@ -33,7 +33,7 @@ func (e *elevator) call() {
 // own speed, several wait for each other only a little.
 const (
 	patienceAlone    = time.Second
-	patienceTogether = 10 * time.Millisecond
+	patienceTogether = 10 * time.Millisecond // of 128 KiB; see forFrame
 )
 
 // restateEvery is how many frames pass before the place of everybody aboard is
@@ -146,7 +146,7 @@ func (e *elevator) sweep(ctx context.Context) (err error) {
 
 // frame hands one frame to those aboard. Those whose queue stays full get off.
 func (e *elevator) frame(ctx context.Context, m *matching, f *engine.Frame, aboard map[uint64]*subscription) {
-	patience := patienceTogether
+	patience := forFrame(patienceTogether, f.Size)
 	if len(aboard) == 1 && len(e.ring) == 0 {
 		patience = patienceAlone // and nobody waits to board
 	}

@@ -19,16 +19,21 @@ const (
 
 // Patience: how long the dispatcher waits for a place in a full queue. An event
 // subscription that is merely slower than the log slows the publishers a little;
-// one that stands still is left behind at once and harms nobody. A frame holds up to
+// one that stands still is left behind at once and harms nobody. 128 KiB are
 // some 130 events of 1 KiB, which a handler that takes 10,000 a second needs 13 ms
 // for: 10 ms, as first decided, left such handlers behind under load, and reading
 // the log for them cost more than the wait.
 const (
-	patiencePerFrame = 25 * time.Millisecond
+	patiencePerFrame = 25 * time.Millisecond  // of 128 KiB; see forFrame
 	patienceFor      = 100 * time.Millisecond // only those that settled something this recently
 	firstPenalty     = 10 * time.Second       // without patience, after it was used up; doubles
 	lastPenalty      = 5 * time.Minute
 )
+
+// forFrame returns d for a frame of up to 128 KiB, and as much more for a larger one.
+func forFrame(d time.Duration, size int) time.Duration {
+	return max(d, d*time.Duration(size)/(128<<10))
+}
 
 // dispatchQueue holds committed frames, and changes of event subscriptions at
 // their exact place between two frames.
@@ -194,7 +199,7 @@ func (d *dispatcher) backlog(ctx context.Context, end uint64) error {
 func (d *dispatcher) frame(ctx context.Context, f *engine.Frame) {
 	d.b.journal.room(ctx) // for what this opens
 	d.matching.advance(f.Seq)
-	d.opened, d.patience = d.opened[:0], patiencePerFrame
+	d.opened, d.patience = d.opened[:0], forFrame(patiencePerFrame, f.Size)
 	for i := range f.Records {
 		r := &f.Records[i]
 		if r.Kind != engine.KindEvent {

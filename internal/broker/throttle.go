@@ -13,7 +13,7 @@ import "time"
 // they are slowed, and look like publishers that have less to send.
 type throttle struct {
 	wait   time.Duration // for a processor, a moving mean
-	pause  time.Duration // after each frame
+	pause  time.Duration // after each frame of 128 KiB; see forFrame
 	live   int64         // bytes that were handed out live when it was last asked
 	credit int64         // bytes that may be handed out without a pause
 }
@@ -42,5 +42,5 @@ func (t *throttle) rest(size int, live int64, waited time.Duration) time.Duratio
 	if t.credit >= 0 {
 		return 0
 	}
-	return t.pause
+	return forFrame(t.pause, size)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 )
 
 const (
-	frameCap   = 128 << 10               // bytes of one frame, unless a single request is larger
+	frameCap   = 256 << 10               // bytes of one frame, unless a single request is larger
 	maxRequest = maxPayload - (64 << 10) // bytes of one request
 )
 
@@ -43,7 +44,8 @@ type appendRequest struct {
 // committer packs waiting requests into frames and stores them, one frame at a
 // time. There is no linger: a frame takes what arrived while the one before it
 // was being stored, so frames grow with load and a single request waits for
-// nobody.
+// nobody. Before it is made, goroutines that are ready to run go first: where
+// processors are short, many of them are about to ask.
 type committer struct {
 	p    *Partition
 	pool sync.Pool // *appendRequest; per partition, for channels must not leave a test's bubble
@@ -205,6 +207,9 @@ func (c *committer) take() (batch []*appendRequest, size int) {
 		}
 		c.arrived.Wait()
 	}
+	c.mu.Unlock()
+	runtime.Gosched()
+	c.mu.Lock()
 	n, records := 0, 0
 	for n < len(c.queue) {
 		r := c.queue[n]
