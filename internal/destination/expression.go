@@ -35,22 +35,24 @@ const (
 
 // variables are what an expression is given: the event as it is delivered, what every
 // event has, and the key that tells this delivery from others.
-var variables = []string{"event", "id", "type", "subject", "source", "time", "data", "key"}
+var variables = [...]string{"event", "id", "type", "subject", "source", "time", "data", "key"}
 
 // facts are an event as an expression sees it. It satisfies cel.Activation. What is not asked
 // for is not decoded.
 type facts struct {
 	event.Event // custom input has no attributes
 	raw         []byte
-	key         string // 32 hex digits, the same in every attempt
-	err         error  // in decoding
+	custom      bool                    // the event is what it holds, not an envelope
+	key         string                  // 32 hex digits, the same in every attempt
+	known       [len(variables)]ref.Val // those that were asked for
+	err         error                   // in decoding
 }
 
 // read takes an event as it is delivered.
 func (f *facts) read(raw []byte, schema event.Schema) {
-	f.raw = raw
+	f.raw, f.custom = raw, schema == event.CustomEventSchema
 	if f.Parse(raw, schema) != nil {
-		f.Event = event.Event{}
+		f.Event, f.custom = event.Event{}, true
 	}
 }
 
@@ -75,18 +77,31 @@ func (f *facts) text(name string) string {
 
 // ResolveName satisfies cel.Activation.
 func (f *facts) ResolveName(name string) (any, bool) {
+	place := slices.Index(variables[:], name)
+	if place < 0 {
+		return nil, false
+	}
+	if f.known[place] == nil {
+		f.known[place] = f.variable(name)
+	}
+	return f.known[place], true
+}
+
+func (f *facts) variable(name string) ref.Val {
 	switch name {
 	case "event":
-		return f.jsonValue(f.raw), true
+		return f.jsonValue(f.raw)
 	case "data":
-		if f.ID == nil { // custom input
-			whole := jsonObject{of: f, raw: f.raw}
-			v, _ := whole.Find(types.String(name))
-			return v, true
+		if !f.custom {
+			return f.jsonValue(f.Data)
 		}
-		return f.jsonValue(f.Data), true
+		whole := jsonObject{of: f, raw: f.raw}
+		if v, found := whole.Find(types.String(name)); found {
+			return v
+		}
+		return types.NullValue
 	}
-	return f.text(name), slices.Contains(variables, name)
+	return types.String(f.text(name))
 }
 
 // Parent satisfies cel.Activation.

@@ -70,7 +70,7 @@ func (o *jsonObject) Find(key ref.Val) (ref.Val, bool) {
 	}
 	var value []byte
 	for c := event.Walk(o.raw); c.Next(); {
-		if string(c.Key) == string(name) || c.KeyEscaped && string(event.AppendUnquoted(nil, c.Key)) == string(name) {
+		if c.KeyEscaped && string(event.AppendUnquoted(nil, c.Key)) == string(name) || !c.KeyEscaped && string(c.Key) == string(name) {
 			value = c.Value
 		}
 	}
