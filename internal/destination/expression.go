@@ -45,6 +45,7 @@ type facts struct {
 	custom      bool                    // the event is what it holds, not an envelope
 	key         string                  // 32 hex digits, the same in every attempt
 	known       [len(variables)]ref.Val // those that were asked for
+	looked      int                     // bytes that were read in search of members
 	err         error                   // in decoding
 }
 

@@ -39,6 +39,11 @@ func (f *facts) jsonValue(raw []byte) ref.Val {
 
 var errNoEvent = errors.New("the event is not JSON, or has a number that is too large")
 
+// mostLooks is how many times the length of the event is read in search of members, before
+// whatever is asked is decoded as a whole: then a look costs the same in all objects. To
+// decode one counts as that many.
+const mostLooks = 16
+
 // jsonObject is an object of the event. A member is looked for where it stands, and only what
 // needs all of them decodes them: most expressions take a few values of an event, or pass an
 // object on as it is. It satisfies traits.Mapper.
@@ -53,6 +58,7 @@ var _ traits.Mapper = (*jsonObject)(nil)
 // all is the object as a map.
 func (o *jsonObject) all() traits.Mapper {
 	if o.members == nil {
+		o.of.looked += mostLooks * len(o.raw)
 		m := map[string]any{}
 		if json.Unmarshal(o.raw, &m) != nil {
 			o.of.err = errNoEvent
@@ -68,6 +74,10 @@ func (o *jsonObject) Find(key ref.Val) (ref.Val, bool) {
 	if !is {
 		return nil, false
 	}
+	if o.members != nil || o.of.looked > mostLooks*len(o.of.raw) {
+		return o.all().Find(key)
+	}
+	o.of.looked += len(o.raw)
 	var value []byte
 	for c := event.Walk(o.raw); c.Next(); {
 		if c.KeyEscaped && string(event.AppendUnquoted(nil, c.Key)) == string(name) || !c.KeyEscaped && string(c.Key) == string(name) {

@@ -696,3 +696,28 @@ func TestTriggerOnClosedConnection(t *testing.T) {
 		})
 	}
 }
+
+// TestExpressionsOfLargeEvents: what an expression asks of an event of a megabyte costs no
+// more than some readings of it, however often it asks.
+func TestExpressionsOfLargeEvents(t *testing.T) {
+	var members strings.Builder
+	for i := range 20_000 {
+		_, _ = fmt.Fprintf(&members, `"m%d":%d,`, i, i)
+	}
+	raw := strings.Replace(modelRegistered, `"data":{`, `"data":{"list":[0`+strings.Repeat(",1", 15_000)+`],"big":{`+members.String()+`"a":1},`+members.String(), 1)
+	for _, text := range []string{
+		`data.m9`, `data.map(k, data[k])`, `data.map(k, event.data[k])`, `data.big.map(k, data.big[k])`, `data == event.data`, `"%s".format([data])`,
+		`data.list.exists(x, size(event.data.big) == 0)`, `data.list.exists(x, data.big == event.data)`, `data.list.exists(x, x == data.big.m9)`,
+	} {
+		e, err := compile(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := facts{key: "k"}
+		f.read([]byte(raw), event.EventGridSchema)
+		_, _ = e.of(&f) // some cost more than expressions may
+		if most := 4 * mostLooks * len(raw); f.looked > most {
+			t.Errorf("%s reads %d bytes of %d", text, f.looked, len(raw))
+		}
+	}
+}
