@@ -114,7 +114,15 @@ var expressions = sync.OnceValues(func() (*cel.Env, error) {
 	for _, name := range variables {
 		options = append(options, cel.Variable(name, cel.DynType))
 	}
-	return cel.NewEnv(options...)
+	env, err := cel.NewEnv(options...)
+	if err != nil {
+		return nil, err
+	}
+	bounded, err := boundedFunctions(env)
+	if err != nil {
+		return nil, err
+	}
+	return env.Extend(bounded...)
 })
 
 // compile reads an expression.
@@ -144,6 +152,9 @@ func (e *expression) of(f *facts) (any, error) {
 		return nil, f.err
 	case err != nil:
 		return nil, fmt.Errorf("the expression fails for the event: %.120s", err)
+	}
+	if !fits(value) {
+		return nil, errTooMuch
 	}
 	made, err := jsonOf(value)
 	switch {
