@@ -41,12 +41,30 @@ type amqpNode struct {
 
 // amqpLink is a link to a node with the connection that it is on.
 type amqpLink struct {
-	conn   *amqp.Conn
+	amqpConn
 	sender *amqp.Sender
+}
+
+// amqpConn is a connection to a broker, and what it is made of.
+type amqpConn struct {
+	conn *amqp.Conn
+	raw  net.Conn
 }
 
 // amqpConnectTime is how long a broker may take until a link to an address is there.
 const amqpConnectTime = 10 * time.Second
+
+// amqpCloseTime is how long a connection has for what is still to be written when it is
+// closed. A variable for tests.
+var amqpCloseTime = 2 * time.Second
+
+// close closes the connection: whoever waits for an answer on it learns so within
+// amqpCloseTime, though the broker may read nothing any more.
+func (c amqpConn) close() {
+	late := time.AfterFunc(amqpCloseTime, func() { _ = c.raw.Close() })
+	defer late.Stop()
+	_ = c.conn.Close()
+}
 
 // The ports of AMQP. Source: AMQP 1.0, part 5, section 5.2.1, and IANA.
 const (
@@ -64,7 +82,7 @@ func (n amqpNode) dial(ctx context.Context, guard *egress.Guard) (*amqpLink, err
 			return dialTLS(ctx, guard, network, address)
 		}
 	}
-	c, err := dial(ctx, "tcp", n.broker)
+	raw, err := dial(ctx, "tcp", n.broker)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +90,7 @@ func (n amqpNode) dial(ctx context.Context, guard *egress.Guard) (*amqpLink, err
 	if n.user != "" {
 		authentication = amqp.SASLTypePlain(n.user, n.password)
 	}
-	c = gathering(c) // the client writes every message by itself
+	c := gathering(raw) // the client writes every message by itself
 	conn, err := amqp.NewConn(ctx, &amqpFrames{Conn: c}, &amqp.ConnOptions{
 		ContainerID: "carillon-" + uuid.NewString(), HostName: n.host, SASLType: authentication, MaxFrameSize: mostAMQPFrame,
 	})
@@ -88,10 +106,10 @@ func (n amqpNode) dial(ctx context.Context, guard *egress.Guard) (*amqpLink, err
 		}
 		var sender *amqp.Sender
 		if sender, err = session.NewSender(ctx, n.address, options); err == nil {
-			return &amqpLink{conn, sender}, nil
+			return &amqpLink{amqpConn{conn, raw}, sender}, nil
 		}
 	}
-	go conn.Close() // it may wait for the other side
+	go amqpConn{conn, raw}.close()
 	return nil, err
 }
 
@@ -154,7 +172,7 @@ func openAMQPTarget(c *targetConfig, node func() (amqpNode, error)) *amqpTarget 
 		}
 		return n.dial(ctx, c.guard)
 	}
-	t.end = func(l *amqpLink) { _ = l.conn.Close() }
+	t.end = func(l *amqpLink) { l.close() }
 	return t
 }
 
@@ -179,7 +197,9 @@ func (t *amqpTarget) Send(ctx context.Context, r *broker.Request) (resp broker.R
 }
 
 // transfer sends the messages of an attempt and waits until each is settled. They may be
-// under way together.
+// under way together. A link on which one was not settled in time is broken: a broker that
+// reads or settles nothing any more may give signs of life for ever, and the next attempt
+// gets a connection that is new.
 func (t *amqpTarget) transfer(ctx context.Context, l *amqpLink, r *broker.Request, parts []broker.Part) (broken bool) {
 	within, cancel := context.WithTimeout(ctx, min(r.Hold, answerTime))
 	defer cancel()

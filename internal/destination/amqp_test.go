@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -401,4 +402,119 @@ func TestAMQPHostile(t *testing.T) {
 	if most := int64(16 << 20); written.Load() > most {
 		t.Errorf("%d bytes were taken of it", written.Load())
 	}
+}
+
+// TestAMQPStuck has brokers that give signs of life, and neither settle nor, some of them,
+// read anything from some moment on: an attempt that times out so takes the connection
+// with it, and others on it do not wait for its end. The next one goes over a new one.
+func TestAMQPStuck(t *testing.T) {
+	shortly := amqpCloseTime
+	amqpCloseTime = 50 * time.Millisecond
+	t.Cleanup(func() { amqpCloseTime = shortly })
+	for name, reads := range map[string]bool{"it reads": true, "it reads nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			peer := startAMQP(t)
+			var conns atomic.Int64
+			stuck, closed := make(chan struct{}), make(chan struct{})
+			address := listenAndTalk(t, func(c net.Conn) {
+				to, err := net.Dial("tcp", peer.Addr())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer to.Close()
+				defer c.Close()
+				if conns.Add(1) > 1 {
+					go io.Copy(c, to)
+					_, _ = io.Copy(to, c)
+					return
+				}
+				go func() { // what the peer says, until it is stuck; then signs of life alone
+					answers := make(chan []byte)
+					go func() {
+						for {
+							b := make([]byte, 4096)
+							n, err := to.Read(b)
+							if err != nil {
+								return
+							}
+							answers <- b[:n]
+						}
+					}()
+					for {
+						select {
+						case b := <-answers:
+							_, _ = c.Write(b)
+							continue
+						case <-stuck:
+						}
+						if _, err := c.Write([]byte{0, 0, 0, 8, 2, 0, 0, 0}); err != nil {
+							close(closed)
+							return
+						}
+						time.Sleep(5 * time.Millisecond)
+					}
+				}()
+				for b := make([]byte, 4096); ; {
+					_ = c.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+					n, _ := c.Read(b)
+					select {
+					case <-stuck:
+						_ = c.SetReadDeadline(time.Time{})
+						if reads {
+							_, _ = io.Copy(io.Discard, c)
+						}
+						<-closed
+						return
+					default:
+					}
+					if _, err := to.Write(b[:n]); err != nil {
+						return
+					}
+				}
+			})
+			s := targetOf(t, "Amqp", map[string]any{"url": "amqp://" + address, "address": "a", "username": "carillon"}, map[string]string{"password": suiteSecret}, nil)
+			if got := s.Send(t.Context(), attemptOf("Amqp", 1, suiteEvent(1))); got.Outcome != broker.Delivered {
+				t.Fatalf("%+v", got)
+			}
+			close(stuck)
+			beside := make(chan broker.Response, 1)
+			sent := make(chan struct{})
+			go func() { // more than buffers hold
+				large := make([]string, 300)
+				for i := range large {
+					large[i] = `"` + strings.Repeat("x", 90_000) + `"`
+				}
+				r := attemptOf("Amqp", 1000, large...)
+				close(sent)
+				beside <- s.Send(t.Context(), r)
+			}()
+			<-sent
+			r := attemptOf("Amqp", 2, suiteEvent(2))
+			r.Hold = 300 * time.Millisecond
+			if got := s.Send(t.Context(), r); got.Outcome != broker.TimedOut && got.Outcome != broker.Busy || got.Verdict != broker.TryAgain {
+				t.Errorf("%+v", got)
+			}
+			for what, done := range map[string]<-chan struct{}{"the connection is closed": closed, "who used it beside learns of it": endOf(beside)} {
+				select {
+				case <-done:
+				case <-time.After(10 * time.Second):
+					t.Fatalf("it takes long until %s", what)
+				}
+			}
+			if got := s.Send(t.Context(), attemptOf("Amqp", 3, suiteEvent(3))); got.Outcome != broker.Delivered || conns.Load() != 2 {
+				t.Errorf("%+v over connection %d", got, conns.Load())
+			}
+		})
+	}
+}
+
+// endOf is closed when something comes.
+func endOf[T any](c <-chan T) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		<-c
+		close(done)
+	}()
+	return done
 }
