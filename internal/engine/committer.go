@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"time"
 
@@ -44,8 +43,7 @@ type appendRequest struct {
 // committer packs waiting requests into frames and stores them, one frame at a
 // time. There is no linger: a frame takes what arrived while the one before it
 // was being stored, so frames grow with load and a single request waits for
-// nobody. Before it is made, goroutines that are ready to run go first: where
-// processors are short, many of them are about to ask.
+// nobody.
 type committer struct {
 	p    *Partition
 	pool sync.Pool // *appendRequest; per partition, for channels must not leave a test's bubble
@@ -207,9 +205,6 @@ func (c *committer) take() (batch []*appendRequest, size int) {
 		}
 		c.arrived.Wait()
 	}
-	c.mu.Unlock()
-	runtime.Gosched()
-	c.mu.Lock()
 	n, records := 0, 0
 	for n < len(c.queue) {
 		r := c.queue[n]
