@@ -129,6 +129,9 @@ func className(err error) string {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return "the endpoint does not speak TLS"
 	}
+	if remote, ok := errors.AsType[*net.OpError](err); ok && remote.Op == "remote error" && remote.Err != nil && remote.Err.Error() == noProtocol {
+		return "the endpoint does not speak HTTP/1.1"
+	}
 	if _, ok := errors.AsType[*tlsError](err); ok && !isSocket(err) && !isTimeout(err) {
 		return "the TLS handshake failed"
 	}
@@ -173,6 +176,10 @@ var certificateAlerts = []string{
 	"tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate", "tls: expired certificate", "tls: unknown certificate",
 	"tls: unknown certificate authority", "tls: access denied", "tls: certificate required",
 }
+
+// noProtocol is the TLS alert of a server that speaks none of the protocols that it was
+// offered, HTTP/2 alone, say. Source: RFC 7301 section 3.2.
+const noProtocol = "tls: no application protocol"
 
 // refusesCertificate reports whether the other side ended a connection because of our
 // certificate, or because there was none.

@@ -2,6 +2,7 @@ package destination
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -9,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -421,7 +423,21 @@ func (c *call) read(a *answer, _ *conn) (all bool) {
 	h := &a.http.Header
 	c.answered = answered{status: h.StatusCode(), retryAfter: string(h.Peek("Retry-After")), remaining: string(h.Peek("X-Ratelimit-Remaining"))}
 	c.answered.body, all, c.cut = a.body()
+	if string(h.ContentEncoding()) == "gzip" {
+		c.answered.body = unzipped(c.answered.body)
+	}
 	return all
+}
+
+// unzipped is a body that is compressed although nobody asked for that, as far as it can be
+// read: without a wish any form is right. Source: RFC 9110 section 12.5.3.
+func unzipped(body []byte) []byte {
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil
+	}
+	body, _ = io.ReadAll(io.LimitReader(z, mostAnswer)) // the status counts in any case
+	return body
 }
 
 // failed tells why there is no answer.
@@ -454,6 +470,8 @@ func (t *trigger) probe(ctx context.Context) error {
 	}
 	r, err := t.exchange(ctx, outgoing{method: http.MethodGet, url: t.asks(t), until: time.Now().Add(probeTime)}, false)
 	switch {
+	case err != nil && (isTimeout(err) || errors.Is(ctx.Err(), context.DeadlineExceeded)):
+		return unready("%s: no answer within %s", shownAddress(t.asks(t)), probeTime)
 	case err != nil:
 		return unready("%s", t.failed(ctx, err).Detail)
 	case r.status == http.StatusNotFound:
@@ -486,11 +504,14 @@ func (t *trigger) preview(r *broker.Request, i int) manage.Receipt {
 	return shown
 }
 
-// hide replaces the secrets of the fields in what is shown.
+// hide replaces the secrets of the fields in what is shown, also where JSON has them with
+// escapes.
 func (t *trigger) hide(body []byte) []byte {
 	for _, text := range t.secrets {
-		if len(text) > 3 {
+		quoted, err := json.Marshal(text)
+		if err == nil && len(text) > 3 {
 			body = bytes.ReplaceAll(body, []byte(text), []byte(secret.Hidden))
+			body = bytes.ReplaceAll(body, quoted[1:len(quoted)-1], []byte(secret.Hidden))
 		}
 	}
 	return body

@@ -1,9 +1,13 @@
 package destination
 
 import (
+	"compress/gzip"
+	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,7 +21,9 @@ import (
 
 	"github.com/carillon-events/carillon/event"
 	"github.com/carillon-events/carillon/internal/broker"
+	"github.com/carillon-events/carillon/internal/egress"
 	"github.com/carillon-events/carillon/internal/resource"
+	"github.com/carillon-events/carillon/internal/secret"
 )
 
 // told is a request that a trigger made.
@@ -597,6 +603,14 @@ func TestAzureWebhooks(t *testing.T) {
 // by the number of the connection that the next request comes on.
 func TestTriggerAnswers(t *testing.T) {
 	long := strings.Repeat("x", mostAnswer)
+	gzipped := func(text string) string {
+		var b strings.Builder
+		z := gzip.NewWriter(&b)
+		_, _ = io.WriteString(z, text)
+		_ = z.Close()
+		return b.String()
+	}
+	compressed, bomb := gzipped("ok"), gzipped(strings.Repeat("x", 8<<20))
 	for _, tt := range []struct {
 		name, answer string
 		body         string
@@ -611,6 +625,9 @@ func TestTriggerAnswers(t *testing.T) {
 		{"cut short", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "ok", 2},
 		{"the most", "HTTP/1.1 200 OK\r\nContent-Length: " + fmt.Sprint(len(long)) + "\r\n\r\n" + long, long, 1},
 		{"more than that", "HTTP/1.1 200 OK\r\nContent-Length: " + fmt.Sprint(len(long)+1) + "\r\n\r\n" + long + "y", long, 2},
+		{"compressed unasked", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(len(compressed)) + "\r\n\r\n" + compressed, "ok", 1},
+		{"much that was compressed", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(len(bomb)) + "\r\n\r\n" + bomb, long, 1},
+		{"compressed, not as it says", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", "", 1},
 		{"more than its length", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok?", "ok", 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -719,5 +736,45 @@ func TestExpressionsOfLargeEvents(t *testing.T) {
 		if most := 4 * mostLooks * len(raw); f.looked > most {
 			t.Errorf("%s reads %d bytes of %d", text, f.looked, len(raw))
 		}
+	}
+}
+
+// TestTriggerPreviewHides: what is shown of a request has no secret, also where it is written
+// with escapes.
+func TestTriggerPreviewHides(t *testing.T) {
+	const token = `gl<pt>&"s3cret"`
+	s := targetOf(t, "GitLab", map[string]any{"url": "https://gitlab.example", "project": "p"}, map[string]string{"token": token}, nil)
+	shown := s.preview(attemptOf("GitLab", 1, modelRegistered), 0)
+	if body := string(shown.Body); strings.Contains(body, "s3cret") || !strings.Contains(body, secret.Hidden) {
+		t.Error(body)
+	}
+}
+
+// TestTriggerProbeEnds: of a server that does not answer, whoever makes an event subscription
+// hears that, and not that somebody gave up.
+func TestTriggerProbeEnds(t *testing.T) {
+	address := rawServer(t, func(_ int, c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	address, _, _ = strings.Cut(address, "/in")
+	s := targetOf(t, "Prefect", map[string]any{"url": address, "deploymentId": "d"}, nil, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.probe(ctx); err == nil || !strings.Contains(err.Error(), "no answer within") {
+		t.Error(err)
+	}
+}
+
+// TestTriggerToHTTP2: of a server that speaks another protocol alone, HTTP/2 mostly, the error says so.
+func TestTriggerToHTTP2(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	srv.TLS.NextProtos = []string{"grpc-exp"} // with h2, crypto/tls speaks HTTP/1.1 as well
+	t.Cleanup(srv.Close)
+	s := targetOf(t, "ArgoEvents", map[string]any{"url": srv.URL}, nil, nil).(*trigger)
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	s.guard = egress.New(egress.Options{AllowLoopback: true, RootCAs: roots})
+	if got := s.Send(t.Context(), attemptOf("ArgoEvents", 1, modelRegistered)); got.Outcome != broker.SocketError || !strings.Contains(got.Detail, "does not speak HTTP/1.1") {
+		t.Errorf("%+v", got)
 	}
 }
