@@ -16,6 +16,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := e.Partition().Journal()
+	owners := []uint64{e.Partition().generation}
 	for i := range 5 {
 		seq, err := j.Append(t.Context(), []byte(fmt.Sprint("entry ", i)))
 		if err != nil || seq != uint64(i+2) { // message 1 is the take-over record
@@ -30,6 +31,9 @@ func TestJournal(t *testing.T) {
 	}
 	e = open(t, Options{Dir: dir})
 	j = e.Partition().Journal()
+	if owners = append(owners, e.Partition().generation); owners[1] <= owners[0] {
+		t.Errorf("generations %d", owners)
+	}
 	if _, err := j.Append(t.Context(), []byte("entry 5")); err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +47,9 @@ func TestJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 			got = append(got, fmt.Sprint(entry.Seq, " ", string(entry.Payload)))
+			if by := owners[entry.Seq/8]; entry.Generation != by { // message 7 is the second one's take-over record
+				t.Errorf("message %d is of generation %d, want %d", entry.Seq, entry.Generation, by)
+			}
 		}
 		return got
 	}
