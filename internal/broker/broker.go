@@ -180,9 +180,13 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	_, last := cfg.Log.Bounds()
+	end, err := recovery.endOf(ctx, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
 	told := recovery.w
-	if recovery.shortened = recovery.cut(last); recovery.shortened {
-		cfg.Logger.Error("the event log ends before what the delivery journal tells of: events after its end are lost", "log_end", last, "journal_watermark", told)
+	if recovery.shortened = recovery.cut(end); recovery.shortened {
+		cfg.Logger.Error("the event log ends before what the delivery journal tells of: events after its end are lost", "log_end", end, "journal_watermark", told)
 		for _, key := range recovery.delivered {
 			if err := deleteLetter(ctx, cfg.DeadLetters, key); err != nil {
 				cfg.Logger.Error("a dead letter that was delivered cannot be removed", telemetry.DeadLetterID, idOfKey(key), telemetry.Error, err)
@@ -204,7 +208,7 @@ func New(ctx context.Context, cfg Config) (*Broker, error) {
 	b.journal.w, b.journal.flushed = recovery.w, recovery.w
 	b.journal.aheadSince, b.journal.aheadSeq = recovery.aheadSince, recovery.aheadSeq
 	if recovery.shortened {
-		b.journal.news.plain(tagLogEnds, last)
+		b.journal.news.plain(tagLogEnds, end)
 	}
 	b.dispatcher = &dispatcher{b: b, next: recovery.w + 1}
 	b.elevator = &elevator{b: b, ring: make(chan struct{}, 1)}

@@ -272,6 +272,9 @@ func (m *simulation) process(left int, publishing bool) {
 		m.cut()
 	}
 	h := m.store.open(left)
+	if m.world.cuts {
+		m.store.takeOver()
+	}
 	h.tune = func(c *Config) {
 		c.Window, c.Retention, c.metrics = 500, 30*time.Second, simMetrics
 		c.Journal = watchedJournal{c.Journal, func([]byte) {
@@ -392,7 +395,7 @@ func (m *simulation) cut() {
 // acked reports whether the publisher of a frame was answered.
 func (m *simulation) acked(f *engine.Frame) bool {
 	for i := range f.Records {
-		if m.events[idOf(f.Records[i].Data)].acked {
+		if f.Records[i].Kind == engine.KindEvent && m.events[idOf(f.Records[i].Data)].acked {
 			return true
 		}
 	}

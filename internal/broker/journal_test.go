@@ -447,7 +447,7 @@ func TestSuccessAboveTheEndOfTheLog(t *testing.T) {
 		} {
 			m.write(e)
 		}
-		store.journal = []engine.JournalEntry{{Seq: 1, Payload: m.buf}}
+		store.journal = []engine.JournalEntry{{Seq: 1, Generation: 7, Payload: m.buf}}
 
 		// The second process does not come as far as to hand frame 2 out, so that the first
 		// message is still needed.
@@ -493,7 +493,7 @@ func TestJournalIsNotOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := one(t, &handler{}, testSubscription(0, filter.Filter{}))
 		p.h.mu.Lock()
-		p.h.store.journal = append(p.h.store.journal, engine.JournalEntry{Seq: uint64(len(p.h.store.journal) + 1), Payload: bytes.Clone(p.h.store.journal[0].Payload)})
+		p.h.store.journal = append(p.h.store.journal, engine.JournalEntry{Seq: uint64(len(p.h.store.journal) + 1), Generation: 7, Payload: bytes.Clone(p.h.store.journal[0].Payload)})
 		p.h.mu.Unlock()
 		publish(t, p.Broker, 0, 1, "a")
 		if err := <-p.done; err == nil || !strings.Contains(err.Error(), "somebody else") {
@@ -629,7 +629,7 @@ func TestKnownAboveWhatIsMatchedAgain(t *testing.T) {
 		} {
 			m.write(e)
 		}
-		store.journal = []engine.JournalEntry{{Seq: 1, Payload: m.buf}}
+		store.journal = []engine.JournalEntry{{Seq: 1, Generation: 7, Payload: m.buf}}
 		stuck := newExactlyOnce()
 		p = startProcess(t, store.open(-1), map[string]Sender{"es0": stuck}, es)
 		time.Sleep(time.Minute)
@@ -669,7 +669,7 @@ func TestSettledWhereItLags(t *testing.T) {
 			for _, e := range append([]any{plainEntry{tagRestate, 0x500}, generationEntry{uid: 0x500, number: 1, from: 1, filter: []byte("{}")}}, tt.told...) {
 				first.write(e)
 			}
-			store.journal = []engine.JournalEntry{{Seq: 1, Payload: first.buf}}
+			store.journal = []engine.JournalEntry{{Seq: 1, Generation: 7, Payload: first.buf}}
 			again := strconv.Itoa(settled)
 			stuck := &handler{t: t, answer: func(ctx context.Context, a asked) Response {
 				if a.ids[0] == again {

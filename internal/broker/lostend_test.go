@@ -26,6 +26,47 @@ func (p *process) crash() {
 	_ = p.end()
 }
 
+// takeOver puts the record of a new owner behind the last frame, as the engine does at a
+// start.
+func (s *store) takeOver() {
+	s.frames = append(s.frames, &engine.Frame{Seq: uint64(len(s.frames) + 1), Generation: s.generation, Time: time.Now(),
+		Records: []engine.Record{{Kind: engine.KindTakeover, Data: []byte("carillon")}}, Size: 100})
+}
+
+// TestTakeOverInALostPlace: where the log lost its last frame alone, the record of the new
+// owner has the place. The delivery that was open is forgotten, not given up as one whose
+// event cannot be read.
+func TestTakeOverInALostPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		es := testSubscription(0, filter.Filter{})
+		p := startProcess(t, store.open(-1), map[string]Sender{"es0": &handler{answer: always(answerFailed)}}, es)
+		publish(t, p.Broker, 0, 1, "a")
+		publish(t, p.Broker, 1, 1, "a")
+		rest(time.Second)
+		p.crash()
+		store.loseEnd(1)
+		hold, h := store.open(-1), &handler{}
+		store.takeOver()
+		p = startProcess(t, hold, map[string]Sender{"es0": h}, es)
+		publish(t, p.Broker, 2, 1, "a")
+		settleAll(t, p)
+		if st, _ := p.Status(es.UID); st.Dropped != 0 || st.FailedAttempts != 0 {
+			t.Errorf("%+v", st)
+		}
+		if n := h.times(); len(n) != 2 || n["0"] != 1 || n["2"] != 1 {
+			t.Errorf("sent %v", n)
+		}
+		finish(t, p)
+		p = startProcess(t, store.open(-1), map[string]Sender{"es0": h}, es) // reads the same journal again
+		settleAll(t, p)
+		if st, _ := p.Status(es.UID); st.Dropped != 0 || len(h.got()) != 2 {
+			t.Errorf("%+v, %d sent", st, len(h.got()))
+		}
+		finish(t, p)
+	})
+}
+
 // TestHistoryAfterTheLogLostItsEnd: what is told of an event that got the place of one that
 // the log lost is its own: attempts, dead letter and filter.
 func TestHistoryAfterTheLogLostItsEnd(t *testing.T) {

@@ -36,6 +36,7 @@ type recovery struct {
 	subs    map[uint64]*recovered
 	w       uint64
 	message uint64 // being read, or the first of its flush
+	written uint64 // generation of the owner of the log that wrote the newest message
 	entries int
 	ahead   map[uint64][]engine.Position // settled already, by uid, though their frames will be matched again
 
@@ -230,6 +231,7 @@ func recoverJournal(ctx context.Context, j Journal) (r *recovery, err error) {
 			return nil, err
 		}
 		r.reach(m.first(), m.head.watermark)
+		r.written = m.Generation
 		if _, err := readEntries(m.Payload, r); err != nil {
 			return nil, fmt.Errorf("delivery journal, message %d: %w", m.Seq, err)
 		}
@@ -246,6 +248,25 @@ func (r *recovery) reach(first, w uint64) {
 	for uid := range r.ahead {
 		r.passed(uid)
 	}
+}
+
+// endOf is where the log ends that the journal tells of: before what owners wrote who have
+// said nothing in the journal yet. Their frames, their own records of taking over first of
+// all, may have the places of some that are lost.
+func (r *recovery) endOf(ctx context.Context, log Log) (uint64, error) {
+	first, end := log.Bounds()
+	for ; end >= first && end > 0; end-- {
+		f, err := log.Frame(ctx, end)
+		switch {
+		case errors.Is(err, engine.ErrPurged), errors.Is(err, engine.ErrCorrupt):
+			return end, nil
+		case err != nil:
+			return 0, fmt.Errorf("read the end of the event log, frame %d: %w", end, err)
+		case f.Generation <= r.written:
+			return end, nil
+		}
+	}
+	return end, nil
 }
 
 // cut makes the journal forget what lies above the end of the log, and reports
