@@ -21,7 +21,8 @@ import (
 // attempt is one request to a destination, with one delivery or a batch.
 type attempt struct {
 	deliveries []*delivery
-	count      int // earlier attempts, the least of its deliveries
+	one        [1]*delivery // holds them where they are one
+	count      int          // earlier attempts, the least of its deliveries
 	started    time.Time
 	hold       time.Duration
 	late       bool    // judged TimedOut; its answer, if one comes, is late
@@ -200,7 +201,11 @@ func (s *subscription) next(now time.Time) *attempt {
 				break
 			}
 		} else {
-			a = &attempt{started: now, hold: answerTime, sub: s, deliveries: make([]*delivery, 0, min(most, s.queue.len()))}
+			a = &attempt{started: now, hold: answerTime, sub: s}
+			a.deliveries = a.one[:0]
+			if most > 1 {
+				a.deliveries = make([]*delivery, 0, min(most, s.queue.len()))
+			}
 			if most > 1 && !d.alone && !d.replay {
 				size = s.sizeOf(d, a)
 			} else {

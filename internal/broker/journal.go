@@ -71,6 +71,9 @@ type journal struct {
 	oldest   uint64 // message it names as the oldest still needed
 	credit   int    // bytes of restatement the flusher still owes
 
+	spareNews  []byte      // memory of the last flush, which news takes at the next; the flusher's
+	spareDirty []*delivery // likewise, for dirty
+
 	aheadSeq   uint64 // newest frame above the watermark of which a success was noted
 	aheadSince uint64 // oldest message that may tell of such successes, 0 = none; the flusher's
 }
@@ -277,7 +280,8 @@ func (j *journal) flush(ctx context.Context) error {
 	ctx, cancel := patient(ctx)
 	defer cancel()
 	w, dirty, news, moved, whole, waiters, ahead := j.w, j.dirty, j.news.buf, j.moved, j.restate, j.waiters, j.aheadSeq
-	j.dirty, j.news.buf, j.waiters, j.urgent = nil, nil, nil, false
+	j.dirty, j.news.buf, j.waiters, j.urgent = j.spareDirty, j.spareNews, nil, false
+	j.spareDirty, j.spareNews = nil, nil
 	j.moved, j.restate = map[*subscription]struct{}{}, map[*subscription]struct{}{}
 	if taken := j.crowd.Swap(nil); taken != nil {
 		close(*taken)
@@ -324,6 +328,10 @@ func (j *journal) flush(ctx context.Context) error {
 	}
 	if err := j.append(ctx, head, out.buf); err != nil {
 		return err
+	}
+	if cap(out.buf) <= maxMessage {
+		clear(dirty)
+		j.spareNews, j.spareDirty = out.buf[:0], dirty[:0]
 	}
 	j.mu.Lock()
 	j.flushed, j.oldest = w, head.oldest
