@@ -136,7 +136,10 @@ func compile(text string) (*expression, error) {
 		first := issues.Errors()[0]
 		return nil, fmt.Errorf("%.200s (line %d, column %d)", first.Message, first.Location.Line(), first.Location.Column()+1)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxExpressionCost), cel.EvalOptions(cel.OptOptimize))
+	program, err := env.Program(ast, cel.CostLimit(maxExpressionCost), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(boundOperators))
+	if errors.Is(err, errPattern) {
+		return nil, errPattern
+	}
 	if err != nil {
 		return nil, errors.New("it cannot be planned")
 	}

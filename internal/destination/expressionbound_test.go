@@ -21,6 +21,8 @@ func TestExpressionsThatMakeMuch(t *testing.T) {
 		`data.list.map(x, data.text).join("")`,
 		`"%s".format([data.list.map(x, data.text)])`,
 		`"%s".format([data.list.map(x, data)])`,
+		`"a".matches(data.list[0] + "{1000}")`,
+		`(data.text + data.text).matches(data.text)`,
 	} {
 		e, err := compile(text)
 		if err != nil {
@@ -38,6 +40,28 @@ func TestExpressionsThatMakeMuch(t *testing.T) {
 	}
 }
 
+// TestExpressionsThatDouble: a value that holds another twice, forty times over, is neither
+// compared nor sent, for there is no end to it.
+func TestExpressionsThatDouble(t *testing.T) {
+	for _, text := range []string{
+		`[[1, 2]]` + strings.Repeat(`.map(a, a + a)`, 40) + `.map(a, size(a))`,
+		`[[1, 2]]` + strings.Repeat(`.map(a, [a, a])`, 40) + `.map(a, a == a)`,
+		`[[1, 2]]` + strings.Repeat(`.map(a, {"x": a, "y": a})`, 40) + `.map(a, a != a)`,
+		`[[1, 2]]` + strings.Repeat(`.map(a, [a, a])`, 40) + `.map(a, a in [a])`,
+		`[[1, 2]]` + strings.Repeat(`.map(a, [a, a])`, 40),
+	} {
+		e, err := compile(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := facts{key: "k"}
+		f.read([]byte(modelRegistered), event.EventGridSchema)
+		if made, err := e.of(&f); err == nil {
+			t.Errorf("%.20s… makes %T", text, made)
+		}
+	}
+}
+
 // TestBoundedFunctions holds that those which are bounded do what they did.
 func TestBoundedFunctions(t *testing.T) {
 	for _, tt := range []struct{ text, want string }{
@@ -48,6 +72,13 @@ func TestBoundedFunctions(t *testing.T) {
 		{`["a", data.modelName].join(", ")`, `"a, churn"`},
 		{`"%s is %d, %.1f".format([data.modelName, 3, data.n])`, `"churn is 3, 7.0"`},
 		{`data.modelName.matches("^ch[a-z]+$")`, `true`},
+		{`data.modelName.matches("^" + data.modelName + "$")`, `true`},
+		{`data.modelName.matches("(((a?){30}){30}){30}")`, ``},
+		{`data.modelName.matches("(")`, ``},
+		{`data.n.matches(data.modelName)`, ``},
+		{`[1.0] + [data.n] == [1.0, 7.0] && data.n != 8.0 && data.n in [1.0, 7.0] && "n" in data`, `true`},
+		{`data.n in 7.0`, ``},
+		{`data.n == data.missing`, ``},
 		{`data.n.replace("a", "b")`, ``},
 		{`[1].join()`, ``},
 	} {
