@@ -24,6 +24,9 @@ import (
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/valyala/fasthttp"
 
 	"github.com/carillon-events/carillon/internal/engine"
@@ -193,8 +196,22 @@ func BenchmarkWalk(b *testing.B) {
 		reportCPU(b, began, b.N)
 		limits.ingest = rate(b, b.N, 0)
 	})
-	// raw/packed: the engine alone, 8 publishers of 100 events a request, synced.
+	// raw/packed: a JetStream server in this process that syncs each message, 8 publishers
+	// of messages that hold 100 events. Source: spec/engine.md sections 2 and 9.
 	b.Run("raw/packed", func(b *testing.B) {
+		js := durable(b)
+		message := body(100)
+		began := cpu()
+		b.ResetTimer()
+		inTurns(b, 8, func() error {
+			_, err := js.Publish(b.Context(), "frames", message)
+			return err
+		})
+		reportCPU(b, began, b.N)
+		limits.packed = rate(b, b.N, 0)
+	})
+	// raw/engine: the engine of the walk alone, which packs requests that come together.
+	b.Run("raw/engine", func(b *testing.B) {
 		e, err := engine.Open(context.Background(), engine.Options{Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
@@ -205,24 +222,14 @@ func BenchmarkWalk(b *testing.B) {
 		for i := range records {
 			records[i] = engine.Record{Kind: engine.KindEvent, Schema: 1, Topic: 1, Data: raw}
 		}
-		var left atomic.Int64
-		left.Store(int64(b.N / 100))
 		began := cpu()
 		b.ResetTimer()
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				for left.Add(-1) >= 0 {
-					if _, err := e.Partition().Append(context.Background(), records); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
+		inTurns(b, 8, func() error {
+			_, err := e.Partition().Append(context.Background(), records)
+			return err
+		})
 		reportCPU(b, began, b.N)
-		limits.packed = rate(b, b.N, 0)
+		rate(b, b.N, 0)
 	})
 	measure := func(name string, s shape, limit func() float64, bar float64) {
 		b.Run(name, func(b *testing.B) {
@@ -236,6 +243,55 @@ func BenchmarkWalk(b *testing.B) {
 	measure("in=100/out=1", shape{in: 100, out: 1, connections: 16}, client, 0.70)
 	measure("in=1/out=100", shape{in: 1, out: 100, connections: 256}, func() float64 { return limits.ingest }, 0.55)
 	measure("in=100/out=100", shape{in: 100, out: 100, connections: 16}, func() float64 { return limits.packed }, 1.0)
+}
+
+// durable is a stream of a JetStream server in this process, which syncs each message.
+func durable(b *testing.B) jetstream.JetStream {
+	s, err := natsserver.NewServer(&natsserver.Options{
+		DontListen: true, JetStream: true, StoreDir: b.TempDir(), SyncAlways: true, MaxPayload: 8 << 20, MaxPending: 128 << 20, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.Start()
+	b.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(10 * time.Second) {
+		b.Fatal("the server does not start")
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := js.CreateStream(b.Context(), jetstream.StreamConfig{Name: "FRAMES", Subjects: []string{"frames"}}); err != nil {
+		b.Fatal(err)
+	}
+	return js
+}
+
+// inTurns calls f for each 100 of b.N, by so many at a time.
+func inTurns(b *testing.B, workers int, f func() error) {
+	var left atomic.Int64
+	left.Store(int64(b.N / 100))
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := f(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // shape is how events come and go: in events per request from so many connections, up
