@@ -13,6 +13,7 @@ import (
 
 const (
 	frameCap   = 256 << 10               // bytes of one frame, unless a single request is larger
+	frameAlone = frameCap / 4            // bytes of one that waits for nobody
 	maxRequest = maxPayload - (64 << 10) // bytes of one request
 )
 
@@ -41,9 +42,9 @@ type appendRequest struct {
 }
 
 // committer packs waiting requests into frames and stores them, one frame at a
-// time. There is no linger: a frame takes what arrived while the one before it
-// was being stored, so frames grow with load and a single request waits for
-// nobody.
+// time. A frame takes what arrived while the one before it was being stored, so
+// frames grow with load and a single request waits for nobody. Many at a time wait
+// for each other a little, see awaitCompany.
 type committer struct {
 	p    *Partition
 	pool sync.Pool // *appendRequest; per partition, for channels must not leave a test's bubble
@@ -56,10 +57,15 @@ type committer struct {
 	queue    []*appendRequest
 	reserved int64 // bytes of requests not yet stored or refused
 	closed   bool
+	bytes    int           // of the queue
+	began    time.Time     // when the last frame was made
+	wanted   int           // requests that the next one waits for, 0 where it does not
+	enough   chan struct{} // they are there
+	patience *time.Timer
 }
 
 func newCommitter(p *Partition, last time.Time) *committer {
-	c := &committer{p: p, now: last.UnixNano()}
+	c := &committer{p: p, now: last.UnixNano(), enough: make(chan struct{}, 1), patience: time.NewTimer(0)}
 	c.arrived.L = &c.mu
 	c.pool.New = func() any { return &appendRequest{done: make(chan struct{}, 1)} }
 	return c
@@ -155,9 +161,19 @@ func (c *committer) enqueue(r *appendRequest) error {
 		return err
 	}
 	c.reserved += int64(r.size)
-	c.queue = append(c.queue, r)
-	c.arrived.Signal()
+	c.add(r)
 	return nil
+}
+
+// add puts a request into the queue. c.mu is locked.
+func (c *committer) add(r *appendRequest) {
+	c.queue = append(c.queue, r)
+	c.bytes += r.size
+	if c.wanted > 0 && (len(c.queue) >= c.wanted || c.bytes >= frameAlone) {
+		c.wanted = 0
+		c.enough <- struct{}{}
+	}
+	c.arrived.Signal()
 }
 
 // fits reports whether bytes more may be appended. Only what someone still needs
@@ -194,6 +210,38 @@ func (c *committer) run(ctx context.Context) {
 	}
 }
 
+// Company: a frame waits for it until so long after the one before it was made, if that
+// had so many requests.
+const (
+	companyTime = 4 * time.Millisecond
+	companions  = 4
+)
+
+// awaitCompany lets a small frame wait for those whose requests were in the frame before,
+// for they mostly ask again: publishers that wait for an answer would else go in two
+// groups, one asking while the other is stored, with two syncs for what one can carry.
+// Where a sync takes longer than companyTime, or requests come one by one, nobody waits.
+// PostgreSQL does the like by commit_delay and commit_siblings. c.mu is locked.
+func (c *committer) awaitCompany() {
+	last, rest := len(c.batch), companyTime-time.Since(c.began)
+	if last >= companions && c.bytes < frameAlone && rest > 0 {
+		c.wanted = len(c.queue) + last - last/8
+		c.patience.Reset(rest)
+		c.mu.Unlock()
+		select {
+		case <-c.enough:
+		case <-c.patience.C:
+		}
+		c.mu.Lock()
+		c.wanted = 0
+		select { // both may be
+		case <-c.enough:
+		default:
+		}
+	}
+	c.began = time.Now()
+}
+
 // take waits for requests and takes as many as fit one frame, at least one. Nil
 // means closed and empty.
 func (c *committer) take() (batch []*appendRequest, size int) {
@@ -205,6 +253,7 @@ func (c *committer) take() (batch []*appendRequest, size int) {
 		}
 		c.arrived.Wait()
 	}
+	c.awaitCompany()
 	n, records := 0, 0
 	for n < len(c.queue) {
 		r := c.queue[n]
@@ -215,6 +264,7 @@ func (c *committer) take() (batch []*appendRequest, size int) {
 		records += len(r.records)
 		n++
 	}
+	c.bytes -= size
 	c.batch = append(c.batch[:0], c.queue[:n]...)
 	rest := copy(c.queue, c.queue[n:])
 	clear(c.queue[rest:])
