@@ -55,8 +55,8 @@ type amqpConn struct {
 const amqpConnectTime = 10 * time.Second
 
 // amqpCloseTime is how long a connection has for what is still to be written when it is
-// closed. A variable for tests.
-var amqpCloseTime = 2 * time.Second
+// closed.
+const amqpCloseTime = 2 * time.Second
 
 // close closes the connection: whoever waits for an answer on it learns so within
 // amqpCloseTime, though the broker may read nothing any more.
