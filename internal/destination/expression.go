@@ -147,7 +147,8 @@ func compile(text string) (*expression, error) {
 }
 
 // of returns what the expression makes of an event, as encoding/json has it; objects of the
-// event as they stand there. What fails says what the event lacks, never what it holds.
+// event as they stand there. What fails is told in at most 120 characters, which may have a
+// name or a value of the event in them.
 func (e *expression) of(f *facts) (any, error) {
 	value, _, err := e.program.Eval(f)
 	switch {
