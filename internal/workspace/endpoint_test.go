@@ -117,6 +117,7 @@ type service struct {
 
 func (s *service) answer(r *http.Request) (*http.Response, error) {
 	s.asked.Add(1)
+	time.Sleep(time.Millisecond) // in fake time: whatever the test says at this moment is said
 	status := int(s.status.Load())
 	if status == 0 {
 		<-r.Context().Done()
